@@ -1,0 +1,4 @@
+//! The supervisor: see aeternad(8).
+fn main() -> std::process::ExitCode {
+    aeterna::daemon::main()
+}

@@ -1,0 +1,567 @@
+//! The vocabulary between the pure machine and the shell: what can happen to a unit ([`Event`]) and what is
+//! then to be done ([`Action`]).
+//!
+//! Rules of the game, which the simulation plays too:
+//!
+//! * The shell carries actions out in the order in which they come, and hands a failure back as the named
+//!   event before it waits again. `Spawned` or `SpawnFailed` answers every [`Action::Spawn`] at once, and an
+//!   `Exited` never precedes its `Spawned`.
+//! * An event about something that is gone (a dead process, a forgotten generation) is a no-op.
+//! * Every [`Req`] gets exactly one [`Action::Reply`].
+//! * Deadlines are asked for with `UnitMachine::next_deadline` and arrive as [`Event::Tick`]; a tick that comes
+//!   early is a no-op.
+
+use crate::time::Span;
+use crate::unit::{CanaryBy, Unit};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+pub use crate::proto::notify::Notification;
+pub use crate::proto::status::{Outcome, ReloadRecord, UnitState};
+
+/// A generation of one unit: 1, 2, 3… An instance of an `Accept` unit takes a number from the same count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Gen(pub u32);
+
+/// One process that the shell started for the unit. Numbers are never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Proc(pub u32);
+
+/// One parsed version of the unit file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ContentId(pub u32);
+
+/// Somebody who waits for the result of a command. Given out by the shell, unique over all units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Req(pub u64);
+
+/// A connection that the shell accepted for an `Accept` unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Conn(pub u64);
+
+/// A parsed unit file and what it was parsed from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Content {
+    /// Given out by the shell, ascending; one id always means the same content.
+    pub id: ContentId,
+    /// The unit.
+    pub unit: Arc<Unit>,
+    /// Hash of the text, for people: two contents with one hash are the same text.
+    pub hash: u64,
+}
+
+/// What somebody asks of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// `aeternactl start`: rereads the file. A unit that runs already is left alone (a success).
+    Start,
+    /// `aeternactl stop`: ends every generation, also an automatic restart that is waiting.
+    Stop {
+        /// Close the sockets too.
+        close: bool,
+    },
+    /// `aeternactl restart`: stop and start with a gap; rereads the file.
+    Restart,
+    /// `aeternactl reload`, SIGHUP, `WatchPaths`, HTTP.
+    Reload {
+        /// First abandon a reload that is under way.
+        force: bool,
+        /// Remember it while a reload is under way, once, and run it when that ends (SIGHUP, `WatchPaths`)
+        /// instead of refusing it.
+        remember: bool,
+        /// Why, for the history; may be empty.
+        reason: String,
+    },
+    /// End the soak with success.
+    Promote,
+    /// End the soak with a rollback; outside a reload: a reload to the previous generation's content.
+    Rollback,
+    /// A signal to the main processes.
+    Kill {
+        /// The signal's number.
+        signal: i32,
+        /// Which generation; `None` for all that live.
+        generation: Option<Gen>,
+    },
+    /// aeternad itself stops: every generation ends, nothing is started again, a reload is `aborted`.
+    Shutdown,
+    /// No more waiting: the final signal to everything.
+    KillAll,
+    /// No new reloads from now on (`StopDelaySec` has begun); restarts go on.
+    RefuseReloads,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// It exited with this code.
+    Code(u8),
+    /// This signal ended it.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+        /// Whether it dumped core.
+        core: bool,
+    },
+    /// It is gone, and nobody can say how (a service taken over after a crash of aeternad): unclean.
+    Unknown,
+}
+
+/// Who sent an sd_notify message; the shell looks, `NotifyAccess` is the machine's to apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sender {
+    /// The main process of this worker.
+    Main(u32),
+    /// A process that aeternad started for the unit (a hook, `ExecStartPost`…).
+    Started(Proc),
+    /// Another process of the generation's tree.
+    Member,
+    /// Nobody of ours, or already gone and not known.
+    Stranger,
+}
+
+/// Why a process could not be started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpawnFailure {
+    /// For people: `cannot start app: exec /srv/app/bin: Permission denied`.
+    pub text: String,
+    /// The exit code that stands for it: 127 not found, 126 not executable, else 1.
+    pub code: u8,
+}
+
+/// What a health check found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProbeResult {
+    /// The generation that it was meant for answered as expected.
+    Pass,
+    /// It answered otherwise or refused: why, for people.
+    Fail(String),
+    /// No answer within `Timeout`.
+    TimedOut,
+    /// It passed, but nobody may look who answered: counts as passed, with a warning.
+    Unattributed,
+    /// Another generation answered: counts neither way, is repeated at once within the deadline.
+    NeverReached,
+}
+
+/// What a probe is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProbeKind {
+    /// `[HealthCheck]` `HttpGet` or `TcpConnect` (an `Exec` check is an [`Action::Spawn`] of [`Role::Health`]).
+    Health,
+    /// A steered stream socket of a unit without `[HealthCheck]`: has the generation accepted one connection?
+    Accepts,
+}
+
+/// Everything that can happen to a unit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// aeternad has bound every unit's sockets and begins: launch, or listen for traffic.
+    Boot,
+    /// A command; answered by exactly one [`Action::Reply`] (at once, or when it has been carried out).
+    Command {
+        /// Who waits; `None` for nobody (a signal, a changed file, aeternad's own stop).
+        req: Option<Req>,
+        /// What is asked.
+        command: Command,
+    },
+    /// Answers [`Action::Load`].
+    Loaded(Result<Content, String>),
+    /// Answers [`Action::OpenSockets`].
+    Opened {
+        /// Whose sockets.
+        content: ContentId,
+        /// `Err`: which address, why, who holds it. Nothing was changed then.
+        result: Result<(), String>,
+    },
+    /// Answers [`Action::CheckBinary`], perhaps later.
+    BinaryChecked {
+        /// Which content's.
+        content: ContentId,
+        /// `Err`: what is wrong with it.
+        result: Result<(), String>,
+    },
+    /// Answers [`Action::WatchTraffic`]: something waits on a socket.
+    Traffic,
+    /// Answers [`Action::WatchTraffic`] of an `Accept` unit: a connection was accepted.
+    Accepted {
+        /// Answer it with [`Role::Instance`] or [`Action::CloseConnection`].
+        conn: Conn,
+        /// Index of the `[[Socket]]` table that it came through.
+        socket: usize,
+        /// The source as limits count it: an IP, `cid:N`, `uid:N`.
+        source: String,
+    },
+    /// Answers [`Action::Spawn`]: the process exists and execve has succeeded.
+    Spawned {
+        /// Which.
+        proc: Proc,
+        /// Its pid.
+        pid: i32,
+    },
+    /// Answers [`Action::Spawn`]: there is no process.
+    SpawnFailed {
+        /// Which.
+        proc: Proc,
+        /// Why.
+        failure: SpawnFailure,
+    },
+    /// A process that was started has ended, and has been reaped.
+    Exited {
+        /// Which.
+        proc: Proc,
+        /// How.
+        exit: Exit,
+    },
+    /// The last process of a generation's tree (grandchildren included) is gone. Comes after the `Exited` of
+    /// its last known process, each time the tree becomes empty, at once if it was empty then.
+    Emptied(Gen),
+    /// An sd_notify message on the generation's own socket. Descriptors stay with the shell.
+    Notified {
+        /// Whose socket it came through.
+        generation: Gen,
+        /// Who sent it.
+        from: Sender,
+        /// What it says.
+        message: Notification,
+    },
+    /// Answers [`Action::Probe`].
+    Probed {
+        /// Whom it was meant for.
+        generation: Gen,
+        /// The number that the action gave it.
+        probe: u32,
+        /// What came of it.
+        result: ProbeResult,
+    },
+    /// Answers [`Action::CheckDrain`].
+    DrainState {
+        /// Whose slot.
+        generation: Gen,
+        /// Half-open connections of the snapshot that are still there and not yet given up on.
+        half_open: u32,
+        /// Connections in its accept queues.
+        queued: u32,
+    },
+    /// Answers [`Action::CheckSlot`].
+    SlotState {
+        /// Which.
+        slot: u32,
+        /// Connections in its accept queues, and half-open ones that may still land there.
+        queued: u32,
+        /// Whether the shell moved them to the serving slot (`net.ipv4.tcp_migrate_req=1`).
+        migrated: bool,
+    },
+    /// Answers [`Action::CountConnections`].
+    Connections {
+        /// Established connections on the unit's sockets.
+        established: u32,
+        /// Whether anything arrived on a socket since the last count.
+        arrived: bool,
+    },
+    /// A deadline may have passed.
+    Tick,
+}
+
+/// What a process is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// `ExecStart`: worker 0…N-1; for `oneshot`, `command` is the index of the command.
+    Main {
+        /// Which worker.
+        worker: u32,
+        /// Index into `exec_start`.
+        command: u32,
+    },
+    /// `ExecStart` for one connection of an `Accept` unit.
+    Instance(Conn),
+    /// `ExecStartPre`, by index.
+    StartPre(u32),
+    /// `ExecStartPost`, by index.
+    StartPost(u32),
+    /// `ExecStop`, by index.
+    Stop(u32),
+    /// `ExecStopPost`, by index.
+    StopPost(u32),
+    /// `ExecReload`, by index.
+    Reload(u32),
+    /// `[[Reload.PreFlight]]`, by index.
+    PreFlight(u32),
+    /// `OnSuccess`, by index.
+    OnSuccess(u32),
+    /// `OnFailure`, by index.
+    OnFailure(u32),
+    /// `[HealthCheck] Exec`.
+    Health,
+}
+
+/// Who gets a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// One process that was started, and nobody else.
+    Proc(Proc),
+    /// A process that was started and everything below it (a hook's or a control command's whole tree).
+    ProcTree(Proc),
+    /// The main processes of a generation.
+    Mains(Gen),
+    /// Every process of a generation's tree, grandchildren included.
+    Everyone(Gen),
+}
+
+/// Everything that the machine asks the shell to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Reread and parse the unit file; answer [`Event::Loaded`].
+    Load,
+    /// Bind every address of this content that is not yet held; answer [`Event::Opened`]. All or nothing.
+    OpenSockets(Content),
+    /// Close what none of these contents declares. An empty list closes everything.
+    KeepSockets(Vec<ContentId>),
+    /// Look that the program is there, executable and (if asked) of the right SHA-256; answer
+    /// [`Event::BinaryChecked`].
+    CheckBinary(Content),
+    /// Report the next traffic on the sockets, once: [`Event::Traffic`] (for `Accept` units: accept one
+    /// connection and report [`Event::Accepted`]).
+    WatchTraffic,
+    /// No longer.
+    IgnoreTraffic,
+    /// Throw away what is queued on sockets with `FlushPending`.
+    FlushPending,
+    /// Close a connection that no instance gets.
+    CloseConnection(Conn),
+    /// Start a process. Answered by [`Event::Spawned`] or [`Event::SpawnFailed`].
+    Spawn(Spawn),
+    /// Send a signal. A target that is gone is no error. The shell adds nothing of its own.
+    Signal {
+        /// To whom.
+        to: Target,
+        /// Its number.
+        signal: i32,
+    },
+    /// Probe a generation; answer [`Event::Probed`] within the check's `Timeout`.
+    Probe {
+        /// Whom.
+        generation: Gen,
+        /// A number for the answer.
+        probe: u32,
+        /// What for.
+        kind: ProbeKind,
+    },
+    /// Where new connections of steered sockets go. Replaces what was said before.
+    Steer(Steering),
+    /// A slot is about to be drained: remember which connections are half open now.
+    BeginDrain {
+        /// Whose slot.
+        generation: Gen,
+        /// Which.
+        slot: u32,
+    },
+    /// Answer [`Event::DrainState`].
+    CheckDrain {
+        /// Whose slot.
+        generation: Gen,
+        /// Which.
+        slot: u32,
+    },
+    /// Is anything left on a slot whose generation died? Move it if the kernel can; answer
+    /// [`Event::SlotState`].
+    CheckSlot(u32),
+    /// Connections that stay on a slot because nobody can serve them now: for the metric.
+    Stranded {
+        /// How many.
+        count: u32,
+    },
+    /// Answer [`Event::Connections`].
+    CountConnections,
+    /// This generation serves from now on: its changes to the descriptor store count, its state too.
+    Promoted(Gen),
+    /// A generation has ended and everything of it is gone: drop what belongs to it.
+    Forget(Gen),
+    /// The unit was stopped on purpose: the descriptor store is emptied.
+    DropStore,
+    /// A fact for the log, the event stream and the metrics.
+    Announce(Announcement),
+    /// A reload is over: for the history.
+    Record(ReloadRecord),
+    /// Answers a command.
+    Reply {
+        /// Whom.
+        req: Req,
+        /// What came of it.
+        result: CommandResult,
+    },
+}
+
+/// A process to start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spawn {
+    /// Its number.
+    pub proc: Proc,
+    /// What for.
+    pub role: Role,
+    /// The unit as it was parsed for this launch.
+    pub content: Content,
+    /// The generation that it belongs to; `None` for pre-flight and for hooks.
+    pub generation: Option<Gen>,
+    /// Which slot's sockets it gets: a main process and an instance only.
+    pub slot: u32,
+    /// `AETERNA_HANDOVER=1`: an earlier generation is serving at this launch.
+    pub handover: bool,
+    /// More environment, made by the machine: `MAINPID`, `SERVICE_RESULT`, `AETERNA_RELOAD_OUTCOME`…
+    pub environment: Vec<(String, String)>,
+}
+
+/// Where new connections of steered sockets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steering {
+    /// The slot that gets the rest.
+    pub serving: u32,
+    /// The slot of the new generation and its percentage, 0 to 100.
+    pub canary: Option<(u32, u8)>,
+    /// How a connection is drawn.
+    pub by: SteerBy,
+}
+
+/// [`CanaryBy`] in a form that can be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SteerBy {
+    /// Each connection by itself.
+    Connection,
+    /// A client address stays on one side.
+    Client,
+}
+
+impl From<CanaryBy> for SteerBy {
+    fn from(by: CanaryBy) -> SteerBy {
+        match by {
+            CanaryBy::Connection => SteerBy::Connection,
+            CanaryBy::Client => SteerBy::Client,
+        }
+    }
+}
+
+/// A fact that is logged (one line), streamed to `aeternactl events`, and counted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Announcement {
+    /// The unit's state changed.
+    State {
+        /// Before.
+        from: UnitState,
+        /// Now.
+        to: UnitState,
+        /// Why, in words for a person; may be empty.
+        why: String,
+        /// How long the state before lasted.
+        lasted: Span,
+    },
+    /// A main process runs.
+    Started {
+        /// Whose.
+        generation: Gen,
+        /// Which worker.
+        worker: u32,
+        /// Its pid.
+        pid: i32,
+    },
+    /// A generation is ready.
+    Ready {
+        /// Which.
+        generation: Gen,
+    },
+    /// A main process has ended.
+    Ended {
+        /// Whose.
+        generation: Gen,
+        /// Which worker.
+        worker: u32,
+        /// Its pid.
+        pid: i32,
+        /// How.
+        exit: Exit,
+        /// Whether that was asked for or is a success.
+        expected: bool,
+    },
+    /// An automatic restart is about to be made, with systemd's SERVICE_RESULT word as its reason.
+    Restarting {
+        /// `exit-code`, `signal`, `core-dump`, `timeout`, `watchdog`, `start-limit-hit`, `resources`…
+        result: String,
+    },
+    /// A step of a reload that is not a change of state: a pre-flight command, a weight, a health result.
+    Step {
+        /// Whose.
+        generation: Option<Gen>,
+        /// For people.
+        text: String,
+    },
+    /// The share of new connections that the new generation gets has changed.
+    Weight {
+        /// Whose.
+        generation: Gen,
+        /// Percent.
+        weight: u8,
+    },
+    /// A health check has been made: `pass`, `fail`, `timeout`, `unattributed`, `never_reached`.
+    Health {
+        /// Whose.
+        generation: Gen,
+        /// The result's word.
+        result: &'static str,
+        /// More, for people; may be empty.
+        detail: String,
+    },
+    /// STATUS=… of a generation.
+    Status {
+        /// Whose.
+        generation: Gen,
+        /// What it says.
+        text: String,
+    },
+    /// A reload is over.
+    Reloaded {
+        /// How it ended.
+        outcome: Outcome,
+        /// Why.
+        reason: String,
+    },
+    /// Something surprising that is handled: for the log as a warning.
+    Warning {
+        /// For people.
+        text: String,
+    },
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandResult {
+    /// It was done; a note for people, may be empty.
+    Done(String),
+    /// A reload ended.
+    Reload {
+        /// How.
+        outcome: Outcome,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Refused because a reload is under way (exit status 4): who is at it.
+    Busy(String),
+    /// It failed (exit status 1): why.
+    Failed(String),
+}
+
+/// What the machine of the daemon is told about a unit after each event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The unit's state.
+    pub state: UnitState,
+    /// Whether any process of it lives.
+    pub alive: bool,
+    /// Whether its first start is over, one way or the other (or it only listens).
+    pub settled: bool,
+    /// How the service ended, if it ended by itself and is not restarted (start limit too). As an exit status
+    /// of aeternad: the code, 128 + signal, 126 or 127.
+    pub ended: Option<u8>,
+    /// `StartOn = "boot"`.
+    pub boot: bool,
+    /// Whether a reload is under way.
+    pub reloading: bool,
+}

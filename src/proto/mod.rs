@@ -1,0 +1,7 @@
+//! Bytes ↔ values: what crosses a socket. Slices in, values out; holds no descriptor and never blocks.
+
+#![forbid(unsafe_code)]
+
+pub mod control;
+pub mod notify;
+pub mod status;

@@ -1,0 +1,332 @@
+//! What `aeternactl status`, `history`, `events` and `/v1/status` show: values that are printed as JSON.
+//! Times are in seconds.
+
+use serde::{Deserialize, Serialize};
+
+/// The state of a unit (contract section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum UnitState {
+    /// Not yet begun.
+    Pending,
+    /// Bound, not started; or an `Accept` unit at work.
+    Listening,
+    /// A generation starts.
+    Starting,
+    /// A generation serves.
+    Running,
+    /// A reload checks before it launches anything.
+    PreChecking,
+    /// State moves from the old generation to the new one.
+    Handshaking,
+    /// The new generation serves beside the old one under observation.
+    Soaking,
+    /// The new generation serves, the old one finishes what it has.
+    Draining,
+    /// A reload is being given up.
+    RollingBack,
+    /// Waiting to restart.
+    Backoff,
+    /// Being stopped.
+    Stopping,
+    /// Stopped on purpose, or ended with success and not restarted.
+    Stopped,
+    /// Ended without success and not restarted.
+    Failed,
+}
+
+impl UnitState {
+    /// Every state, in the order of the contract.
+    pub const ALL: [UnitState; 13] = [
+        UnitState::Pending,
+        UnitState::Listening,
+        UnitState::Starting,
+        UnitState::Running,
+        UnitState::PreChecking,
+        UnitState::Handshaking,
+        UnitState::Soaking,
+        UnitState::Draining,
+        UnitState::RollingBack,
+        UnitState::Backoff,
+        UnitState::Stopping,
+        UnitState::Stopped,
+        UnitState::Failed,
+    ];
+
+    /// The state's name, as in JSON: `RUNNING`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            UnitState::Pending => "PENDING",
+            UnitState::Listening => "LISTENING",
+            UnitState::Starting => "STARTING",
+            UnitState::Running => "RUNNING",
+            UnitState::PreChecking => "PRE_CHECKING",
+            UnitState::Handshaking => "HANDSHAKING",
+            UnitState::Soaking => "SOAKING",
+            UnitState::Draining => "DRAINING",
+            UnitState::RollingBack => "ROLLING_BACK",
+            UnitState::Backoff => "BACKOFF",
+            UnitState::Stopping => "STOPPING",
+            UnitState::Stopped => "STOPPED",
+            UnitState::Failed => "FAILED",
+        }
+    }
+
+    /// Whether a reload is under way in this state (`DRAINING` is not a reload).
+    pub const fn is_reload(self) -> bool {
+        matches!(
+            self,
+            UnitState::PreChecking | UnitState::Handshaking | UnitState::Soaking | UnitState::RollingBack
+        )
+    }
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The new content serves.
+    Promoted,
+    /// Something was launched and given up.
+    RolledBack,
+    /// Nothing was launched: a bad unit, a taken address, pre-flight.
+    Failed,
+    /// Not begun, because another one is under way or a stop has begun.
+    Refused,
+    /// Ended by a stop, by `--force`.
+    Aborted,
+}
+
+impl Outcome {
+    /// The outcome's word, as in JSON: `rolled_back`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Outcome::Promoted => "promoted",
+            Outcome::RolledBack => "rolled_back",
+            Outcome::Failed => "failed",
+            Outcome::Refused => "refused",
+            Outcome::Aborted => "aborted",
+        }
+    }
+}
+
+/// One finished reload, for the history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReloadRecord {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, in words that a person can act on; empty when there is nothing to say.
+    #[serde(default)]
+    pub reason: String,
+    /// What the one who asked for it gave as the reason (`--reason`); may be empty.
+    #[serde(default)]
+    pub asked: String,
+    /// The generation that served before, if there was one.
+    pub old_generation: Option<u32>,
+    /// The generation that was launched, if one was.
+    pub new_generation: Option<u32>,
+    /// `canary`, `immediate`, `replace`, `signal`.
+    pub strategy: String,
+    /// When it began, Unix time in seconds; filled in by the shell.
+    #[serde(default)]
+    pub started_at: f64,
+    /// How long it took, seconds.
+    pub duration: f64,
+    /// How long each phase took: the state's name in lower case, seconds; in order.
+    pub phases: Vec<PhaseTime>,
+    /// State bytes that were relayed.
+    #[serde(default)]
+    pub state_bytes: u64,
+    /// The last lines that the failed generation wrote to standard error, where they went through aeternad.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_lines: Vec<String>,
+}
+
+/// How long a phase took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseTime {
+    /// The state's name in lower case.
+    pub phase: String,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// A living generation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GenerationStatus {
+    /// 1, 2, 3…
+    pub number: u32,
+    /// `starting`, `soaking`, `serving`, `draining`, `rolling_back`, `stopping`, `instance`, `rescue`.
+    pub phase: String,
+    /// Main processes.
+    pub pids: Vec<i32>,
+    /// Percent of new connections that it gets, where sockets are steered.
+    pub weight: Option<u8>,
+    /// Seconds since it was launched.
+    pub age: f64,
+    /// Whether it has said (or shown) that it is ready.
+    pub ready: bool,
+    /// Its last STATUS=, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_text: Option<String>,
+    /// While it drains: established connections that are left, where the kernel tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// Seconds until it is killed, while it drains or stops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill_in: Option<f64>,
+    /// Hash of the unit's text that it was launched with, 16 hex digits.
+    pub content: String,
+    /// Whether the program on disk is newer than the one that runs; unknown where nobody may look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program_is_newer: Option<bool>,
+}
+
+/// One socket of a unit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SocketStatus {
+    /// `FileDescriptorName`.
+    pub name: String,
+    /// The address with its real port.
+    pub address: String,
+    /// `stream`, `datagram`, `seqpacket`, `fifo`, `netlink`.
+    pub kind: String,
+    /// `steered` or `shared`.
+    pub sharing: String,
+    /// Why it is the one or the other.
+    pub why: String,
+    /// Connections that wait to be accepted, where the kernel tells.
+    pub queue: Option<u32>,
+    /// The longest that the queue can get.
+    pub limit: Option<u32>,
+    /// How often aeternad had to repair it.
+    #[serde(default)]
+    pub repairs: u32,
+}
+
+/// The last reload, in short.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LastReload {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: String,
+    /// Seconds since it ended.
+    pub ago: f64,
+    /// Seconds that it took.
+    pub duration: f64,
+    /// Its phases.
+    pub phases: Vec<PhaseTime>,
+}
+
+/// One unit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnitStatus {
+    /// Its name.
+    pub name: String,
+    /// `[Unit] Description`.
+    #[serde(default)]
+    pub description: String,
+    /// The file that it was read from; empty for a unit without a file.
+    #[serde(default)]
+    pub file: String,
+    /// Its state.
+    pub state: UnitState,
+    /// Why it is in this state, in one line for a person: why it is not running, what it waits for.
+    #[serde(default)]
+    pub why: String,
+    /// Seconds since it came into this state.
+    pub since: f64,
+    /// The number of the serving generation, or of the last one; 0 before the first.
+    pub generation: u32,
+    /// The main processes of the serving generation.
+    pub main_pids: Vec<i32>,
+    /// Every generation that lives, oldest first.
+    pub generations: Vec<GenerationStatus>,
+    /// Its sockets, in the order of the descriptors.
+    pub sockets: Vec<SocketStatus>,
+    /// The last reload.
+    pub last_reload: Option<LastReload>,
+    /// Automatic restarts so far.
+    pub restarts: u32,
+    /// Seconds until the next automatic restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_in: Option<f64>,
+    /// Descriptors in the store.
+    #[serde(default)]
+    pub stored_descriptors: u32,
+    /// Keys that were read anew and wait for a launch or for a restart of aeternad.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<String>,
+}
+
+/// `/v1/status` and `aeternactl status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// aeternad's version.
+    pub version: String,
+    /// Its pid.
+    pub pid: i32,
+    /// Whether it is stopping.
+    #[serde(default)]
+    pub stopping: bool,
+    /// Its units, by name.
+    pub units: Vec<UnitStatus>,
+    /// With exactly one unit: the same in the words of the first protocol version.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub single: Option<SingleStatus>,
+}
+
+/// What stands at the top of [`Status`] when there is exactly one unit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SingleStatus {
+    /// The unit's state.
+    pub fsm_state: UnitState,
+    /// The first main process of the serving generation.
+    pub current_pid: Option<i32>,
+    /// The first main process of the generation that served before and still lives.
+    pub old_pid: Option<i32>,
+    /// Seconds since the serving generation was launched.
+    pub uptime: f64,
+    /// The last handover of state.
+    pub last_handover: Option<HandoverStatus>,
+}
+
+/// The last handover of state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HandoverStatus {
+    /// `success`, `failed`, `cold`.
+    pub status: String,
+    /// Unix time in seconds.
+    pub timestamp: f64,
+    /// State bytes.
+    pub size_bytes: u64,
+}
+
+/// One line of `aeternactl events --json`, of `/v1/events`, and of a command's progress.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventLine {
+    /// Unix time in seconds.
+    pub time: f64,
+    /// The unit; empty for the daemon's own.
+    pub unit: String,
+    /// `state`, `started`, `ready`, `ended`, `restarting`, `step`, `weight`, `health`, `status`, `reloaded`, `warning`.
+    pub kind: String,
+    /// The line for people, without time and unit.
+    pub text: String,
+    /// The generation that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
+    /// The state after a change of state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<UnitState>,
+    /// Seconds that the state before lasted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasted: Option<f64>,
+    /// The pid that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// A reload's outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}

@@ -1,0 +1,245 @@
+//! Points on the monotonic clock and lengths of time. Reads no clock: `sys::clock` does.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+
+/// A point on `CLOCK_MONOTONIC`, in nanoseconds.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize,
+)]
+pub struct Monotime(pub u64);
+
+/// A length of time in nanoseconds. [`Span::INFINITY`] never passes.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize,
+)]
+pub struct Span(pub u64);
+
+impl Span {
+    /// No time at all.
+    pub const ZERO: Span = Span(0);
+    /// Never passes: systemd's "infinity".
+    pub const INFINITY: Span = Span(u64::MAX);
+
+    /// `n` whole seconds, [`Span::INFINITY`] if that is too many.
+    pub const fn from_secs(n: u64) -> Span {
+        Span(n.saturating_mul(1_000_000_000))
+    }
+
+    /// `n` milliseconds, [`Span::INFINITY`] if that is too many.
+    pub const fn from_millis(n: u64) -> Span {
+        Span(n.saturating_mul(1_000_000))
+    }
+
+    /// `n` microseconds, [`Span::INFINITY`] if that is too many.
+    pub const fn from_micros(n: u64) -> Span {
+        Span(n.saturating_mul(1_000))
+    }
+
+    /// Whether this length never passes.
+    pub const fn is_infinite(self) -> bool {
+        self.0 == u64::MAX
+    }
+
+    /// Whether this is no time at all.
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
+    /// In seconds; infinity for [`Span::INFINITY`].
+    pub fn as_secs_f64(self) -> f64 {
+        if self.is_infinite() { f64::INFINITY } else { self.0 as f64 / 1e9 }
+    }
+
+    /// In whole microseconds, rounded down.
+    pub const fn as_micros(self) -> u64 {
+        self.0 / 1_000
+    }
+}
+
+impl Monotime {
+    /// How long after `earlier` this is; zero if it is not.
+    pub const fn since(self, earlier: Monotime) -> Span {
+        Span(self.0.saturating_sub(earlier.0))
+    }
+
+    /// `span` later, or `None` if that never comes.
+    pub const fn after(self, span: Span) -> Option<Monotime> {
+        if span.is_infinite() {
+            return None;
+        }
+        match self.0.checked_add(span.0) {
+            Some(ns) => Some(Monotime(ns)),
+            None => None,
+        }
+    }
+}
+
+impl Add<Span> for Monotime {
+    type Output = Monotime;
+    /// Saturates: a deadline that is infinitely far away is `u64::MAX`.
+    fn add(self, span: Span) -> Monotime {
+        Monotime(self.0.saturating_add(span.0))
+    }
+}
+
+impl Sub for Monotime {
+    type Output = Span;
+    fn sub(self, earlier: Monotime) -> Span {
+        self.since(earlier)
+    }
+}
+
+impl Add for Span {
+    type Output = Span;
+    fn add(self, other: Span) -> Span {
+        Span(self.0.saturating_add(other.0))
+    }
+}
+
+/// The units of systemd.time(7), largest first, for parsing and printing: (names, nanoseconds).
+const UNITS: &[(&[&str], u64)] = &[
+    (&["y", "year", "years"], 31_557_600_000_000_000),
+    (&["M", "month", "months"], 2_629_800_000_000_000),
+    (&["w", "week", "weeks"], 604_800_000_000_000),
+    (&["d", "day", "days"], 86_400_000_000_000),
+    (&["h", "hr", "hour", "hours"], 3_600_000_000_000),
+    (&["min", "m", "minute", "minutes"], 60_000_000_000),
+    (&["s", "sec", "second", "seconds"], 1_000_000_000),
+    (&["ms", "msec"], 1_000_000),
+    (&["us", "usec", "µs", "μs"], 1_000),
+    (&["ns", "nsec"], 1),
+];
+
+/// Why a text is not a length of time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpanError(pub String);
+
+impl fmt::Display for SpanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SpanError {}
+
+impl std::str::FromStr for Span {
+    type Err = SpanError;
+
+    /// Reads systemd.time(7) syntax: `5`, `500ms`, `1min 30s`, `1.5h`, `infinity`. A bare number is seconds.
+    fn from_str(text: &str) -> Result<Span, SpanError> {
+        let trimmed = text.trim();
+        if trimmed == "infinity" {
+            return Ok(Span::INFINITY);
+        }
+        if trimmed.is_empty() {
+            return Err(SpanError("an empty time; write \"30s\", \"1min 30s\" or \"infinity\"".into()));
+        }
+        let mut rest = trimmed;
+        let mut total: u64 = 0;
+        while !rest.is_empty() {
+            let (nanoseconds, after) = one_term(rest)?;
+            total = total
+                .checked_add(nanoseconds)
+                .filter(|t| *t != u64::MAX)
+                .ok_or_else(|| SpanError(format!("the time \"{trimmed}\" is too long")))?;
+            rest = after.trim_start();
+        }
+        Ok(Span(total))
+    }
+}
+
+/// Reads one `NUMBER[UNIT]` from the start of `text`: its nanoseconds and what follows it.
+fn one_term(text: &str) -> Result<(u64, &str), SpanError> {
+    let digits_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, rest) = text.split_at(digits_end);
+    if number.is_empty() || number == "." || number.matches('.').count() > 1 {
+        return Err(SpanError(format!(
+            "\"{text}\" is not a time; write \"30s\", \"1min 30s\" or \"infinity\""
+        )));
+    }
+    let rest = rest.trim_start();
+    let unit_end = rest.find(|c: char| c.is_ascii_digit() || c.is_whitespace()).unwrap_or(rest.len());
+    let (unit, rest) = rest.split_at(unit_end);
+    let scale = if unit.is_empty() {
+        1_000_000_000
+    } else {
+        UNITS.iter().find(|(names, _)| names.contains(&unit)).map(|(_, scale)| *scale).ok_or_else(|| {
+            SpanError(format!("\"{unit}\" is not a unit of time; use us, ms, s, min, h, d or w"))
+        })?
+    };
+    let too_long = || SpanError(format!("the time \"{number}{unit}\" is too long"));
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| too_long())? };
+    let mut nanoseconds = whole.checked_mul(scale).ok_or_else(too_long)?;
+    let mut place = scale;
+    for digit in fraction.bytes() {
+        place /= 10;
+        nanoseconds = nanoseconds.checked_add(u64::from(digit - b'0') * place).ok_or_else(too_long)?;
+    }
+    Ok((nanoseconds, rest))
+}
+
+impl fmt::Display for Span {
+    /// Prints what parsing reads back exactly: `0`, `30s`, `1min 30s`, `infinity`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_infinite() {
+            return f.write_str("infinity");
+        }
+        if self.is_zero() {
+            return f.write_str("0");
+        }
+        let mut left = self.0;
+        let mut first = true;
+        // Years and months are of uneven length: weeks and below are what people read without doubt.
+        for (names, scale) in &UNITS[2..] {
+            let count = left / scale;
+            if count > 0 {
+                let gap = if first { "" } else { " " };
+                write!(f, "{gap}{count}{}", names[0])?;
+                left %= scale;
+                first = false;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_as_systemd_reads_them() {
+        for (text, ns) in [
+            ("5", 5_000_000_000),
+            ("500ms", 500_000_000),
+            ("1min 30s", 90_000_000_000),
+            ("1min30s", 90_000_000_000),
+            ("2h 3 min", 7_380_000_000_000),
+            ("1.5s", 1_500_000_000),
+            (".5s", 500_000_000),
+            ("10us", 10_000),
+            ("0", 0),
+            (" 3 s ", 3_000_000_000),
+        ] {
+            assert_eq!(text.parse::<Span>(), Ok(Span(ns)), "{text}");
+        }
+        assert_eq!("infinity".parse::<Span>(), Ok(Span::INFINITY));
+    }
+
+    #[test]
+    fn what_is_not_a_span_is_refused() {
+        for text in ["", "s", "5x", "-1s", "1..5s", "99999999999999999999s", "1 2 furlongs", "."] {
+            assert!(text.parse::<Span>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_printed_span_reads_back() {
+        for ns in [0, 1, 999, 1_000_000, 90_000_000_000, 86_400_000_000_001, u64::MAX, 604_800_000_000_000] {
+            let span = Span(ns);
+            assert_eq!(span.to_string().parse::<Span>(), Ok(span), "{span}");
+        }
+    }
+}
