@@ -7,6 +7,20 @@
 
 #![forbid(unsafe_code)]
 
+mod diagnostic;
+mod expand;
+mod file;
+mod inline;
+mod print;
+mod signal;
+
+pub use diagnostic::Diagnostic;
+pub use expand::{expand_command, expand_text};
+pub use file::{Context, Parsed, parse};
+pub use inline::inline;
+pub use print::print;
+pub use signal::{parse_signal, signal_name};
+
 use crate::time::Span;
 use std::net::{IpAddr, SocketAddr};
 
