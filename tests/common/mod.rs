@@ -2,7 +2,8 @@
 //!
 //! A test never sleeps to let time pass: it waits for an event, a line of the log, a byte, an end of file or
 //! the end of a process. Every wait has an upper bound ([`WAIT`]) that fails the test and prints the log, the
-//! status and the processes. Use it as `#[cfg(test)] mod common;`.
+//! status and the processes. A test file begins with `#![cfg(test)]` and
+//! `mod common;`.
 //!
 //! ```ignore
 //! let mut env = Env::new();
