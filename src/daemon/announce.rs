@@ -2,7 +2,6 @@
 
 use crate::daemon::core::Daemon;
 use crate::machine::event::{Announcement, Exit, Gen, ReloadRecord};
-use crate::proto::control::Line;
 use crate::proto::status::EventLine;
 use crate::sys::clock;
 use log::Level;
@@ -60,12 +59,7 @@ impl Daemon {
             Announcement::Reloaded { outcome, .. } => line.outcome = Some(*outcome),
             _ => {}
         }
-        let waiting: Vec<u32> = self.pending.iter().filter(|wait| wait.concerns(index)).map(|wait| wait.client).collect();
-        for client in waiting {
-            self.send(client, &Line::Event(line.clone()));
-        }
         self.clients.broadcast(&line);
-        self.flush_clients();
     }
 
     /// A reload is over.

@@ -29,8 +29,8 @@ impl Daemon {
             let Some(unit) = self.units.get(index) else { return };
             let Some(socket) = unit.generations.get(&number).and_then(|shell| shell.notify.as_ref()) else { return };
             match message::recv(socket.fd.as_fd(), &mut buffer, MAX_FDS) {
-                Ok(Some(received)) => self.notified(index, number, received, &buffer),
-                Ok(None) => return,
+                Ok(received) => self.notified(index, number, received, &buffer),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     log::warn!("{}: cannot read a notify message: {error}", unit.name);
                     return;

@@ -17,7 +17,7 @@ pub fn check_binary(index: usize, content: Content, name: String, reports: Sende
     let id = content.id;
     let report = move |result| {
         // The daemon is ending if nobody listens.
-        let _ = reports.send(Report { unit: index, event: Event::BinaryChecked { content: id, result } });
+        let _ = reports.send(Report { unit: index, event: Event::BinaryChecked { content: id, result }, probe_from: None });
         waker.wake();
     };
     if content.unit.reload.binary_sha256.is_none() {

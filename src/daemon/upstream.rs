@@ -1,6 +1,6 @@
 //! Our own supervisor: what we tell it over its NOTIFY_SOCKET, and its watchdog.
 
-use crate::sys::{clock, message};
+use crate::sys::{clock, datagram};
 use crate::time::{Monotime, Span};
 
 /// The connection to whoever started us; does nothing if nobody asked.
@@ -26,7 +26,7 @@ impl Upstream {
     /// Sends a message; a supervisor that is not there is no reason to stop.
     pub fn tell(&self, text: &str) {
         if let Some(path) = &self.socket
-            && let Err(error) = message::send_to(path, text.as_bytes())
+            && let Err(error) = datagram::send_to(path, text.as_bytes())
         {
             log::warn!("cannot notify {path}: {error}");
         }

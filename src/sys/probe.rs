@@ -1,6 +1,6 @@
 //! A connection to a service from the outside, and who accepted it.
 
-use crate::sys::process::{self, TreeKey};
+use crate::sys::tree::{self, TreeKey};
 use crate::sys::{clock, holder, sockdiag};
 use crate::time::{Monotime, Span};
 use crate::unit::Address;
@@ -98,9 +98,9 @@ impl Connection {
         Ok(Connection { socket, target, local })
     }
 
-    /// The source port, for TCP.
-    pub fn source_port(&self) -> Option<u16> {
-        self.local.map(|local| local.port())
+    /// The source address, for TCP: what a steered socket recognises the probe by.
+    pub fn source(&self) -> Option<SocketAddr> {
+        self.local
     }
 
     /// Connects. Blocks for `timeout` at most; reads and writes on the stream do so too.
@@ -237,7 +237,7 @@ pub fn answerer(connection: &Connection, tree: &TreeKey<'_>, us: i32, timeout: S
 /// Whether a process of the tree holds the socket.
 fn owner_of(inode: u64, tree: &TreeKey<'_>, us: i32) -> Answerer {
     let mut hidden = false;
-    for pid in process::tree(tree, us) {
+    for pid in tree::tree(tree, us) {
         if holder::sockets_of(pid).contains(&inode) {
             return Answerer::Member;
         }
