@@ -174,6 +174,13 @@ pub enum Event {
         /// `Err`: which address, why, who holds it. Nothing was changed then.
         result: Result<(), String>,
     },
+    /// Whether any socket of the unit is really steered. Sent before [`Event::Boot`] and before
+    /// [`Event::Opened`] where that is not what the unit declares (inherited sockets, a kernel that refuses);
+    /// holds until the next one. Without it: what the unit declares.
+    Sockets {
+        /// Whether a generation has a slot.
+        steered: bool,
+    },
     /// Answers [`Action::CheckBinary`], perhaps later.
     BinaryChecked {
         /// Which content's.
@@ -300,7 +307,8 @@ pub enum Role {
 pub enum Target {
     /// One process that was started, and nobody else.
     Proc(Proc),
-    /// A process that was started and everything below it (a hook's or a control command's whole tree).
+    /// A process that was started and everything below it (a hook's or a control command's whole tree); after
+    /// its end: what it has left behind.
     ProcTree(Proc),
     /// The main processes of a generation.
     Mains(Gen),
@@ -337,6 +345,15 @@ pub enum Action {
         to: Target,
         /// Its number.
         signal: i32,
+    },
+    /// `MAINPID=`: from now on this process number means another process of the generation's tree: signals go
+    /// to it, and [`Event::Exited`] tells its end (not that of the process that was started). If there is no
+    /// such process in the tree, nothing changes.
+    AdoptMain {
+        /// The number.
+        proc: Proc,
+        /// The other process.
+        pid: i32,
     },
     /// Probe a generation; answer [`Event::Probed`] within the check's `Timeout`.
     Probe {
