@@ -2,6 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod inherit;
+pub mod sockets;
+
 /// Runs `aeternad`.
 pub fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
