@@ -88,3 +88,23 @@ pub fn owner(options: &SocketOptions, address: &str) -> Result<(Option<u32>, Opt
     }
     Ok(found)
 }
+
+/// Sets the mode and owner of a name again, as the options say now; of nothing but our own inode. The error is a
+/// sentence.
+pub fn set_access(name: &BoundPath, options: &SocketOptions) -> Result<(), SocketError> {
+    use std::os::unix::fs::{PermissionsExt, lchown};
+    let address = name.path.display().to_string();
+    if !name.is_ours() {
+        return Ok(());
+    }
+    let (uid, gid) = owner(options, &address)?;
+    let set = || -> io::Result<()> {
+        if uid.is_some() || gid.is_some() {
+            lchown(&name.path, uid, gid)?;
+        }
+        std::fs::set_permissions(&name.path, std::fs::Permissions::from_mode(options.socket_mode))
+    };
+    set().map_err(|error| SocketError {
+        text: format!("cannot set the mode or owner of {address}: {}", errno_text(&error)),
+    })
+}

@@ -5,6 +5,8 @@
 
 pub mod fifo;
 pub mod holder;
+pub mod inotify;
+pub mod message;
 pub mod peer;
 pub mod sockdiag;
 pub mod socket;

@@ -441,3 +441,150 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Whether both directions of the socket were shut down by one of its holders: poll(2) says POLLHUP.
+pub fn hung_up(fd: BorrowedFd<'_>) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut polled = [PollFd::new(fd, PollFlags::empty())];
+    let found = poll(&mut polled, PollTimeout::ZERO);
+    found.is_ok_and(|n| n > 0)
+        && polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
+}
+
+/// The name that an AF_UNIX socket was bound to, as sock_diag(7) shows it: a path, or a NUL byte and a name.
+/// `None` for other families and for nameless sockets.
+pub fn unix_name(fd: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    let name: UnixAddr = getsockname(fd.as_raw_fd()).ok()?;
+    if let Some(path) = name.path() {
+        return Some(path.as_os_str().as_encoded_bytes().to_vec());
+    }
+    name.as_abstract().map(|name| [&[0], name].concat())
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remote {
+    /// TCP; an IPv4 client of an IPv6 socket as IPv4.
+    Inet(SocketAddr),
+    /// AF_UNIX: its name if it was bound, a path or `@name`.
+    Unix(Option<String>),
+    /// AF_VSOCK.
+    Vsock {
+        /// Context id.
+        cid: u32,
+        /// Port.
+        port: u32,
+    },
+}
+
+/// Who is at the other end of a connection.
+pub fn remote(fd: BorrowedFd<'_>) -> io::Result<Remote> {
+    let name: SockaddrStorage = nix::sys::socket::getpeername(fd.as_raw_fd())?;
+    if let Some(at) = to_std(&name) {
+        return Ok(Remote::Inet(SocketAddr::new(at.ip().to_canonical(), at.port())));
+    }
+    if let Some(vsock) = name.as_vsock_addr() {
+        return Ok(Remote::Vsock { cid: vsock.cid(), port: vsock.port() });
+    }
+    let unix = name.as_unix_addr();
+    let path = unix.and_then(UnixAddr::path).map(|path| path.display().to_string());
+    let abstract_name = unix.and_then(UnixAddr::as_abstract);
+    Ok(Remote::Unix(path.or_else(|| abstract_name.map(|n| format!("@{}", String::from_utf8_lossy(n))))))
+}
+
+/// Reads and throws away every message that waits on a datagram socket, a FIFO or a netlink socket, at most
+/// `most` of them; how many.
+pub fn discard(fd: BorrowedFd<'_>, most: usize) -> usize {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut buffer = [0; 4096];
+    for count in 0..most {
+        let mut polled = [PollFd::new(fd, PollFlags::POLLIN)];
+        if !poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+            return count;
+        }
+        // read(2) cuts a datagram that is longer: it is gone all the same.
+        if !nix::unistd::read(fd, &mut buffer).is_ok_and(|bytes| bytes > 0) {
+            return count;
+        }
+    }
+    most
+}
+
+/// What a descriptor that somebody gave us is, in the words of a unit file. Errors: what no `Listen…` key names.
+pub fn describe(fd: BorrowedFd<'_>) -> io::Result<Listen> {
+    use std::os::unix::fs::FileTypeExt;
+    let unknown = || io::Error::other("neither a socket nor a FIFO");
+    let Ok(kind) = sockopt::get_int(fd, libc::SOL_SOCKET, libc::SO_TYPE) else {
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        if !std::fs::metadata(&link)?.file_type().is_fifo() {
+            return Err(unknown());
+        }
+        let path = std::fs::read_link(&link)?;
+        return Ok(Listen { kind: ListenKind::Fifo, address: Address::Path(path.display().to_string()) });
+    };
+    let kind = match kind {
+        libc::SOCK_STREAM => ListenKind::Stream,
+        libc::SOCK_DGRAM => ListenKind::Datagram,
+        libc::SOCK_SEQPACKET => ListenKind::SequentialPacket,
+        _ => return Err(unknown()),
+    };
+    let name: SockaddrStorage = getsockname(fd.as_raw_fd())?;
+    if let Some(at) = to_std(&name) {
+        return Ok(Listen { kind, address: Address::Inet(at) });
+    }
+    if let Some(vsock) = name.as_vsock_addr() {
+        let cid = Some(vsock.cid()).filter(|cid| *cid != libc::VMADDR_CID_ANY);
+        return Ok(Listen { kind, address: Address::Vsock { cid, port: vsock.port() } });
+    }
+    let unix: UnixAddr = getsockname(fd.as_raw_fd())?;
+    let address = match (unix.path(), unix.as_abstract()) {
+        (Some(path), _) => Address::Path(path.display().to_string()),
+        (None, Some(name)) => Address::Abstract(String::from_utf8_lossy(name).into_owned()),
+        (None, None) => return Err(io::Error::other("a socket without an address")),
+    };
+    Ok(Listen { kind, address })
+}
+
+/// Takes over a descriptor that the parent process left us, by its number, and makes it close-on-exec.
+///
+/// Call it at most once for a number, before anything else uses it. Errors: EBADF if it is not open.
+pub fn take_over(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(2) with F_SETFD takes numbers only and fails for one that is not open.
+    let r = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if r < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and by the caller's promise nobody else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A TCP socket for a probe, bound to an address of this machine that `to` can be reached from, and that
+/// address with its port. Non-blocking: connect it with [`dial`]. A wildcard is probed through loopback.
+pub fn probe_socket(to: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
+    let to = reachable(to);
+    let family = if to.is_ipv6() { Family::Inet6 } else { Family::Inet };
+    let fd = new_socket(family, SockType::Stream, 0)?;
+    set_nonblocking(fd.as_fd(), true)?;
+    let mut from = to;
+    from.set_port(0);
+    nix::sys::socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(from))?;
+    let from = local(fd.as_fd())?;
+    Ok((fd, from))
+}
+
+/// Where to connect to reach a listener of this machine that is bound to `at`.
+pub fn reachable(at: SocketAddr) -> SocketAddr {
+    match at {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => at,
+    }
+}
+
+/// Begins to connect a non-blocking socket: writable when done, `SO_ERROR` then says how it went.
+pub fn dial(fd: BorrowedFd<'_>, to: SocketAddr) -> io::Result<()> {
+    match nix::sys::socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(reachable(to))) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -240,23 +240,15 @@ pub fn salt() -> u32 {
     std::collections::hash_map::RandomState::new().build_hasher().finish() as u32
 }
 
-/// Shuts a listener's queue and makes it listen again, as the last member of its group: with
-/// `net.ipv4.tcp_migrate_req = 1` what was queued moves to the others, otherwise it is lost. Between the two
-/// the caller's `between` runs: the group is smaller then.
-pub fn relisten(
-    member: BorrowedFd<'_>,
-    backlog: u32,
-    between: impl FnOnce() -> io::Result<()>,
-) -> io::Result<()> {
+/// Takes a listener out of its group: shutdown(2). With `net.ipv4.tcp_migrate_req = 1` what is queued moves to
+/// the others, otherwise it is lost. [`super::socket::listen`] brings it back as the last member.
+pub fn leave(member: BorrowedFd<'_>) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     match nix::sys::socket::shutdown(member.as_raw_fd(), nix::sys::socket::Shutdown::Read) {
         // Somebody else has shut it down before us.
-        Ok(()) | Err(nix::errno::Errno::ENOTCONN) => {}
-        Err(error) => return Err(error.into()),
+        Ok(()) | Err(nix::errno::Errno::ENOTCONN) => Ok(()),
+        Err(error) => Err(error.into()),
     }
-    let between = between();
-    super::socket::listen(member, backlog)?;
-    between
 }
 
 /// Whether the kernel moves a closing listener's queue to the others of its group.
