@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod control;
+
 /// Runs `aeternad`.
 pub fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
