@@ -85,7 +85,10 @@ impl Daemon {
         log::debug!("{}: event {event:?}", unit.name);
         let mut actions = Vec::new();
         unit.machine.handle(clock::now(), event, &mut actions);
-        for action in actions {
+        // Whoever waits hears the answer after the facts that it ends.
+        let (answers, rest): (Vec<Action>, Vec<Action>) =
+            actions.into_iter().partition(|action| matches!(action, Action::Reply { .. }));
+        for action in rest.into_iter().chain(answers) {
             self.perform(index, action);
         }
         let Some(unit) = self.units.get_mut(index) else { return };

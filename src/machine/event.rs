@@ -40,7 +40,7 @@ pub struct Req(pub u64);
 pub struct Conn(pub u64);
 
 /// A parsed unit file and what it was parsed from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Content {
     /// Given out by the shell, ascending; one id always means the same content.
     pub id: ContentId,
@@ -48,6 +48,13 @@ pub struct Content {
     pub unit: Arc<Unit>,
     /// Hash of the text, for people: two contents with one hash are the same text.
     pub hash: u64,
+}
+
+impl std::fmt::Debug for Content {
+    /// Short: a whole unit on each line of a debug log would hide the rest.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Content({} of {}, {:016x})", self.id.0, self.unit.name, self.hash)
+    }
 }
 
 /// What somebody asks of a unit.
