@@ -42,7 +42,7 @@ pub(super) struct Tables<'a> {
     pub(super) reload: Table<'a>,
     pub(super) health: Table<'a>,
     pub(super) daemon: Table<'a>,
-    /// Whether the file has anything called `Service`, if not a table.
+    /// Whether the file has anything called `Service` or nearly so, if not a table.
     pub(super) has_service: bool,
 }
 
@@ -113,9 +113,17 @@ impl<'a> Tables<'a> {
             reload: one("Reload", label::RELOAD),
             health: one("HealthCheck", label::HEALTH),
             daemon: one("Daemon", label::DAEMON),
-            has_service: root.contains_key("Service"),
+            has_service: root
+                .keys()
+                .any(|name| table_named(name.get_ref()).is_some_and(|(known, _)| known == "Service")),
         }
     }
+}
+
+/// The table that a top-level name means, even if it is misspelt.
+fn table_named(name: &str) -> Option<(&'static str, &'static str)> {
+    let near = nearest(name, TABLES.iter().map(|(known, _)| *known))?;
+    TABLES.into_iter().find(|(known, _)| *known == near)
 }
 
 /// The `[[Socket]]` tables, or the one `[Socket]`.
@@ -154,9 +162,8 @@ fn report_unknown_tables(root: &DeTable<'_>, reader: &Reader<'_>) {
                 }
             }
             None if is_table || in_array => {
-                let near = nearest(name.get_ref(), TABLES.iter().map(|(known, _)| *known));
-                let label = near.and_then(|near| TABLES.iter().find(|(known, _)| *known == near));
-                let hint = label.map_or(String::new(), |(_, label)| format!("; did you mean {label}?"));
+                let hint = table_named(name.get_ref())
+                    .map_or(String::new(), |(_, label)| format!("; did you mean {label}?"));
                 reader.error(value.span().start, format!("unknown table [{shown}]{hint}"));
             }
             None => {
@@ -202,10 +209,13 @@ fn syntax_message(message: &str, written: &str) -> String {
             format!("{written} is no value: text needs quotes (\"{written}\"), true and false do not")
         };
     }
-    if message == "duplicate key" {
-        return format!("{written} is there twice");
+    match message {
+        "duplicate key" => format!("{written} is there twice"),
+        "invalid basic string, expected `\"`" => "a \" is opened and not closed on its line".into(),
+        "invalid literal string, expected `'`" => "a ' is opened and not closed on its line".into(),
+        "unexpected key or value, expected newline, `#`" => "a key has one value, and a line one key".into(),
+        other => format!("this is not TOML: {other}"),
     }
-    format!("this is not TOML: {message}")
 }
 
 /// Every table and key that [`parse`] accepts, in the order of the manual. Taken from the readers themselves, which

@@ -100,12 +100,14 @@ fn repeated(unit: &Unit, tables: &Tables<'_>, places: &[Vec<usize>]) {
     let listens: Vec<&Listen> = unit.listens().map(|(_, listen)| listen).collect();
     let places: Vec<usize> = places.iter().flatten().copied().collect();
     for (index, (listen, place)) in listens.iter().zip(&places).enumerate() {
-        if listens[..index].iter().any(|earlier| collide(earlier, listen)) {
-            let address = print_address(listen);
-            tables
-                .unit
-                .reader()
-                .error(*place, format!("\"{address}\" is there twice; a unit has an address once"));
+        if let Some(earlier) = listens[..index].iter().find(|earlier| collide(earlier, listen)) {
+            let (first, second) = (print_address(earlier), print_address(listen));
+            let message = if first == second {
+                format!("\"{second}\" is there twice; a unit has an address once")
+            } else {
+                format!("\"{second}\" is the same address as \"{first}\" before; a unit has an address once")
+            };
+            tables.unit.reader().error(*place, message);
         }
     }
 }

@@ -10,7 +10,7 @@ pub(super) use toml::quote;
 
 use super::Unit;
 use super::check::no_canary;
-use super::tables::{label, reload_defaults};
+use super::tables::{default_statuses, label, reload_defaults};
 use super::value::{CANARY_BY, STRATEGIES, print_address, print_status_ranges, word_of};
 use super::{Check, HealthCheck, Hook, Listen, ListenKind, Reload};
 use entries::section;
@@ -115,7 +115,7 @@ fn health(health: &HealthCheck) -> Section {
     section.put("SuccessThreshold", health.success_threshold.to_string());
     section.put("FailureThreshold", health.failure_threshold.to_string());
     let statuses = quote(&print_status_ranges(&health.expect_status));
-    if matches!(health.check, Check::HttpGet(_)) {
+    if matches!(health.check, Check::HttpGet(_)) || health.expect_status != default_statuses() {
         section.put("ExpectStatus", statuses);
     } else {
         section.void("ExpectStatus", statuses);

@@ -104,7 +104,7 @@ pub(crate) fn time(value: &Value<'_>) -> Option<Span> {
             Ok(span) => Some(span),
             Err(why) => {
                 let why = why.to_string();
-                let repeated = why.contains("is not a time");
+                let repeated = why.contains("is not a time") || text.trim().is_empty();
                 value.is_not(
                     "a time",
                     if repeated { "write \"30s\", \"1min 30s\" or \"infinity\"" } else { &why },
@@ -172,7 +172,7 @@ pub(crate) fn signal(value: &Value<'_>) -> Option<i32> {
     let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
     let names: Vec<String> = signal_names().collect();
     match nearest(&full, names.iter().map(String::as_str)) {
-        Some(name) if !text.is_empty() => {
+        Some(name) if text.starts_with(|c: char| c.is_alphabetic()) => {
             value.fail(format!("{} is not a signal; did you mean \"{name}\"?", value.written()))
         }
         _ => value.is_not("a signal", "write \"SIGTERM\", \"TERM\" or 15"),

@@ -20,7 +20,7 @@ pub(crate) fn read_health(table: &Table<'_>) -> Option<HealthCheck> {
     let initial_delay = table.take("InitialDelay", time).unwrap_or(Span::ZERO);
     let success_threshold = table.take("SuccessThreshold", threshold).unwrap_or(1);
     let failure_threshold = table.take("FailureThreshold", threshold).unwrap_or(3);
-    let expect_status = table.take("ExpectStatus", statuses).unwrap_or_else(|| vec![(200, 399)]);
+    let expect_status = table.take("ExpectStatus", statuses).unwrap_or_else(default_statuses);
     let always = table.take("Always", flag).unwrap_or(false);
     if table.is_there() {
         check_kinds(table);
@@ -36,6 +36,11 @@ pub(crate) fn read_health(table: &Table<'_>) -> Option<HealthCheck> {
         expect_status,
         always,
     })
+}
+
+/// The default of `ExpectStatus`.
+pub(crate) fn default_statuses() -> Vec<(u16, u16)> {
+    vec![(200, 399)]
 }
 
 /// Exactly one kind of check, and `ExpectStatus` only where there is a status.
@@ -77,7 +82,9 @@ fn connect_target(value: &Value<'_>) -> Option<Address> {
         Ok(Address::Vsock { .. } | Address::Netlink { .. }) => {
             value.is_not("an address for a check", "write a port, 127.0.0.1:8080, or a Unix path")
         }
-        Ok(address) if port_of(&address) == Some(0) => value.is_not("a port to connect to", "it is 0"),
+        Ok(address) if port_of(&address) == Some(0) => {
+            value.is_not("a port to connect to", "ports go from 1 to 65535")
+        }
         Ok(address) => Some(address),
         Err(why) => value.fail(why),
     }

@@ -13,7 +13,7 @@ mod socket;
 
 pub(super) use about::{check_name, read_about};
 pub(super) use daemon::read_daemon;
-pub(super) use health::read_health;
+pub(super) use health::{default_statuses, read_health};
 pub(super) use reload::{read_hook, read_reload, reload_defaults};
 pub(super) use service::{read_service, service_defaults};
 pub(super) use socket::{PlacedSocket, read_socket, socket_defaults};

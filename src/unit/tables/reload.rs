@@ -11,6 +11,8 @@ use super::options::absolute_path;
 use super::{set, set_some};
 use crate::time::Span;
 
+const BLOCK_ON_FAIL: &str = "BlockOnFail";
+
 /// What `[Reload]` is without a key. The strategy is `replace` for what cannot overlap (`check.rs` decides).
 pub(crate) fn reload_defaults() -> Reload {
     Reload {
@@ -68,7 +70,7 @@ fn hooks(value: &Value<'_>, label: &'static str) -> Option<Vec<Hook>> {
         };
         let table = Table::new(label, Some(entries), item.at(), item.reader());
         let hook = read_hook(&table);
-        table.report_unknown(&|_| None);
+        table.report_unknown(&|key| (key == BLOCK_ON_FAIL).then_some(PRE_FLIGHT));
         hook
     })
 }
@@ -78,7 +80,7 @@ pub(crate) fn read_hook(table: &Table<'_>) -> Option<Hook> {
     let name = table.take("Name", text);
     let exec = table.take("Exec", command);
     let timeout = table.take("Timeout", positive_time);
-    let block = if table.label() == PRE_FLIGHT { table.take("BlockOnFail", flag) } else { None };
+    let block = if table.label() == PRE_FLIGHT { table.take(BLOCK_ON_FAIL, flag) } else { None };
     if !table.has("Exec") {
         table.reader().error(table.at(""), format!("{} has no Exec; a hook is a command", table.label()));
     }

@@ -125,10 +125,13 @@ fn inet(text: &str) -> Result<SocketAddr, String> {
         return Err(no_port(text));
     };
     if text.parse::<Ipv6Addr>().is_ok() {
-        return Err(format!("\"{text}\" needs brackets and a port: [{text}]:80"));
+        return Err(format!("\"{text}\": an IPv6 address has brackets and a port, as in [::1]:80"));
     }
     if let Some(rest) = text.split_once("://").map(|(_, rest)| rest) {
         return Err(format!("\"{text}\" is a URL; write the address alone: {}", rest.trim_end_matches('/')));
+    }
+    if let Some(hint) = other_spelling(text) {
+        return Err(format!("\"{text}\" is not an address: {hint}"));
     }
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!("\"{digits}\" in \"{text}\" is not a port; ports go from 0 to 65535"));
@@ -151,6 +154,21 @@ fn inet(text: &str) -> Result<SocketAddr, String> {
         Err(_) => Err(format!(
             "\"{host}\" is a host name; addresses are numeric, such as 127.0.0.1:{port} or [::1]:{port}"
         )),
+    }
+}
+
+/// What to write instead of what other programs understand.
+fn other_spelling(text: &str) -> Option<&'static str> {
+    if text.starts_with('[') && text.ends_with(']') {
+        return Some("a port is missing, as in [::1]:80");
+    }
+    let (scheme, _) = text.split_once(':')?;
+    match scheme {
+        "unix" => Some("write the path alone"),
+        "udp" => Some("write the address alone, with ListenDatagram"),
+        "tcp" => Some("write the address alone"),
+        "fd" => Some("an inherited descriptor is found by its address or its FileDescriptorName"),
+        _ => None,
     }
 }
 
@@ -274,6 +292,9 @@ mod tests {
             ("127.0.0.1:http", "not a port"),
             ("1.2.3.400:80", "not an IPv4"),
             ("::1", "[::1]:80"),
+            ("[::1]", "port is missing"),
+            ("unix:/run/x", "path alone"),
+            ("udp:53", "ListenDatagram"),
             ("::1:80", "brackets"),
             ("[::g]:80", "not an IPv6"),
             ("localhost:80", "host name"),
