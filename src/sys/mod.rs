@@ -2,3 +2,19 @@
 //! Knows no policy, no unit beyond addresses and options, and never logs.
 
 #![allow(unsafe_code)]
+
+pub mod cgroup;
+pub mod clock;
+pub mod dir;
+pub mod fd;
+pub mod limits;
+pub mod poll;
+pub mod process;
+pub mod signal;
+pub mod spawn;
+#[cfg(test)]
+mod testing;
+pub mod tree;
+pub mod user;
+pub mod wait;
+pub mod wake;
