@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod daemon;
 pub mod event;
 
 mod command;
