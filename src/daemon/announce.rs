@@ -83,9 +83,13 @@ fn tell(fact: &Announcement) -> Told {
         }
         Announcement::Started { generation, worker, pid } => {
             let worker = if *worker == 0 { String::new() } else { format!(", worker {worker}") };
-            Told::new(Level::Info, "started", format!("generation {}{worker} started, pid {pid}", generation.0))
-                .of(*generation)
-                .with(*pid)
+            Told::new(
+                Level::Info,
+                "started",
+                format!("generation {}{worker} started, pid {pid}", generation.0),
+            )
+            .of(*generation)
+            .with(*pid)
         }
         Announcement::Ready { generation } => {
             Told::new(Level::Info, "ready", format!("generation {} is ready", generation.0)).of(*generation)
@@ -96,7 +100,9 @@ fn tell(fact: &Announcement) -> Told {
                 .of(*generation)
                 .with(*pid)
         }
-        Announcement::Restarting { result } => Told::new(Level::Warn, "restarting", format!("restarting it ({result})")),
+        Announcement::Restarting { result } => {
+            Told::new(Level::Warn, "restarting", format!("restarting it ({result})"))
+        }
         Announcement::Step { generation, text } => {
             let told = Told::new(Level::Info, "step", text.clone());
             generation.map_or_else(|| Told::new(Level::Info, "step", text.clone()), |number| told.of(number))
@@ -108,11 +114,16 @@ fn tell(fact: &Announcement) -> Told {
         Announcement::Health { generation, result, detail } => {
             let level = if *result == "pass" { Level::Debug } else { Level::Warn };
             let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
-            Told::new(level, "health", format!("health check of generation {}: {result}{detail}", generation.0))
-                .of(*generation)
+            Told::new(
+                level,
+                "health",
+                format!("health check of generation {}: {result}{detail}", generation.0),
+            )
+            .of(*generation)
         }
         Announcement::Status { generation, text } => {
-            Told::new(Level::Info, "status", format!("generation {} says: {text}", generation.0)).of(*generation)
+            Told::new(Level::Info, "status", format!("generation {} says: {text}", generation.0))
+                .of(*generation)
         }
         Announcement::Reloaded { outcome, reason } => {
             let good = *outcome == crate::proto::status::Outcome::Promoted;

@@ -148,7 +148,16 @@ fn option(args: &mut Args, parser: &mut Parser, word: &Word) -> Result<(), lexop
 /// An unknown option, with the nearest one that exists.
 fn unknown(name: &str) -> lexopt::Error {
     const KNOWN: [&str; 10] = [
-        "unit", "listen", "check", "show", "runtime-dir", "control", "log-level", "log-format", "version", "help",
+        "unit",
+        "listen",
+        "check",
+        "show",
+        "runtime-dir",
+        "control",
+        "log-level",
+        "log-format",
+        "version",
+        "help",
     ];
     let dashes = if name.len() == 1 { "-" } else { "--" };
     match KNOWN.iter().find(|known| name.len() > 1 && (known.starts_with(name) || name.starts_with(*known))) {
@@ -212,7 +221,16 @@ mod tests {
 
     #[test]
     fn wrong_lines_are_refused_with_status_2() {
-        for line in ["", "--", "app.toml", "--unit", "--unit a -- b", "--listen 80", "--unti a", "--log-level loud --unit a"] {
+        for line in [
+            "",
+            "--",
+            "app.toml",
+            "--unit",
+            "--unit a -- b",
+            "--listen 80",
+            "--unti a",
+            "--log-level loud --unit a",
+        ] {
             let error = args(line).unwrap_err();
             assert_eq!(error.code, exit::USAGE, "{line}");
             assert!(error.text.contains("aeternad --help"), "{line}");

@@ -94,8 +94,8 @@ impl Daemon {
         let Some(unit) = self.units.get_mut(index) else { return };
         unit.deadline = unit.machine.next_deadline();
         let summary = unit.machine.summary();
-        if unit.summary != summary {
-            unit.summary = summary;
+        if unit.summary != Some(summary) {
+            unit.summary = Some(summary);
             self.summary_changed(index, summary);
         }
     }
@@ -115,7 +115,8 @@ impl Daemon {
     pub fn next_deadline(&self) -> Option<Monotime> {
         let units = self.units.iter().filter_map(|unit| unit.deadline);
         let accepts = self.units.iter().filter_map(|unit| unit.accept_again);
-        let settled = self.units.iter().filter_map(|unit| unit.watch.as_ref().and_then(|watch| watch.settle_at));
+        let settled =
+            self.units.iter().filter_map(|unit| unit.watch.as_ref().and_then(|watch| watch.settle_at));
         units
             .chain(settled)
             .chain(accepts)

@@ -5,7 +5,9 @@ use crate::daemon::core::Daemon;
 use crate::daemon::supervised::{Child, Supervised, Traffic};
 use crate::daemon::token::Owner;
 use crate::daemon::{launch, load, preflight, probes};
-use crate::machine::event::{Action, Content, ContentId, Event, Gen, Proc, Role, Spawn, SpawnFailure, Steering, Target};
+use crate::machine::event::{
+    Action, Content, ContentId, Event, Gen, Proc, Role, Spawn, SpawnFailure, Steering, Target,
+};
 use crate::sys::poll::Interest;
 use crate::sys::process;
 use crate::sys::tree::{self, TreeKey};
@@ -25,7 +27,13 @@ impl Daemon {
             Action::OpenSockets(content) => self.open_sockets(index, content),
             Action::KeepSockets(ids) => self.keep_sockets(index, &ids),
             Action::CheckBinary(content) => {
-                preflight::check_binary(index, content, self.units[index].name.clone(), self.reports.clone(), self.waker.clone());
+                preflight::check_binary(
+                    index,
+                    content,
+                    self.units[index].name.clone(),
+                    self.reports.clone(),
+                    self.waker.clone(),
+                );
             }
             Action::WatchTraffic => self.watch_sockets(index, Traffic::Watched),
             Action::IgnoreTraffic => self.watch_sockets(index, Traffic::Ignored),
@@ -64,7 +72,10 @@ impl Daemon {
         let content = Arc::clone(&unit.current.unit);
         let count = unit.sockets.flush_pending(&content);
         if count > 0 {
-            log::info!("{}: threw away {count} connections and messages that waited (FlushPending)", unit.name);
+            log::info!(
+                "{}: threw away {count} connections and messages that waited (FlushPending)",
+                unit.name
+            );
         }
     }
 
@@ -118,7 +129,8 @@ impl Daemon {
         // A descriptor leaves the poll set before it is closed: a service's copy would keep it ringing.
         self.unwatch_sockets(index);
         let unit = &mut self.units[index];
-        let kept: Vec<Arc<Unit>> = ids.iter().filter_map(|id| unit.content(*id)).map(|content| Arc::clone(&content.unit)).collect();
+        let kept: Vec<Arc<Unit>> =
+            ids.iter().filter_map(|id| unit.content(*id)).map(|content| Arc::clone(&content.unit)).collect();
         let borrowed: Vec<&Unit> = kept.iter().map(Arc::as_ref).collect();
         let closed = unit.sockets.keep(&borrowed);
         if closed > 0 {
@@ -162,7 +174,8 @@ impl Daemon {
     pub fn rewatch_sockets(&mut self, index: usize) {
         let unit = &mut self.units[index];
         for (id, fd) in unit.sockets.watch_list() {
-            if let Err(error) = self.poller.add(Owner::Socket(index, id.0).token(), fd, Interest::HANGUP_ONLY) {
+            if let Err(error) = self.poller.add(Owner::Socket(index, id.0).token(), fd, Interest::HANGUP_ONLY)
+            {
                 log::warn!("{}: cannot watch a socket: {error}", unit.name);
             }
         }
@@ -190,7 +203,8 @@ impl Daemon {
         let launched = launch::launch(unit, &self.shared, spawn)?;
         let pid = launched.pid;
         self.pids.insert(pid, (index, spawn.proc));
-        let child = Child { pid, role: spawn.role, generation: spawn.generation, invocation: launched.invocation };
+        let child =
+            Child { pid, role: spawn.role, generation: spawn.generation, invocation: launched.invocation };
         unit.children.insert(spawn.proc, child);
         if let Role::Instance(conn) = spawn.role {
             // The instance has its own copy now.
@@ -219,9 +233,10 @@ impl Daemon {
             .map_err(|why| SpawnFailure { text: format!("cannot start {}: {why}", unit.name), code: 1 })?;
         if let Some(socket) = &shell.notify {
             let token = Owner::Notify(index, number.0).token();
-            self.poller
-                .add(token, socket.fd.as_fd(), Interest::READ)
-                .map_err(|error| SpawnFailure { text: format!("cannot watch the notify socket of {}: {error}", unit.name), code: 1 })?;
+            self.poller.add(token, socket.fd.as_fd(), Interest::READ).map_err(|error| SpawnFailure {
+                text: format!("cannot watch the notify socket of {}: {error}", unit.name),
+                code: 1,
+            })?;
         }
         unit.generations.insert(number, shell);
         Ok(())
@@ -237,14 +252,19 @@ impl Daemon {
             }
             Target::ProcTree(proc) => {
                 if let Some(child) = unit.children.get(&proc) {
-                    for pid in tree::tree(&TreeKey { mains: &[child.pid], invocation: &child.invocation }, self.shared.pid) {
+                    for pid in tree::tree(
+                        &TreeKey { mains: &[child.pid], invocation: &child.invocation },
+                        self.shared.pid,
+                    ) {
                         send(pid, signal);
                     }
                 }
             }
             Target::Mains(number) => {
                 for child in unit.children.values() {
-                    if child.generation == Some(number) && matches!(child.role, Role::Main { .. } | Role::Instance(_)) {
+                    if child.generation == Some(number)
+                        && matches!(child.role, Role::Main { .. } | Role::Instance(_))
+                    {
                         send(child.pid, signal);
                     }
                 }
@@ -271,10 +291,9 @@ impl Daemon {
         let Some(shell) = unit.generations.get(&number) else { return Vec::new() };
         match &shell.cgroup {
             Some(group) => group.pids(),
-            None => tree::tree(
-                &TreeKey { mains: &shell.started, invocation: &shell.invocation },
-                self.shared.pid,
-            ),
+            None => {
+                tree::tree(&TreeKey { mains: &shell.started, invocation: &shell.invocation }, self.shared.pid)
+            }
         }
     }
 

@@ -10,11 +10,11 @@ use crate::daemon::token::Owner;
 use crate::machine::daemon::DaemonEvent;
 use crate::machine::event::{Conn, Event, Exit, Gen};
 use crate::sys::cgroup::Cgroup;
+use crate::sys::clock;
 use crate::sys::poll::{Readiness, Token};
 use crate::sys::signal::Signals;
 use crate::sys::wait::{self, WaitStatus};
 use crate::sys::wake::Wakeups;
-use crate::sys::clock;
 use crate::time::Span;
 use std::os::fd::AsFd;
 
@@ -152,7 +152,9 @@ impl Daemon {
         let child = unit.children.remove(&proc);
         let generation = child.and_then(|child| child.generation);
         let mut last = None;
-        if let Some((number, shell)) = generation.and_then(|number| self.units[index].generations.get_mut(&number).map(|s| (number, s))) {
+        if let Some((number, shell)) =
+            generation.and_then(|number| self.units[index].generations.get_mut(&number).map(|s| (number, s)))
+        {
             shell.alive = shell.alive.saturating_sub(1);
             if shell.alive == 0 {
                 shell.watch_empty = true;
@@ -171,7 +173,8 @@ impl Daemon {
     /// Tells the machine if nothing of a generation's tree is left.
     pub fn check_empty(&mut self, index: usize, number: Gen) {
         let Some(unit) = self.units.get(index) else { return };
-        let Some(shell) = unit.generations.get(&number).filter(|shell| shell.watch_empty && shell.alive == 0) else {
+        let Some(shell) = unit.generations.get(&number).filter(|shell| shell.watch_empty && shell.alive == 0)
+        else {
             return;
         };
         let empty = match &shell.cgroup {
@@ -211,7 +214,10 @@ impl Daemon {
             .iter()
             .enumerate()
             .flat_map(|(index, unit)| {
-                unit.generations.iter().filter(|(_, shell)| shell.watch_empty).map(move |(number, _)| (index, *number))
+                unit.generations
+                    .iter()
+                    .filter(|(_, shell)| shell.watch_empty)
+                    .map(move |(number, _)| (index, *number))
             })
             .collect();
         for (index, number) in waiting {

@@ -51,7 +51,8 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
     let group = spawn.generation.and_then(|number| handed.generations.get(&number)?.cgroup.as_ref());
     let streams = Streams::open(service, handed.first).map_err(|why| fail("open its streams", &why))?;
     let plan = Plan {
-        program: c_string(program.as_os_str().as_encoded_bytes()).map_err(|why| fail("run its program", &why))?,
+        program: c_string(program.as_os_str().as_encoded_bytes())
+            .map_err(|why| fail("run its program", &why))?,
         argv: arguments(command, &argv).map_err(|why| fail("run its command", &why))?,
         env: environment_block(&env).map_err(|why| fail("make its environment", &why))?,
         stamp_listen_pid: !handed.fds.is_empty(),
@@ -61,7 +62,10 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
         credentials: credentials(service, account.as_ref()).map_err(|why| fail("find its groups", &why))?,
         limits: resource_limits(service, shared.original_nofile),
         umask: service.umask,
-        directory: directory.map(|path| c_string(path.as_bytes())).transpose().map_err(|why| fail("chdir", &why))?,
+        directory: directory
+            .map(|path| c_string(path.as_bytes()))
+            .transpose()
+            .map_err(|why| fail("chdir", &why))?,
         directory_optional: service.working_directory.as_ref().is_some_and(|folder| folder.optional),
         nice: service.nice,
         oom_score_adjust: service.oom_score_adjust,
@@ -71,9 +75,12 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
         cgroup: group.map(Cgroup::dir_fd),
     };
     match spawn::spawn(&plan) {
-        Ok(process) => {
-            Ok(Launched { pid: process.pid, program, invocation: facts.invocation, logs: streams.into_logs() })
-        }
+        Ok(process) => Ok(Launched {
+            pid: process.pid,
+            program,
+            invocation: facts.invocation,
+            logs: streams.into_logs(),
+        }),
         Err(error) => Err(refused(&name, &plan, &error)),
     }
 }
@@ -105,7 +112,8 @@ fn refused(unit: &str, plan: &Plan<'_>, error: &spawn::SpawnError) -> SpawnFailu
     let text = match error.stage {
         Stage::Exec => format!("exec {program}: {why} ({})", error.explain(plan)),
         Stage::Directory => {
-            let folder = plan.directory.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
+            let folder =
+                plan.directory.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
             format!("chdir {folder}: {why}")
         }
         _ => format!("{}: {why} ({})", error.stage.words(), error.explain(plan)),
@@ -146,7 +154,9 @@ fn exec_code(error: &spawn::SpawnError) -> u8 {
 /// The command of a role.
 fn command_of(unit: &Unit, role: Role) -> Option<&Command> {
     let service = &unit.service;
-    let at = |list: &'_ [Command], index: u32| -> Option<usize> { ((index as usize) < list.len()).then_some(index as usize) };
+    let at = |list: &'_ [Command], index: u32| -> Option<usize> {
+        ((index as usize) < list.len()).then_some(index as usize)
+    };
     match role {
         Role::Main { command, .. } => at(&service.exec_start, command).map(|i| &service.exec_start[i]),
         Role::Instance(_) => service.exec_start.first(),
@@ -174,13 +184,16 @@ fn gets_sockets(role: Role) -> bool {
 fn account_of(service: &Service) -> Result<Option<Account>, String> {
     match &service.user {
         None => Ok(None),
-        Some(name) => user::account(name).map(Some).map_err(|error| format!("user \"{name}\": {}", describe(&error))),
+        Some(name) => {
+            user::account(name).map(Some).map_err(|error| format!("user \"{name}\": {}", describe(&error)))
+        }
     }
 }
 
 /// User, group and supplementary groups; `None` leaves everything as it is.
 fn credentials(service: &Service, account: Option<&Account>) -> Result<Option<Credentials>, String> {
-    let group = |name: &String| user::group(name).map_err(|error| format!("group \"{name}\": {}", describe(&error)));
+    let group =
+        |name: &String| user::group(name).map_err(|error| format!("group \"{name}\": {}", describe(&error)));
     if account.is_none() && service.group.is_none() && service.supplementary_groups.is_empty() {
         return Ok(None);
     }
@@ -194,7 +207,11 @@ fn credentials(service: &Service, account: Option<&Account>) -> Result<Option<Cr
     }
     groups.sort_unstable();
     groups.dedup();
-    Ok(Some(Credentials { uid: account.map_or_else(user::effective_uid, |account| account.uid), gid, groups }))
+    Ok(Some(Credentials {
+        uid: account.map_or_else(user::effective_uid, |account| account.uid),
+        gid,
+        groups,
+    }))
 }
 
 /// The working directory; `None` is ours.
@@ -218,7 +235,8 @@ fn facts(
     let service = &content.service;
     let shell = spawn.generation.and_then(|number| unit.generations.get(&number));
     let is_main = gets_sockets(spawn.role);
-    let notifies = is_main || matches!(service.notify_access, unit::NotifyAccess::Exec | unit::NotifyAccess::All);
+    let notifies =
+        is_main || matches!(service.notify_access, unit::NotifyAccess::Exec | unit::NotifyAccess::All);
     let mut facts = Facts {
         own: shared.environment.clone(),
         account: account.map(account_variables).unwrap_or_default(),
@@ -291,7 +309,10 @@ fn handed_names(unit: &Supervised, spawn: &Spawn, content: &Unit) -> Vec<Handed>
     }
     content
         .listens()
-        .map(|(socket, listen)| Handed { name: socket.name.clone(), address: lookups::starter_address(&unit.sockets, listen) })
+        .map(|(socket, listen)| Handed {
+            name: socket.name.clone(),
+            address: lookups::starter_address(&unit.sockets, listen),
+        })
         .collect()
 }
 
@@ -314,7 +335,9 @@ fn hand_over<'a>(unit: &'a mut Supervised, spawn: &'a Spawn) -> Result<Handover<
     let generations: &BTreeMap<Gen, GenerationShell> = generations;
     let fds = match spawn.role {
         Role::Main { .. } => {
-            let others = generations.iter().filter(|(number, shell)| Some(**number) != spawn.generation || shell.alive > 0);
+            let others = generations
+                .iter()
+                .filter(|(number, shell)| Some(**number) != spawn.generation || shell.alive > 0);
             sockets.in_use(&others.map(|(_, shell)| shell.slot).collect::<Vec<_>>());
             let lent = sockets.lend(&spawn.content.unit, spawn.slot)?;
             let mut fds: Vec<BorrowedFd<'a>> = lent.into_iter().map(|socket| socket.fd).collect();
@@ -403,7 +426,8 @@ fn c_string(bytes: &[u8]) -> Result<CString, String> {
 }
 
 fn arguments(command: &Command, argv: &[String]) -> Result<Vec<CString>, String> {
-    let mut words: Vec<CString> = argv.iter().map(|word| c_string(word.as_bytes())).collect::<Result<_, _>>()?;
+    let mut words: Vec<CString> =
+        argv.iter().map(|word| c_string(word.as_bytes())).collect::<Result<_, _>>()?;
     if let (Some(name), Some(first)) = (&command.argv0, words.first_mut()) {
         *first = c_string(name.as_bytes())?;
     }
@@ -430,7 +454,12 @@ fn resource_limits(service: &Service, original_nofile: (u64, u64)) -> Vec<(i32, 
 ///
 /// # Errors
 /// What could not be made; the generation can't be launched then.
-pub fn prepare_generation(unit: &Supervised, shared: &Shared, spawn: &Spawn, index: usize) -> Result<GenerationShell, String> {
+pub fn prepare_generation(
+    unit: &Supervised,
+    shared: &Shared,
+    spawn: &Spawn,
+    index: usize,
+) -> Result<GenerationShell, String> {
     let service = &spawn.content.unit.service;
     let number = spawn.generation.map_or(0, |Gen(number)| number);
     let account = account_of(service)?;

@@ -125,7 +125,9 @@ pub fn find(arguments: &[OsString]) -> Result<Vec<PathBuf>, Fatal> {
             continue;
         }
         match folder(&path) {
-            Ok(found) if found.is_empty() => errors.push(format!("cannot use {}: no *.toml in this folder", path.display())),
+            Ok(found) if found.is_empty() => {
+                errors.push(format!("cannot use {}: no *.toml in this folder", path.display()))
+            }
             Ok(found) => files.extend(found),
             Err(error) => errors.push(format!("cannot read {}: {error}", path.display())),
         }
@@ -167,7 +169,10 @@ pub fn clash(one: &Unit, other: &Unit) -> Vec<String> {
     }
     for (_, listen) in other.listens() {
         if one.listens().any(|(_, have)| unit::same_endpoint(have, listen) && !is_port_zero(listen)) {
-            found.push(format!("the units \"{}\" and \"{}\" both listen on {}", one.name, other.name, listen.address));
+            found.push(format!(
+                "the units \"{}\" and \"{}\" both listen on {}",
+                one.name, other.name, listen.address
+            ));
         }
     }
     found

@@ -16,8 +16,8 @@ pub mod inherit;
 pub mod launch;
 pub mod load;
 pub mod logging;
-pub mod lookups;
 pub mod logpipe;
+pub mod lookups;
 pub mod notifications;
 pub mod preflight;
 pub mod probes;
@@ -53,7 +53,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<u8, Fatal> {
-    let broken = |what: &str, error: std::io::Error| Fatal::new(exit::FAILURE, format!("cannot {what}: {error}"));
+    let broken =
+        |what: &str, error: std::io::Error| Fatal::new(exit::FAILURE, format!("cannot {what}: {error}"));
     // Before anything else: a signal that comes now waits for the signalfd, and 0, 1 and 2 are nobody else's.
     fd::secure_std_fds().map_err(|error| broken("open /dev/null", error))?;
     signal::block_all().map_err(|error| broken("block signals", error))?;

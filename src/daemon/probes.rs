@@ -50,7 +50,8 @@ pub fn start(daemon: &mut Daemon, index: usize, generation: Gen, number: u32, ki
         .map(|content| Arc::clone(&content.unit));
     let slot = unit.generations.get(&generation).map_or(0, |shell| shell.slot);
     let several = unit.generations.len() > 1;
-    let task = content.and_then(|content| task_of(&content, kind, lookups::probe_address(&unit.sockets, &content)));
+    let task =
+        content.and_then(|content| task_of(&content, kind, lookups::probe_address(&unit.sockets, &content)));
     let Some(mut task) = task else {
         let result = ProbeResult::Fail("there is nothing to connect to".into());
         daemon.queue.push_back((index, Event::Probed { generation, probe: number, result }));
@@ -84,10 +85,9 @@ pub fn start(daemon: &mut Daemon, index: usize, generation: Gen, number: u32, ki
         waker.wake();
     };
     let fallback = report.clone();
-    let spawned = std::thread::Builder::new()
-        .name("probe".into())
-        .stack_size(128 * 1024)
-        .spawn(move || report(connection.map_or_else(|error| ProbeResult::Fail(error.to_string()), |c| run(&task, c))));
+    let spawned = std::thread::Builder::new().name("probe".into()).stack_size(128 * 1024).spawn(move || {
+        report(connection.map_or_else(|error| ProbeResult::Fail(error.to_string()), |c| run(&task, c)))
+    });
     if let Err(error) = spawned {
         fallback(ProbeResult::Fail(format!("cannot start a thread for it: {error}")));
     }
@@ -125,7 +125,9 @@ fn task_of(unit: &Unit, kind: ProbeKind, own: Option<Address>) -> Option<Task> {
 fn run(task: &Task, mut connection: Connection) -> ProbeResult {
     match probe(task, &mut connection) {
         Ok(result) => result,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock) => {
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock) =>
+        {
             ProbeResult::TimedOut
         }
         Err(error) => ProbeResult::Fail(crate::daemon::launch::describe(&error)),

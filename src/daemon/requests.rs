@@ -57,7 +57,8 @@ impl Daemon {
         };
         match self.clients.accept(stream, who.uid) {
             Ok(id) => {
-                let added = self.clients.stream(id).map(|fd| self.poller.add(token(id), fd.as_fd(), Interest::READ));
+                let added =
+                    self.clients.stream(id).map(|fd| self.poller.add(token(id), fd.as_fd(), Interest::READ));
                 if let Some(Err(error)) = added {
                     log::warn!("cannot watch a control client: {error}");
                     self.clients.close(id);
@@ -121,7 +122,13 @@ impl Daemon {
                 self.refuse(id, RefusalCode::Unsupported, text.into());
             }
             Request::Reload { units, all, wait, force, reason } => {
-                self.reload_request(id, &units, all, wait, &Command::Reload { force, remember: false, reason });
+                self.reload_request(
+                    id,
+                    &units,
+                    all,
+                    wait,
+                    &Command::Reload { force, remember: false, reason },
+                );
             }
             Request::Rollback { unit } => self.reload_request(id, &[unit], false, true, &Command::Rollback),
             Request::Promote { unit } => self.unit_request(id, unit, Command::Promote),
@@ -181,7 +188,8 @@ impl Daemon {
         let Some(found) = self.find_units(id, &[name.to_owned()], false) else { return };
         for index in found {
             let unit = &self.units[index];
-            let reply = Reply::History { unit: unit.name.clone(), reloads: unit.history.iter().cloned().collect() };
+            let reply =
+                Reply::History { unit: unit.name.clone(), reloads: unit.history.iter().cloned().collect() };
             self.result(id, reply);
         }
     }
@@ -240,7 +248,8 @@ impl Daemon {
 
     /// A machine's answer.
     pub fn reply(&mut self, index: usize, req: Req, result: CommandResult) {
-        let Some(at) = self.pending.iter().position(|wait| wait.parts.iter().any(|part| part.req == req)) else {
+        let Some(at) = self.pending.iter().position(|wait| wait.parts.iter().any(|part| part.req == req))
+        else {
             return;
         };
         log::debug!("{}: request {} ends: {result:?}", self.units[index].name, req.0);
@@ -256,7 +265,8 @@ impl Daemon {
 
     fn answer(&mut self, pending: Pending) {
         let client = pending.client;
-        let reloads_only = |result: &Option<CommandResult>| matches!(result, None | Some(CommandResult::Reload { .. }));
+        let reloads_only =
+            |result: &Option<CommandResult>| matches!(result, None | Some(CommandResult::Reload { .. }));
         let single = pending.parts.len() == 1;
         if pending.reload && (!single || pending.parts.iter().all(|part| reloads_only(&part.result))) {
             let reloads = pending.parts.into_iter().map(|part| self.reload_reply(part)).collect();

@@ -15,7 +15,7 @@ use crate::daemon::upstream::Upstream;
 use crate::daemon::{environment, launch::describe, logging};
 use crate::error::{Fatal, exit};
 use crate::machine::UnitMachine;
-use crate::machine::daemon::{DaemonMachine, Settings};
+use crate::machine::daemon::DaemonMachine;
 use crate::machine::event::{Content, ContentId};
 use crate::proto::paths;
 use crate::sys::cgroup::CgroupRoot;
@@ -115,13 +115,21 @@ pub fn wishes(units: &[Read]) -> Result<Wishes, Fatal> {
     Ok(all)
 }
 
-fn agree<T: Clone + PartialEq>(have: &mut Option<T>, says: Option<&T>, key: &str, unit: &Unit) -> Result<(), Fatal> {
+fn agree<T: Clone + PartialEq>(
+    have: &mut Option<T>,
+    says: Option<&T>,
+    key: &str,
+    unit: &Unit,
+) -> Result<(), Fatal> {
     match (have.as_ref(), says) {
         (_, None) => {}
         (None, Some(value)) => *have = Some(value.clone()),
         (Some(before), Some(value)) if before == value => {}
         (Some(_), Some(_)) => {
-            let text = format!("the unit \"{}\" sets [Daemon] {key} otherwise than an earlier one; there is one aeternad for all", unit.name);
+            let text = format!(
+                "the unit \"{}\" sets [Daemon] {key} otherwise than an earlier one; there is one aeternad for all",
+                unit.name
+            );
             return Err(Fatal::new(exit::CONFIG, text));
         }
     }
@@ -151,8 +159,9 @@ fn home(args: &Args) -> Result<Home, Fatal> {
     let control = args.control.as_ref().map_or_else(|| paths::control_path(&dir), PathBuf::from);
     dir::check_runtime_dir(&dir).map_err(|why| Fatal::new(exit::FAILURE, why))?;
     let path = dir.join("aeternad.lock");
-    let lock = dir::lock_file(&path)
-        .map_err(|error| Fatal::new(exit::FAILURE, format!("cannot lock {}: {}", path.display(), describe(&error))))?;
+    let lock = dir::lock_file(&path).map_err(|error| {
+        Fatal::new(exit::FAILURE, format!("cannot lock {}: {}", path.display(), describe(&error)))
+    })?;
     let Some(lock) = lock else {
         let text = format!(
             "another aeternad runs in {}; talk to it with aeternactl, or give this one its own --runtime-dir",
@@ -180,8 +189,11 @@ pub struct Ready {
 /// # Errors
 /// 69 for a socket that cannot be bound, 1 for what else is missing.
 pub fn prepare(args: &Args, units: Vec<Read>, wishes: &Wishes) -> Result<Ready, Fatal> {
-    let fatal = |what: &str, error: &std::io::Error| Fatal::new(exit::FAILURE, format!("cannot {what}: {}", describe(error)));
-    let original_nofile = fd::raise_nofile().map_err(|error| fatal("raise the limit of open files", &error))?;
+    let fatal = |what: &str, error: &std::io::Error| {
+        Fatal::new(exit::FAILURE, format!("cannot {what}: {}", describe(error)))
+    };
+    let original_nofile =
+        fd::raise_nofile().map_err(|error| fatal("raise the limit of open files", &error))?;
     if let Err(error) = process::become_subreaper() {
         log::warn!("cannot become a subreaper, orphans of services go to init: {error}");
     }
@@ -195,19 +207,18 @@ pub fn prepare(args: &Args, units: Vec<Read>, wishes: &Wishes) -> Result<Ready, 
         .map_err(|error| fatal(&format!("listen on {}", home.control.display()), &error))?;
     let signals = Signals::new().map_err(|error| fatal("make a signalfd", &error))?;
     let (waker, wakeups) = wake::self_pipe().map_err(|error| fatal("make a pipe", &error))?;
-    let mut poller = Poller::new(signals.fd(), wakeups.fd()).map_err(|error| fatal("make a poll set", &error))?;
-    poller.add(Owner::Control.token(), control.as_fd(), Interest::READ).map_err(|error| fatal("watch the control socket", &error))?;
+    let mut poller =
+        Poller::new(signals.fd(), wakeups.fd()).map_err(|error| fatal("make a poll set", &error))?;
+    poller
+        .add(Owner::Control.token(), control.as_fd(), Interest::READ)
+        .map_err(|error| fatal("watch the control socket", &error))?;
     let shared = shared(&home.dir, original_nofile);
     let upstream = Upstream::from_environment(&shared.environment, shared.pid);
     let (reports, inbox) = mpsc::channel();
-    let settings = Settings {
-        stop_delay: wishes.stop_delay.unwrap_or(Span::ZERO),
-        pid1: shared.pid1,
-    };
-    let summaries: Vec<_> = supervised.iter().map(|unit| unit.summary).collect();
+    let machine = DaemonMachine::new(supervised.len(), wishes.stop_delay.unwrap_or(Span::ZERO));
     let daemon = Daemon {
         units: supervised,
-        machine: DaemonMachine::new(settings, summaries),
+        machine,
         shared,
         poller,
         control,

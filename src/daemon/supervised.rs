@@ -105,8 +105,8 @@ pub struct Supervised {
     pub source: Source,
     /// The machine that decides.
     pub machine: UnitMachine,
-    /// What it said last about itself.
-    pub summary: Summary,
+    /// What it said last about itself; nothing before its first event.
+    pub summary: Option<Summary>,
     /// When it wants a tick.
     pub deadline: Option<Monotime>,
     /// Its sockets.
@@ -163,12 +163,11 @@ pub enum Traffic {
 impl Supervised {
     /// A unit whose sockets are bound.
     pub fn new(source: Source, content: Content, sockets: ListenSet, machine: UnitMachine) -> Supervised {
-        let summary = machine.summary();
         Supervised {
             name: content.unit.name.clone(),
             source,
             machine,
-            summary,
+            summary: None,
             deadline: None,
             sockets,
             traffic: Traffic::Ignored,

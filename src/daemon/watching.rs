@@ -39,7 +39,8 @@ impl Daemon {
         if let Err(error) = self.poller.add(Owner::Paths(index).token(), watcher.fd(), Interest::READ) {
             log::warn!("{}: cannot watch its WatchPaths: {error}", unit.name);
         }
-        unit.watch = Some(PathWatch { watcher, paths: paths.clone(), settle_at: None, changed: String::new() });
+        unit.watch =
+            Some(PathWatch { watcher, paths: paths.clone(), settle_at: None, changed: String::new() });
     }
 
     /// Something below the watched paths changed: wait until it has settled.

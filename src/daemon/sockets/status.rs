@@ -19,7 +19,8 @@ impl ListenSet {
     /// Where an address of a unit is really bound: with the port that the kernel chose. `None` if it is not an
     /// IP address, or not bound.
     pub fn bound_address(&self, listen: &crate::unit::Listen) -> Option<std::net::SocketAddr> {
-        let held = self.endpoints.iter().find(|endpoint| crate::unit::same_endpoint(&endpoint.listen, listen))?;
+        let held =
+            self.endpoints.iter().find(|endpoint| crate::unit::same_endpoint(&endpoint.listen, listen))?;
         crate::sys::socket::local(held.slots.first()?.fd.as_fd()).ok()
     }
 
