@@ -54,14 +54,14 @@ fn root(prefix: &str) -> Option<CgroupRoot> {
 
 /// Starts a shell in the group that leaves three more processes behind in sessions of their own; returns it when they run.
 fn populate(group: &Cgroup) -> i32 {
-    let text = "for i in 1 2 3; do setsid sh -c 'echo up; exec >&-; read line' <&0 & done; exec >&-; wait";
+    let text = "exec 9<&0; for i in 1 2 3; do setsid sh -c 'echo up; exec >&-; read line' <&9 & done; exec >&-; wait";
     let (rx, tx) = fd::pipe().unwrap();
-    let (input, _output) = fd::pipe().unwrap();
+    let (input, writer) = fd::pipe().unwrap();
     let null = fd::dev_null().unwrap();
-    // The writer of the input stays open in the plan's own descriptors: their reads wait until they are killed.
+    // They have the writer of their own input, so reads wait until they are killed.
     let mut plan = Plan::new(c"/bin/sh".into(), [input.as_fd(), tx.as_fd(), null.as_fd()]);
     plan.argv = vec![c"sh".into(), c"-c".into(), std::ffi::CString::new(text).unwrap()];
-    plan.fds = vec![_output.as_fd()];
+    plan.fds = vec![writer.as_fd()];
     plan.cgroup = Some(group.dir_fd());
     let process = spawn(&plan).unwrap();
     drop(tx);

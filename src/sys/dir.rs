@@ -144,10 +144,10 @@ mod tests {
     fn a_private_folder_has_its_mode_whatever_the_umask() {
         isolated("sys::dir::tests::a_private_folder_has_its_mode_whatever_the_umask", || {
             let folder = tempfile::tempdir().unwrap();
-            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_retain(0o777));
+            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_retain(0o077));
             let path = folder.path().join("private");
-            make_private_dir(&path, 0o750).unwrap();
-            assert_eq!(mode(&path), 0o750);
+            make_private_dir(&path, 0o775).unwrap();
+            assert_eq!(mode(&path), 0o775);
             make_private_dir(&path, 0o700).unwrap();
             assert_eq!(mode(&path), 0o700);
             let link = folder.path().join("link");

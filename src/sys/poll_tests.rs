@@ -239,8 +239,9 @@ fn an_interruption_by_a_signal_is_not_noticed() {
         let sender = std::thread::spawn(move || {
             for _ in 0..10 {
                 wait_until_asleep(thread);
+                let us = super::super::process::pid();
                 // SAFETY: sends a signal to a thread of this process.
-                unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGUSR1) };
+                unsafe { libc::syscall(libc::SYS_tgkill, us, thread, libc::SIGUSR1) };
             }
             waker.wake();
         });

@@ -265,7 +265,7 @@ mod tests {
         isolated("sys::process::tests::orphans_come_to_a_subreaper", || {
             become_subreaper().unwrap();
             let mut middle = Command::new("/bin/sh")
-                .args(["-c", "read line <&0 & echo $!"])
+                .args(["-c", "exec 9<&0; read line <&9 & echo $!"])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
@@ -304,7 +304,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("program");
         fs::copy("/bin/cat", &program).unwrap();
-        let mut child = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut command = Command::new(&program);
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        // Another test may have forked while the file was open for writing here.
+        let mut child = loop {
+            match command.spawn() {
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                result => break result.unwrap(),
+            }
+        };
         let pid = child.id() as i32;
         assert_eq!(program_is_newer(pid, &program), Some(false));
         let next = folder.path().join("next");

@@ -62,11 +62,14 @@ pub struct Signals(SignalFd);
 
 impl Signals {
     /// A non-blocking signalfd(2) for SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGPWR, SIGRTMIN+3, SIGUSR1, SIGUSR2 and SIGCHLD.
-    /// They must be blocked (see [`block_all`]).
+    /// They must be blocked (see [`block_all`]). Whoever has started us may ignore SIGCHLD, and our children would vanish
+    /// without a status: that is undone.
     ///
     /// # Errors
     /// `EMFILE`, `ENFILE`.
     pub fn new() -> io::Result<Signals> {
+        // SAFETY: the default disposition runs no code of ours.
+        unsafe { nix::sys::signal::signal(Signal::SIGCHLD, nix::sys::signal::SigHandler::SigDfl) }?;
         let set = listened()?;
         Ok(Signals(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
     }
@@ -128,7 +131,7 @@ pub fn name(signal: i32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{process, testing::isolated};
+    use super::super::{process, testing::isolated, testing::isolated_with_signals_blocked};
     use super::*;
 
     #[test]
@@ -149,13 +152,26 @@ mod tests {
 
     #[test]
     fn a_dead_child_is_told_with_its_status() {
-        isolated("sys::signal::tests::a_dead_child_is_told_with_its_status", || {
+        // A thread that does not block it would be enough for the kernel to drop it.
+        isolated_with_signals_blocked("sys::signal::tests::a_dead_child_is_told_with_its_status", || {
             let _saved = block_all().unwrap();
             let signals = Signals::new().unwrap();
             let mut child = std::process::Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap();
             assert_eq!(child.wait().unwrap().code(), Some(7));
             let info = signals.read().unwrap().unwrap();
             assert_eq!(info, SignalInfo { signal: libc::SIGCHLD, pid: child.id() as i32, status: 7 });
+        });
+    }
+
+    #[test]
+    fn children_are_not_lost_if_our_parent_ignores_them() {
+        isolated("sys::signal::tests::children_are_not_lost_if_our_parent_ignores_them", || {
+            // SAFETY: ignoring runs no code.
+            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+            let _saved = block_all().unwrap();
+            let _signals = Signals::new().unwrap();
+            let mut child = std::process::Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(7));
         });
     }
 

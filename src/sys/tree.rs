@@ -104,8 +104,7 @@ mod tests {
     }
 
     /// A main process that leaves behind a grandchild in a session of its own, whose parent has ended.
-    const ESCAPE: &str =
-        "setsid sh -c '(echo $$; exec setsid sh -c \"echo \\$\\$; exec >&-; read line\") & ' <&0; read line";
+    const ESCAPE: &str = "exec 9<&0; (setsid sh -c 'echo $$; exec >&-; read line' <&9 &); read line";
 
     #[test]
     fn who_has_left_parent_and_session_is_found_by_the_mark() {
@@ -116,12 +115,13 @@ mod tests {
                 command.args(["-c", ESCAPE]).env("INVOCATION_ID", invocation);
                 command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
                 let mut main = command.spawn().unwrap();
-                let lines = BufReader::new(main.stdout.take().unwrap()).lines();
-                let escaped: i32 = lines.map(Result::unwrap).take(2).last().unwrap().parse().unwrap();
-                (main, escaped)
+                let mut line = String::new();
+                BufReader::new(main.stdout.take().unwrap()).read_line(&mut line).unwrap();
+                let escaped: i32 = line.trim().parse().unwrap();
+                (main.stdin.take(), main, escaped)
             };
-            let (mut main, escaped) = start("0123abcd");
-            let (mut other, _) = start("4567");
+            let (_input, mut main, escaped) = start("0123abcd");
+            let (_other_input, mut other, _) = start("4567");
             while process::parent_of(escaped) != Some(process::pid()) {
                 std::thread::yield_now();
             }

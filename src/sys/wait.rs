@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn the_living_are_not_reported() {
         isolated("sys::wait::tests::the_living_are_not_reported", || {
-            let mut child = shell("read line");
+            let mut child = Command::new("/bin/cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
             assert_eq!(next_dead().unwrap(), None);
             assert_eq!(reap_any().unwrap(), None);
             child.kill().unwrap();
@@ -186,7 +186,7 @@ mod tests {
             process::become_subreaper().unwrap();
             // The shell leaves 200 children behind: they run until the pipe that they read is closed.
             let (rx, tx) = super::super::fd::pipe().unwrap();
-            let text = "i=0; while [ $i -lt 200 ]; do read line <&0 & i=$((i+1)); done";
+            let text = "exec 9<&0; i=0; while [ $i -lt 200 ]; do read line <&9 & i=$((i+1)); done";
             let mut parent = Command::new("/bin/sh")
                 .args(["-c", text])
                 .stdin(std::process::Stdio::from(rx))

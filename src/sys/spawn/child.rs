@@ -1,7 +1,7 @@
 //! What the child does. It runs on our memory while we are suspended: system calls only, in an order that matters. No
 //! allocation, no lock, no panic, no log, and no function of the C library that knows threads (setuid and its kin).
 
-use super::job::Job;
+use super::job::{Job, SIGNALS};
 use super::{SpawnError, Stage, clone};
 use std::convert::Infallible;
 use std::ffi::{CStr, c_long, c_void};
@@ -22,7 +22,7 @@ pub(super) extern "C" fn main(job: *mut c_void) -> i32 {
 
 /// Every step, in order. What needs privileges comes before the user; what the user must be allowed to do, after.
 fn run(job: &mut Job<'_>) -> Result<Infallible, SpawnError> {
-    default_dispositions(job.plan.ignore_sigpipe)?;
+    default_dispositions(job)?;
     new_session()?;
     join_cgroup(job)?;
     set_oom_score(job)?;
@@ -50,29 +50,27 @@ fn check(stage: Stage, result: c_long) -> Step {
     if result < 0 { Err(failed(stage)) } else { Ok(()) }
 }
 
-/// How many signals there are.
-const SIGNALS: i32 = 64;
-
 /// Default for every signal, also those that the C library keeps for itself; SIGPIPE as wanted. Ignored ones would survive
 /// execve, the handlers of our parent must not run here.
-fn default_dispositions(ignore_sigpipe: bool) -> Step {
+fn default_dispositions(job: &Job<'_>) -> Step {
     for signal in 1..=SIGNALS {
-        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
-            continue;
+        if signal == libc::SIGPIPE && job.plan.ignore_sigpipe {
+            set_disposition(signal, libc::SIG_IGN)?;
+        } else if job.dispositions & (1 << (signal - 1)) != 0 {
+            set_disposition(signal, libc::SIG_DFL)?;
         }
-        // `struct sigaction` of the kernel: the handler first, then zeros for flags, restorer and mask, 8 words at most.
-        let mut action = [0_usize; 8];
-        if signal == libc::SIGPIPE && ignore_sigpipe {
-            action[0] = libc::SIG_IGN;
-        }
-        let none: *mut c_void = std::ptr::null_mut();
-        // SAFETY: the kernel reads one of its sigaction structures, which is not longer than `action`.
-        let done = unsafe {
-            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const action, none, size_of::<u64>())
-        };
-        check(Stage::Signals, done)?;
     }
     Ok(())
+}
+
+fn set_disposition(signal: i32, handler: usize) -> Step {
+    // `struct sigaction` of the kernel: the handler first, then zeros for flags, restorer and mask, 8 words at most.
+    let action = [handler, 0, 0, 0, 0, 0, 0, 0];
+    let none: *mut c_void = std::ptr::null_mut();
+    // SAFETY: the kernel reads one of its sigaction structures, which is not longer than `action`.
+    let done =
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const action, none, size_of::<u64>()) };
+    check(Stage::Signals, done)
 }
 
 fn new_session() -> Step {
@@ -212,8 +210,11 @@ fn forbid_new_privileges(job: &Job<'_>) -> Step {
     if !job.plan.no_new_privileges {
         return Ok(());
     }
+    // The kernel wants the unused arguments to be 0 in their whole width.
+    let (set, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
     // SAFETY: the option takes numbers only.
-    check(Stage::NoNewPrivileges, unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())
+    let done = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, set, unused, unused, unused) };
+    check(Stage::NoNewPrivileges, done.into())
 }
 
 /// Our own pid, as we see it: from outside a pid namespace it may look different.

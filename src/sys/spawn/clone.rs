@@ -1,7 +1,7 @@
 //! Making the process: clone3(2), else clone(2). Both share the memory with the child and suspend this thread until the
 //! child has executed or ended, so the child needs a stack of its own and nothing else.
 
-use super::job::Job;
+use super::job::{self, Job};
 use super::{Process, child};
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
@@ -80,6 +80,8 @@ pub(super) fn by_clone3(job: &mut Job<'_>, stack: &mut Stack) -> Result<Process,
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     job.joins_cgroup = false;
+    // The kernel has dealt with the handlers; what is ignored it leaves.
+    job.dispositions = job::ignored_signals();
     let pid = clone3(&raw mut args, (&raw mut *job).cast());
     if pid < 0 { Err(-pid as i32) } else { Ok(process(pid as i32, pidfd)) }
 }
@@ -149,6 +151,7 @@ pub(super) fn by_clone(job: &mut Job<'_>, stack: &mut Stack) -> Result<Process, 
     let mut pidfd: i32 = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     job.joins_cgroup = job.plan.cgroup.is_some();
+    job.dispositions = job::EVERY_SIGNAL;
     let top = stack.as_mut_ptr_range().end;
     // SAFETY: `top` is the aligned end of a stack that only the child uses; `job` and `pidfd` outlive the call, and this
     // thread is suspended while the child uses them.

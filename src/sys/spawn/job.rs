@@ -4,6 +4,7 @@ use super::{Credentials, Plan, SpawnError};
 use nix::unistd::{getgroups, getresgid, getresuid};
 use std::ffi::{CString, c_char};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::OnceLock;
 
 /// A prepared start. The child works on it through a raw pointer while this process is suspended.
 pub(super) struct Job<'a> {
@@ -23,12 +24,14 @@ pub(super) struct Job<'a> {
     pub(super) processors: Vec<libc::c_ulong>,
     /// The text for /proc/self/oom_score_adj.
     pub(super) oom_score: Option<CString>,
+    /// The signals to set to their default, bit N-1 for signal N.
+    pub(super) dispositions: u64,
     /// Whether the child has to join the cgroup by itself.
     pub(super) joins_cgroup: bool,
     /// What the child leaves behind when it fails.
     pub(super) failure: Option<SpawnError>,
-    /// Whether this process may be dumped and traced; `None` if the child cannot change that.
-    dumpable: Option<i32>,
+    /// Whether this process may be dumped and traced, and the child may change that.
+    was_dumpable: bool,
 }
 
 /// A `NAME=` with room for digits.
@@ -95,9 +98,10 @@ impl<'a> Job<'a> {
             sources: plan.stdio.iter().chain(&plan.fds).map(|fd| fd.as_raw_fd()).collect(),
             processors: processor_mask(&plan.cpu_affinity),
             oom_score: plan.oom_score_adjust.and_then(|score| CString::new(score.to_string()).ok()),
+            dispositions: EVERY_SIGNAL,
             joins_cgroup: false,
             failure: None,
-            dumpable: identity.changes_user().then(dumpable),
+            was_dumpable: identity.changes_user() && nix::sys::prctl::get_dumpable().unwrap_or(false),
             identity,
             plan,
         }
@@ -106,17 +110,37 @@ impl<'a> Job<'a> {
     /// Makes this process dumpable again. The kernel keeps that with the memory, which the child shared: when it became
     /// somebody else, our own /proc entries were closed to our own user.
     pub(super) fn restore_dumpable(&self) {
-        if let Some(before @ 1) = self.dumpable {
-            // SAFETY: the option takes a number and no pointer.
-            unsafe { libc::prctl(libc::PR_SET_DUMPABLE, before, 0, 0, 0) };
+        if self.was_dumpable {
+            // There is nothing else to do if it cannot be.
+            let _ = nix::sys::prctl::set_dumpable(true);
         }
     }
 }
 
-/// This process's dumpable flag.
-fn dumpable() -> i32 {
-    // SAFETY: the option takes no pointer.
-    unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) }
+/// How many signals there are.
+pub(super) const SIGNALS: i32 = 64;
+
+/// All whose disposition can be set.
+pub(super) const EVERY_SIGNAL: u64 = !(1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1));
+
+/// The signals that this process ignores. Asked once, at the first start: 64 questions cost a tenth of a start, and whoever
+/// blocks all signals has no reason to change a disposition later.
+pub(super) fn ignored_signals() -> u64 {
+    static IGNORED: OnceLock<u64> = OnceLock::new();
+    *IGNORED.get_or_init(|| {
+        (1..=SIGNALS).filter(|signal| is_ignored(*signal)).map(|signal| 1 << (signal - 1)).sum()
+    })
+}
+
+/// Whether this process ignores a signal; asked past the C library, which hides two.
+fn is_ignored(signal: i32) -> bool {
+    let none: *const usize = std::ptr::null();
+    // The kernel's `struct sigaction`, 8 words at most, the handler first.
+    let mut action = [0_usize; 8];
+    // SAFETY: the kernel writes one of its sigaction structures, which is not longer than `action`.
+    let done =
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, none, &raw mut action, size_of::<u64>()) };
+    done == 0 && action[0] == libc::SIG_IGN
 }
 
 impl Identity {
