@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test unit_files` writes the golden files anew; the diff is for a person to read.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests fail by panicking")]
+
 use aeterna::unit::{Context, Diagnostic, keys, parse, print};
 use proptest::prelude::*;
 use std::collections::BTreeSet;

@@ -2,6 +2,7 @@
 
 use super::diagnostic::Diagnostic;
 use super::file::Context;
+use super::read::one_line;
 use super::tables::{check_name, reload_defaults, service_defaults, socket_defaults};
 use super::value::{Specifiers, command_from_words, parse_address};
 use super::{Command, DaemonSettings, Input, Listen, ListenKind, Socket, Unit, same_endpoint};
@@ -60,7 +61,8 @@ pub fn inline(command: Vec<String>, listen: &[String], context: &Context) -> Res
             daemon: DaemonSettings::default(),
         });
     }
-    let place = |message| Diagnostic { file: context.file.clone(), line: 0, column: 0, message };
+    let place =
+        |message| Diagnostic { file: context.file.clone(), line: 0, column: 0, message: one_line(message) };
     Err(errors.into_iter().map(place).collect())
 }
 
@@ -158,6 +160,7 @@ mod tests {
         assert_eq!(errors.len(), 3, "{errors:?}");
         assert!(errors[0].starts_with("command line: an empty command"), "{errors:?}");
         assert!(errors[1].contains("host name") && errors[2].contains("twice"), "{errors:?}");
+        assert!(made(&["a/\n/"], &[]).unwrap_err()[0].contains("a/\\n/"));
         assert!(made(&["-x"], &[]).unwrap_err()[0].contains("./-x"));
         assert!(made(&[""], &[]).unwrap_err()[0].contains("empty"));
         assert!(made(&["/bin/"], &[]).unwrap_err()[0].contains("folder"));

@@ -1,7 +1,7 @@
 //! A unit: what one TOML file declares, checked and with every default filled in.
 //!
-//! Only valid values exist: [`parse`] turns text into a [`Unit`] or into every error of the text, [`print`] turns a
-//! [`Unit`] into canonical TOML that parses back to the same unit, [`inline`] makes one of a command line. Touches no
+//! Only valid values exist: [`parse()`] turns text into a [`Unit`] or into every error of the text, [`print()`] turns a
+//! [`Unit`] into canonical TOML that parses back to the same unit, [`inline()`] makes one of a command line. Touches no
 //! file, no socket and no clock. Names and meanings are systemd's (systemd.socket(5), systemd.service(5),
 //! systemd.exec(5), systemd.kill(5)) unless aeterna.unit(5) says otherwise.
 //!

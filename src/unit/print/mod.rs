@@ -16,7 +16,7 @@ use super::value::{CANARY_BY, STRATEGIES, print_address, print_status_ranges, wo
 use super::{Check, HealthCheck, Hook, Listen, ListenKind, Reload};
 use entries::section;
 
-/// The unit as TOML that [`super::parse`] reads back to an equal unit (with the same context). A key that has
+/// The unit as TOML that [`super::parse()`] reads back to an equal unit (with the same context). A key that has
 /// neither a value nor a default is a comment.
 pub fn print(unit: &Unit) -> String {
     let mut out = String::new();

@@ -35,12 +35,12 @@ impl<'a> Reader<'a> {
 
     /// Records an error at a byte offset of the text.
     pub(super) fn error(&self, at: usize, message: impl Into<String>) {
-        self.errors.borrow_mut().push((at, message.into()));
+        self.errors.borrow_mut().push((at, one_line(message.into())));
     }
 
     /// Records a warning at a byte offset of the text.
     pub(super) fn warn(&self, at: usize, message: impl Into<String>) {
-        self.warnings.borrow_mut().push((at, message.into()));
+        self.warnings.borrow_mut().push((at, one_line(message.into())));
     }
 
     /// How many errors there are so far.
@@ -81,6 +81,15 @@ impl<'a> Reader<'a> {
         };
         (place(self.errors), place(self.warnings))
     }
+}
+
+/// `message` with its control characters escaped: it may quote anything, and stays one line.
+pub(super) fn one_line(message: String) -> String {
+    if !message.contains(char::is_control) {
+        return message;
+    }
+    let escaped = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    message.chars().map(escaped).collect()
 }
 
 /// The finding `message` at byte offset `at` of `text`.
