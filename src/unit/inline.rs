@@ -18,7 +18,7 @@ const KINDS: [(&str, ListenKind); 3] = [
 /// command, its sockets `socket1`, `socket2`… in the order of `listen`.
 ///
 /// An address is as in `ListenStream`, or `udp:ADDR`, `seqpacket:/path`, `fifo:/path`. `%` and `$` in `command`
-/// are literal; a program such as `bin/app` is one below the working directory. Of `context`, the stem is not used.
+/// are literal. Of `context`, the stem is not used.
 ///
 /// # Errors
 /// Everything that is wrong with the command or an address, without positions.
@@ -74,20 +74,16 @@ fn unit_name(program: &str) -> String {
 }
 
 /// The command as it is: no prefixes, no variables.
-fn literal(mut words: Vec<String>) -> Result<Command, String> {
+fn literal(words: Vec<String>) -> Result<Command, String> {
     if words.iter().any(|word| word.contains('\0')) {
         return Err("a NUL character cannot be passed to any program".into());
     }
-    if let Some(program) = words.first_mut() {
-        if program.starts_with(['-', '@', ':', '+', '!', '|']) && !program.is_empty() {
-            return Err(format!(
-                "the program \"{program}\" starts with a sign; write \"./{program}\" or its whole path"
-            ));
-        }
-        let explicit = ["/", "./", "../"].iter().any(|start| program.starts_with(start));
-        if program.contains('/') && !explicit {
-            program.insert_str(0, "./");
-        }
+    if let Some(program) = words.first()
+        && program.starts_with(['-', '@', ':', '+', '!', '|'])
+    {
+        return Err(format!(
+            "the program \"{program}\" starts with a sign; write \"./{program}\" or its whole path"
+        ));
     }
     let command = command_from_words(words)?;
     Ok(Command { expand: false, ..command })
@@ -148,7 +144,7 @@ mod tests {
     #[test]
     fn relative_programs_start_in_the_working_directory() {
         for (program, expected) in
-            [("app", "app"), ("./app", "./app"), ("bin/app", "./bin/app"), ("../a", "../a")]
+            [("app", "app"), ("./app", "./app"), ("bin/app", "bin/app"), ("../a", "../a")]
         {
             assert_eq!(made(&[program], &[]).unwrap().service.exec_start[0].argv, [expected]);
         }

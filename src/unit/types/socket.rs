@@ -165,6 +165,15 @@ pub enum Sharing {
     Shared,
 }
 
+impl Listen {
+    /// The one spelling of an endpoint that all its spellings have in common: a key for sets and maps. Two addresses
+    /// have the same if and only if [`same_endpoint`] says so.
+    pub fn endpoint(&self) -> Listen {
+        let address = wildcard(&self.address).map_or_else(|| self.address.clone(), Address::Port);
+        Listen { kind: self.kind, address }
+    }
+}
+
 /// Whether two addresses mean the same endpoint for one kind: what "keeps a socket at a reload" and what
 /// "two units with one address" compare.
 pub fn same_endpoint(a: &Listen, b: &Listen) -> bool {
@@ -188,5 +197,30 @@ fn wildcard(address: &Address) -> Option<u16> {
         | Address::Abstract(_)
         | Address::Vsock { .. }
         | Address::Netlink { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_agree_with_their_comparison() {
+        let texts = ["[::]:80", "[::]:0", "0.0.0.0:80", "[::1]:80"];
+        let inet = texts.map(|text| text.parse().map(Address::Inet).unwrap());
+        let addresses =
+            inet.into_iter().chain([80, 81, 0].map(Address::Port)).chain([Address::Path("/80".into())]);
+        let listens: Vec<Listen> = addresses
+            .flat_map(|address| {
+                [ListenKind::Stream, ListenKind::Datagram]
+                    .map(|kind| Listen { kind, address: address.clone() })
+            })
+            .collect();
+        for a in &listens {
+            for b in &listens {
+                assert_eq!(same_endpoint(a, b), a.endpoint() == b.endpoint(), "{a:?} {b:?}");
+            }
+        }
+        assert_eq!(listens[0].endpoint().address, Address::Port(80));
     }
 }
