@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test unit_files` writes the golden files anew; the diff is for a person to read.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests fail by panicking")]
+
 use aeterna::unit::{Context, Diagnostic, keys, parse, print};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -205,6 +207,9 @@ fn check_any(text: &str) {
             let again = parse(&shown, &context)
                 .unwrap_or_else(|errors| panic!("{text}\n{shown}\n{}", lines(&errors)));
             assert_eq!(again.unit, parsed.unit, "{shown}");
+            if parsed.warnings.is_empty() {
+                assert!(again.warnings.is_empty(), "{shown}\n{}", lines(&again.warnings));
+            }
         }
         Err(errors) => {
             assert!(!errors.is_empty());
@@ -220,11 +225,241 @@ fn check_any(text: &str) {
     }
 }
 
+/// Values that each key takes; together they are valid in any combination.
+const VALUES: &[(&str, &str, &[&str])] = &[
+    ("[Unit]", "Name", &["'app'", "'a@b'"]),
+    ("[Unit]", "Description", &[TEXT]),
+    (
+        "[[Socket]]",
+        "ListenStream",
+        &["8080", "['127.0.0.1:1', '[::1]:2', '[fe80::1]:3%eth0', 'vsock:1:2']", "'@a%%b'"],
+    ),
+    ("[[Socket]]", "ListenDatagram", &["9090", "['/run/d', '[::]:7']"]),
+    ("[[Socket]]", "ListenSequentialPacket", &["'/run/s'", "'@s'"]),
+    ("[[Socket]]", "ListenFIFO", &["'/run/f'"]),
+    ("[[Socket]]", "ListenNetlink", &["'route'", "'kobject-uevent 3'"]),
+    ("[[Socket]]", "FileDescriptorName", &["'web'", "'a b%%c'"]),
+    ("[[Socket]]", "Backlog", &["0", "4294967295"]),
+    ("[[Socket]]", "BindIPv6Only", &["'default'", "'both'", "'ipv6-only'"]),
+    ("[[Socket]]", "ReusePort", FLAG),
+    ("[[Socket]]", "FreeBind", FLAG),
+    ("[[Socket]]", "Transparent", FLAG),
+    ("[[Socket]]", "BindToDevice", &["'eth0'"]),
+    ("[[Socket]]", "NoDelay", FLAG),
+    ("[[Socket]]", "DeferAcceptSec", &["0", "'1s'", "2147483647"]),
+    ("[[Socket]]", "KeepAlive", FLAG),
+    ("[[Socket]]", "KeepAliveTimeSec", &["'1ns'", "32767"]),
+    ("[[Socket]]", "KeepAliveIntervalSec", &["75"]),
+    ("[[Socket]]", "KeepAliveProbes", &["1", "127"]),
+    ("[[Socket]]", "Priority", &["0", "2147483647"]),
+    ("[[Socket]]", "Mark", &["0xffffffff"]),
+    ("[[Socket]]", "IPTOS", &["0", "255", "'low-cost'"]),
+    ("[[Socket]]", "IPTTL", &["1", "255"]),
+    ("[[Socket]]", "ReceiveBuffer", &["1", "'64K'"]),
+    ("[[Socket]]", "SendBuffer", &["2147483647"]),
+    ("[[Socket]]", "PipeSize", &["'1M'"]),
+    ("[[Socket]]", "TCPCongestion", &["'bbr'"]),
+    ("[[Socket]]", "PassCredentials", FLAG),
+    ("[[Socket]]", "SocketUser", &["'root'", "0"]),
+    ("[[Socket]]", "SocketGroup", &["'root'", "'0'"]),
+    ("[[Socket]]", "SocketMode", &["'0'", "'7777'", "0o600"]),
+    ("[[Socket]]", "DirectoryMode", &["'0750'"]),
+    ("[[Socket]]", "Symlinks", &["[]"]),
+    ("[[Socket]]", "RemoveOnStop", FLAG),
+    ("[[Socket]]", "Accept", &["false"]),
+    ("[[Socket]]", "MaxConnections", &["1", "4294967295"]),
+    ("[[Socket]]", "MaxConnectionsPerSource", &["0", "5"]),
+    ("[[Socket]]", "FlushPending", FLAG),
+    ("[[Socket]]", "TriggerLimitIntervalSec", TIME),
+    ("[[Socket]]", "TriggerLimitBurst", &["0", "7"]),
+    ("[[Socket]]", "Sharing", &["'auto'", "'shared'"]),
+    ("[Service]", "ExecStart", &["'/bin/a'", "['/bin/a', 'b c', '', '%%', '$$']", "'@-:a b c'"]),
+    ("[Service]", "ExecStartPre", COMMANDS),
+    ("[Service]", "ExecStartPost", COMMANDS),
+    ("[Service]", "ExecStop", COMMANDS),
+    ("[Service]", "ExecStopPost", COMMANDS),
+    ("[Service]", "ExecReload", COMMANDS),
+    ("[Service]", "Type", &["'simple'", "'exec'", "'notify'", "'notify-reload'"]),
+    ("[Service]", "NotifyAccess", &["'none'", "'main'", "'exec'", "'all'"]),
+    ("[Service]", "StartOn", &["'boot'", "'connection'"]),
+    ("[Service]", "StopWhenIdleSec", &["'infinity'"]),
+    ("[Service]", "Workers", &["1", "4096"]),
+    ("[Service]", "SocketEnvironment", &["'nginx'", "['einhorn', 'php-fpm', 'server-starter']"]),
+    ("[Service]", "NonBlocking", FLAG),
+    ("[Service]", "FileDescriptorStoreMax", &["0", "100"]),
+    (
+        "[Service]",
+        "Restart",
+        &["'no'", "'always'", "'on-success'", "'on-failure'", "'on-abnormal'", "'on-abort'", "'on-watchdog'"],
+    ),
+    ("[Service]", "RestartSec", TIME),
+    ("[Service]", "RestartSteps", &["0", "9"]),
+    ("[Service]", "RestartMaxDelaySec", TIME),
+    ("[Service]", "StartLimitIntervalSec", TIME),
+    ("[Service]", "StartLimitBurst", &["0", "1"]),
+    ("[Service]", "SuccessExitStatus", STATUS),
+    ("[Service]", "RestartPreventExitStatus", STATUS),
+    ("[Service]", "RestartForceExitStatus", STATUS),
+    ("[Service]", "TimeoutStartSec", &["0", "'1min'", "'infinity'"]),
+    ("[Service]", "TimeoutStopSec", TIME),
+    ("[Service]", "WatchdogSec", TIME),
+    ("[Service]", "WatchdogSignal", SIGNAL),
+    ("[Service]", "KillMode", &["'control-group'", "'mixed'", "'process'"]),
+    ("[Service]", "KillSignal", SIGNAL),
+    ("[Service]", "FinalKillSignal", SIGNAL),
+    ("[Service]", "SendSIGKILL", FLAG),
+    ("[Service]", "SendSIGHUP", FLAG),
+    ("[Service]", "User", &["'app'", "1000"]),
+    ("[Service]", "Group", &["'app'"]),
+    ("[Service]", "SupplementaryGroups", &["[]", "'a'", "['a', 5]"]),
+    ("[Service]", "WorkingDirectory", &["'~'", "'-~'", "'/x y'", "'-/x'"]),
+    ("[Service]", "UMask", &["'0777'", "'0'"]),
+    ("[Service]", "RuntimeDirectory", &["'a b/c'", "[]"]),
+    ("[Service]", "Environment", &["{}", "{ A = 1, B = TEXT }", "'A=b \"C=d e\"'", "['A=b c', 'A=d']"]),
+    ("[Service]", "EnvironmentFile", &["'/a'", "['-/a', '/b%%']"]),
+    ("[Service]", "PassEnvironment", &["[]", "'A B'"]),
+    ("[Service]", "UnsetEnvironment", &["['A', 'B=c d']"]),
+    ("[Service]", "StandardInput", &["'null'", "'inherit'", "'socket'", "'file:/a%%b'"]),
+    ("[Service]", "StandardOutput", &["'inherit'", "'null'", "'log'", "'file:/a b'"]),
+    ("[Service]", "StandardError", &["'append:/%n'"]),
+    ("[Service]", "LimitCPU", &["'1min:infinity'", "3"]),
+    ("[Service]", "LimitFSIZE", LIMIT),
+    ("[Service]", "LimitDATA", LIMIT),
+    ("[Service]", "LimitSTACK", LIMIT),
+    ("[Service]", "LimitCORE", LIMIT),
+    ("[Service]", "LimitRSS", LIMIT),
+    ("[Service]", "LimitNOFILE", LIMIT),
+    ("[Service]", "LimitAS", LIMIT),
+    ("[Service]", "LimitNPROC", LIMIT),
+    ("[Service]", "LimitMEMLOCK", LIMIT),
+    ("[Service]", "LimitLOCKS", LIMIT),
+    ("[Service]", "LimitSIGPENDING", LIMIT),
+    ("[Service]", "LimitMSGQUEUE", LIMIT),
+    ("[Service]", "LimitNICE", &["'-5'", "'+19'", "40"]),
+    ("[Service]", "LimitRTPRIO", LIMIT),
+    ("[Service]", "LimitRTTIME", &["5", "'1s'"]),
+    ("[Service]", "Nice", &["-20", "19"]),
+    ("[Service]", "OOMScoreAdjust", &["-1000", "1000"]),
+    ("[Service]", "CPUAffinity", &["0", "'0-3,5'", "[1, '3-4']", "[]"]),
+    ("[Service]", "NoNewPrivileges", FLAG),
+    ("[Service]", "IgnoreSIGPIPE", FLAG),
+    ("[Reload]", "Strategy", &["'canary'", "'immediate'", "'replace'", "'signal'"]),
+    (
+        "[Reload]",
+        "PreFlight",
+        &[
+            "[]",
+            "{ Exec = '-/bin/a %%' }",
+            "[{ Name = TEXT, Exec = ['a'], Timeout = 1, BlockOnFail = false }]",
+        ],
+    ),
+    ("[Reload]", "WarmupDelay", &["'1ms'", "0"]),
+    ("[Reload]", "SoakTime", TIME),
+    ("[Reload]", "CanaryWeight", &["0", "100", "[1, 10, 50]", "[10]"]),
+    ("[Reload]", "CanaryBy", &["'client'", "'connection'"]),
+    ("[Reload]", "DrainTimeout", TIME),
+    ("[Reload]", "ReloadSignal", SIGNAL),
+    ("[Reload]", "OnSuccess", &["[{ Exec = '/a' }, { Exec = '/b' }]"]),
+    ("[Reload]", "OnFailure", &["[{ Exec = ['/a', TEXT] }]"]),
+    ("[Reload]", "WatchPaths", &["[]", "'/a'", "['/a', '/%%']"]),
+    ("[Reload]", "WatchDebounce", TIME),
+    ("[Reload]", "BinaryPath", &["'/a'"]),
+    ("[Reload]", "BinarySHA256", &["'ABCDEFabcdef00000000000000000000000000000000000000000000000000ff'"]),
+    ("[HealthCheck]", "Interval", &["1", "'1ms'"]),
+    ("[HealthCheck]", "Timeout", &["'infinity'"]),
+    ("[HealthCheck]", "InitialDelay", &["'100ms'"]),
+    ("[HealthCheck]", "SuccessThreshold", &["1", "9"]),
+    ("[HealthCheck]", "FailureThreshold", &["1"]),
+    ("[HealthCheck]", "ExpectStatus", &["200", "['200-299', 404]", "'100-599'"]),
+    ("[HealthCheck]", "Always", FLAG),
+    ("[Daemon]", "LogLevel", &["'error'", "'warn'", "'info'", "'debug'", "'trace'"]),
+    ("[Daemon]", "LogFormat", &["'text'", "'json'"]),
+    ("[Daemon]", "StopDelaySec", TIME),
+];
+/// Stands for any text.
+const TEXT: &str = "TEXT";
+const FLAG: &[&str] = &["true", "false"];
+const TIME: &[&str] = &["0", "5", "'1min 30s'", "'1500us'", "'infinity'", "'3w 1ns'"];
+const SIGNAL: &[&str] = &["'SIGTERM'", "'INT'", "64", "'RTMIN+2'", "33"];
+const LIMIT: &[&str] = &["0", "'infinity'", "'1:2'", "'1:infinity'"];
+const STATUS: &[&str] = &["0", "'TEMPFAIL SIGTERM 3'", "[1, 'KILL', 'RTMAX']", "[]"];
+const COMMANDS: &[&str] =
+    &["[]", "'-/bin/a \"b c\" %n'", "[['a', 'b'], '@c d e']", "[['-a', 'b'], [':/c', '$d']]"];
+
+/// What a `[HealthCheck]` checks: one of these.
+const CHECKS: &[&str] = &[
+    "HttpGet = 'http://localhost:1/%20'",
+    "HttpGet = 'unix:%t/a:/b%%'",
+    "TcpConnect = '[::1]:3'",
+    "TcpConnect = '/a%%b'",
+    "Exec = ['a', '%%']",
+];
+
+/// A text that is a valid unit, with any subset of the keys.
+fn valid_unit() -> impl Strategy<Value = String> {
+    let rows: Vec<_> = VALUES
+        .iter()
+        .map(|(_, _, values)| prop::option::weighted(0.4, prop::sample::select(*values)))
+        .collect();
+    let text = any::<String>().prop_map(|text| {
+        let text: String = text.chars().filter(|c| *c != '\0').collect();
+        let escaped: String =
+            text.replace('%', "%%").chars().map(|c| format!("\\U{:08X}", u32::from(c))).collect();
+        format!("\"x{escaped}\"")
+    });
+    let check = prop::option::of(prop::sample::select(CHECKS));
+    (rows, text, check).prop_map(|(rows, text, check)| {
+        let mut out = String::new();
+        let mut heading = "";
+        for ((table, key, _), value) in VALUES.iter().zip(rows) {
+            if *table == "[HealthCheck]" && check.is_none() {
+                continue;
+            }
+            if *table != heading {
+                heading = table;
+                out.push_str(&format!("{table}\n"));
+                out.push_str(
+                    &check
+                        .filter(|_| *table == "[HealthCheck]")
+                        .map(|c| format!("{c}\n"))
+                        .unwrap_or_default(),
+                );
+            }
+            let needed = match *key {
+                "ExecStart" => Some("'/bin/a'"),
+                "ListenStream" => Some("8081"),
+                _ => None,
+            };
+            if let Some(value) = value.or(needed) {
+                out.push_str(&format!("{key} = {}\n", value.replace(TEXT, &text)));
+            }
+        }
+        out
+    })
+}
+
+#[test]
+fn every_key_has_values_to_try() {
+    let tried: BTreeSet<(&str, &str)> = VALUES.iter().map(|(table, key, _)| (*table, *key)).collect();
+    let kinds = ["HttpGet", "TcpConnect", "Exec"].map(|key| ("[HealthCheck]", key));
+    let known: BTreeSet<(&str, &str)> =
+        keys().into_iter().filter(|(table, _)| !table.starts_with("[[Reload.")).collect();
+    assert_eq!(tried.into_iter().chain(kinds).collect::<BTreeSet<_>>(), known);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_text_is_a_unit_or_has_errors(text in arbitrary_text()) {
+        check_any(&text);
+    }
+
+    #[test]
+    fn any_valid_unit_prints_as_itself(text in valid_unit()) {
+        if let Err(errors) = parse(&text, &context(Path::new("app.toml"))) {
+            panic!("{text}\n{}", lines(&errors));
+        }
         check_any(&text);
     }
 

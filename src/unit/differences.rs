@@ -84,7 +84,7 @@ const WITHOUT_LAUNCH: &[&str] = &[
 ];
 
 /// Everything in which `new` differs from `old`, and every address of either: addresses first, then keys in the
-/// order in which [`super::print`] has them. Two equal units differ in nothing; their addresses are kept.
+/// order in which [`super::print()`] has them. Two equal units differ in nothing; their addresses are kept.
 pub fn differences(old: &Unit, new: &Unit) -> Vec<Difference> {
     let mut found = addresses(old, new);
     let (old_sections, new_sections) = (sections(old), sections(new));

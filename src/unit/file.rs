@@ -9,6 +9,8 @@ use super::tables::{
     read_socket,
 };
 use super::value::Specifiers;
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -68,8 +70,7 @@ pub fn parse(text: &str, context: &Context) -> Result<Parsed, Vec<Diagnostic>> {
     let (name, _) = read_about(&Tables::open(root.get_ref(), &first).unit, &context.stem);
     let reader = Reader::new(text, Specifiers { name, ..specifiers });
     let unit = read_tables(root.get_ref(), &reader, context, syntax.is_empty());
-    let lines: Vec<usize> = syntax.iter().filter_map(|error| error.span()).map(|span| span.start).collect();
-    reader.forget_errors_on_lines(&lines);
+    reader.forget_errors_on_lines(syntax.iter().filter_map(|error| error.span()).map(|span| span.start));
     report_syntax(&reader, &syntax);
     let (errors, warnings) = reader.finish(&context.file);
     if errors.is_empty() { Ok(Parsed { unit, warnings }) } else { Err(errors) }
@@ -182,7 +183,7 @@ fn report_unknown_tables(root: &DeTable<'_>, reader: &Reader<'_>) {
 
 /// Reports what is not TOML: on each line the first finding, the others follow from it.
 fn report_syntax(reader: &Reader<'_>, errors: &[toml::de::Error]) {
-    let mut lines = Vec::new();
+    let mut lines = BTreeSet::new();
     let mut placed: Vec<(usize, String)> = errors
         .iter()
         .map(|error| {
@@ -192,9 +193,7 @@ fn report_syntax(reader: &Reader<'_>, errors: &[toml::de::Error]) {
         .collect();
     placed.sort();
     for (at, message) in placed {
-        let line = reader.line_start(at);
-        if !lines.contains(&line) {
-            lines.push(line);
+        if lines.insert(reader.line_of(at)) {
             reader.error(at, message);
         }
     }
@@ -221,6 +220,11 @@ fn syntax_message(message: &str, written: &str) -> String {
 /// Every table and key that [`parse`] accepts, in the order of the manual. Taken from the readers themselves, which
 /// read an empty file for it.
 pub fn keys() -> Vec<(&'static str, &'static str)> {
+    static KEYS: LazyLock<Vec<(&str, &str)>> = LazyLock::new(read_keys);
+    KEYS.clone()
+}
+
+fn read_keys() -> Vec<(&'static str, &'static str)> {
     let reader = Reader::new("", Specifiers::default());
     let empty = DeTable::new();
     let tables = Tables::open(&empty, &reader);

@@ -2,6 +2,7 @@
 
 use super::diagnostic::Diagnostic;
 use super::file::Context;
+use super::read::one_line;
 use super::tables::{check_name, reload_defaults, service_defaults, socket_defaults};
 use super::value::{Specifiers, command_from_words, parse_address};
 use super::{Command, DaemonSettings, Input, Listen, ListenKind, Socket, Unit, same_endpoint};
@@ -17,7 +18,7 @@ const KINDS: [(&str, ListenKind); 3] = [
 /// command, its sockets `socket1`, `socket2`… in the order of `listen`.
 ///
 /// An address is as in `ListenStream`, or `udp:ADDR`, `seqpacket:/path`, `fifo:/path`. `%` and `$` in `command`
-/// are literal; a program such as `bin/app` is one below the working directory. Of `context`, the stem is not used.
+/// are literal. Of `context`, the stem is not used.
 ///
 /// # Errors
 /// Everything that is wrong with the command or an address, without positions.
@@ -60,7 +61,8 @@ pub fn inline(command: Vec<String>, listen: &[String], context: &Context) -> Res
             daemon: DaemonSettings::default(),
         });
     }
-    let place = |message| Diagnostic { file: context.file.clone(), line: 0, column: 0, message };
+    let place =
+        |message| Diagnostic { file: context.file.clone(), line: 0, column: 0, message: one_line(message) };
     Err(errors.into_iter().map(place).collect())
 }
 
@@ -72,20 +74,16 @@ fn unit_name(program: &str) -> String {
 }
 
 /// The command as it is: no prefixes, no variables.
-fn literal(mut words: Vec<String>) -> Result<Command, String> {
+fn literal(words: Vec<String>) -> Result<Command, String> {
     if words.iter().any(|word| word.contains('\0')) {
         return Err("a NUL character cannot be passed to any program".into());
     }
-    if let Some(program) = words.first_mut() {
-        if program.starts_with(['-', '@', ':', '+', '!', '|']) && !program.is_empty() {
-            return Err(format!(
-                "the program \"{program}\" starts with a sign; write \"./{program}\" or its whole path"
-            ));
-        }
-        let explicit = ["/", "./", "../"].iter().any(|start| program.starts_with(start));
-        if program.contains('/') && !explicit {
-            program.insert_str(0, "./");
-        }
+    if let Some(program) = words.first()
+        && program.starts_with(['-', '@', ':', '+', '!', '|'])
+    {
+        return Err(format!(
+            "the program \"{program}\" starts with a sign; write \"./{program}\" or its whole path"
+        ));
     }
     let command = command_from_words(words)?;
     Ok(Command { expand: false, ..command })
@@ -146,7 +144,7 @@ mod tests {
     #[test]
     fn relative_programs_start_in_the_working_directory() {
         for (program, expected) in
-            [("app", "app"), ("./app", "./app"), ("bin/app", "./bin/app"), ("../a", "../a")]
+            [("app", "app"), ("./app", "./app"), ("bin/app", "bin/app"), ("../a", "../a")]
         {
             assert_eq!(made(&[program], &[]).unwrap().service.exec_start[0].argv, [expected]);
         }
@@ -158,6 +156,7 @@ mod tests {
         assert_eq!(errors.len(), 3, "{errors:?}");
         assert!(errors[0].starts_with("command line: an empty command"), "{errors:?}");
         assert!(errors[1].contains("host name") && errors[2].contains("twice"), "{errors:?}");
+        assert!(made(&["a/\n/"], &[]).unwrap_err()[0].contains("a/\\n/"));
         assert!(made(&["-x"], &[]).unwrap_err()[0].contains("./-x"));
         assert!(made(&[""], &[]).unwrap_err()[0].contains("empty"));
         assert!(made(&["/bin/"], &[]).unwrap_err()[0].contains("folder"));

@@ -4,8 +4,9 @@ use super::super::file::Tables;
 use super::super::read::Table;
 use super::super::tables::socket_defaults;
 use super::super::value::print_address;
-use super::super::{Address, Listen, ListenKind, Sharing, Socket, Unit, same_endpoint};
+use super::super::{Address, Listen, ListenKind, Sharing, Socket, Unit};
 use super::{error, sound, warn};
+use std::collections::HashMap;
 
 /// Applies the rules. `places`: where each address of each socket stands.
 pub(super) fn check(unit: &Unit, tables: &Tables<'_>, places: &[Vec<usize>]) {
@@ -97,24 +98,22 @@ fn agreement(unit: &Unit, tables: &Tables<'_>) {
 
 /// No address twice in a unit.
 fn repeated(unit: &Unit, tables: &Tables<'_>, places: &[Vec<usize>]) {
-    let listens: Vec<&Listen> = unit.listens().map(|(_, listen)| listen).collect();
-    let places: Vec<usize> = places.iter().flatten().copied().collect();
-    for (index, (listen, place)) in listens.iter().zip(&places).enumerate() {
-        if let Some(earlier) = listens[..index].iter().find(|earlier| collide(earlier, listen)) {
-            let (first, second) = (print_address(earlier), print_address(listen));
-            let message = if first == second {
-                format!("\"{second}\" is there twice; a unit has an address once")
-            } else {
-                format!("\"{second}\" is the same address as \"{first}\" before; a unit has an address once")
-            };
-            tables.unit.reader().error(*place, message);
-        }
+    let mut seen: HashMap<(Option<ListenKind>, Address), &Listen> = HashMap::new();
+    for ((_, listen), place) in unit.listens().zip(places.iter().flatten()) {
+        let Listen { kind, address } = listen.endpoint();
+        // A path is one file, whatever kind of socket it is.
+        let kind = if matches!(address, Address::Path(_)) { None } else { Some(kind) };
+        let Some(earlier) = seen.insert((kind, address), listen) else {
+            continue;
+        };
+        let (first, second) = (print_address(earlier), print_address(listen));
+        let message = if first == second {
+            format!("\"{second}\" is there twice; a unit has an address once")
+        } else {
+            format!("\"{second}\" is the same address as \"{first}\" before; a unit has an address once")
+        };
+        tables.unit.reader().error(*place, message);
     }
-}
-
-/// Whether two addresses cannot both be bound. A path is one file, whatever kind of socket it is.
-fn collide(a: &Listen, b: &Listen) -> bool {
-    same_endpoint(a, b) || (a.address == b.address && matches!(a.address, Address::Path(_)))
 }
 
 /// Warns about options that the sockets of the table do not have. A default has no effect anywhere, and is no

@@ -10,12 +10,13 @@ pub(super) use toml::quote;
 
 use super::Unit;
 use super::check::no_canary;
+use super::file::{Context, keys, parse};
 use super::tables::{default_statuses, label, reload_defaults};
 use super::value::{CANARY_BY, STRATEGIES, print_address, print_status_ranges, word_of};
 use super::{Check, HealthCheck, Hook, Listen, ListenKind, Reload};
 use entries::section;
 
-/// The unit as TOML that [`super::parse`] reads back to an equal unit (with the same context). A key that has
+/// The unit as TOML that [`super::parse()`] reads back to an equal unit (with the same context). A key that has
 /// neither a value nor a default is a comment.
 pub fn print(unit: &Unit) -> String {
     let mut out = String::new();
@@ -35,6 +36,32 @@ pub fn print(unit: &Unit) -> String {
         }
     }
     out
+}
+
+/// Every table, every key and its default as TOML: what documentation is compared with.
+///
+/// `None` for a key that has no default: it must be given, or nothing is set without it. Defaults that depend on
+/// other keys are those of a steered TCP socket and a service of `Type = "exec"`, aeternad not being PID 1.
+pub fn defaults() -> Vec<(&'static str, &'static str, Option<String>)> {
+    const GIVEN: [&str; 5] = ["Name", "Exec", "ExecStart", "ListenStream", "HttpGet"];
+    const TEXT: &str = "Socket = { ListenStream = 1 }\nService = { ExecStart = '/x' }\n\
+                        HealthCheck = { HttpGet = 'http://127.0.0.1/' }\n\
+                        Reload = { PreFlight = { Exec = '/x' }, OnSuccess = { Exec = '/x' }, OnFailure = { Exec = '/x' } }\n";
+    let context =
+        Context { stem: "unit".into(), file: String::new(), runtime_dir: String::new(), pid1: false };
+    let sections = parse(TEXT, &context).map(|parsed| sections(&parsed.unit)).unwrap_or_default();
+    let default = |table: &str, key: &str| {
+        // Lists of hooks are empty; here they are not, so that the hooks' own keys are there.
+        if table == label::RELOAD && ["PreFlight", "OnSuccess", "OnFailure"].contains(&key) {
+            return Some("[]".to_string());
+        }
+        let section = sections.iter().find(|section| section.label == table)?;
+        match &section.entries.iter().find(|entry| entry.key == key)?.shown {
+            Shown::Value(value) if !GIVEN.contains(&key) => Some(value.clone()),
+            Shown::Value(_) | Shown::Void(_) | Shown::Unset => None,
+        }
+    };
+    keys().into_iter().map(|(table, key)| (table, key, default(table, key))).collect()
 }
 
 /// Every table of the unit, in the order in which they are printed.
@@ -122,4 +149,36 @@ fn health(health: &HealthCheck) -> Section {
     }
     section.put("Always", health.always.to_string());
     section
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_those_of_the_manual() {
+        let defaults = defaults();
+        let default = |table: &str, key: &str| {
+            defaults.iter().find(|row| row.0 == table && row.1 == key).and_then(|row| row.2.clone())
+        };
+        for (table, key, value) in [
+            (label::SOCKET, "TriggerLimitBurst", "20"),
+            (label::SOCKET, "SocketMode", "\"0666\""),
+            (label::SERVICE, "Type", "\"exec\""),
+            (label::SERVICE, "TimeoutStopSec", "\"1min 30s\""),
+            (label::SERVICE, "RestartSec", "\"100ms\""),
+            (label::RELOAD, "CanaryWeight", "[10]"),
+            (label::RELOAD, "OnSuccess", "[]"),
+            (label::PRE_FLIGHT, "Timeout", "\"30s\""),
+            (label::HEALTH, "ExpectStatus", "\"200-399\""),
+        ] {
+            assert_eq!(default(table, key).as_deref(), Some(value), "{key}");
+        }
+        for (table, key) in
+            [(label::SERVICE, "ExecStart"), (label::SERVICE, "User"), (label::PRE_FLIGHT, "Exec")]
+        {
+            assert_eq!(default(table, key), None, "{key}");
+        }
+        assert_eq!(defaults.len(), keys().len());
+    }
 }

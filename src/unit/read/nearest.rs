@@ -2,6 +2,10 @@
 
 /// The nearest of `known` to `wrong`, if one is near enough to be meant. Upper and lower case count as equal.
 pub(crate) fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    // Nothing that long is a slip, and the distance is quadratic.
+    if wrong.len() > 64 {
+        return None;
+    }
     let wrong = wrong.to_lowercase();
     // One slip in three characters: more is another word.
     let most = wrong.chars().count().div_ceil(3);
@@ -47,6 +51,7 @@ mod tests {
             ("Usr", Some("User")),
             ("Exec", None),
             ("", None),
+            (&"User".repeat(20), None),
         ] {
             assert_eq!(nearest(wrong, known), right, "{wrong}");
         }
