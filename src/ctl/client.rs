@@ -4,9 +4,10 @@ use super::failure::Failure;
 use super::parse::Place;
 use crate::proto::control::{Line, MAX_ANSWER, Request, parse_line, to_request_line};
 use crate::proto::paths::{control_path, runtime_dir};
+use crate::sys::peer::peer_credentials;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +26,29 @@ pub(super) enum Next {
     End,
 }
 
+/// Which daemon is meant, and who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    /// Its control socket.
+    pub(super) path: PathBuf,
+    /// The user that aeternactl runs as.
+    pub(super) uid: u32,
+}
+
+impl Target {
+    /// The daemon of this command line and this user (contract section 2).
+    pub(super) fn of(place: &Place, uid: u32) -> Target {
+        let path = match &place.control {
+            Some(path) => PathBuf::from(path),
+            None => {
+                let env = |name: &str| std::env::var(name).ok();
+                control_path(&runtime_dir(place.runtime_dir.as_deref(), &env, uid))
+            }
+        };
+        Target { path, uid }
+    }
+}
+
 /// One connection, one request at a time.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -33,30 +57,28 @@ pub(super) struct Client {
     partial: Vec<u8>,
 }
 
-/// Where the daemon's control socket is, for this command line and this user (contract section 2).
-pub(super) fn socket_path(place: &Place, uid: u32) -> PathBuf {
-    match &place.control {
-        Some(path) => PathBuf::from(path),
-        None => {
-            let env = |name: &str| std::env::var(name).ok();
-            control_path(&runtime_dir(place.runtime_dir.as_deref(), &env, uid))
-        }
-    }
-}
-
 impl Client {
-    /// Connects and sends a request.
+    /// Connects.
     ///
     /// # Errors
     /// [`Failure::NoDaemon`], with the socket that was tried and what to do.
-    pub(super) fn ask(path: &Path, request: &Request) -> Result<Client, Failure> {
-        let stream = connect(path).map_err(|error| no_daemon(path, &error))?;
-        let mut client = Client { reader: BufReader::new(stream), partial: Vec::new() };
+    pub(super) fn connect(target: &Target) -> Result<Client, Failure> {
+        let stream = connect(&target.path).map_err(|error| no_daemon(&target.path, &error))?;
+        check_peer(&stream, target)?;
+        Ok(Client { reader: BufReader::new(stream), partial: Vec::new() })
+    }
+
+    /// Connects and sends a request.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub(super) fn ask(target: &Target, request: &Request) -> Result<Client, Failure> {
+        let mut client = Client::connect(target)?;
         client.send(request)?;
         Ok(client)
     }
 
-    /// Sends another request, after the answer to the one before.
+    /// Sends a request, after the answer to the one before.
     pub(super) fn send(&mut self, request: &Request) -> Result<(), Failure> {
         let line = to_request_line(request).map_err(Failure::Broken)?;
         match self.reader.get_mut().write_all(&line) {
@@ -118,6 +140,26 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name))
 }
 
+/// Whether a daemon of uid `peer` may be believed: root's or our own. Root may talk to anybody's.
+fn is_trusted(peer: u32, own: u32) -> bool {
+    peer == 0 || peer == own || own == 0
+}
+
+/// Makes sure that nobody else has put a socket where the daemon's is looked for (a folder under /tmp, say).
+fn check_peer(stream: &UnixStream, target: &Target) -> Result<(), Failure> {
+    let shown = target.path.display();
+    let peer = peer_credentials(stream.as_fd())
+        .map_err(|error| Failure::NoDaemon(format!("cannot tell who listens on {shown}: {error}")))?;
+    if is_trusted(peer.uid, target.uid) {
+        return Ok(());
+    }
+    Err(Failure::NoDaemon(format!(
+        "whoever listens on {shown} is uid {}, and neither root nor you (uid {}): not trusted.\n\
+         Say where your aeternad is: --control PATH, --runtime-dir DIR or AETERNA_RUNTIME_DIR.",
+        peer.uid, target.uid
+    )))
+}
+
 /// Why there is nobody, and what to do about it.
 fn no_daemon(path: &Path, error: &io::Error) -> Failure {
     let shown = path.display();
@@ -143,4 +185,26 @@ fn no_daemon(path: &Path, error: &io::Error) -> Failure {
 fn root_hint(tried: &Path) -> &'static str {
     let system = Path::new("/run/aeterna/control.sock");
     if tried != system && system.exists() { "\nThere is one in /run/aeterna: try sudo." } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strangers_socket_is_not_trusted() {
+        for (peer, own, trusted) in
+            [(0, 0, true), (0, 1000, true), (1000, 1000, true), (1000, 0, true), (1001, 1000, false)]
+        {
+            assert_eq!(is_trusted(peer, own), trusted, "{peer} {own}");
+        }
+    }
+
+    #[test]
+    fn the_socket_is_where_the_command_line_says() {
+        let place = Place { control: Some("/c".into()), runtime_dir: Some("/d".into()) };
+        assert_eq!(Target::of(&place, 7).path, Path::new("/c"));
+        let place = Place { control: None, runtime_dir: Some("/d".into()) };
+        assert_eq!(Target::of(&place, 7).path, Path::new("/d/control.sock"));
+    }
 }

@@ -40,9 +40,7 @@ fn bash() -> String {
     for command in commands() {
         let words = match command.operands {
             Operands::None => String::new(),
-            Operands::MaybeUnit | Operands::Unit | Operands::Units => {
-                "$(aeternactl completions units 2>/dev/null)".into()
-            }
+            Operands::MaybeUnit | Operands::Unit | Operands::Units => "UNITS".into(),
             Operands::Files => "FILES".into(),
             Operands::Shell => "bash zsh fish".into(),
             Operands::MaybeCommand => names(),
@@ -85,6 +83,8 @@ _aeternactl() {
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
     else
+        # Only now, because it asks the daemon.
+        [[ "$words" == UNITS ]] && words="$(aeternactl completions units 2>/dev/null)"
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
     fi
 }

@@ -19,6 +19,7 @@ mod show;
 mod wait;
 
 use crate::error::exit;
+use client::Target;
 use failure::Failure;
 use output::Output;
 use parse::{Command, Invocation, Shell, parse};
@@ -59,15 +60,15 @@ fn run(invocation: &Invocation, output: &mut Output) -> u8 {
 
 fn dispatch(invocation: &Invocation, uid: u32, output: &mut Output) -> Result<u8, Failure> {
     let json = invocation.json;
-    let path = client::socket_path(&invocation.place, uid);
+    let target = Target::of(&invocation.place, uid);
     match &invocation.command {
-        Command::Status { unit, watch: false } => show::status(&path, unit.as_deref(), json, output),
-        Command::Status { unit, watch: true } => show::watch(&path, unit.as_deref(), json, output),
-        Command::History { unit } => show::show_history(&path, unit, json, output),
-        Command::Events { unit } => show::events(&path, unit.as_deref(), json, output),
-        Command::Task(task) => wait::run(&path, task, json, output),
-        Command::Version => show::version(&path, json, output),
-        Command::Completions { shell: Shell::Units } => show::unit_names(&path, output),
+        Command::Status { unit, watch: false } => show::status(&target, unit.as_deref(), json, output),
+        Command::Status { unit, watch: true } => show::watch(&target, unit.as_deref(), json, output),
+        Command::History { unit } => show::show_history(&target, unit, json, output),
+        Command::Events { unit } => show::events(&target, unit.as_deref(), json, output),
+        Command::Task(task) => wait::run(&target, task, json, output),
+        Command::Version => show::version(&target, json, output),
+        Command::Completions { shell: Shell::Units } => show::unit_names(&target, output),
         Command::Completions { shell } => Ok(print(&completions::script(*shell), output)),
         Command::Check { files } => Ok(check::check(files, uid, json, output)),
         Command::OwnVersion => Ok(print(concat!("aeternactl ", env!("CARGO_PKG_VERSION"), "\n"), output)),

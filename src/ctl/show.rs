@@ -1,23 +1,22 @@
 //! Commands that show something: status, history, events, version, and the names of the units.
 
-use super::client::{Client, Next};
+use super::client::{Client, Next, Target};
 use super::failure::Failure;
 use super::output::Output;
 use super::render::{detail, event, history, overview};
 use crate::error::exit;
 use crate::proto::control::{Line, Refusal, RefusalCode, Reply, Request};
 use crate::proto::status::Status;
-use std::path::Path;
 
 /// `aeternactl status [UNIT]`.
 pub(super) fn status(
-    path: &Path,
+    target: &Target,
     unit: Option<&str>,
     json: bool,
     output: &mut Output,
 ) -> Result<u8, Failure> {
     let request = Request::Status { unit: unit.map(String::from) };
-    let status = ask_status(&mut Client::ask(path, &request)?)?;
+    let status = ask_status(&mut Client::ask(target, &request)?)?;
     if json {
         output.json(&status);
     } else {
@@ -28,11 +27,16 @@ pub(super) fn status(
 }
 
 /// `aeternactl status [UNIT] --watch`: again at each event. One connection for the events, one for the status.
-pub(super) fn watch(path: &Path, unit: Option<&str>, json: bool, output: &mut Output) -> Result<u8, Failure> {
+pub(super) fn watch(
+    target: &Target,
+    unit: Option<&str>,
+    json: bool,
+    output: &mut Output,
+) -> Result<u8, Failure> {
     let request = Request::Status { unit: unit.map(String::from) };
     // The events first: what happens between the two is then seen.
-    let mut events = Client::ask(path, &Request::Events { unit: unit.map(String::from) })?;
-    let mut client = Client::ask(path, &request)?;
+    let mut events = Client::ask(target, &Request::Events { unit: unit.map(String::from) })?;
+    let mut client = Client::ask(target, &request)?;
     loop {
         let status = ask_status(&mut client)?;
         if json {
@@ -62,8 +66,13 @@ fn page(status: &Status, unit: Option<&str>, output: &Output) -> Result<String, 
 }
 
 /// `aeternactl history UNIT`.
-pub(super) fn show_history(path: &Path, unit: &str, json: bool, output: &mut Output) -> Result<u8, Failure> {
-    let reply = answer(&mut Client::ask(path, &Request::History { unit: unit.into() })?)?;
+pub(super) fn show_history(
+    target: &Target,
+    unit: &str,
+    json: bool,
+    output: &mut Output,
+) -> Result<u8, Failure> {
+    let reply = answer(&mut Client::ask(target, &Request::History { unit: unit.into() })?)?;
     let Reply::History { unit, reloads } = &reply else { return Err(unexpected()) };
     if json {
         output.json(&reply);
@@ -76,12 +85,12 @@ pub(super) fn show_history(path: &Path, unit: &str, json: bool, output: &mut Out
 
 /// `aeternactl events [UNIT]`: until it is interrupted, or nobody reads, or the daemon ends.
 pub(super) fn events(
-    path: &Path,
+    target: &Target,
     unit: Option<&str>,
     json: bool,
     output: &mut Output,
 ) -> Result<u8, Failure> {
-    let mut client = Client::ask(path, &Request::Events { unit: unit.map(String::from) })?;
+    let mut client = Client::ask(target, &Request::Events { unit: unit.map(String::from) })?;
     while let Some(line) = next_event(&mut client)? {
         if json {
             output.json(&line);
@@ -96,9 +105,9 @@ pub(super) fn events(
 }
 
 /// `aeternactl version`: that there is no daemon is no failure.
-pub(super) fn version(path: &Path, json: bool, output: &mut Output) -> Result<u8, Failure> {
+pub(super) fn version(target: &Target, json: bool, output: &mut Output) -> Result<u8, Failure> {
     let own = env!("CARGO_PKG_VERSION");
-    let daemon = match Client::ask(path, &Request::Version).and_then(|mut client| answer(&mut client)) {
+    let daemon = match Client::ask(target, &Request::Version).and_then(|mut client| answer(&mut client)) {
         Ok(Reply::Version { version }) => Some(version),
         Ok(_) => return Err(unexpected()),
         Err(Failure::NoDaemon(_)) => None,
@@ -107,15 +116,18 @@ pub(super) fn version(path: &Path, json: bool, output: &mut Output) -> Result<u8
     if json {
         output.json(&serde_json::json!({"aeternactl": own, "aeternad": daemon}));
     } else {
-        let daemon = daemon.unwrap_or_else(|| format!("not there ({})", path.display()));
+        let daemon = daemon.unwrap_or_else(|| format!("not there ({})", target.path.display()));
         output.text(&format!("aeternactl {own}\naeternad {daemon}\n"));
     }
     Ok(exit::OK)
 }
 
 /// The names of the units, a line each, for completions.
-pub(super) fn unit_names(path: &Path, output: &mut Output) -> Result<u8, Failure> {
-    let status = ask_status(&mut Client::ask(path, &Request::Status { unit: None })?)?;
+pub(super) fn unit_names(target: &Target, output: &mut Output) -> Result<u8, Failure> {
+    let mut client = Client::ask(target, &Request::Status { unit: None })?;
+    // A daemon that hangs must not hang the shell of whoever presses TAB.
+    client.tick_every_second().map_err(|error| Failure::Broken(format!("cannot wait: {error}")))?;
+    let status = ask_status(&mut client)?;
     let names: String = status.units.iter().map(|unit| format!("{}\n", unit.name)).collect();
     output.text(&names);
     Ok(exit::OK)
@@ -133,11 +145,12 @@ fn ask_status(client: &mut Client) -> Result<Status, Failure> {
     }
 }
 
-/// The answer, past any events.
+/// The answer, past any events; a connection that ticks gives up at the first tick.
 fn answer(client: &mut Client) -> Result<Reply, Failure> {
     loop {
         match client.next()? {
-            Next::Line(Line::Event(_)) | Next::Tick => {}
+            Next::Line(Line::Event(_)) => {}
+            Next::Tick => return Err(Failure::TimedOut("aeternad does not answer".into())),
             Next::Line(Line::Result(reply)) => return Ok(reply),
             Next::Line(Line::Error(refusal)) => return Err(Failure::Refused(refusal)),
             Next::End => {

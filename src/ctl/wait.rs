@@ -1,6 +1,6 @@
 //! Commands that wait for the daemon: reload, rollback, start, stop, restart and their like.
 
-use super::client::{Client, Next};
+use super::client::{Client, Next, Target};
 use super::failure::Failure;
 use super::interrupt::{Cause, Watch};
 use super::output::Output;
@@ -8,30 +8,30 @@ use super::parse::Task;
 use super::render::{Progress, outcomes};
 use crate::error::exit;
 use crate::proto::control::{Line, ReloadReply, Reply};
-use std::path::Path;
 
 /// Carries a task out: shows what happens meanwhile and what came of it. The exit status.
-pub(super) fn run(path: &Path, task: &Task, json: bool, output: &mut Output) -> Result<u8, Failure> {
+pub(super) fn run(target: &Target, task: &Task, json: bool, output: &mut Output) -> Result<u8, Failure> {
     let mut progress = Progress::default();
-    let reply = follow(path, task, json, &mut progress, output)?;
+    let reply = follow(target, task, json, &mut progress, output)?;
     Ok(conclude(&reply, &progress, json, output))
 }
 
 /// Waits for the answer; shows events as they come.
 fn follow(
-    path: &Path,
+    target: &Target,
     task: &Task,
     json: bool,
     progress: &mut Progress,
     output: &mut Output,
 ) -> Result<Reply, Failure> {
-    let mut client = Client::ask(path, &task.request)?;
+    let mut client = Client::connect(target)?;
     let cannot_wait = |error| Failure::Broken(format!("cannot wait for the answer: {error}"));
     let watch = client.handle().and_then(|socket| Watch::start(socket, task.timeout)).map_err(cannot_wait)?;
     let live = output.is_live() && !json;
     if live {
         client.tick_every_second().map_err(cannot_wait)?;
     }
+    client.send(&task.request)?;
     let ended = loop {
         match client.next() {
             Ok(Next::Line(Line::Event(event))) if !json => {
