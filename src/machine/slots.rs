@@ -66,8 +66,20 @@ fn is_inet(address: &Address) -> bool {
 }
 
 impl Turn<'_> {
+    /// Whether a generation of this content has a slot. An address that is held stays as it is while anybody
+    /// lives who has it, whatever a newer content says.
     pub(super) fn is_steered(&self, content: ContentId) -> bool {
-        self.s.steered.unwrap_or_else(|| declares_steered(&self.contents.get(content).unit))
+        let living = self.s.generations.iter().any(|g| g.steered);
+        self.s.steered.unwrap_or_else(|| living || declares_steered(&self.contents.get(content).unit))
+    }
+
+    /// Before a launch beside others: if the new content is steered, those who live have slots too (the first
+    /// one, if they were launched with a shared socket).
+    pub(super) fn give_slots(&mut self, content: ContentId) {
+        let steered = self.is_steered(content);
+        for generation in self.s.generations.iter_mut().filter(|g| matches!(g.kind, Kind::Full)) {
+            generation.steered = steered;
+        }
     }
 
     /// The steered stream socket that a new generation must have accepted from, if there is one.

@@ -1,0 +1,103 @@
+//! The unit's machine against a simulated world with a virtual clock: random schedules, every one of them
+//! asserted after every event, and tables for the named rules.
+//!
+//! A failing schedule is shrunk and printed with its trace. `SIMULATION_SEED=n` plays one seed again,
+//! `SIMULATION_COUNT=n` plays more of them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+#![allow(missing_docs, reason = "a test")]
+
+mod check;
+mod units;
+mod world;
+
+use aeterna::machine::event::Content;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use units::{Random, library};
+use world::World;
+
+/// How many schedules the test suite plays.
+const SCHEDULES: u64 = 1_000_000;
+
+fn numbers(seed: u64) -> Vec<u16> {
+    let mut random = Random(seed);
+    let length = 20 + random.below(60);
+    (0..length).map(|_| random.next() as u16).collect()
+}
+
+fn play(library: &[Content], numbers: &[u16], trace: bool) -> (Result<(), String>, Vec<String>) {
+    let mut world = World::new(library, numbers);
+    world.trace = trace.then(Vec::new);
+    let result = match catch_unwind(AssertUnwindSafe(|| world.play())) {
+        Ok(result) => result,
+        Err(_) => Err("the machine panicked".into()),
+    };
+    (result, world.trace.take().unwrap_or_default())
+}
+
+/// Leaves out whatever is not needed for the same failure.
+fn shrink(library: &[Content], mut numbers: Vec<u16>) -> Vec<u16> {
+    let fails = |numbers: &[u16]| play(library, numbers, false).0.is_err();
+    let mut chunk = numbers.len() / 2;
+    while chunk > 0 {
+        let mut at = 0;
+        while at + chunk <= numbers.len() {
+            let mut shorter = numbers.clone();
+            shorter.drain(at..at + chunk);
+            if fails(&shorter) {
+                numbers = shorter;
+            } else {
+                at += chunk;
+            }
+        }
+        chunk /= 2;
+    }
+    for at in 0..numbers.len() {
+        let mut simpler = numbers.clone();
+        simpler[at] = 0;
+        if fails(&simpler) {
+            numbers = simpler;
+        }
+    }
+    numbers
+}
+
+fn report(library: &[Content], seed: u64) -> String {
+    let short = shrink(library, numbers(seed));
+    let (result, trace) = play(library, &short, true);
+    format!("seed {seed}, shrunk to {short:?}:\n{}\n{}", trace.join("\n"), result.err().unwrap_or_default())
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn a_million_schedules() {
+    let library = library();
+    if let Some(seed) = variable("SIMULATION_SEED") {
+        let (result, _) = play(&library, &numbers(seed), false);
+        assert!(result.is_ok(), "{}", report(&library, seed));
+        return;
+    }
+    let count = variable("SIMULATION_COUNT").unwrap_or(SCHEDULES);
+    let first_bad = AtomicU64::new(u64::MAX);
+    std::thread::scope(|scope| {
+        for thread in 0..2 {
+            let (library, first_bad) = (&library, &first_bad);
+            scope.spawn(move || {
+                for seed in (thread..count).step_by(2) {
+                    if first_bad.load(Ordering::Relaxed) != u64::MAX {
+                        return;
+                    }
+                    if play(library, &numbers(seed), false).0.is_err() {
+                        first_bad.fetch_min(seed, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let bad = first_bad.load(Ordering::Relaxed);
+    assert!(bad == u64::MAX, "{}", report(&library, bad));
+}
