@@ -19,6 +19,44 @@ struct Known {
     stopping: bool,
 }
 
+/// How often what was seen: outcomes, drains, stranded connections, restarts, states, rescues.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen(pub(crate) [u64; 22]);
+
+impl Seen {
+    pub(crate) fn add(&mut self, other: &Seen) {
+        self.0.iter_mut().zip(other.0).for_each(|(all, more)| *all += more);
+    }
+
+    pub(crate) fn report(&self) -> String {
+        let names = [
+            "promoted",
+            "rolled back",
+            "failed",
+            "refused",
+            "aborted",
+            "drains",
+            "stranded",
+            "restarts",
+            "PENDING",
+            "LISTENING",
+            "STARTING",
+            "RUNNING",
+            "PRE_CHECKING",
+            "HANDSHAKING",
+            "SOAKING",
+            "DRAINING",
+            "ROLLING_BACK",
+            "BACKOFF",
+            "STOPPING",
+            "STOPPED",
+            "FAILED",
+            "rescues",
+        ];
+        names.iter().zip(self.0).map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// Everything that is watched.
 pub(crate) struct Checks {
     generations: BTreeMap<Gen, Known>,
@@ -30,6 +68,10 @@ pub(crate) struct Checks {
     steered: bool,
     waiting: Vec<Req>,
     open: Vec<Conn>,
+    /// The unit that the reload under way goes to, once it is known.
+    reload_unit: Option<Arc<Unit>>,
+    /// What has been seen, so that a world in which nothing happens does not pass.
+    pub(crate) seen: Seen,
     reload_since: Option<Monotime>,
     bound: Span,
     watched: bool,
@@ -48,6 +90,8 @@ impl Checks {
             steered: true,
             waiting: Vec::new(),
             open: Vec::new(),
+            reload_unit: None,
+            seen: Seen::default(),
             reload_since: None,
             bound: Span::ZERO,
             watched: false,
@@ -105,7 +149,9 @@ impl Checks {
                 }
                 Action::Promoted(generation) => self.promoted(*generation)?,
                 Action::Steer(steering) => self.steer(*steering)?,
+                Action::Stranded { .. } => self.seen.0[6] += 1,
                 Action::BeginDrain { generation, slot } => {
+                    self.seen.0[5] += 1;
                     if let Some(known) = self.generations.get_mut(generation) {
                         known.drain_begun = true;
                         if known.slot != *slot {
@@ -138,6 +184,11 @@ impl Checks {
                     self.recorded(record)?;
                 }
                 Action::Announce(Announcement::Reloaded { .. }) => announced += 1,
+                Action::Announce(Announcement::Restarting { .. }) => self.seen.0[7] += 1,
+                Action::Announce(Announcement::State { to, .. }) => self.seen.0[8 + *to as usize] += 1,
+                Action::Announce(Announcement::Step { generation: None, text }) if text.contains("slot") => {
+                    self.seen.0[21] += 1;
+                }
                 Action::WatchTraffic => {
                     if self.watched {
                         return Err("traffic is watched twice".into());
@@ -148,6 +199,7 @@ impl Checks {
                 Action::Load => self.loads += 1,
                 Action::OpenSockets(content) => {
                     self.contents.insert(content.id, Arc::clone(&content.unit));
+                    self.reload_unit = after.reloading.then(|| Arc::clone(&content.unit));
                 }
                 _ => {}
             }
@@ -160,6 +212,9 @@ impl Checks {
         }
         if !before.reloading && !after.reloading && ended > 1 {
             return Err("guarantee 7: more records than reloads".into());
+        }
+        if !after.reloading {
+            self.reload_unit = None;
         }
         self.bounded(before, after, ended, now)?;
         self.drains(children)
@@ -195,6 +250,12 @@ impl Checks {
         Ok(())
     }
 
+    /// Whether the reload under way leaves the old generation alone until it has succeeded.
+    fn overlaps(&self) -> bool {
+        let unit = self.reload_unit.as_ref();
+        unit.is_none_or(|unit| matches!(unit.reload.strategy, Strategy::Canary | Strategy::Immediate))
+    }
+
     fn disconnected(&mut self, conn: Conn) -> Result<(), String> {
         self.open.retain(|open| *open != conn);
         Ok(())
@@ -226,6 +287,13 @@ impl Checks {
 
     fn recorded(&mut self, record: &ReloadRecord) -> Result<(), String> {
         let (outcome, reason) = (record.outcome, &record.reason);
+        self.seen.0[match outcome {
+            Outcome::Promoted => 0,
+            Outcome::RolledBack => 1,
+            Outcome::Failed => 2,
+            Outcome::Refused => 3,
+            Outcome::Aborted => 4,
+        }] += 1;
         if reason.is_empty() && !matches!(outcome, Outcome::Promoted) {
             return Err(format!("guarantee 7: {outcome:?} without a reason"));
         }
@@ -262,18 +330,10 @@ impl Checks {
         if !polite || by_command || !lives || known.stopping {
             return Ok(());
         }
-        let overlaps = matches!(known.unit.reload.strategy, Strategy::Canary | Strategy::Immediate);
-        if serving == Some(generation) && before.reloading && overlaps && !stopping {
-            let replaces = self
-                .contents
-                .values()
-                .any(|unit| !matches!(unit.reload.strategy, Strategy::Canary | Strategy::Immediate));
-            if !replaces {
-                return Err(format!(
-                    "guarantees 1 and 2: {generation:?} serves, and is signalled in a reload"
-                ));
-            }
+        if serving == Some(generation) && before.reloading && self.overlaps() && !stopping {
+            return Err(format!("guarantees 1 and 2: {generation:?} serves, and is signalled in a reload"));
         }
+        let Some(known) = self.generations.get(&generation) else { return Ok(()) };
         if self.steered && known.ready && !stopping && serving.is_some() && serving != Some(generation) {
             let gets = steering.serving == known.slot
                 || steering.canary.is_some_and(|(slot, weight)| slot == known.slot && weight > 0);

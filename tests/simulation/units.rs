@@ -204,6 +204,8 @@ fn random_unit(random: &mut Random, accept: bool) -> Unit {
     s.service_type = random.pick(&[
         ServiceType::Notify,
         ServiceType::Notify,
+        ServiceType::Notify,
+        ServiceType::Notify,
         ServiceType::NotifyReload,
         ServiceType::Exec,
         ServiceType::Simple,
@@ -227,7 +229,7 @@ fn random_unit(random: &mut Random, accept: bool) -> Unit {
     s.final_kill_signal = if random.one_in(8) { 3 } else { 9 };
     s.notify_access = random.pick(&[NotifyAccess::Main, NotifyAccess::Exec, NotifyAccess::All]);
     s.watchdog = if random.one_in(4) { Span::from_secs(3) } else { Span::ZERO };
-    s.start_on = if accept || random.one_in(3) { StartOn::Connection } else { StartOn::Boot };
+    s.start_on = if accept || random.one_in(4) { StartOn::Connection } else { StartOn::Boot };
     s.stop_when_idle = if random.one_in(2) { Span::from_secs(20) } else { Span::INFINITY };
     s.timeout_start = random.pick(&[Span::from_secs(5), Span::from_secs(90)]);
     s.timeout_stop = random.pick(&[Span::from_secs(4), Span::from_secs(20)]);
@@ -243,7 +245,7 @@ fn random_unit(random: &mut Random, accept: bool) -> Unit {
         &mut s.exec_stop_post,
         &mut s.exec_reload,
     ] {
-        let count = random.pick(&[0, 0, 0, 0, 1, 2]);
+        let count = random.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
         *list = (0..count).map(|_| command("/srv/tool")).collect();
     }
     if oneshot && random.one_in(2) && !accept {
@@ -257,6 +259,8 @@ fn random_unit(random: &mut Random, accept: bool) -> Unit {
 fn random_reload(random: &mut Random, unit: &mut Unit, no_overlap: bool) {
     let r = &mut unit.reload;
     r.strategy = random.pick(&[
+        Strategy::Canary,
+        Strategy::Canary,
         Strategy::Canary,
         Strategy::Canary,
         Strategy::Canary,

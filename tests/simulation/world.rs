@@ -290,7 +290,7 @@ impl<'a> World<'a> {
 
     fn spawn(&mut self, spawn: &Spawn) {
         let proc = spawn.proc;
-        if !self.fair && self.choices.rarely(14) {
+        if !self.fair && self.choices.rarely(20) {
             let code = if self.choices.rarely(2) { 1 } else { 127 };
             let failure = SpawnFailure { text: "no such file".into(), code };
             self.now_events.push_back(Event::SpawnFailed { proc, failure });
@@ -408,6 +408,47 @@ impl<'a> World<'a> {
         req
     }
 
+    /// One of [`World::STIMULI`] things that can be told apart happens, with nothing left to chance.
+    pub(crate) fn stimulus(&mut self, which: u32) -> Result<(), String> {
+        let reload = |force| Command::Reload { force, remember: false, reason: String::new() };
+        let command = match which {
+            0 => return if self.later.is_empty() { Ok(()) } else { self.deliver(0) },
+            1 => return self.advance(),
+            2 => return self.calm(),
+            3 | 4 => {
+                let mains = self.mains();
+                let Some(child) = (if which == 3 { mains.first() } else { mains.last() }) else {
+                    return Ok(());
+                };
+                self.exits(child.proc, Exit::Code(3));
+                let last = self.later.len() - 1;
+                return self.deliver(last as u32);
+            }
+            5 => return self.come(),
+            6 => reload(false),
+            7 => reload(true),
+            8 => Command::Promote,
+            9 => Command::Rollback,
+            10 => Command::Stop { close: true },
+            11 => Command::Start,
+            _ => Command::Restart,
+        };
+        let req = Some(self.new_req());
+        self.feed(Event::Command { req, command })
+    }
+
+    /// How many stimuli there are.
+    pub(crate) const STIMULI: u32 = 13;
+
+    /// Plays these stimuli one after the other, then lets everything come to an end.
+    pub(crate) fn walk(&mut self, stimuli: &[u32]) -> Result<(), String> {
+        self.feed(Event::Boot)?;
+        for stimulus in stimuli {
+            self.stimulus(*stimulus)?;
+        }
+        self.finish()
+    }
+
     /// One thing happens.
     fn step(&mut self) -> Result<(), String> {
         let kind = self.choices.below(32);
@@ -417,8 +458,9 @@ impl<'a> World<'a> {
                 self.deliver(which)
             }
             0..=12 => self.say_ready(),
-            13..=17 => self.advance(),
-            18..=21 => self.say_ready(),
+            13..=16 => self.advance(),
+            17 | 18 => self.say_ready(),
+            19..=21 => self.calm(),
             22..=25 => self.command(),
             26 | 27 => self.crash(),
             28 => self.come(),
@@ -458,6 +500,26 @@ impl<'a> World<'a> {
             Some(child) => self.say(&child, Notification { ready: true, ..Notification::default() }),
             None => self.come(),
         }
+    }
+
+    /// For a while nothing goes wrong: what is on its way arrives, and everybody is ready.
+    fn calm(&mut self) -> Result<(), String> {
+        let annoying = std::mem::replace(&mut self.fair, true);
+        let mut result = Ok(());
+        for _ in 0..3 {
+            for _ in 0..20 {
+                if self.later.is_empty() {
+                    break;
+                }
+                result = result.and_then(|()| self.deliver(0));
+            }
+            for child in self.mains() {
+                let ready = Notification { ready: true, ..Notification::default() };
+                result = result.and_then(|()| self.say(&child, ready));
+            }
+        }
+        self.fair = annoying;
+        result
     }
 
     fn notify(&mut self) -> Result<(), String> {
@@ -509,7 +571,8 @@ impl<'a> World<'a> {
 
     fn command(&mut self) -> Result<(), String> {
         let reload = |force, remember| Command::Reload { force, remember, reason: "deploy".into() };
-        let command = match self.choices.below(24) {
+        let running = self.machine.summary().state == UnitState::Running;
+        let command = match if running && !self.choices.rarely(3) { 0 } else { self.choices.below(24) } {
             0..=9 => reload(false, false),
             10 | 11 => reload(true, false),
             12 | 13 => reload(false, true),
