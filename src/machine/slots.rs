@@ -215,7 +215,9 @@ impl Turn<'_> {
 
     /// Nobody serves this slot any more, and something may wait there.
     pub(super) fn slot_is_dirty(&mut self, slot: u32) {
-        if !self.s.dirty.iter().any(|dirty| dirty.slot == slot) {
+        let rescued =
+            self.s.generations.iter().any(|g| g.slot == slot && matches!(g.kind, Kind::Rescue { .. }));
+        if !rescued && !self.s.dirty.iter().any(|dirty| dirty.slot == slot) {
             self.s.dirty.push(DirtySlot { slot, asked: false, stranded: 0 });
         }
     }
@@ -246,6 +248,10 @@ impl Turn<'_> {
         };
         if queued == 0 || migrated {
             self.s.dirty.remove(at);
+            // What is left of a dead generation there needs no second look when it is gone.
+            for generation in self.s.generations.iter_mut().filter(|g| g.slot == slot && !g.lives()) {
+                generation.drained = true;
+            }
             return;
         }
         let holder =

@@ -8,6 +8,9 @@
 #![allow(missing_docs, reason = "a test")]
 
 mod check;
+mod reloads;
+mod rig;
+mod services;
 mod units;
 mod world;
 
