@@ -2,6 +2,7 @@
 
 use super::event::{Action, Announcement, Conn, ContentId, Gen, Proc, Role, Target};
 use super::health::Health;
+use super::reload::ReloadPhase;
 use super::restart::{End, Word};
 use super::slots::Quiesce;
 use super::state::{Place, SIGKILL, Turn};
@@ -297,7 +298,24 @@ impl Turn<'_> {
         self.s.why.clear();
         self.s.last_number = number.0;
         self.push(Action::Promoted(number));
+        self.recheck_slots();
         self.job_done(Ok(()));
+        let restored = self.s.reload.as_ref().and_then(|reload| match &reload.phase {
+            ReloadPhase::Restoring { why } => Some(why.clone()),
+            ReloadPhase::Loading
+            | ReloadPhase::Opening
+            | ReloadPhase::Binary
+            | ReloadPhase::PreFlight { .. }
+            | ReloadPhase::Command { .. }
+            | ReloadPhase::AwaitReady { .. }
+            | ReloadPhase::StoppingOld
+            | ReloadPhase::Starting
+            | ReloadPhase::Soaking(_)
+            | ReloadPhase::RollingBack { .. } => None,
+        });
+        if let Some(why) = restored {
+            self.end_reload(why.outcome, why.reason);
+        }
     }
 
     /// Its start has failed, for this reason.

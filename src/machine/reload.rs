@@ -263,6 +263,7 @@ impl Turn<'_> {
     }
 
     pub(super) fn launch_new(&mut self, content: ContentId) {
+        self.give_slots(content);
         let slot = self.free_slot();
         let new = self.launch(content, Kind::Full, slot);
         if let Some(reload) = self.s.reload.as_mut() {

@@ -4,7 +4,7 @@ use super::event::{Action, Announcement, Gen};
 use super::generation::Kind;
 use super::reload::ReloadPhase;
 use super::restart::{End, Word, delay, wants_restart};
-use super::state::{JobPhase, Place, Rest, Then, Turn, Watch};
+use super::state::{JobPhase, Place, Rest, Then, Turn};
 use crate::time::Span;
 use crate::unit::StartOn;
 
@@ -136,9 +136,6 @@ impl Turn<'_> {
     /// Waits for traffic.
     pub(super) fn listen(&mut self) {
         self.s.rest = Rest::Listening;
-        if self.s.watch == Watch::Armed {
-            self.s.watch = Watch::Off;
-        }
     }
 
     pub(super) fn backoff_runs(s: &super::state::State) -> Option<(crate::time::Monotime, Then)> {

@@ -66,8 +66,20 @@ fn is_inet(address: &Address) -> bool {
 }
 
 impl Turn<'_> {
+    /// Whether a generation of this content has a slot. An address that is held stays as it is while anybody
+    /// lives who has it, whatever a newer content says.
     pub(super) fn is_steered(&self, content: ContentId) -> bool {
-        self.s.steered.unwrap_or_else(|| declares_steered(&self.contents.get(content).unit))
+        let living = self.s.generations.iter().any(|g| g.steered);
+        self.s.steered.unwrap_or_else(|| living || declares_steered(&self.contents.get(content).unit))
+    }
+
+    /// Before a launch beside others: if the new content is steered, those who live have slots too (the first
+    /// one, if they were launched with a shared socket).
+    pub(super) fn give_slots(&mut self, content: ContentId) {
+        let steered = self.is_steered(content);
+        for generation in self.s.generations.iter_mut().filter(|g| matches!(g.kind, Kind::Full)) {
+            generation.steered = steered;
+        }
     }
 
     /// The steered stream socket that a new generation must have accepted from, if there is one.
@@ -203,7 +215,9 @@ impl Turn<'_> {
 
     /// Nobody serves this slot any more, and something may wait there.
     pub(super) fn slot_is_dirty(&mut self, slot: u32) {
-        if !self.s.dirty.iter().any(|dirty| dirty.slot == slot) {
+        let rescued =
+            self.s.generations.iter().any(|g| g.slot == slot && matches!(g.kind, Kind::Rescue { .. }));
+        if !rescued && !self.s.dirty.iter().any(|dirty| dirty.slot == slot) {
             self.s.dirty.push(DirtySlot { slot, asked: false, stranded: 0 });
         }
     }
@@ -234,6 +248,10 @@ impl Turn<'_> {
         };
         if queued == 0 || migrated {
             self.s.dirty.remove(at);
+            // What is left of a dead generation there needs no second look when it is gone.
+            for generation in self.s.generations.iter_mut().filter(|g| g.slot == slot && !g.lives()) {
+                generation.drained = true;
+            }
             return;
         }
         let holder =

@@ -98,7 +98,7 @@ impl Turn<'_> {
         self.limit_draining();
     }
 
-    fn recheck_slots(&mut self) {
+    pub(super) fn recheck_slots(&mut self) {
         for dirty in &mut self.s.dirty {
             dirty.asked = false;
         }

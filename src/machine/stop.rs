@@ -224,14 +224,15 @@ impl Turn<'_> {
 
     /// The tree is empty.
     pub(super) fn emptied(&mut self, number: Gen) {
-        let known = self.s.procs_of(number).next().is_some();
-        if let Some(generation) = self.s.generation_mut(number)
-            && !known
-        {
-            generation.empty = true;
-            generation.had_process = false;
-            self.stop_progress(number);
+        let asked = self.s.procs_of(number).next().is_some();
+        if self.s.procs_of(number).any(|owned| owned.pid.is_some()) {
+            return;
         }
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        // A process that was asked for and not answered yet may still come to nothing.
+        generation.had_process = false;
+        generation.empty = !asked;
+        self.stop_progress(number);
     }
 
     /// Goes on with a stop as soon as what it waits for is there.

@@ -11,12 +11,10 @@ impl Turn<'_> {
     fn wants_traffic(&self) -> bool {
         let accepts = self.unit(self.s.content).accepts();
         let reload = self.s.reload.is_some() && !accepts;
-        let job = self.s.job.as_ref().is_some_and(|job| job.phase != JobPhase::Waiting);
-        self.s.rest == Rest::Listening
-            && self.s.current.is_none()
-            && self.s.down.is_none()
-            && !reload
-            && (!job || accepts)
+        let job = self.s.job.as_ref().map(|job| job.phase).filter(|phase| *phase != JobPhase::Waiting);
+        // Connections have an instance until a restart begins to stop them.
+        let job = if accepts { matches!(job, Some(JobPhase::Stopping(_))) } else { job.is_some() };
+        self.s.rest == Rest::Listening && self.s.current.is_none() && self.s.down.is_none() && !reload && !job
     }
 
     /// The strictest trigger limit of the unit's sockets.
