@@ -61,6 +61,17 @@ impl Inherited {
         Ok(Inherited { sockets })
     }
 
+    /// These sockets with these names.
+    #[cfg(test)]
+    pub(super) fn of_tests(given: Vec<(OwnedFd, &str)>) -> Inherited {
+        let gift = |(fd, name): (OwnedFd, &str)| Gift {
+            listen: socket::describe(fd.as_fd()).ok(),
+            name: name.to_owned(),
+            fd,
+        };
+        Inherited { sockets: given.into_iter().map(gift).collect() }
+    }
+
     /// The socket of this type and address, if we were given it.
     pub fn claim(&mut self, listen: &Listen) -> Option<OwnedFd> {
         let found = self

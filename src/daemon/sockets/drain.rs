@@ -164,6 +164,9 @@ impl ListenSet {
         }
         for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.at.is_none()) {
             for slot in &endpoint.slots {
+                // The kernel lists the accepted ones; those that wait are only counted.
+                let waiting = queue(endpoint, slot).map_or(0, |queue| queue.length);
+                found.extend((0..waiting).map(|_| 0));
                 if let Some(name) = socket::unix_name(slot.fd.as_fd()) {
                     found.extend(sockdiag::unix_connections(&name).unwrap_or_default());
                 }
