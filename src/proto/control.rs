@@ -2,11 +2,25 @@
 //!
 //! A request gets any number of `{"event":…}` lines, then exactly one `{"result":…}` or `{"error":…}` line.
 
+use crate::proto::nearest::nearest;
 use crate::proto::status::{EventLine, Outcome, ReloadRecord, Status};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The longest request line that the daemon reads, bytes.
 pub const MAX_REQUEST: usize = 64 * 1024;
+
+/// The longest line of an answer that a client reads, bytes: the status of thousands of units fits.
+pub const MAX_ANSWER: usize = 32 * 1024 * 1024;
+
+/// The longest `reason` that is kept, characters; what follows is cut off.
+pub const MAX_REASON: usize = 500;
+
+/// Every `command` of a [`Request`].
+pub const COMMANDS: [&str; 13] = [
+    "status", "reload", "dry_run", "start", "stop", "restart", "promote", "rollback", "kill", "history",
+    "events", "upgrade", "version",
+];
 
 /// What `aeternactl` asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -189,4 +203,305 @@ pub enum RefusalCode {
     NoSuchUnit,
     /// 1: not there (yet).
     Unsupported,
+}
+
+impl Refusal {
+    /// A request that the daemon does not understand; `message` for people.
+    pub fn bad(message: impl Into<String>) -> Refusal {
+        Refusal { code: RefusalCode::BadRequest, message: message.into() }
+    }
+}
+
+impl RefusalCode {
+    /// The exit status of `aeternactl` (contract section 3).
+    pub const fn exit_status(self) -> u8 {
+        use crate::error::exit;
+        match self {
+            RefusalCode::Failed | RefusalCode::Unsupported => exit::FAILURE,
+            RefusalCode::BadRequest => exit::USAGE,
+            RefusalCode::Busy => exit::BUSY,
+            RefusalCode::NoSuchUnit => exit::NO_UNIT,
+        }
+    }
+}
+
+impl Outcome {
+    /// The exit status of the `aeternactl` that waited for this outcome (contract section 3).
+    pub const fn exit_status(self) -> u8 {
+        use crate::error::exit;
+        match self {
+            Outcome::Promoted => exit::OK,
+            Outcome::Failed => exit::FAILURE,
+            Outcome::RolledBack | Outcome::Aborted => exit::ROLLED_BACK,
+            Outcome::Refused => exit::BUSY,
+        }
+    }
+}
+
+/// Reads one request line, with or without its newline.
+///
+/// Checked here, so that nobody need look again: a reload or dry run names units or `all`, not both and not
+/// neither; a signal is 1 to 64; a reason is one line of at most [`MAX_REASON`] characters (made so).
+///
+/// # Errors
+/// A [`RefusalCode::BadRequest`] that says what is wrong with it.
+pub fn parse_request(line: &[u8]) -> Result<Request, Refusal> {
+    if line.len() > MAX_REQUEST {
+        return Err(Refusal::bad(format!("the request is longer than {MAX_REQUEST} bytes")));
+    }
+    let text = std::str::from_utf8(line).map_err(|_| Refusal::bad("the request is not UTF-8"))?;
+    let value: Value = serde_json::from_str(text)
+        .map_err(|error| Refusal::bad(format!("the request is not one JSON object on one line: {error}")))?;
+    let Value::Object(object) = &value else {
+        return Err(Refusal::bad("the request is not a JSON object, as {\"command\":\"status\"} is"));
+    };
+    let command = match object.get("command") {
+        Some(Value::String(command)) => command.clone(),
+        Some(_) => return Err(Refusal::bad("\"command\" is not a string")),
+        None => return Err(Refusal::bad("the request has no \"command\"")),
+    };
+    if !COMMANDS.contains(&command.as_str()) {
+        let hint = nearest(&command, COMMANDS).map(|near| format!(": did you mean \"{near}\"?"));
+        let hint = hint.unwrap_or_else(|| format!("; there are {}", COMMANDS.join(", ")));
+        return Err(Refusal::bad(format!("unknown command {}{hint}", quoted(&command))));
+    }
+    let request = serde_json::from_value(value)
+        .map_err(|error| Refusal::bad(format!("cannot understand the request \"{command}\": {error}")))?;
+    checked(request)
+}
+
+/// What the types of a [`Request`] cannot say.
+fn checked(mut request: Request) -> Result<Request, Refusal> {
+    match &mut request {
+        Request::Reload { units, all, reason, .. } => {
+            which(units, *all)?;
+            *reason = one_line(reason);
+        }
+        Request::DryRun { units, all } => which(units, *all)?,
+        Request::Kill { signal, .. } if !(1..=64).contains(signal) => {
+            return Err(Refusal::bad(format!("there is no signal {signal}: signals are 1 to 64")));
+        }
+        Request::Status { .. }
+        | Request::Start { .. }
+        | Request::Stop { .. }
+        | Request::Restart { .. }
+        | Request::Promote { .. }
+        | Request::Rollback { .. }
+        | Request::Kill { .. }
+        | Request::History { .. }
+        | Request::Events { .. }
+        | Request::Upgrade
+        | Request::Version => {}
+    }
+    Ok(request)
+}
+
+/// Units or `all`: one of the two.
+fn which(units: &[String], all: bool) -> Result<(), Refusal> {
+    match (units.is_empty(), all) {
+        (true, false) => Err(Refusal::bad("the request names no unit; give \"units\", or \"all\"")),
+        (false, true) => Err(Refusal::bad("the request has both \"units\" and \"all\"")),
+        (true, true) | (false, false) => Ok(()),
+    }
+}
+
+/// A text for the log and the history: without line breaks and other control characters, not too long.
+fn one_line(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON).collect();
+    line.trim().to_string()
+}
+
+/// What somebody wrote, for a message: quoted, escaped, and short.
+fn quoted(text: &str) -> String {
+    let short: String = text.chars().take(40).collect();
+    format!("{short:?}")
+}
+
+/// A line of an answer as it crosses the socket, with its newline.
+pub fn to_line(line: &Line) -> Vec<u8> {
+    json_line(line).unwrap_or_else(|error| {
+        // Every map of a `Line` has string keys, so that this cannot be; the one who waits gets an answer still.
+        let text = error.to_string().replace(['"', '\\'], "'");
+        format!("{{\"error\":{{\"code\":\"failed\",\"message\":\"cannot write the answer: {text}\"}}}}\n")
+            .into_bytes()
+    })
+}
+
+/// A request as it crosses the socket, with its newline.
+///
+/// # Errors
+/// Never for a [`Request`] that can be made today.
+pub fn to_request_line(request: &Request) -> Result<Vec<u8>, String> {
+    json_line(request).map_err(|error| format!("cannot write the request: {error}"))
+}
+
+fn json_line<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
+    let mut bytes = serde_json::to_vec(value)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Reads one line of an answer, with or without its newline. Fields that are not known (of a newer daemon)
+/// are left out.
+///
+/// # Errors
+/// Why this is not a line of an answer, for people.
+pub fn parse_line(line: &[u8]) -> Result<Line, String> {
+    serde_json::from_slice(line).map_err(|error| {
+        let start = quoted(&String::from_utf8_lossy(&line[..line.len().min(160)]));
+        format!("not a line that aeternad sends ({error}): {start}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn refused(line: &str) -> String {
+        let refusal = parse_request(line.as_bytes()).unwrap_err();
+        assert_eq!(refusal.code, RefusalCode::BadRequest);
+        refusal.message
+    }
+
+    fn all_requests() -> Vec<Request> {
+        let unit = || "chat".to_string();
+        vec![
+            Request::Status { unit: None },
+            Request::Status { unit: Some(unit()) },
+            Request::Reload { units: vec![unit()], all: false, wait: true, force: true, reason: "x".into() },
+            Request::DryRun { units: vec![], all: true },
+            Request::Start { unit: unit() },
+            Request::Stop { unit: unit(), close: true },
+            Request::Restart { unit: unit() },
+            Request::Promote { unit: unit() },
+            Request::Rollback { unit: unit() },
+            Request::Kill { unit: unit(), signal: 64, generation: Some(3) },
+            Request::History { unit: unit() },
+            Request::Events { unit: None },
+            Request::Upgrade,
+            Request::Version,
+        ]
+    }
+
+    #[test]
+    fn every_request_reads_back() {
+        for request in all_requests() {
+            let line = to_request_line(&request).unwrap();
+            assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
+            assert_eq!(parse_request(&line), Ok(request));
+        }
+    }
+
+    #[test]
+    fn the_list_of_commands_is_whole() {
+        for request in all_requests() {
+            let value = serde_json::to_value(&request).unwrap();
+            assert!(COMMANDS.contains(&value["command"].as_str().unwrap()), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        assert_eq!(
+            parse_request(br#"{"command":"reload","units":["a"]}"#),
+            Ok(Request::Reload {
+                units: vec!["a".into()],
+                all: false,
+                wait: true,
+                force: false,
+                reason: String::new()
+            })
+        );
+        assert_eq!(parse_request(b"{\"command\":\"status\"}\r\n"), Ok(Request::Status { unit: None }));
+    }
+
+    #[test]
+    fn a_wrong_request_is_told_what_is_wrong() {
+        assert!(refused("").contains("not one JSON object"));
+        assert!(refused("hello").contains("not one JSON object"));
+        assert!(refused("[]").contains("not a JSON object"));
+        assert!(refused("{}").contains("no \"command\""));
+        assert!(refused(r#"{"command":3}"#).contains("not a string"));
+        assert_eq!(
+            refused(r#"{"command":"relaod"}"#),
+            "unknown command \"relaod\": did you mean \"reload\"?"
+        );
+        assert!(refused(r#"{"command":"xyzzy"}"#).contains("there are status, reload"));
+        assert!(refused(r#"{"command":"start"}"#).contains("missing field `unit`"));
+        assert!(refused(r#"{"command":"start","unit":"a","close":true}"#).contains("unknown field `close`"));
+        assert!(refused(r#"{"command":"reload"}"#).contains("names no unit"));
+        assert!(refused(r#"{"command":"dry_run","units":["a"],"all":true}"#).contains("both"));
+        assert!(refused(r#"{"command":"kill","unit":"a","signal":65}"#).contains("1 to 64"));
+        assert!(refused(&"[".repeat(10_000)).contains("not one JSON object"));
+        assert!(parse_request(b"{\"command\":\"\xff\"}").unwrap_err().message.contains("UTF-8"));
+        assert!(parse_request(&vec![b' '; MAX_REQUEST + 1]).unwrap_err().message.contains("65536"));
+    }
+
+    #[test]
+    fn a_reason_is_one_line() {
+        let long =
+            format!(r#"{{"command":"reload","all":true,"reason":"fix\nit\u001b[1m {}"}}"#, "é".repeat(900));
+        let Ok(Request::Reload { reason, .. }) = parse_request(long.as_bytes()) else { panic!("refused") };
+        assert!(reason.starts_with("fix it [1m é"), "{reason}");
+        assert_eq!(reason.chars().count(), MAX_REASON);
+    }
+
+    #[test]
+    fn lines_of_an_answer_read_back() {
+        let event = EventLine {
+            time: 1.5,
+            unit: "a".into(),
+            kind: "state".into(),
+            text: "two\nlines".into(),
+            generation: None,
+            state: None,
+            lasted: None,
+            pid: None,
+            outcome: None,
+        };
+        for line in [
+            Line::Event(event),
+            Line::Result(Reply::Done { note: "ü".into() }),
+            Line::Error(Refusal { code: RefusalCode::Busy, message: "a reload is under way".into() }),
+        ] {
+            let bytes = to_line(&line);
+            assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), 1);
+            assert_eq!(parse_line(&bytes), Ok(line));
+        }
+        assert_eq!(
+            to_line(&Line::Error(Refusal::bad("x"))),
+            b"{\"error\":{\"code\":\"bad_request\",\"message\":\"x\"}}\n"
+        );
+        assert!(parse_line(b"HTTP/1.1 400").unwrap_err().contains("HTTP/1.1 400"));
+    }
+
+    #[test]
+    fn exit_statuses_are_the_contracts() {
+        let codes = [
+            RefusalCode::Failed,
+            RefusalCode::BadRequest,
+            RefusalCode::Busy,
+            RefusalCode::NoSuchUnit,
+            RefusalCode::Unsupported,
+        ];
+        assert_eq!(codes.map(RefusalCode::exit_status), [1, 2, 4, 6, 1]);
+        let outcomes =
+            [Outcome::Promoted, Outcome::Failed, Outcome::RolledBack, Outcome::Aborted, Outcome::Refused];
+        assert_eq!(outcomes.map(Outcome::exit_status), [0, 1, 3, 3, 4]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse_request(&bytes);
+            let _ = parse_line(&bytes);
+        }
+
+        #[test]
+        fn no_object_makes_it_panic(command in "[a-z_]{0,9}", key in "[a-z]{0,9}", text in ".{0,20}") {
+            let line = serde_json::json!({"command": command, key: text}).to_string();
+            let _ = parse_request(line.as_bytes());
+        }
+    }
 }

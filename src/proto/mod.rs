@@ -3,5 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod http;
+pub mod nearest;
 pub mod notify;
+pub mod paths;
 pub mod status;

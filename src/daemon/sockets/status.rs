@@ -16,6 +16,14 @@ impl ListenSet {
         self.endpoints.iter().map(row).collect()
     }
 
+    /// Where an address of a unit is really bound: with the port that the kernel chose. `None` if it is not an
+    /// IP address, or not bound.
+    pub fn bound_address(&self, listen: &crate::unit::Listen) -> Option<std::net::SocketAddr> {
+        let held =
+            self.endpoints.iter().find(|endpoint| crate::unit::same_endpoint(&endpoint.listen, listen))?;
+        crate::sys::socket::local(held.slots.first()?.fd.as_fd()).ok()
+    }
+
     /// Listeners of somebody else beside our steered ones, who would take connections from us; sentences. Only
     /// a process of aeternad's own user can be that, and as root nobody.
     pub fn strangers(&self) -> Vec<String> {

@@ -1,0 +1,148 @@
+//! Facts become one line of the log, one line of the event stream, and an entry of the history.
+
+use crate::daemon::core::Daemon;
+use crate::machine::event::{Announcement, Exit, Gen, ReloadRecord};
+use crate::proto::status::EventLine;
+use crate::sys::clock;
+use log::Level;
+
+/// A fact in words, with what programs read beside them.
+struct Told {
+    level: Level,
+    kind: &'static str,
+    text: String,
+    generation: Option<u32>,
+    pid: Option<i32>,
+}
+
+impl Told {
+    fn new(level: Level, kind: &'static str, text: String) -> Told {
+        Told { level, kind, text, generation: None, pid: None }
+    }
+
+    fn of(mut self, generation: Gen) -> Told {
+        self.generation = Some(generation.0);
+        self
+    }
+
+    fn with(mut self, pid: i32) -> Told {
+        self.pid = Some(pid);
+        self
+    }
+}
+
+impl Daemon {
+    /// Logs a fact and streams it to whoever follows.
+    pub fn announce(&mut self, index: usize, fact: Announcement) {
+        let told = tell(&fact);
+        let unit = &mut self.units[index];
+        log::log!(told.level, "{}: {}", unit.name, told.text);
+        if let Announcement::Restarting { result } = &fact {
+            *unit.restarts.entry(result.clone()).or_default() += 1;
+        }
+        let mut line = EventLine {
+            time: clock::unix_time(),
+            unit: unit.name.clone(),
+            kind: told.kind.to_owned(),
+            text: told.text,
+            generation: told.generation,
+            state: None,
+            lasted: None,
+            pid: told.pid,
+            outcome: None,
+        };
+        match &fact {
+            Announcement::State { to, lasted, .. } => {
+                line.state = Some(*to);
+                line.lasted = Some(lasted.as_secs_f64());
+            }
+            Announcement::Reloaded { outcome, .. } => line.outcome = Some(*outcome),
+            _ => {}
+        }
+        self.clients.broadcast(&line);
+    }
+
+    /// A reload is over.
+    pub fn record(&mut self, index: usize, mut record: ReloadRecord) {
+        record.started_at = clock::unix_time() - record.duration;
+        let unit = &mut self.units[index];
+        if record.outcome != crate::proto::status::Outcome::Promoted
+            && let Some(number) = record.new_generation
+        {
+            record.last_lines = unit.last_lines(Gen(number));
+        }
+        unit.remember(record);
+    }
+}
+
+fn tell(fact: &Announcement) -> Told {
+    match fact {
+        Announcement::State { from, to, why, .. } => {
+            let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+            Told::new(Level::Info, "state", format!("{} → {}{why}", from.name(), to.name()))
+        }
+        Announcement::Started { generation, worker, pid } => {
+            let worker = if *worker == 0 { String::new() } else { format!(", worker {worker}") };
+            Told::new(
+                Level::Info,
+                "started",
+                format!("generation {}{worker} started, pid {pid}", generation.0),
+            )
+            .of(*generation)
+            .with(*pid)
+        }
+        Announcement::Ready { generation } => {
+            Told::new(Level::Info, "ready", format!("generation {} is ready", generation.0)).of(*generation)
+        }
+        Announcement::Ended { generation, pid, exit, expected, .. } => {
+            let level = if *expected { Level::Info } else { Level::Warn };
+            Told::new(level, "ended", format!("generation {}, pid {pid}, {}", generation.0, ending(*exit)))
+                .of(*generation)
+                .with(*pid)
+        }
+        Announcement::Restarting { result } => {
+            Told::new(Level::Warn, "restarting", format!("restarting it ({result})"))
+        }
+        Announcement::Step { generation, text } => {
+            let told = Told::new(Level::Info, "step", text.clone());
+            generation.map_or_else(|| Told::new(Level::Info, "step", text.clone()), |number| told.of(number))
+        }
+        Announcement::Weight { generation, weight } => {
+            let text = format!("generation {} gets {weight} % of new connections", generation.0);
+            Told::new(Level::Info, "weight", text).of(*generation)
+        }
+        Announcement::Health { generation, result, detail } => {
+            let level = if *result == "pass" { Level::Debug } else { Level::Warn };
+            let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+            Told::new(
+                level,
+                "health",
+                format!("health check of generation {}: {result}{detail}", generation.0),
+            )
+            .of(*generation)
+        }
+        Announcement::Status { generation, text } => {
+            Told::new(Level::Info, "status", format!("generation {} says: {text}", generation.0))
+                .of(*generation)
+        }
+        Announcement::Reloaded { outcome, reason } => {
+            let good = *outcome == crate::proto::status::Outcome::Promoted;
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            let level = if good { Level::Info } else { Level::Error };
+            Told::new(level, "reloaded", format!("reload {}{why}", outcome.name()))
+        }
+        Announcement::Warning { text } => Told::new(Level::Warn, "warning", text.clone()),
+    }
+}
+
+/// How a process ended, as the rest of a sentence.
+pub fn ending(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("exited with status {code}"),
+        Exit::Signal { signal, core } => {
+            let dumped = if core { " and dumped core" } else { "" };
+            format!("was ended by {}{dumped}", crate::unit::signal_name(signal))
+        }
+        Exit::Unknown => "is gone, nobody knows how".to_owned(),
+    }
+}

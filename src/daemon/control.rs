@@ -1,0 +1,197 @@
+//! The server side of the control socket (contract section 9): who is connected, what they ask, what they get.
+//!
+//! Owns the accepted sockets, all non-blocking; knows neither the poll loop nor the clock. Main thread only.
+//! A client is answered in the order in which it asks, one request at a time; one that does not read loses
+//! events (and is told how many), never its answers, and never holds the daemon up.
+//!
+//! A turn of the loop: `accept`, `on_readable`, `on_writable` as the sockets become ready; `next_request`
+//! until there is none, each answered (then or later) by `send`; `on_deadline` when [`Clients::deadline`] has
+//! passed; last [`Clients::take_ended`] and [`Clients::take_changes`] for the poll set.
+
+mod client;
+
+use crate::proto::control::{Line, Refusal, RefusalCode, Request, to_line};
+use crate::proto::status::EventLine;
+use crate::time::{Monotime, Span};
+use client::Client;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+
+/// The most clients at a time.
+pub const MAX_CLIENTS: usize = 64;
+
+/// How long a request may take to arrive, from its first byte to its newline.
+pub const REQUEST_TIME: Span = Span::from_secs(10);
+
+/// Events are dropped for a client that has more than this to read, bytes.
+pub const MAX_QUEUE: usize = 256 * 1024;
+
+/// A connected client. Numbers are never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u64);
+
+/// What the poll loop is to wait for on a client's socket. Neither: for its hang-up only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wants {
+    /// Until it is readable.
+    pub read: bool,
+    /// Until it is writable.
+    pub write: bool,
+}
+
+/// Why a connection was not accepted. The peer has been told.
+#[derive(Debug)]
+pub enum Rejected {
+    /// There are [`MAX_CLIENTS`] already.
+    TooMany,
+    /// The peer is neither root nor the daemon's own user.
+    NotAllowed {
+        /// The peer's uid.
+        uid: u32,
+    },
+    /// The socket cannot be made non-blocking.
+    Io(io::Error),
+}
+
+/// Everybody who is connected.
+#[derive(Debug)]
+pub struct Clients {
+    own_uid: u32,
+    clients: BTreeMap<ClientId, Client>,
+    last: u64,
+}
+
+impl Clients {
+    /// Nobody yet; `own_uid` and root may connect.
+    pub fn new(own_uid: u32) -> Clients {
+        Clients { own_uid, clients: BTreeMap::new(), last: 0 }
+    }
+
+    /// Takes a connection over. `uid` is the peer's, from SO_PEERCRED. The loop then waits until it is readable.
+    ///
+    /// # Errors
+    /// [`Rejected`]; the connection is closed.
+    pub fn accept(&mut self, mut stream: UnixStream, uid: u32) -> Result<ClientId, Rejected> {
+        stream.set_nonblocking(true).map_err(Rejected::Io)?;
+        let (why, text) = if uid != 0 && uid != self.own_uid {
+            let text = format!("only root and uid {} may talk to this aeternad, not uid {uid}", self.own_uid);
+            (Rejected::NotAllowed { uid }, text)
+        } else if self.clients.len() >= MAX_CLIENTS {
+            (Rejected::TooMany, format!("aeternad already has {MAX_CLIENTS} clients; try again later"))
+        } else {
+            self.last += 1;
+            self.clients.insert(ClientId(self.last), Client::new(stream));
+            return Ok(ClientId(self.last));
+        };
+        let refusal = to_line(&Line::Error(Refusal { code: RefusalCode::Failed, message: text }));
+        // A new socket has room for one line; whoever is gone already needs none.
+        let _ = stream.write_all(&refusal);
+        Err(why)
+    }
+
+    /// The socket of a client, for the poll set; `None` if it is gone.
+    pub fn stream(&self, id: ClientId) -> Option<&UnixStream> {
+        self.clients.get(&id).map(Client::stream)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Whether there is nobody.
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// Reads what a client has sent. Never blocks; reads at most one request's length.
+    pub fn on_readable(&mut self, id: ClientId, now: Monotime) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.read(now);
+        }
+    }
+
+    /// Writes what a client can take. Never blocks.
+    pub fn on_writable(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.flush();
+        }
+    }
+
+    /// The next request that is to be carried out, answered by [`Clients::send`] with a [`Line::Result`] or a
+    /// [`Line::Error`], then or later (never, for [`Request::Events`]). The next one of the same client comes
+    /// only after that. What is no request is answered here.
+    pub fn next_request(&mut self, now: Monotime) -> Option<(ClientId, Request)> {
+        self.clients
+            .iter_mut()
+            .find_map(|(id, client)| client.next_request(now).map(|request| (*id, request)))
+    }
+
+    /// Sends a line; a client that is gone gets nothing. A [`Line::Event`] may be dropped; a result or an error is
+    /// not, and ends the request and its subscriptions.
+    pub fn send(&mut self, id: ClientId, line: &Line) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        match line {
+            Line::Event(event) => client.push_event(event.time, &to_line(line)),
+            Line::Result(_) | Line::Error(_) => client.push_answer(&to_line(line)),
+        }
+    }
+
+    /// From now on the client gets the events of `unit`, or all of them. Adds to what it gets already; ends
+    /// with the answer to its request.
+    pub fn subscribe(&mut self, id: ClientId, unit: Option<&str>) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.subscribe(unit);
+        }
+    }
+
+    /// Sends an event to everybody who has subscribed to its unit.
+    pub fn broadcast(&mut self, event: &EventLine) {
+        let mut line = None;
+        for client in self.clients.values_mut().filter(|client| client.hears(&event.unit)) {
+            let line = line.get_or_insert_with(|| to_line(&Line::Event(event.clone())));
+            client.push_event(event.time, line);
+        }
+    }
+
+    /// When [`Clients::on_deadline`] is wanted; `None` for never.
+    pub fn deadline(&self) -> Option<Monotime> {
+        self.clients.values().filter_map(Client::deadline).min()
+    }
+
+    /// Gives up on those whose time has passed. Early is a no-op.
+    pub fn on_deadline(&mut self, now: Monotime) {
+        for client in self.clients.values_mut().filter(|c| c.deadline().is_some_and(|by| by <= now)) {
+            client.give_up();
+        }
+    }
+
+    /// Whether the loop is to wait until the client can be written to.
+    pub fn wants_write(&self, id: ClientId) -> bool {
+        self.clients.get(&id).is_some_and(|client| client.wants().write)
+    }
+
+    /// What the poll set must change: each client whose wants are not what they were at the last call (at
+    /// [`Clients::accept`]: to read).
+    pub fn take_changes(&mut self) -> Vec<(ClientId, Wants)> {
+        let changed = |(id, client): (&ClientId, &mut Client)| client.take_change().map(|wants| (*id, wants));
+        self.clients.iter_mut().filter_map(changed).collect()
+    }
+
+    /// Those that are over: gone, or told all there was to tell. Closed when the socket is dropped, after it
+    /// was taken out of the poll set. What they asked for goes on; answers to it go nowhere.
+    pub fn take_ended(&mut self) -> Vec<(ClientId, UnixStream)> {
+        let ended: Vec<ClientId> =
+            self.clients.iter().filter(|(_, c)| c.is_over()).map(|(id, _)| *id).collect();
+        ended.into_iter().filter_map(|id| self.close(id).map(|stream| (id, stream))).collect()
+    }
+
+    /// Forgets a client (its socket hung up): whatever it has not read is lost.
+    pub fn close(&mut self, id: ClientId) -> Option<UnixStream> {
+        self.clients.remove(&id).map(Client::into_stream)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! The daemon's state, and how an event goes through a unit's machine and becomes effects.
+
+use crate::daemon::control::Clients;
+use crate::daemon::requests::Pending;
+use crate::daemon::shared::Shared;
+use crate::daemon::supervised::{Supervised, Traffic};
+use crate::daemon::upstream::Upstream;
+use crate::machine::daemon::DaemonMachine;
+use crate::machine::event::{Action, Command, Event, Proc, Req};
+use crate::sys::clock;
+use crate::sys::poll::Poller;
+use crate::sys::wake::Waker;
+use crate::time::Monotime;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc;
+
+/// What a thread has found out; it reaches the machine as an event.
+#[derive(Debug)]
+pub struct Report {
+    /// Whose.
+    pub unit: usize,
+    /// What.
+    pub event: Event,
+    /// The source address of a probe that is over: nobody is to be steered by it any more.
+    pub probe_from: Option<SocketAddr>,
+}
+
+/// The whole daemon. Lives on the main thread.
+#[derive(Debug)]
+pub struct Daemon {
+    /// The units, in the order of the command line.
+    pub units: Vec<Supervised>,
+    /// The machine above them.
+    pub machine: DaemonMachine,
+    /// What they share.
+    pub shared: Shared,
+    /// The poll set.
+    pub poller: Poller,
+    /// The control socket.
+    pub control: OwnedFd,
+    /// Who is connected to it.
+    pub clients: Clients,
+    /// Requests that wait for their end.
+    pub pending: Vec<Pending>,
+    /// The newest request.
+    pub last_req: u64,
+    /// Which process of which unit a pid is.
+    pub pids: HashMap<i32, (usize, Proc)>,
+    /// What waits to be handed to a machine.
+    pub queue: VecDeque<(usize, Event)>,
+    /// For threads: where they report.
+    pub reports: mpsc::Sender<Report>,
+    /// For us: where their reports arrive.
+    pub inbox: mpsc::Receiver<Report>,
+    /// For threads: wakes the loop.
+    pub waker: Waker,
+    /// Our own supervisor.
+    pub upstream: Upstream,
+    /// Whether a stop has begun.
+    pub stopping: bool,
+    /// The exit status, once it is known.
+    pub exit: Option<u8>,
+    /// Orphans that were reaped and are not ours.
+    pub orphans: u64,
+}
+
+impl Daemon {
+    /// Hands an event to a unit's machine, carries out what it wants, and goes on until nothing is left.
+    pub fn deliver(&mut self, unit: usize, event: Event) {
+        self.queue.push_back((unit, event));
+        self.settle();
+    }
+
+    /// Works through everything that waits to be handed to a machine.
+    pub fn settle(&mut self) {
+        while let Some((unit, event)) = self.queue.pop_front() {
+            self.step(unit, event);
+        }
+    }
+
+    fn step(&mut self, index: usize, event: Event) {
+        let Some(unit) = self.units.get_mut(index) else { return };
+        log::debug!("{}: event {event:?}", unit.name);
+        let mut actions = Vec::new();
+        unit.machine.handle(clock::now(), event, &mut actions);
+        // Whoever waits hears the answer after the facts that it ends.
+        let (answers, rest): (Vec<Action>, Vec<Action>) =
+            actions.into_iter().partition(|action| matches!(action, Action::Reply { .. }));
+        for action in rest.into_iter().chain(answers) {
+            self.perform(index, action);
+        }
+        let Some(unit) = self.units.get_mut(index) else { return };
+        unit.deadline = unit.machine.next_deadline();
+        let summary = unit.machine.summary();
+        if unit.summary != Some(summary) {
+            unit.summary = Some(summary);
+            self.summary_changed(index, summary);
+        }
+    }
+
+    /// A command for a unit that nobody waits for.
+    pub fn command(&mut self, unit: usize, command: Command) {
+        self.queue.push_back((unit, Event::Command { req: None, command }));
+    }
+
+    /// A new number for somebody who waits.
+    pub fn new_req(&mut self) -> Req {
+        self.last_req += 1;
+        Req(self.last_req)
+    }
+
+    /// The nearest deadline of anything that has one.
+    pub fn next_deadline(&self) -> Option<Monotime> {
+        let units = self.units.iter().filter_map(|unit| unit.deadline);
+        let accepts = self.units.iter().filter_map(|unit| unit.accept_again);
+        let settled =
+            self.units.iter().filter_map(|unit| unit.watch.as_ref().and_then(|watch| watch.settle_at));
+        units
+            .chain(settled)
+            .chain(accepts)
+            .chain(self.machine.next_deadline())
+            .chain(self.clients.deadline())
+            .chain(self.upstream.deadline())
+            .min()
+    }
+
+    /// Gives a tick to everything whose deadline has passed.
+    pub fn tick(&mut self) {
+        let now = clock::now();
+        let due = |deadline: Option<Monotime>| deadline.is_some_and(|at| at <= now);
+        for index in 0..self.units.len() {
+            if due(self.units[index].deadline) {
+                self.queue.push_back((index, Event::Tick));
+            }
+            if due(self.units[index].watch.as_ref().and_then(|watch| watch.settle_at)) {
+                self.paths_settled(index);
+            }
+            if due(self.units[index].accept_again) {
+                self.units[index].accept_again = None;
+                self.watch_sockets(index, Traffic::Watched);
+            }
+        }
+        self.settle();
+        if due(self.machine.next_deadline()) {
+            self.machine_tick(now);
+        }
+        if due(self.clients.deadline()) {
+            self.clients.on_deadline(now);
+        }
+        if due(self.upstream.deadline()) {
+            self.upstream.feed(now);
+        }
+    }
+
+    /// A unit by its name.
+    pub fn unit_named(&self, name: &str) -> Option<usize> {
+        self.units.iter().position(|unit| unit.name == name)
+    }
+
+    /// Whether an action is the kind that changes what the log says at `debug`.
+    pub fn trace_action(&self, index: usize, action: &Action) {
+        if log::log_enabled!(log::Level::Debug)
+            && !matches!(action, Action::Announce(_))
+            && let Some(unit) = self.units.get(index)
+        {
+            log::debug!("{}: action {action:?}", unit.name);
+        }
+    }
+}

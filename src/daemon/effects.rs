@@ -1,0 +1,396 @@
+//! Actions of a unit's machine become system calls: one function per action. A failure is no error here, it
+//! goes back to the machine as an event.
+
+use crate::daemon::core::Daemon;
+use crate::daemon::supervised::{Child, Supervised, Traffic};
+use crate::daemon::token::Owner;
+use crate::daemon::{launch, load, preflight, probes};
+use crate::machine::event::{
+    Action, Content, ContentId, Event, Gen, Proc, Role, Spawn, SpawnFailure, Steering, Target,
+};
+use crate::sys::poll::Interest;
+use crate::sys::process;
+use crate::sys::tree::{self, TreeKey};
+use crate::unit::Unit;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+/// SIGKILL, by its number: a control group can do it in one step.
+const SIGKILL: i32 = 9;
+
+impl Daemon {
+    /// Carries one action out.
+    pub fn perform(&mut self, index: usize, action: Action) {
+        self.trace_action(index, &action);
+        match action {
+            Action::Load => self.load(index),
+            Action::OpenSockets(content) => self.open_sockets(index, content),
+            Action::KeepSockets(ids) => self.keep_sockets(index, &ids),
+            Action::CheckBinary(content) => {
+                preflight::check_binary(
+                    index,
+                    content,
+                    self.units[index].name.clone(),
+                    self.reports.clone(),
+                    self.waker.clone(),
+                );
+            }
+            Action::WatchTraffic => self.watch_sockets(index, Traffic::Watched),
+            Action::IgnoreTraffic => self.watch_sockets(index, Traffic::Ignored),
+            Action::FlushPending => self.flush_pending(index),
+            Action::CloseConnection(conn) => {
+                self.units[index].connections.remove(&conn);
+            }
+            Action::Spawn(spawn) => self.spawn(index, spawn),
+            Action::Signal { to, signal } => self.signal(index, to, signal),
+            Action::AdoptMain { proc, pid } => self.adopt_main(index, proc, pid),
+            Action::Probe { generation, probe, kind } => probes::start(self, index, generation, probe, kind),
+            Action::Steer(steering) => self.steer(index, steering),
+            Action::BeginDrain { slot, .. } => self.units[index].sockets.begin_drain(slot),
+            Action::CheckDrain { generation, slot } => {
+                let (half_open, queued) = self.units[index].sockets.drain_state(slot);
+                self.queue.push_back((index, Event::DrainState { generation, half_open, queued }));
+            }
+            Action::CheckSlot(slot) => {
+                let serving = self.units[index].serving_slot;
+                let (queued, migrated) = self.units[index].sockets.slot_state(slot, serving);
+                self.queue.push_back((index, Event::SlotState { slot, queued, migrated }));
+            }
+            Action::Stranded { count } => self.units[index].stranded += u64::from(count),
+            Action::CountConnections => self.count_connections(index),
+            Action::Promoted(generation) => self.promoted(index, generation),
+            Action::Forget(generation) => self.forget(index, generation),
+            Action::DropStore => self.drop_store(index),
+            Action::Announce(fact) => self.announce(index, fact),
+            Action::Record(record) => self.record(index, record),
+            Action::Reply { req, result } => self.reply(index, req, result),
+        }
+    }
+
+    fn flush_pending(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        let content = Arc::clone(&unit.current.unit);
+        let count = unit.sockets.flush_pending(&content);
+        if count > 0 {
+            log::info!(
+                "{}: threw away {count} connections and messages that waited (FlushPending)",
+                unit.name
+            );
+        }
+    }
+
+    fn load(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        let result = unit.source.load().and_then(|loaded| {
+            if loaded.unit.name != unit.name {
+                return Err(format!(
+                    "the unit is called \"{}\" now, and was \"{}\" when it was started; a new name needs a restart of aeternad",
+                    loaded.unit.name, unit.name
+                ));
+            }
+            Ok(loaded)
+        });
+        let result = result.and_then(|loaded| {
+            let others = self.units.iter().enumerate().filter(|(at, _)| *at != index);
+            let clashes: Vec<String> =
+                others.flat_map(|(_, other)| load::clash(&other.current.unit, &loaded.unit)).collect();
+            if clashes.is_empty() { Ok(loaded) } else { Err(clashes.join("\n")) }
+        });
+        let unit = &mut self.units[index];
+        let event = result.map(|loaded| {
+            for warning in &loaded.warnings {
+                log::warn!("{}: {warning}", unit.name);
+            }
+            let content = load::content(&loaded, &unit.contents, &mut unit.last_content);
+            if unit.content(content.id).is_none() {
+                unit.contents.push(content.clone());
+            }
+            content
+        });
+        self.queue.push_back((index, Event::Loaded(event)));
+    }
+
+    fn open_sockets(&mut self, index: usize, content: Content) {
+        self.unwatch_sockets(index);
+        let unit = &mut self.units[index];
+        let added = unit.sockets.add(&content.unit);
+        let result = added.map(|warnings| {
+            for warning in warnings {
+                log::warn!("{}: {warning}", unit.name);
+            }
+        });
+        let steered = unit.sockets.steered(&content.unit);
+        self.rewatch_sockets(index);
+        self.queue.push_back((index, Event::Sockets { steered }));
+        self.queue.push_back((index, Event::Opened { content: content.id, result }));
+    }
+
+    fn keep_sockets(&mut self, index: usize, ids: &[ContentId]) {
+        // A descriptor leaves the poll set before it is closed: a service's copy would keep it ringing.
+        self.unwatch_sockets(index);
+        let unit = &mut self.units[index];
+        let kept: Vec<Arc<Unit>> =
+            ids.iter().filter_map(|id| unit.content(*id)).map(|content| Arc::clone(&content.unit)).collect();
+        let borrowed: Vec<&Unit> = kept.iter().map(Arc::as_ref).collect();
+        let closed = unit.sockets.keep(&borrowed);
+        if closed > 0 {
+            log::info!("{}: closed {closed} sockets that nothing uses any more", unit.name);
+        }
+        let current = unit.current.id;
+        unit.contents.retain(|content| ids.contains(&content.id) || content.id == current);
+        self.rewatch_sockets(index);
+    }
+
+    /// Changes what the poll set waits for on a unit's sockets.
+    pub fn watch_sockets(&mut self, index: usize, traffic: Traffic) {
+        let unit = &mut self.units[index];
+        if unit.traffic == traffic && traffic != Traffic::Counted {
+            return;
+        }
+        unit.traffic = traffic;
+        for (id, fd) in unit.sockets.traffic_list() {
+            let token = Owner::Socket(index, id.0).token();
+            let changed = match traffic {
+                Traffic::Ignored => self.poller.change(token, fd, Interest::HANGUP_ONLY),
+                Traffic::Watched => self.poller.change(token, fd, Interest::READ),
+                Traffic::Counted => self.poller.rearm_edge_oneshot(token, fd),
+            };
+            if let Err(error) = changed {
+                log::warn!("{}: cannot watch a socket: {error}", unit.name);
+            }
+        }
+    }
+
+    /// Takes a unit's sockets out of the poll set, before any of them is closed.
+    pub fn unwatch_sockets(&mut self, index: usize) {
+        let unit = &self.units[index];
+        for (_, fd) in unit.sockets.watch_list() {
+            // One that was never in is no matter.
+            let _ = self.poller.remove(fd);
+        }
+    }
+
+    /// Puts a unit's sockets into the poll set, with what is waited for now.
+    pub fn rewatch_sockets(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        for (id, fd) in unit.sockets.watch_list() {
+            if let Err(error) = self.poller.add(Owner::Socket(index, id.0).token(), fd, Interest::HANGUP_ONLY)
+            {
+                log::warn!("{}: cannot watch a socket: {error}", unit.name);
+            }
+        }
+        let traffic = std::mem::replace(&mut unit.traffic, Traffic::Ignored);
+        if traffic != Traffic::Ignored {
+            self.watch_sockets(index, traffic);
+        }
+        self.watch_socket_paths(index);
+    }
+
+    fn spawn(&mut self, index: usize, spawn: Spawn) {
+        let event = match self.try_spawn(index, &spawn) {
+            Ok(pid) => Event::Spawned { proc: spawn.proc, pid },
+            Err(failure) => {
+                log::error!("{}", failure.text);
+                Event::SpawnFailed { proc: spawn.proc, failure }
+            }
+        };
+        self.queue.push_back((index, event));
+    }
+
+    fn try_spawn(&mut self, index: usize, spawn: &Spawn) -> Result<i32, SpawnFailure> {
+        self.need_generation(index, spawn)?;
+        let unit = &mut self.units[index];
+        let launched = launch::launch(unit, &self.shared, spawn)?;
+        let pid = launched.pid;
+        self.pids.insert(pid, (index, spawn.proc));
+        let child =
+            Child { pid, role: spawn.role, generation: spawn.generation, invocation: launched.invocation };
+        unit.children.insert(spawn.proc, child);
+        if let Role::Instance(conn) = spawn.role {
+            // The instance has its own copy now.
+            unit.connections.remove(&conn);
+        }
+        if let Some(shell) = spawn.generation.and_then(|number| unit.generations.get_mut(&number)) {
+            shell.alive += 1;
+            shell.watch_empty = false;
+            shell.started.push(pid);
+            if matches!(spawn.role, Role::Main { .. }) {
+                shell.program = Some(launched.program);
+            }
+        }
+        self.adopt_streams(index, spawn.generation, pid, launched.logs);
+        Ok(pid)
+    }
+
+    /// Makes what a generation needs at its first process.
+    fn need_generation(&mut self, index: usize, spawn: &Spawn) -> Result<(), SpawnFailure> {
+        let Some(number) = spawn.generation else { return Ok(()) };
+        let unit = &mut self.units[index];
+        if unit.generations.contains_key(&number) {
+            return Ok(());
+        }
+        let shell = launch::prepare_generation(unit, &self.shared, spawn, index)
+            .map_err(|why| SpawnFailure { text: format!("cannot start {}: {why}", unit.name), code: 1 })?;
+        if let Some(socket) = &shell.notify {
+            let token = Owner::Notify(index, number.0).token();
+            self.poller.add(token, socket.fd.as_fd(), Interest::READ).map_err(|error| SpawnFailure {
+                text: format!("cannot watch the notify socket of {}: {error}", unit.name),
+                code: 1,
+            })?;
+        }
+        unit.generations.insert(number, shell);
+        Ok(())
+    }
+
+    fn signal(&mut self, index: usize, to: Target, signal: i32) {
+        let unit = &self.units[index];
+        match to {
+            Target::Proc(proc) => {
+                if let Some(child) = unit.children.get(&proc) {
+                    send(child.pid, signal);
+                }
+            }
+            Target::ProcTree(proc) => {
+                if let Some(child) = unit.children.get(&proc) {
+                    for pid in tree::tree(
+                        &TreeKey { mains: &[child.pid], invocation: &child.invocation },
+                        self.shared.pid,
+                    ) {
+                        send(pid, signal);
+                    }
+                }
+            }
+            Target::Mains(number) => {
+                for child in unit.children.values() {
+                    if child.generation == Some(number)
+                        && matches!(child.role, Role::Main { .. } | Role::Instance(_))
+                    {
+                        send(child.pid, signal);
+                    }
+                }
+            }
+            Target::Everyone(number) => self.signal_everyone(unit, number, signal),
+        }
+    }
+
+    fn signal_everyone(&self, unit: &Supervised, number: Gen, signal: i32) {
+        let Some(shell) = unit.generations.get(&number) else { return };
+        if signal == SIGKILL
+            && let Some(group) = &shell.cgroup
+            && group.kill().is_ok()
+        {
+            return;
+        }
+        for pid in self.members(unit, number) {
+            send(pid, signal);
+        }
+    }
+
+    /// Every process of a generation's tree.
+    pub fn members(&self, unit: &Supervised, number: Gen) -> Vec<i32> {
+        let Some(shell) = unit.generations.get(&number) else { return Vec::new() };
+        match &shell.cgroup {
+            Some(group) => group.pids(),
+            None => {
+                tree::tree(&TreeKey { mains: &shell.started, invocation: &shell.invocation }, self.shared.pid)
+            }
+        }
+    }
+
+    /// `MAINPID=`: another process of the tree is the main one from now on.
+    fn adopt_main(&mut self, index: usize, proc: Proc, pid: i32) {
+        let unit = &self.units[index];
+        let Some(child) = unit.children.get(&proc) else { return };
+        let inside = child.generation.is_some_and(|number| self.members(unit, number).contains(&pid));
+        if !inside {
+            log::warn!("{}: MAINPID={pid} is no process of this generation; ignored", unit.name);
+            return;
+        }
+        self.pids.remove(&child.pid);
+        self.pids.insert(pid, (index, proc));
+        if let Some(child) = self.units[index].children.get_mut(&proc) {
+            child.pid = pid;
+        }
+    }
+
+    fn steer(&mut self, index: usize, steering: Steering) {
+        let unit = &mut self.units[index];
+        unit.serving_slot = steering.serving;
+        if let Err(why) = unit.sockets.steer(steering.serving, steering.canary, steering.by) {
+            log::error!("{}: cannot steer its connections: {why}", unit.name);
+        }
+    }
+
+    fn count_connections(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        let established = unit.sockets.established();
+        let arrived = std::mem::replace(&mut unit.arrived, false);
+        self.watch_sockets(index, Traffic::Counted);
+        self.queue.push_back((index, Event::Connections { established, arrived }));
+    }
+
+    fn promoted(&mut self, index: usize, generation: Gen) {
+        let unit = &mut self.units[index];
+        unit.store.promoted(generation);
+        let content = unit.generations.get(&generation).and_then(|shell| shell.content);
+        if let Some(content) = content.and_then(|id| unit.content(id)).cloned() {
+            unit.current = content;
+        }
+        self.watch_stored(index);
+        self.watch_paths(index);
+    }
+
+    fn forget(&mut self, index: usize, generation: Gen) {
+        let unit = &mut self.units[index];
+        unit.store.forget(generation);
+        if let Some(shell) = unit.generations.remove(&generation) {
+            unit.last_words = Some((generation, shell.last_lines.into()));
+            if let Some(socket) = shell.notify {
+                let _ = self.poller.remove(socket.fd.as_fd());
+                // Its name is ours alone: the folder belongs to us.
+                let _ = std::fs::remove_file(&socket.path);
+            }
+            if let Some(group) = shell.cgroup {
+                let _ = self.poller.remove(group.events_fd());
+                if let Err(error) = group.remove() {
+                    log::debug!("{}: its control group stays: {error}", self.units[index].name);
+                }
+            }
+        }
+        if self.units[index].generations.is_empty() {
+            self.remove_runtime_directories(index);
+        }
+    }
+
+    /// `RuntimeDirectory` goes when the last process of the unit has gone.
+    fn remove_runtime_directories(&self, index: usize) {
+        let unit = &self.units[index];
+        for name in &unit.current.unit.service.runtime_directory {
+            let path = format!("{}/{name}", self.shared.runtime_root);
+            if let Err(error) = std::fs::remove_dir_all(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                log::warn!("{}: cannot remove {path}: {error}", unit.name);
+            }
+        }
+    }
+
+    fn drop_store(&mut self, index: usize) {
+        for stored in self.units[index].store.held() {
+            let _ = self.poller.remove(stored.fd.as_fd());
+        }
+        self.units[index].store.clear();
+    }
+}
+
+/// Sends a signal; a process that has gone meanwhile is no error.
+fn send(pid: i32, signal: i32) {
+    if let Err(error) = process::kill(pid, signal)
+        && error.raw_os_error() != Some(NO_SUCH_PROCESS)
+    {
+        log::warn!("cannot send {} to process {pid}: {error}", crate::unit::signal_name(signal));
+    }
+}
+
+/// ESRCH.
+const NO_SUCH_PROCESS: i32 = 3;

@@ -1,0 +1,288 @@
+//! The loop: waits, turns what is ready into events, in the order in which facts should be believed.
+//!
+//! Order of a turn: threads' reports, notify messages, traffic and log lines, signals and exits, commands,
+//! deadlines last, so that a deadline never beats a fact that has already arrived.
+
+use crate::daemon::core::{Daemon, Report};
+use crate::daemon::sockets::SocketId;
+use crate::daemon::supervised::Traffic;
+use crate::daemon::token::Owner;
+use crate::machine::daemon::DaemonEvent;
+use crate::machine::event::{Conn, Event, Exit, Gen};
+use crate::sys::cgroup::Cgroup;
+use crate::sys::clock;
+use crate::sys::poll::{Readiness, Token};
+use crate::sys::signal::Signals;
+use crate::sys::wait::{self, WaitStatus};
+use crate::sys::wake::Wakeups;
+use crate::time::Span;
+use std::os::fd::AsFd;
+
+/// How long accepting pauses when there is no descriptor for a connection.
+const ACCEPT_PAUSE: Span = Span::from_secs(1);
+
+/// SIGCHLD.
+const SIGCHLD: i32 = 17;
+
+/// What the loop waits on beside the poll set.
+#[derive(Debug)]
+pub struct Sources {
+    /// The signalfd.
+    pub signals: Signals,
+    /// The self-pipe's read end.
+    pub wakeups: Wakeups,
+}
+
+/// Runs until the exit status is known.
+pub fn run(daemon: &mut Daemon, sources: &Sources) -> u8 {
+    let mut ready: Vec<(Token, Readiness)> = Vec::new();
+    loop {
+        if let Some(code) = daemon.exit {
+            return code;
+        }
+        ready.clear();
+        if let Err(error) = daemon.poller.wait(daemon.next_deadline(), &mut ready) {
+            log::error!("cannot wait for events: {error}");
+        }
+        turn(daemon, sources, &ready);
+    }
+}
+
+fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)]) {
+    let has = |token: Token| ready.iter().any(|(have, _)| *have == token);
+    if has(Token::WAKE) {
+        sources.wakeups.drain();
+        daemon.take_reports();
+    }
+    let mut commands = Vec::new();
+    for (token, readiness) in ready {
+        match Owner::of(*token) {
+            Some(Owner::Notify(unit, number)) => daemon.read_notifications(unit, Gen(number)),
+            Some(Owner::Socket(unit, id)) => daemon.socket_ready(unit, id, *readiness),
+            Some(Owner::Log(unit, id)) => daemon.read_log(unit, id),
+            Some(Owner::Stored(unit, id)) => daemon.stored_ready(unit, id, *readiness),
+            Some(Owner::Cgroup(unit, number)) => daemon.check_empty(unit, Gen(number)),
+            Some(Owner::Paths(unit)) => daemon.paths_changed(unit),
+            Some(Owner::SocketPaths(unit)) => daemon.socket_paths_changed(unit),
+            Some(owner @ (Owner::Control | Owner::Client(_))) => commands.push((owner, *readiness)),
+            None => {}
+        }
+    }
+    if has(Token::SIGNALS) {
+        take_signals(daemon, &sources.signals);
+    }
+    for (owner, readiness) in commands {
+        match owner {
+            Owner::Client(id) => daemon.client_ready(id, readiness),
+            _ => daemon.accept_clients(),
+        }
+    }
+    daemon.tick();
+    daemon.serve_clients();
+}
+
+fn take_signals(daemon: &mut Daemon, signals: &Signals) {
+    let mut reap = false;
+    loop {
+        match signals.read() {
+            Ok(Some(info)) if info.signal == SIGCHLD => reap = true,
+            Ok(Some(info)) => {
+                // Exits that came before a signal are facts that it should find.
+                daemon.reap();
+                daemon.machine_event(DaemonEvent::Signal(info.signal));
+            }
+            Ok(None) => break,
+            Err(error) => {
+                log::error!("cannot read signals: {error}");
+                break;
+            }
+        }
+    }
+    if reap {
+        daemon.reap();
+    }
+}
+
+/// How a process ended, in the machine's words.
+fn exit_of(status: WaitStatus) -> Exit {
+    match status {
+        WaitStatus::Exited(code) => Exit::Code((code & 0xff) as u8),
+        WaitStatus::Signaled { signal, core } => Exit::Signal { signal, core },
+    }
+}
+
+impl Daemon {
+    /// Threads' results.
+    fn take_reports(&mut self) {
+        while let Ok(Report { unit, event, probe_from }) = self.inbox.try_recv() {
+            if let (Some(from), Some(unit)) = (probe_from, self.units.get_mut(unit))
+                && let Err(why) = unit.sockets.end_probe(from)
+            {
+                log::warn!("{}: cannot steer its connections: {why}", unit.name);
+            }
+            self.deliver(unit, event);
+        }
+    }
+
+    /// Reaps everything that has died. SIGCHLDs coalesce: until none is left.
+    pub fn reap(&mut self) {
+        let mut strangers = false;
+        loop {
+            match wait::reap_any() {
+                Ok(Some((pid, status))) => strangers |= !self.reaped(pid, status),
+                Ok(None) => break,
+                Err(error) => {
+                    log::error!("cannot reap: {error}");
+                    break;
+                }
+            }
+        }
+        if strangers {
+            self.look_for_empty();
+        }
+    }
+
+    /// A process has been reaped. Returns whether it was one of ours.
+    fn reaped(&mut self, pid: i32, status: WaitStatus) -> bool {
+        let Some((index, proc)) = self.pids.remove(&pid) else {
+            self.orphans += 1;
+            return false;
+        };
+        let unit = &mut self.units[index];
+        let child = unit.children.remove(&proc);
+        let generation = child.and_then(|child| child.generation);
+        let mut last = None;
+        if let Some((number, shell)) =
+            generation.and_then(|number| self.units[index].generations.get_mut(&number).map(|s| (number, s)))
+        {
+            shell.alive = shell.alive.saturating_sub(1);
+            if shell.alive == 0 {
+                shell.watch_empty = true;
+                last = Some(number);
+            }
+        }
+        // Its last words may still be in the pipe: they belong before its end in the log.
+        self.drain_streams_of(index, pid);
+        self.deliver(index, Event::Exited { proc, exit: exit_of(status) });
+        if let Some(number) = last {
+            self.check_empty(index, number);
+        }
+        true
+    }
+
+    /// Tells the machine if nothing of a generation's tree is left.
+    pub fn check_empty(&mut self, index: usize, number: Gen) {
+        let Some(unit) = self.units.get(index) else { return };
+        let Some(shell) = unit.generations.get(&number).filter(|shell| shell.watch_empty && shell.alive == 0)
+        else {
+            return;
+        };
+        let empty = match &shell.cgroup {
+            Some(group) => !group.populated(),
+            None => self.members(unit, number).is_empty(),
+        };
+        if empty {
+            if let Some(shell) = self.units[index].generations.get_mut(&number) {
+                shell.watch_empty = false;
+            }
+            self.unwatch_group(index, number);
+            self.deliver(index, Event::Emptied(number));
+        } else {
+            self.watch_group(index, number);
+        }
+    }
+
+    /// A control group's emptiness rings by itself; without one, the death of an orphan is the hint.
+    fn watch_group(&mut self, index: usize, number: Gen) {
+        let group = self.units[index].generations.get(&number).and_then(|shell| shell.cgroup.as_ref());
+        if let Some(events) = group.map(Cgroup::events_fd) {
+            // Added already the last time it was found populated: no matter.
+            let _ = self.poller.add_priority(Owner::Cgroup(index, number.0).token(), events);
+        }
+    }
+
+    fn unwatch_group(&mut self, index: usize, number: Gen) {
+        let group = self.units[index].generations.get(&number).and_then(|shell| shell.cgroup.as_ref());
+        if let Some(events) = group.map(Cgroup::events_fd) {
+            let _ = self.poller.remove(events);
+        }
+    }
+
+    fn look_for_empty(&mut self) {
+        let waiting: Vec<(usize, Gen)> = self
+            .units
+            .iter()
+            .enumerate()
+            .flat_map(|(index, unit)| {
+                unit.generations
+                    .iter()
+                    .filter(|(_, shell)| shell.watch_empty)
+                    .map(move |(number, _)| (index, *number))
+            })
+            .collect();
+        for (index, number) in waiting {
+            self.check_empty(index, number);
+        }
+    }
+
+    /// Something happened on a socket that we hold.
+    fn socket_ready(&mut self, index: usize, id: u32, readiness: Readiness) {
+        let Some(unit) = self.units.get_mut(index) else { return };
+        if (readiness.hangup || readiness.error)
+            && let Some(text) = unit.sockets.repair(SocketId(id))
+        {
+            log::warn!("{}: {text}", unit.name);
+            self.unwatch_sockets(index);
+            self.rewatch_sockets(index);
+            return;
+        }
+        if !readiness.readable {
+            return;
+        }
+        match unit.traffic {
+            Traffic::Ignored => {}
+            Traffic::Counted => unit.arrived = true,
+            Traffic::Watched if unit.current.unit.accepts() => self.accept_connection(index, id),
+            Traffic::Watched => {
+                self.watch_sockets(index, Traffic::Ignored);
+                self.deliver(index, Event::Traffic);
+            }
+        }
+    }
+
+    /// Takes one connection for an `Accept` unit.
+    fn accept_connection(&mut self, index: usize, id: u32) {
+        let unit = &mut self.units[index];
+        match unit.sockets.accept(SocketId(id)) {
+            Ok(Some((fd, source, peer))) => {
+                let unit = &mut self.units[index];
+                let socket = unit.sockets.table_of(&unit.current.unit, SocketId(id)).unwrap_or(0);
+                self.last_req += 1;
+                let conn = Conn(self.last_req);
+                unit.connections.insert(conn, (fd, peer));
+                self.watch_sockets(index, Traffic::Ignored);
+                self.deliver(index, Event::Accepted { conn, socket, source });
+            }
+            // Somebody hung up before we came.
+            Ok(None) => {}
+            Err(error) => {
+                // Out of descriptors, most likely: the connection waits in its queue, and would ring at once.
+                log::warn!("{}: cannot accept a connection: {error}; the next try is in 1s", unit.name);
+                unit.accept_again = clock::now().after(ACCEPT_PAUSE);
+                self.watch_sockets(index, Traffic::Ignored);
+            }
+        }
+    }
+
+    /// A stored descriptor hung up: out of the store.
+    fn stored_ready(&mut self, index: usize, id: u32, readiness: Readiness) {
+        if !(readiness.hangup || readiness.error) {
+            return;
+        }
+        let Some(unit) = self.units.get_mut(index) else { return };
+        if let Some(stored) = unit.store.held().find(|stored| stored.id == id) {
+            let _ = self.poller.remove(stored.fd.as_fd());
+        }
+        unit.store.hung_up(id);
+    }
+}

@@ -1,0 +1,194 @@
+//! The descriptor store of a unit (FDSTORE=1, sd_notify(3)).
+//!
+//! It belongs to the unit: a launch gets what is in it at that moment. A generation that is not yet promoted
+//! changes a list of its own, which counts from its promotion; what a draining one says is dropped.
+
+use crate::machine::event::Gen;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
+/// A descriptor in the store.
+#[derive(Debug)]
+pub struct Stored {
+    /// `FDNAME`, `stored` without one.
+    pub name: String,
+    /// The descriptor.
+    pub fd: OwnedFd,
+    /// Whether a hang-up takes it out (not after `FDPOLL=0`).
+    pub watched: bool,
+    /// A number for the poller, never used again in one daemon.
+    pub id: u32,
+}
+
+#[derive(Debug)]
+enum Change {
+    Add(Stored),
+    Remove(String),
+}
+
+/// The store of one unit.
+#[derive(Debug, Default)]
+pub struct FdStore {
+    held: Vec<Stored>,
+    /// Changes of generations that are not promoted yet.
+    pending: BTreeMap<Gen, Vec<Change>>,
+    serving: Option<Gen>,
+    next_id: u32,
+}
+
+impl FdStore {
+    /// What a launch gets, in the order in which it was stored.
+    pub fn held(&self) -> impl Iterator<Item = &Stored> {
+        self.held.iter()
+    }
+
+    /// How many descriptors are held.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Takes descriptors from a generation. `max` is `FileDescriptorStoreMax`: what is over it is closed.
+    ///
+    /// Returns how many were refused.
+    pub fn store(
+        &mut self,
+        generation: Gen,
+        name: &str,
+        fds: Vec<OwnedFd>,
+        watched: bool,
+        max: u32,
+    ) -> usize {
+        if self.serving.is_some_and(|serving| generation < serving) {
+            return fds.len();
+        }
+        let mut refused = 0;
+        for fd in fds {
+            let waiting = self.pending.get(&generation).map_or(0, Vec::len);
+            if self.held.len() + waiting >= max as usize {
+                refused += 1;
+                continue;
+            }
+            self.next_id = self.next_id.wrapping_add(1);
+            let stored = Stored { name: name.to_owned(), fd, watched, id: self.next_id };
+            if self.serving == Some(generation) {
+                self.add(stored);
+            } else {
+                self.pending.entry(generation).or_default().push(Change::Add(stored));
+            }
+        }
+        refused
+    }
+
+    /// `FDSTOREREMOVE=1`.
+    pub fn remove(&mut self, generation: Gen, name: &str) {
+        if self.serving == Some(generation) {
+            self.held.retain(|stored| stored.name != name);
+        } else if self.serving.is_none_or(|serving| generation > serving) {
+            self.pending.entry(generation).or_default().push(Change::Remove(name.to_owned()));
+        }
+    }
+
+    /// Takes out what hung up.
+    pub fn hung_up(&mut self, id: u32) {
+        self.held.retain(|stored| stored.id != id);
+    }
+
+    /// This generation serves from now on: what it said before counts.
+    pub fn promoted(&mut self, generation: Gen) {
+        self.serving = Some(generation);
+        for change in self.pending.remove(&generation).unwrap_or_default() {
+            match change {
+                Change::Add(stored) => self.add(stored),
+                Change::Remove(name) => self.held.retain(|stored| stored.name != name),
+            }
+        }
+        self.pending.retain(|waiting, _| *waiting > generation);
+    }
+
+    /// A generation has gone: what it had said and never counted is dropped.
+    pub fn forget(&mut self, generation: Gen) {
+        self.pending.remove(&generation);
+    }
+
+    /// `stop`: empties it.
+    pub fn clear(&mut self) {
+        self.held.clear();
+        self.pending.clear();
+    }
+
+    fn add(&mut self, stored: Stored) {
+        let new = identity(stored.fd.as_fd());
+        if new.is_some()
+            && self.held.iter().any(|have| have.name == stored.name && identity(have.fd.as_fd()) == new)
+        {
+            return;
+        }
+        self.held.push(stored);
+    }
+}
+
+/// What makes two descriptors the same object; `None` for anonymous inodes, which all look alike.
+fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    let file = File::from(fd.try_clone_to_owned().ok()?);
+    let about = file.metadata().ok()?;
+    let file_type = about.mode() & 0o170_000;
+    (file_type != 0).then(|| (about.dev(), about.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> OwnedFd {
+        tempfile::tempfile().unwrap().into()
+    }
+
+    fn names(store: &FdStore) -> Vec<&str> {
+        store.held().map(|s| s.name.as_str()).collect()
+    }
+
+    #[test]
+    fn a_new_generations_changes_count_from_promotion() {
+        let mut store = FdStore::default();
+        store.store(Gen(1), "a", vec![file()], true, 8);
+        assert!(store.is_empty());
+        store.promoted(Gen(1));
+        assert_eq!(names(&store), ["a"]);
+        store.store(Gen(2), "b", vec![file()], true, 8);
+        store.remove(Gen(2), "a");
+        assert_eq!(names(&store), ["a"]);
+        store.store(Gen(1), "c", vec![file()], true, 8);
+        store.promoted(Gen(2));
+        assert_eq!(names(&store), ["c", "b"]);
+    }
+
+    #[test]
+    fn a_rollback_drops_and_a_draining_one_is_ignored() {
+        let mut store = FdStore::default();
+        store.promoted(Gen(2));
+        assert_eq!(store.store(Gen(1), "old", vec![file()], true, 8), 1);
+        store.store(Gen(3), "new", vec![file()], true, 8);
+        store.forget(Gen(3));
+        store.promoted(Gen(4));
+        assert!(store.is_empty());
+    }
+
+    #[test]
+    fn the_limit_and_duplicates() {
+        let mut store = FdStore::default();
+        store.promoted(Gen(1));
+        let one = file();
+        let same = one.try_clone().unwrap();
+        assert_eq!(store.store(Gen(1), "x", vec![one, same], true, 8), 0);
+        assert_eq!(store.len(), 1);
+        assert_eq!(store.store(Gen(1), "y", vec![file(), file(), file()], true, 2), 2);
+        assert_eq!(store.len(), 2);
+    }
+}

@@ -1,0 +1,486 @@
+//! From an [`Spawn`] of the machine to a running process: environment, descriptors, user, limits.
+//!
+//! Main thread only: it is the one that forks.
+
+use crate::daemon::environment::{self, Facts, Handed};
+use crate::daemon::lookups;
+use crate::daemon::shared::Shared;
+use crate::daemon::supervised::{GenerationShell, Supervised};
+use crate::machine::event::{Gen, Role, Spawn, SpawnFailure};
+use crate::sys::cgroup::Cgroup;
+use crate::sys::spawn::{self, Credentials, Plan, Stage};
+use crate::sys::user::{self, Account};
+use crate::sys::{fd, limits};
+use crate::unit::{self, Command, Input, Output, Service, Unit};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A process that runs, and what of it the loop must watch.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its pid.
+    pub pid: i32,
+    /// The program that was executed.
+    pub program: PathBuf,
+    /// `INVOCATION_ID` in its environment.
+    pub invocation: String,
+    /// Read ends of its log pipes: standard output's, standard error's.
+    pub logs: [Option<OwnedFd>; 2],
+}
+
+/// Starts a process.
+///
+/// # Errors
+/// What could not be done, as one sentence, with the exit code that stands for it.
+pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<Launched, SpawnFailure> {
+    let content = Arc::clone(&spawn.content.unit);
+    let service = &content.service;
+    let name = unit.name.clone();
+    let fail = |what: &str, why: &str| failure(&name, what, why, 1);
+    let command = command_of(&content, spawn.role)
+        .ok_or_else(|| fail("find the command", "the unit does not have it any more"))?;
+    let account = account_of(service).map_err(|why| fail("find its user", &why))?;
+    let facts = facts(unit, shared, spawn, account.as_ref()).map_err(|why| fail("prepare it", &why))?;
+    let env = environment::build(service, &facts);
+    let directory = directory(service, account.as_ref());
+    let (program, argv) = program_of(&name, command, &env, directory.as_deref())?;
+    let handed = hand_over(unit, spawn).map_err(|why| fail("hand it its sockets", &why))?;
+    let group = spawn.generation.and_then(|number| handed.generations.get(&number)?.cgroup.as_ref());
+    let streams = Streams::open(service, handed.first).map_err(|why| fail("open its streams", &why))?;
+    let plan = Plan {
+        program: c_string(program.as_os_str().as_encoded_bytes())
+            .map_err(|why| fail("run its program", &why))?,
+        argv: arguments(command, &argv).map_err(|why| fail("run its command", &why))?,
+        env: environment_block(&env).map_err(|why| fail("make its environment", &why))?,
+        stamp_listen_pid: !handed.fds.is_empty(),
+        stamp_watchdog_pid: facts.watchdog_usec.is_some(),
+        stdio: streams.borrow(),
+        fds: handed.fds,
+        credentials: credentials(service, account.as_ref()).map_err(|why| fail("find its groups", &why))?,
+        limits: resource_limits(service, shared.original_nofile),
+        umask: service.umask,
+        directory: directory
+            .map(|path| c_string(path.as_bytes()))
+            .transpose()
+            .map_err(|why| fail("chdir", &why))?,
+        directory_optional: service.working_directory.as_ref().is_some_and(|folder| folder.optional),
+        nice: service.nice,
+        oom_score_adjust: service.oom_score_adjust,
+        cpu_affinity: service.cpu_affinity.clone(),
+        no_new_privileges: service.no_new_privileges,
+        ignore_sigpipe: service.ignore_sigpipe,
+        cgroup: group.map(Cgroup::dir_fd),
+    };
+    match spawn::spawn(&plan) {
+        Ok(process) => Ok(Launched {
+            pid: process.pid,
+            program,
+            invocation: facts.invocation,
+            logs: streams.into_logs(),
+        }),
+        Err(error) => Err(refused(&name, &plan, &error)),
+    }
+}
+
+/// The program to execute and its arguments, variables replaced.
+fn program_of(
+    unit: &str,
+    command: &Command,
+    env: &BTreeMap<String, String>,
+    directory: Option<&str>,
+) -> Result<(PathBuf, Vec<String>), SpawnFailure> {
+    let argv = unit::expand_command(command, &|name| env.get(name).cloned());
+    let Some(word) = argv.first().filter(|word| !word.is_empty()) else {
+        return Err(failure(unit, "run its command", "it is empty after its variables were replaced", 127));
+    };
+    match spawn::find_program(word, env.get("PATH").map(String::as_str), directory) {
+        Ok(program) => Ok((program, argv)),
+        Err(error) => {
+            let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+            Err(failure(unit, &format!("exec {word}"), &reason(&error), code))
+        }
+    }
+}
+
+/// What the kernel said to a start: `cannot start app: exec /srv/app/bin: Permission denied (advice)`.
+fn refused(unit: &str, plan: &Plan<'_>, error: &spawn::SpawnError) -> SpawnFailure {
+    let program = plan.program.to_string_lossy();
+    let why = reason(&std::io::Error::from_raw_os_error(error.errno));
+    let text = match error.stage {
+        Stage::Exec => format!("exec {program}: {why} ({})", error.explain(plan)),
+        Stage::Directory => {
+            let folder =
+                plan.directory.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
+            format!("chdir {folder}: {why}")
+        }
+        _ => format!("{}: {why} ({})", error.stage.words(), error.explain(plan)),
+    };
+    SpawnFailure { text: format!("cannot start {unit}: {text}"), code: exec_code(error) }
+}
+
+/// The kernel's words for an error, as strerror(3) has them.
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "No such file or directory".into(),
+        std::io::ErrorKind::PermissionDenied => "Permission denied".into(),
+        _ => describe(error),
+    }
+}
+
+/// `cannot start app: exec /srv/app/bin: Permission denied`.
+fn failure(unit: &str, what: &str, why: &str, code: u8) -> SpawnFailure {
+    SpawnFailure { text: format!("cannot start {unit}: {what}: {why}"), code }
+}
+
+/// An error without "(os error 2)": the number helps nobody who reads the words.
+pub fn describe(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+/// 127 for a program that is not there, 126 for one that cannot be run, 1 for a failed preparation.
+fn exec_code(error: &spawn::SpawnError) -> u8 {
+    let missing = std::io::Error::from_raw_os_error(error.errno).kind() == std::io::ErrorKind::NotFound;
+    match (error.stage, missing) {
+        (Stage::Exec, true) => 127,
+        (Stage::Exec, false) => 126,
+        _ => 1,
+    }
+}
+
+/// The command of a role.
+fn command_of(unit: &Unit, role: Role) -> Option<&Command> {
+    let service = &unit.service;
+    let at = |list: &'_ [Command], index: u32| -> Option<usize> {
+        ((index as usize) < list.len()).then_some(index as usize)
+    };
+    match role {
+        Role::Main { command, .. } => at(&service.exec_start, command).map(|i| &service.exec_start[i]),
+        Role::Instance(_) => service.exec_start.first(),
+        Role::StartPre(n) => service.exec_start_pre.get(n as usize),
+        Role::StartPost(n) => service.exec_start_post.get(n as usize),
+        Role::Stop(n) => service.exec_stop.get(n as usize),
+        Role::StopPost(n) => service.exec_stop_post.get(n as usize),
+        Role::Reload(n) => service.exec_reload.get(n as usize),
+        Role::PreFlight(n) => unit.reload.pre_flight.get(n as usize).map(|hook| &hook.exec),
+        Role::OnSuccess(n) => unit.reload.on_success.get(n as usize).map(|hook| &hook.exec),
+        Role::OnFailure(n) => unit.reload.on_failure.get(n as usize).map(|hook| &hook.exec),
+        Role::Health => match unit.health.as_ref().map(|health| &health.check) {
+            Some(unit::Check::Exec(command)) => Some(command),
+            Some(unit::Check::HttpGet(_) | unit::Check::TcpConnect(_)) | None => None,
+        },
+    }
+}
+
+/// Whether a role gets the sockets.
+fn gets_sockets(role: Role) -> bool {
+    matches!(role, Role::Main { .. } | Role::Instance(_))
+}
+
+/// The account of `User=`, if there is one.
+fn account_of(service: &Service) -> Result<Option<Account>, String> {
+    match &service.user {
+        None => Ok(None),
+        Some(name) => {
+            user::account(name).map(Some).map_err(|error| format!("user \"{name}\": {}", describe(&error)))
+        }
+    }
+}
+
+/// User, group and supplementary groups; `None` leaves everything as it is.
+fn credentials(service: &Service, account: Option<&Account>) -> Result<Option<Credentials>, String> {
+    let group =
+        |name: &String| user::group(name).map_err(|error| format!("group \"{name}\": {}", describe(&error)));
+    if account.is_none() && service.group.is_none() && service.supplementary_groups.is_empty() {
+        return Ok(None);
+    }
+    let gid = match &service.group {
+        Some(name) => group(name)?,
+        None => account.map_or_else(user::effective_gid, |account| account.gid),
+    };
+    let mut groups = account.map(user::groups_of).unwrap_or_default();
+    for name in &service.supplementary_groups {
+        groups.push(group(name)?);
+    }
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(Some(Credentials {
+        uid: account.map_or_else(user::effective_uid, |account| account.uid),
+        gid,
+        groups,
+    }))
+}
+
+/// The working directory; `None` is ours.
+fn directory(service: &Service, account: Option<&Account>) -> Option<String> {
+    let folder = service.working_directory.as_ref()?;
+    if folder.path == "~" {
+        let home = account.map(|account| account.home.clone()).or_else(|| std::env::var("HOME").ok());
+        return Some(home.unwrap_or_else(|| "/".into()));
+    }
+    Some(folder.path.clone())
+}
+
+/// Everything that the environment is made of.
+fn facts(
+    unit: &Supervised,
+    shared: &Shared,
+    spawn: &Spawn,
+    account: Option<&Account>,
+) -> Result<Facts, String> {
+    let content = &spawn.content.unit;
+    let service = &content.service;
+    let shell = spawn.generation.and_then(|number| unit.generations.get(&number));
+    let is_main = gets_sockets(spawn.role);
+    let notifies =
+        is_main || matches!(service.notify_access, unit::NotifyAccess::Exec | unit::NotifyAccess::All);
+    let mut facts = Facts {
+        own: shared.environment.clone(),
+        account: account.map(account_variables).unwrap_or_default(),
+        from_files: environment_files(service)?,
+        unit: unit.name.clone(),
+        generation: spawn.generation.map_or(0, |Gen(number)| number),
+        invocation: shell.map_or_else(|| shared.new_invocation(), |shell| shell.invocation.clone()),
+        handover: spawn.handover,
+        extra: spawn.environment.clone(),
+        fd_store_max: service.fd_store_max,
+        ..Facts::default()
+    };
+    if notifies && let Some(socket) = shell.and_then(|shell| shell.notify.as_ref()) {
+        facts.notify_socket = Some(socket.shown.clone());
+    }
+    if let Role::Main { worker, .. } = spawn.role {
+        facts.worker = (service.workers > 1).then_some(worker);
+        facts.watchdog_usec = (!service.watchdog.is_zero()).then(|| service.watchdog.as_micros());
+    }
+    if is_main {
+        facts.sockets = Some(handed_names(unit, spawn, content));
+        facts.stored = stored_names(unit, spawn);
+    }
+    if let Role::Instance(conn) = spawn.role
+        && let Some((_, peer)) = unit.connections.get(&conn)
+    {
+        facts.remote = vec![
+            ("REMOTE_ADDR".into(), peer.remote_addr.clone()),
+            ("REMOTE_PORT".into(), peer.remote_port.clone()),
+        ];
+        facts.remote.retain(|(_, value)| !value.is_empty());
+    }
+    if !service.runtime_directory.is_empty() {
+        let folders: Vec<String> =
+            service.runtime_directory.iter().map(|name| format!("{}/{name}", shared.runtime_root)).collect();
+        facts.runtime_directory = Some(folders.join(":"));
+    }
+    Ok(facts)
+}
+
+fn account_variables(account: &Account) -> Vec<(String, String)> {
+    vec![
+        ("HOME".into(), account.home.clone()),
+        ("USER".into(), account.name.clone()),
+        ("LOGNAME".into(), account.name.clone()),
+        ("SHELL".into(), account.shell.clone()),
+    ]
+}
+
+fn environment_files(service: &Service) -> Result<Vec<(String, String)>, String> {
+    let mut all = Vec::new();
+    for file in &service.environment_file {
+        match std::fs::read_to_string(&file.path) {
+            Ok(text) => {
+                let pairs = environment::parse_file(&text)
+                    .map_err(|line| format!("EnvironmentFile {}:{line}: not KEY=VALUE", file.path))?;
+                all.extend(pairs);
+            }
+            Err(error) if file.optional && error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(format!("EnvironmentFile {}: {}", file.path, describe(&error))),
+        }
+    }
+    Ok(all)
+}
+
+/// The sockets' names and addresses in the order of the descriptors.
+fn handed_names(unit: &Supervised, spawn: &Spawn, content: &Unit) -> Vec<Handed> {
+    if let Role::Instance(_) = spawn.role {
+        return vec![Handed { name: "connection".into(), address: String::new() }];
+    }
+    content
+        .listens()
+        .map(|(socket, listen)| Handed {
+            name: socket.name.clone(),
+            address: lookups::starter_address(&unit.sockets, listen),
+        })
+        .collect()
+}
+
+fn stored_names(unit: &Supervised, spawn: &Spawn) -> Vec<String> {
+    match spawn.role {
+        Role::Main { .. } => unit.store.held().map(|stored| stored.name.clone()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// What a process gets from 3 on, and what `StandardInput = "socket"` means for it.
+struct Handover<'a> {
+    fds: Vec<BorrowedFd<'a>>,
+    first: Option<BorrowedFd<'a>>,
+    generations: &'a BTreeMap<Gen, GenerationShell>,
+}
+
+fn hand_over<'a>(unit: &'a mut Supervised, spawn: &'a Spawn) -> Result<Handover<'a>, String> {
+    let Supervised { sockets, store, connections, generations, .. } = unit;
+    let generations: &BTreeMap<Gen, GenerationShell> = generations;
+    let fds = match spawn.role {
+        Role::Main { .. } => {
+            let others = generations
+                .iter()
+                .filter(|(number, shell)| Some(**number) != spawn.generation || shell.alive > 0);
+            sockets.in_use(&others.map(|(_, shell)| shell.slot).collect::<Vec<_>>());
+            let lent = sockets.lend(&spawn.content.unit, spawn.slot)?;
+            let mut fds: Vec<BorrowedFd<'a>> = lent.into_iter().map(|socket| socket.fd).collect();
+            let first = fds.first().copied();
+            fds.extend(store.held().map(|stored| stored.fd.as_fd()));
+            return Ok(Handover { fds, first, generations });
+        }
+        Role::Instance(conn) => match connections.get(&conn) {
+            Some((connection, _)) => vec![connection.as_fd()],
+            None => return Err("its connection is gone".into()),
+        },
+        _ => Vec::new(),
+    };
+    Ok(Handover { first: fds.first().copied(), fds, generations })
+}
+
+/// Standard input, output and error of a process, and the read ends of its log pipes.
+struct Streams {
+    input: OwnedFd,
+    output: OwnedFd,
+    error: OwnedFd,
+    logs: [Option<OwnedFd>; 2],
+}
+
+impl Streams {
+    /// Hooks have no socket: what would be it is /dev/null for them.
+    fn open(service: &Service, socket: Option<BorrowedFd<'_>>) -> Result<Streams, String> {
+        let say = |what: &str, error: &std::io::Error| format!("{what}: {}", describe(error));
+        let null = || fd::dev_null().map_err(|error| say("/dev/null", &error));
+        let copy = |from: BorrowedFd<'_>| fd::dup(from).map_err(|error| say("a copy", &error));
+        let input = match &service.standard_input {
+            Input::Null => null()?,
+            Input::Inherit => copy(std::io::stdin().as_fd())?,
+            Input::File(path) => std::fs::File::open(path).map_err(|error| say(path, &error))?.into(),
+            Input::Socket => socket.map_or_else(null, copy)?,
+        };
+        let mut logs = [None, None];
+        let output = match &service.standard_output {
+            Output::Inherit => copy(std::io::stdout().as_fd())?,
+            Output::Log => log_pipe(&mut logs[0])?,
+            other => opened(other, socket)?.map_or_else(null, Ok)?,
+        };
+        let error = match &service.standard_error {
+            // As systemd: what standard output got, unless that is ours too.
+            Output::Inherit if service.standard_output == Output::Inherit => copy(std::io::stderr().as_fd())?,
+            Output::Inherit => copy(output.as_fd())?,
+            Output::Log => log_pipe(&mut logs[1])?,
+            other => opened(other, socket)?.map_or_else(null, Ok)?,
+        };
+        Ok(Streams { input, output, error, logs })
+    }
+
+    fn borrow(&self) -> [BorrowedFd<'_>; 3] {
+        [self.input.as_fd(), self.output.as_fd(), self.error.as_fd()]
+    }
+
+    fn into_logs(self) -> [Option<OwnedFd>; 2] {
+        self.logs
+    }
+}
+
+fn log_pipe(keep: &mut Option<OwnedFd>) -> Result<OwnedFd, String> {
+    let (source, sink) = fd::pipe().map_err(|error| format!("a log pipe: {}", describe(&error)))?;
+    fd::set_blocking(source.as_fd(), fd::Blocking::No).map_err(|error| describe(&error))?;
+    *keep = Some(source);
+    Ok(sink)
+}
+
+/// Opens a file for output, or copies the socket; `None` for /dev/null.
+fn opened(output: &Output, socket: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd>, String> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true);
+    let (path, options) = match output {
+        Output::File(path) => (path, options.write(true)),
+        Output::Append(path) => (path, options.append(true)),
+        Output::Socket => {
+            return socket.map(fd::dup).transpose().map_err(|error| format!("a copy: {}", describe(&error)));
+        }
+        Output::Null | Output::Inherit | Output::Log => return Ok(None),
+    };
+    options.open(path).map(|file| Some(file.into())).map_err(|error| format!("{path}: {}", describe(&error)))
+}
+
+fn c_string(bytes: &[u8]) -> Result<CString, String> {
+    CString::new(bytes).map_err(|_| "there is a NUL byte in it".to_owned())
+}
+
+fn arguments(command: &Command, argv: &[String]) -> Result<Vec<CString>, String> {
+    let mut words: Vec<CString> =
+        argv.iter().map(|word| c_string(word.as_bytes())).collect::<Result<_, _>>()?;
+    if let (Some(name), Some(first)) = (&command.argv0, words.first_mut()) {
+        *first = c_string(name.as_bytes())?;
+    }
+    Ok(words)
+}
+
+fn environment_block(env: &BTreeMap<String, String>) -> Result<Vec<CString>, String> {
+    env.iter().map(|(key, value)| c_string(format!("{key}={value}").as_bytes())).collect()
+}
+
+/// `LimitNOFILE` and the others; the limit of open files that we had ourselves, where the unit says nothing.
+fn resource_limits(service: &Service, original_nofile: (u64, u64)) -> Vec<(i32, u64, u64)> {
+    let nofile = limits::rlimit_number(unit::Resource::Nofile);
+    let mut all = vec![(nofile, original_nofile.0, original_nofile.1)];
+    for limit in &service.limits {
+        let number = limits::rlimit_number(limit.resource);
+        all.retain(|(have, ..)| *have != number);
+        all.push((number, limit.soft, limit.hard));
+    }
+    all
+}
+
+/// Makes what a generation needs before its first process: notify socket, control group, runtime folders.
+///
+/// # Errors
+/// What could not be made; the generation can't be launched then.
+pub fn prepare_generation(
+    unit: &Supervised,
+    shared: &Shared,
+    spawn: &Spawn,
+    index: usize,
+) -> Result<GenerationShell, String> {
+    let service = &spawn.content.unit.service;
+    let number = spawn.generation.map_or(0, |Gen(number)| number);
+    let account = account_of(service)?;
+    let owner = credentials(service, account.as_ref())?.map(|who| (who.uid, who.gid));
+    let mut shell = GenerationShell {
+        invocation: shared.new_invocation(),
+        slot: spawn.slot,
+        content: Some(spawn.content.id),
+        owner,
+        ..GenerationShell::default()
+    };
+    if service.notify_access != unit::NotifyAccess::None {
+        shell.notify = Some(shared.notify_socket(&unit.name, index, number, owner)?);
+    }
+    if let Some(root) = &shared.cgroups {
+        shell.cgroup = root.make(&format!("{}.{number}", unit.name)).ok();
+    }
+    for name in &service.runtime_directory {
+        let path = format!("{}/{name}", shared.runtime_root);
+        crate::sys::rundir::make(Path::new(&path), owner)
+            .map_err(|error| format!("RuntimeDirectory {path}: {}", describe(&error)))?;
+    }
+    Ok(shell)
+}

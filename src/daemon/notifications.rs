@@ -1,0 +1,173 @@
+//! The service's side of sd_notify(3): messages on a generation's own socket, and the descriptors with them.
+
+use crate::daemon::core::Daemon;
+use crate::daemon::supervised::Supervised;
+use crate::daemon::token::Owner;
+use crate::machine::event::{Event, Gen, Notification, Role, Sender};
+use crate::proto::notify;
+use crate::sys::message::{self, Received};
+use crate::sys::peer::Peer;
+use crate::sys::poll::Interest;
+use crate::sys::process;
+use crate::unit::NotifyAccess;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The largest message that is read, bytes.
+const MAX_MESSAGE: usize = 16 * 1024;
+
+/// The kernel's own limit of descriptors in one message (SCM_MAX_FD).
+const MAX_FDS: usize = 253;
+
+/// How many messages are read in one turn: a flood must not keep the loop from the other units.
+const MAX_TURN: usize = 64;
+
+impl Daemon {
+    /// Reads what waits on a generation's notify socket.
+    pub fn read_notifications(&mut self, index: usize, number: Gen) {
+        let mut buffer = vec![0_u8; MAX_MESSAGE];
+        for _ in 0..MAX_TURN {
+            let Some(unit) = self.units.get(index) else { return };
+            let Some(socket) = unit.generations.get(&number).and_then(|shell| shell.notify.as_ref()) else {
+                return;
+            };
+            match message::recv(socket.fd.as_fd(), &mut buffer, MAX_FDS) {
+                Ok(received) => self.notified(index, number, received, &buffer),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    log::warn!("{}: cannot read a notify message: {error}", unit.name);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn notified(&mut self, index: usize, number: Gen, received: Received, buffer: &[u8]) {
+        let unit = &self.units[index];
+        if received.truncated || received.control_truncated {
+            log::warn!(
+                "{}: generation {} sent a notify message that is too large; ignored",
+                unit.name,
+                number.0
+            );
+            return;
+        }
+        let Some(text) = buffer.get(..received.bytes) else { return };
+        let message = match notify::parse(text) {
+            Ok(message) => message,
+            Err(why) => {
+                log::warn!(
+                    "{}: generation {} sent a notify message that is no use: {why}",
+                    unit.name,
+                    number.0
+                );
+                return;
+            }
+        };
+        let from = self.sender(unit, number, received.credentials);
+        if from == Sender::Stranger {
+            log::warn!(
+                "{}: a notify message from a process that is not generation {}'s; ignored",
+                unit.name,
+                number.0
+            );
+            return;
+        }
+        self.store_descriptors(index, number, from, &message, received.fds);
+        self.deliver(index, Event::Notified { generation: number, from, message });
+    }
+
+    /// Who sent a message, by the credentials that the kernel attached.
+    fn sender(&self, unit: &Supervised, number: Gen, peer: Option<Peer>) -> Sender {
+        let Some(peer) = peer else { return Sender::Stranger };
+        if let Some((proc, child)) = unit.children.iter().find(|(_, child)| child.pid == peer.pid) {
+            if child.generation != Some(number) {
+                return Sender::Stranger;
+            }
+            return match child.role {
+                Role::Main { worker, .. } => Sender::Main(worker),
+                Role::Instance(_) => Sender::Main(0),
+                _ => Sender::Started(*proc),
+            };
+        }
+        if self.members(unit, number).contains(&peer.pid) {
+            return Sender::Member;
+        }
+        // Gone already (`systemd-notify` in a script): the socket is 0600, so its user is what we can still see.
+        let owner = unit
+            .generations
+            .get(&number)
+            .and_then(|shell| shell.owner)
+            .map_or(crate::sys::user::effective_uid(), |who| who.0);
+        let gone = process::start_time(peer.pid).is_none();
+        if gone && (peer.uid == owner || peer.uid == 0) { Sender::Member } else { Sender::Stranger }
+    }
+
+    /// FDSTORE=1 and FDSTOREREMOVE=1. Descriptors that nobody asked to store are closed here, as is BARRIER's.
+    fn store_descriptors(
+        &mut self,
+        index: usize,
+        number: Gen,
+        from: Sender,
+        message: &Notification,
+        fds: Vec<OwnedFd>,
+    ) {
+        let unit = &mut self.units[index];
+        let Some(service) = unit
+            .generations
+            .get(&number)
+            .and_then(|shell| shell.content)
+            .and_then(|id| unit.contents.iter().find(|content| content.id == id))
+            .map(|content| std::sync::Arc::clone(&content.unit))
+        else {
+            return;
+        };
+        if !may_notify(service.service.notify_access, from) {
+            return;
+        }
+        let name = message.fd_name.clone().unwrap_or_else(|| "stored".into());
+        if message.fd_store_remove {
+            self.unwatch_stored(index);
+            self.units[index].store.remove(number, &name);
+            self.watch_stored(index);
+        } else if message.fd_store && !fds.is_empty() {
+            let refused = unit.store.store(number, &name, fds, message.fd_poll, service.service.fd_store_max);
+            if refused > 0 {
+                log::warn!(
+                    "{}: {refused} descriptors called \"{name}\" were not stored: FileDescriptorStoreMax is {}",
+                    unit.name,
+                    service.service.fd_store_max
+                );
+            }
+            self.watch_stored(index);
+        }
+    }
+
+    /// Puts the stored descriptors into the poll set: a hang-up takes them out of the store.
+    pub fn watch_stored(&mut self, index: usize) {
+        for stored in self.units[index].store.held().filter(|stored| stored.watched) {
+            // There already, or a file or memfd that can't be polled: nothing to watch.
+            let _ = self.poller.add(
+                Owner::Stored(index, stored.id).token(),
+                stored.fd.as_fd(),
+                Interest::HANGUP_ONLY,
+            );
+        }
+    }
+
+    fn unwatch_stored(&mut self, index: usize) {
+        for stored in self.units[index].store.held() {
+            let _ = self.poller.remove(stored.fd.as_fd());
+        }
+    }
+}
+
+/// Whether `NotifyAccess` lets a sender speak for the generation.
+pub fn may_notify(access: NotifyAccess, from: Sender) -> bool {
+    match (access, from) {
+        (NotifyAccess::None, _) | (_, Sender::Stranger) => false,
+        (_, Sender::Main(_)) => true,
+        (NotifyAccess::Exec | NotifyAccess::All, Sender::Started(_)) => true,
+        (NotifyAccess::All, Sender::Member) => true,
+        (NotifyAccess::Main, _) | (NotifyAccess::Exec, Sender::Member) => false,
+    }
+}

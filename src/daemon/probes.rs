@@ -1,0 +1,184 @@
+//! Health checks over a socket: one thread a probe, as it must block (contract section 6, "Probes").
+//!
+//! A probe connects to the real address. With steered sockets its source port sends it to the generation that
+//! it is meant for; with a shared socket it counts only when the connection was accepted by a process of that
+//! generation. The last byte of the request is held back until that is known, so that no other generation ever
+//! answers a probe.
+
+use crate::daemon::core::{Daemon, Report};
+use crate::daemon::lookups;
+use crate::machine::event::{Event, Gen, ProbeKind, ProbeResult};
+use crate::proto::http;
+use crate::sys::probe::{self, Answerer, Connection};
+use crate::sys::tree::TreeKey;
+use crate::time::Span;
+use crate::unit::{Address, Check, HealthCheck, Unit};
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+/// The largest answer head that is read, bytes.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// How long a probe of [`ProbeKind::Accepts`] waits to be accepted.
+const ACCEPT_PATIENCE: Span = Span::from_secs(1);
+
+/// Everything that a probe's thread needs.
+struct Task {
+    to: Address,
+    /// The request, for HTTP.
+    request: Option<Vec<u8>>,
+    expect: Vec<(u16, u16)>,
+    timeout: Span,
+    /// The processes that were started for the generation that is meant: its tree is below them.
+    started: Vec<i32>,
+    /// Its `INVOCATION_ID`.
+    invocation: String,
+    /// Our own pid.
+    us: i32,
+    /// Whether an answer of somebody else must be told apart: during a reload.
+    attribute: bool,
+}
+
+/// Starts a probe; its result comes as [`Event::Probed`].
+pub fn start(daemon: &mut Daemon, index: usize, generation: Gen, number: u32, kind: ProbeKind) {
+    let unit = &mut daemon.units[index];
+    let content = unit
+        .generations
+        .get(&generation)
+        .and_then(|shell| shell.content)
+        .and_then(|id| unit.content(id))
+        .map(|content| Arc::clone(&content.unit));
+    let slot = unit.generations.get(&generation).map_or(0, |shell| shell.slot);
+    let several = unit.generations.len() > 1;
+    let task =
+        content.and_then(|content| task_of(&content, kind, lookups::probe_address(&unit.sockets, &content)));
+    let Some(mut task) = task else {
+        let result = ProbeResult::Fail("there is nothing to connect to".into());
+        daemon.queue.push_back((index, Event::Probed { generation, probe: number, result }));
+        return;
+    };
+    task.attribute = several;
+    task.us = daemon.shared.pid;
+    if let Some(shell) = unit.generations.get(&generation) {
+        task.started.clone_from(&shell.started);
+        task.invocation.clone_from(&shell.invocation);
+    }
+    let unit = &mut daemon.units[index];
+    if let Address::Path(path) = &task.to
+        && let Some(own) = unit.sockets.probe_path(slot, path)
+    {
+        task.to = Address::Path(own.to_string_lossy().into_owned());
+    }
+    let connection = Connection::prepare(&task.to);
+    let from = connection.as_ref().ok().and_then(Connection::source);
+    if let Some(from) = from
+        && let Err(why) = unit.sockets.probe_port(slot, from)
+    {
+        log::warn!("{}: cannot aim a probe at generation {}: {why}", unit.name, generation.0);
+    }
+    let reports = daemon.reports.clone();
+    let waker = daemon.waker.clone();
+    let report = move |result| {
+        let event = Event::Probed { generation, probe: number, result };
+        // The daemon is ending if nobody listens.
+        let _ = reports.send(Report { unit: index, event, probe_from: from });
+        waker.wake();
+    };
+    let fallback = report.clone();
+    let spawned = std::thread::Builder::new().name("probe".into()).stack_size(128 * 1024).spawn(move || {
+        report(connection.map_or_else(|error| ProbeResult::Fail(error.to_string()), |c| run(&task, c)))
+    });
+    if let Err(error) = spawned {
+        fallback(ProbeResult::Fail(format!("cannot start a thread for it: {error}")));
+    }
+}
+
+fn task_of(unit: &Unit, kind: ProbeKind, own: Option<Address>) -> Option<Task> {
+    let base = Task {
+        to: Address::Port(0),
+        request: None,
+        expect: Vec::new(),
+        timeout: ACCEPT_PATIENCE,
+        started: Vec::new(),
+        invocation: String::new(),
+        us: 0,
+        attribute: true,
+    };
+    if kind == ProbeKind::Accepts {
+        return Some(Task { to: own?, ..base });
+    }
+    let HealthCheck { check, timeout, expect_status, .. } = unit.health.as_ref()?;
+    match check {
+        Check::HttpGet(target) => Some(Task {
+            to: target.to.clone(),
+            request: Some(http::request(target)),
+            expect: expect_status.clone(),
+            timeout: *timeout,
+            ..base
+        }),
+        Check::TcpConnect(to) => Some(Task { to: to.clone(), timeout: *timeout, ..base }),
+        Check::Exec(_) => None,
+    }
+}
+
+/// The blocking part, on the probe's own thread.
+fn run(task: &Task, mut connection: Connection) -> ProbeResult {
+    match probe(task, &mut connection) {
+        Ok(result) => result,
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock) =>
+        {
+            ProbeResult::TimedOut
+        }
+        Err(error) => ProbeResult::Fail(crate::daemon::launch::describe(&error)),
+    }
+}
+
+fn probe(task: &Task, connection: &mut Connection) -> std::io::Result<ProbeResult> {
+    let mut stream = connection.connect(task.timeout)?;
+    let held_back = match &task.request {
+        None => &[][..],
+        Some(request) => {
+            let (most, last) = request.split_at(request.len().saturating_sub(1));
+            stream.write_all(most)?;
+            last
+        }
+    };
+    let mut unattributed = false;
+    if task.attribute || task.request.is_none() {
+        let tree = TreeKey { mains: &task.started, invocation: &task.invocation };
+        match probe::answerer(connection, &tree, task.us, task.timeout)? {
+            Answerer::Member => {}
+            Answerer::Other => return Ok(ProbeResult::NeverReached),
+            Answerer::Nobody => return Ok(ProbeResult::TimedOut),
+            Answerer::Unknown => unattributed = true,
+        }
+    }
+    if task.request.is_some() {
+        stream.write_all(held_back)?;
+        if let Some(why) = wrong_answer(&mut stream, &task.expect)? {
+            return Ok(ProbeResult::Fail(why));
+        }
+    }
+    Ok(if unattributed { ProbeResult::Unattributed } else { ProbeResult::Pass })
+}
+
+/// Reads the status; `Some` says what is wrong with it.
+fn wrong_answer(stream: &mut (impl Read + Write), expect: &[(u16, u16)]) -> std::io::Result<Option<String>> {
+    let mut head = Vec::new();
+    let mut buffer = [0_u8; 1024];
+    loop {
+        let count = stream.read(&mut buffer)?;
+        head.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        match http::response_status(&head) {
+            Ok(Some(status)) => {
+                let good = expect.iter().any(|(from, to)| (*from..=*to).contains(&status));
+                return Ok((!good).then(|| format!("status {status}")));
+            }
+            Ok(None) if count == 0 => return Ok(Some("the connection ended before an answer".into())),
+            Ok(None) if head.len() > MAX_HEAD => return Ok(Some("the answer's head is too long".into())),
+            Ok(None) => {}
+            Err(why) => return Ok(Some(why)),
+        }
+    }
+}

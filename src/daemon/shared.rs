@@ -1,0 +1,110 @@
+//! What every unit of the daemon shares: folders, the environment that we were started with, limits.
+
+use crate::daemon::launch::describe;
+use crate::daemon::supervised::NotifySocket;
+use crate::sys::cgroup::CgroupRoot;
+use crate::sys::message;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::{Path, PathBuf};
+
+/// The longest path that fits a sockaddr_un with its final NUL, bytes.
+pub const MAX_SUN_PATH: usize = 107;
+
+/// Facts that are fixed for the daemon's life.
+#[derive(Debug)]
+pub struct Shared {
+    /// The runtime dir (contract section 2).
+    pub runtime_dir: PathBuf,
+    /// `%t`, and where `RuntimeDirectory` lives: `/run`, or $XDG_RUNTIME_DIR.
+    pub runtime_root: String,
+    /// A short path to the runtime dir, where its own is too long for a socket's address.
+    pub short_dir: Option<ShortDir>,
+    /// Our own environment at the start.
+    pub environment: Vec<(String, String)>,
+    /// RLIMIT_NOFILE as we found it, soft and hard: services get it back.
+    pub original_nofile: (u64, u64),
+    /// Where control groups can be made.
+    pub cgroups: Option<CgroupRoot>,
+    /// Whether we are PID 1.
+    pub pid1: bool,
+    /// Our own pid.
+    pub pid: i32,
+}
+
+/// A link in a folder of our own, removed when we end.
+#[derive(Debug)]
+pub struct ShortDir {
+    folder: PathBuf,
+    link: PathBuf,
+}
+
+impl ShortDir {
+    /// Makes `/tmp/.aeterna-XXXX/r` → `target`.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn make(target: &Path) -> std::io::Result<ShortDir> {
+        use std::os::unix::fs::DirBuilderExt;
+        // mkdir fails on a name that is taken, so nobody can prepare it for us.
+        let folder = PathBuf::from(format!("/tmp/.aeterna-{:016x}", random()));
+        std::fs::DirBuilder::new().mode(0o711).create(&folder)?;
+        let link = folder.join("r");
+        std::os::unix::fs::symlink(target, &link)?;
+        Ok(ShortDir { folder, link })
+    }
+}
+
+impl Drop for ShortDir {
+    fn drop(&mut self) {
+        // Nothing to be done if it is gone already.
+        let _ = std::fs::remove_file(&self.link);
+        let _ = std::fs::remove_dir(&self.folder);
+    }
+}
+
+/// 64 bits that nobody can guess: std seeds its hasher from the kernel.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+impl Shared {
+    /// A new `INVOCATION_ID`: 32 hex digits.
+    pub fn new_invocation(&self) -> String {
+        format!("{:016x}{:016x}", random(), random())
+    }
+
+    /// Makes a generation's notify socket: mode and owner are right before its name is visible.
+    ///
+    /// # Errors
+    /// Which path, and why.
+    pub fn notify_socket(
+        &self,
+        unit: &str,
+        index: usize,
+        generation: u32,
+        owner: Option<(u32, u32)>,
+    ) -> Result<NotifySocket, String> {
+        let (path, shown) = self.socket_path(unit, index, &format!("{generation}.notify"));
+        let fd = message::notify_socket(&path, owner).map_err(|error| {
+            format!("cannot make the notify socket {}: {}", path.display(), describe(&error))
+        })?;
+        Ok(NotifySocket { fd, path, shown })
+    }
+
+    /// The path of a unit's socket in the runtime dir, and the path that a service is given for it.
+    pub fn socket_path(&self, unit: &str, index: usize, suffix: &str) -> (PathBuf, String) {
+        let full = self.runtime_dir.join(format!("{unit}.{suffix}"));
+        if full.as_os_str().len() <= MAX_SUN_PATH {
+            let shown = full.to_string_lossy().into_owned();
+            return (full, shown);
+        }
+        // Too long for an address: a short name, and the short way to the folder where that is needed too.
+        let name = format!("u{index}.{suffix}");
+        let full = self.runtime_dir.join(&name);
+        let shown = match &self.short_dir {
+            Some(short) if full.as_os_str().len() > MAX_SUN_PATH => short.link.join(&name),
+            _ => full.clone(),
+        };
+        (full, shown.to_string_lossy().into_owned())
+    }
+}

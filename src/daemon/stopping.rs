@@ -1,0 +1,51 @@
+//! The daemon's own machine at work: signals, stopping, the exit status.
+
+use crate::daemon::core::Daemon;
+use crate::machine::daemon::{DaemonAction, DaemonEvent};
+use crate::machine::event::Summary;
+use crate::sys::clock;
+use crate::time::Monotime;
+
+impl Daemon {
+    /// A unit says something new about itself.
+    pub fn summary_changed(&mut self, index: usize, summary: Summary) {
+        self.machine_event(DaemonEvent::Summary { unit: index, summary });
+    }
+
+    /// The daemon's machine wants a tick.
+    pub fn machine_tick(&mut self, _now: Monotime) {
+        self.machine_event(DaemonEvent::Tick);
+    }
+
+    /// Hands an event to the daemon's machine and carries out what it wants.
+    pub fn machine_event(&mut self, event: DaemonEvent) {
+        log::debug!("daemon: event {event:?}");
+        let mut actions = Vec::new();
+        self.machine.handle(clock::now(), event, &mut actions);
+        for action in actions {
+            log::debug!("daemon: action {action:?}");
+            self.perform_daemon(action);
+        }
+        self.settle();
+    }
+
+    fn perform_daemon(&mut self, action: DaemonAction) {
+        match action {
+            DaemonAction::All(command) => {
+                for index in 0..self.units.len() {
+                    self.command(index, command.clone());
+                }
+            }
+            DaemonAction::NotReady => {
+                self.stopping = true;
+                log::info!("stopping");
+            }
+            DaemonAction::Notify(text) => self.upstream.tell(&text),
+            DaemonAction::DumpStatus => self.log_status(),
+            DaemonAction::Upgrade => {
+                log::warn!("SIGUSR2: aeternad cannot replace its own program yet; stop and start it");
+            }
+            DaemonAction::Exit(code) => self.exit = Some(code),
+        }
+    }
+}

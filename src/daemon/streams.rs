@@ -1,0 +1,71 @@
+//! A unit's log pipes: from readable to a line in the log.
+
+use crate::daemon::core::Daemon;
+use crate::daemon::logpipe::{LogPipe, Turn};
+use crate::daemon::supervised::{LAST_LINES, Stream, Supervised};
+use crate::daemon::token::Owner;
+use crate::machine::event::Gen;
+use crate::sys::poll::Interest;
+use std::os::fd::{AsFd, OwnedFd};
+
+impl Daemon {
+    /// Takes over the read ends of a new process.
+    pub fn adopt_streams(
+        &mut self,
+        index: usize,
+        generation: Option<Gen>,
+        pid: i32,
+        logs: [Option<OwnedFd>; 2],
+    ) {
+        for (is_error, source) in
+            logs.into_iter().enumerate().filter_map(|(at, source)| Some((at == 1, source?)))
+        {
+            let unit = &mut self.units[index];
+            unit.last_stream = unit.last_stream.wrapping_add(1);
+            let id = unit.last_stream;
+            let pipe = LogPipe::new(source.into());
+            if let Err(error) = self.poller.add(Owner::Log(index, id).token(), pipe.as_fd(), Interest::READ) {
+                log::warn!("{}: cannot watch its output: {error}", unit.name);
+            }
+            unit.streams.insert(id, Stream { pipe, generation, pid, is_error });
+        }
+    }
+
+    /// Reads one pipe.
+    pub fn read_log(&mut self, index: usize, id: u32) {
+        let Some(unit) = self.units.get_mut(index) else { return };
+        if read(unit, id) == Turn::Closed
+            && let Some(stream) = unit.streams.remove(&id)
+        {
+            let _ = self.poller.remove(stream.pipe.as_fd());
+        }
+    }
+
+    /// Reads what a process that has died left in its pipes.
+    pub fn drain_streams_of(&mut self, index: usize, pid: i32) {
+        let unit = &self.units[index];
+        let ids: Vec<u32> =
+            unit.streams.iter().filter(|(_, stream)| stream.pid == pid).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.read_log(index, id);
+        }
+    }
+}
+
+fn read(unit: &mut Supervised, id: u32) -> Turn {
+    let Some(stream) = unit.streams.get_mut(&id) else { return Turn::Open };
+    let (generation, pid, is_error) = (stream.generation, stream.pid, stream.is_error);
+    let mut last =
+        generation.and_then(|number| unit.generations.get_mut(&number)).map(|shell| &mut shell.last_lines);
+    let name = &unit.name;
+    stream.pipe.read(&mut |line| {
+        let number = generation.map_or(String::new(), |Gen(number)| format!(".{number}"));
+        log::info!(target: "service", "{name}{number}[{pid}]: {line}");
+        if is_error && let Some(lines) = last.as_deref_mut() {
+            if lines.len() == LAST_LINES {
+                lines.pop_front();
+            }
+            lines.push_back(line.to_owned());
+        }
+    })
+}

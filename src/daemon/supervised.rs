@@ -1,0 +1,215 @@
+//! What the shell keeps for one unit: its machine, its sockets, its processes and their descriptors.
+
+use crate::daemon::fdstore::FdStore;
+use crate::daemon::load::Source;
+use crate::daemon::logpipe::LogPipe;
+use crate::daemon::sockets::{ListenSet, PeerName};
+use crate::machine::UnitMachine;
+use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, Role, Summary};
+use crate::sys::cgroup::Cgroup;
+use crate::sys::inotify::Watcher;
+use crate::time::Monotime;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// How many finished reloads are remembered.
+pub const HISTORY: usize = 32;
+
+/// How many of a generation's last lines on standard error are kept for the answer of a failed reload.
+pub const LAST_LINES: usize = 20;
+
+/// A process that was started and not yet reaped.
+#[derive(Debug)]
+pub struct Child {
+    /// Its pid. It cannot be used again before we reap it.
+    pub pid: i32,
+    /// What for.
+    pub role: Role,
+    /// The generation that it belongs to.
+    pub generation: Option<Gen>,
+    /// `INVOCATION_ID` in its environment.
+    pub invocation: String,
+}
+
+/// The notify socket of a generation.
+#[derive(Debug)]
+pub struct NotifySocket {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// Its real path.
+    pub path: PathBuf,
+    /// The path that the service is given: short enough for a sockaddr_un.
+    pub shown: String,
+}
+
+/// What belongs to one generation.
+#[derive(Debug, Default)]
+pub struct GenerationShell {
+    /// Its notify socket, if `NotifyAccess` allows anybody.
+    pub notify: Option<NotifySocket>,
+    /// Its control group, where one could be made.
+    pub cgroup: Option<Cgroup>,
+    /// `INVOCATION_ID`: marks its processes.
+    pub invocation: String,
+    /// Every pid that was started for it, dead ones too: their session ids mark grandchildren.
+    pub started: Vec<i32>,
+    /// Processes of it that live and that we started.
+    pub alive: u32,
+    /// Its processes may all be gone; tell the machine when they are.
+    pub watch_empty: bool,
+    /// The user that its sockets belong to.
+    pub owner: Option<(u32, u32)>,
+    /// The slot whose sockets it has.
+    pub slot: u32,
+    /// The content that it was launched with.
+    pub content: Option<ContentId>,
+    /// The program that its main process runs, for "newer on disk".
+    pub program: Option<PathBuf>,
+    /// Its last lines on standard error, where they go through us.
+    pub last_lines: VecDeque<String>,
+}
+
+/// A log pipe and where its lines come from.
+#[derive(Debug)]
+pub struct Stream {
+    /// The pipe.
+    pub pipe: LogPipe,
+    /// The generation that writes; `None` for hooks.
+    pub generation: Option<Gen>,
+    /// Its pid, for the log.
+    pub pid: i32,
+    /// Whether it is standard error.
+    pub is_error: bool,
+}
+
+/// `WatchPaths` at work.
+#[derive(Debug)]
+pub struct PathWatch {
+    /// The watcher.
+    pub watcher: Watcher,
+    /// What it was made for: made anew when a reload changes it.
+    pub paths: Vec<String>,
+    /// When the changes seen so far count as settled.
+    pub settle_at: Option<Monotime>,
+    /// One of the paths that changed, for the reason.
+    pub changed: String,
+}
+
+/// One unit.
+#[derive(Debug)]
+pub struct Supervised {
+    /// Its name; a reload can't change it.
+    pub name: String,
+    /// Where it is read from.
+    pub source: Source,
+    /// The machine that decides.
+    pub machine: UnitMachine,
+    /// What it said last about itself; nothing before its first event.
+    pub summary: Option<Summary>,
+    /// When it wants a tick.
+    pub deadline: Option<Monotime>,
+    /// Its sockets.
+    pub sockets: ListenSet,
+    /// Whether traffic is watched for.
+    pub traffic: Traffic,
+    /// Whether traffic arrived since the last count.
+    pub arrived: bool,
+    /// When an `Accept` unit tries to accept again, after there was no descriptor for it.
+    pub accept_again: Option<Monotime>,
+    /// Its processes.
+    pub children: HashMap<Proc, Child>,
+    /// Its generations.
+    pub generations: BTreeMap<Gen, GenerationShell>,
+    /// Contents that are in use: of living generations, and of a reload under way.
+    pub contents: Vec<Content>,
+    /// The content that serves, or that was promoted last.
+    pub current: Content,
+    /// The number of the newest content.
+    pub last_content: u32,
+    /// The slot that gets new connections, apart from a canary's share.
+    pub serving_slot: u32,
+    /// Its descriptor store.
+    pub store: FdStore,
+    /// Accepted connections that wait for the machine's word.
+    pub connections: HashMap<Conn, (OwnedFd, PeerName)>,
+    /// The last reloads, oldest first.
+    pub history: VecDeque<ReloadRecord>,
+    /// What the generation that went last wrote at its end, for the answer of a failed reload.
+    pub last_words: Option<(Gen, Vec<String>)>,
+    /// Log pipes by id.
+    pub streams: HashMap<u32, Stream>,
+    /// The newest id of a log pipe.
+    pub last_stream: u32,
+    /// `WatchPaths`.
+    pub watch: Option<PathWatch>,
+    /// Restarts by reason, for the metrics.
+    pub restarts: BTreeMap<String, u64>,
+    /// Connections that could not be served.
+    pub stranded: u64,
+}
+
+/// What the poll set waits for on a unit's sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    /// A hang-up only: somebody shut a listener down.
+    Ignored,
+    /// The next connection or datagram.
+    Watched,
+    /// One note that something arrived, for `StopWhenIdleSec`.
+    Counted,
+}
+
+impl Supervised {
+    /// A unit whose sockets are bound.
+    pub fn new(source: Source, content: Content, sockets: ListenSet, machine: UnitMachine) -> Supervised {
+        Supervised {
+            name: content.unit.name.clone(),
+            source,
+            machine,
+            summary: None,
+            deadline: None,
+            sockets,
+            traffic: Traffic::Ignored,
+            arrived: false,
+            accept_again: None,
+            children: HashMap::new(),
+            generations: BTreeMap::new(),
+            last_content: content.id.0,
+            contents: vec![content.clone()],
+            current: content,
+            serving_slot: 0,
+            store: FdStore::default(),
+            connections: HashMap::new(),
+            history: VecDeque::new(),
+            last_words: None,
+            streams: HashMap::new(),
+            last_stream: 0,
+            watch: None,
+            restarts: BTreeMap::new(),
+            stranded: 0,
+        }
+    }
+
+    /// The unit of a content in use.
+    pub fn content(&self, id: ContentId) -> Option<&Content> {
+        self.contents.iter().find(|content| content.id == id)
+    }
+
+    /// The last lines that a generation wrote to standard error, where they went through us.
+    pub fn last_lines(&self, number: Gen) -> Vec<String> {
+        match (self.generations.get(&number), &self.last_words) {
+            (Some(shell), _) => shell.last_lines.iter().cloned().collect(),
+            (None, Some((whose, lines))) if *whose == number => lines.clone(),
+            (None, _) => Vec::new(),
+        }
+    }
+
+    /// Remembers a finished reload.
+    pub fn remember(&mut self, record: ReloadRecord) {
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(record);
+    }
+}

@@ -1,0 +1,89 @@
+//! What a ready descriptor belongs to, packed into the poller's 64 bits.
+
+use crate::sys::poll::Token;
+
+/// The owner of a descriptor in the poll set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The control socket's listener.
+    Control,
+    /// A control client.
+    Client(u32),
+    /// A socket of a unit, by its id in the listen set.
+    Socket(usize, u32),
+    /// The notify socket of a unit's generation.
+    Notify(usize, u32),
+    /// A log pipe of a unit.
+    Log(usize, u32),
+    /// `cgroup.events` of a unit's generation.
+    Cgroup(usize, u32),
+    /// A stored descriptor of a unit.
+    Stored(usize, u32),
+    /// inotify over a unit's `WatchPaths`.
+    Paths(usize),
+    /// inotify over the folders of a unit's Unix sockets.
+    SocketPaths(usize),
+}
+
+const KIND_SHIFT: u32 = 56;
+const UNIT_SHIFT: u32 = 32;
+const UNIT_MASK: u64 = 0x00ff_ffff;
+
+impl Owner {
+    /// Packs it: 8 bits kind, 24 bits unit, 32 bits id. The kinds start at 1; 0 and 255 are the poller's own.
+    pub fn token(self) -> Token {
+        let (kind, unit, id) = match self {
+            Owner::Control => (1, 0, 0),
+            Owner::Client(id) => (2, 0, id),
+            Owner::Socket(unit, id) => (3, unit, id),
+            Owner::Notify(unit, id) => (4, unit, id),
+            Owner::Log(unit, id) => (5, unit, id),
+            Owner::Cgroup(unit, id) => (6, unit, id),
+            Owner::Stored(unit, id) => (7, unit, id),
+            Owner::Paths(unit) => (8, unit, 0),
+            Owner::SocketPaths(unit) => (9, unit, 0),
+        };
+        Token((kind << KIND_SHIFT) | ((unit as u64 & UNIT_MASK) << UNIT_SHIFT) | u64::from(id))
+    }
+
+    /// Unpacks it; `None` for a token that no owner made.
+    pub fn of(token: Token) -> Option<Owner> {
+        let unit = ((token.0 >> UNIT_SHIFT) & UNIT_MASK) as usize;
+        let id = (token.0 & u64::from(u32::MAX)) as u32;
+        Some(match token.0 >> KIND_SHIFT {
+            1 => Owner::Control,
+            2 => Owner::Client(id),
+            3 => Owner::Socket(unit, id),
+            4 => Owner::Notify(unit, id),
+            5 => Owner::Log(unit, id),
+            6 => Owner::Cgroup(unit, id),
+            7 => Owner::Stored(unit, id),
+            8 => Owner::Paths(unit),
+            9 => Owner::SocketPaths(unit),
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_owner_comes_back() {
+        for owner in [
+            Owner::Control,
+            Owner::Client(7),
+            Owner::Socket(499, u32::MAX),
+            Owner::Notify(3, 12),
+            Owner::Log(0, 1),
+            Owner::Cgroup(1, 2),
+            Owner::Stored(1, 2),
+            Owner::Paths(5),
+            Owner::SocketPaths(6),
+        ] {
+            assert_eq!(Owner::of(owner.token()), Some(owner));
+        }
+        assert_eq!(Owner::of(Token(0)), None);
+    }
+}

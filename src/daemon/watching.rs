@@ -1,0 +1,92 @@
+//! `WatchPaths`: a change that has settled reloads the unit. And the folders of Unix sockets, so that an
+//! unlinked path comes back.
+
+use crate::daemon::core::Daemon;
+use crate::daemon::supervised::PathWatch;
+use crate::daemon::token::Owner;
+use crate::machine::event::Command;
+use crate::sys::clock;
+use crate::sys::inotify::Watcher;
+use crate::sys::poll::Interest;
+use std::path::Path;
+
+impl Daemon {
+    /// Watches what the serving content names; made anew only when that has changed.
+    pub fn watch_paths(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        let paths = &unit.current.unit.reload.watch_paths;
+        if unit.watch.as_ref().is_some_and(|watch| watch.paths == *paths) {
+            return;
+        }
+        if let Some(old) = unit.watch.take() {
+            let _ = self.poller.remove(old.watcher.fd());
+        }
+        if paths.is_empty() {
+            return;
+        }
+        let mut watcher = match Watcher::new() {
+            Ok(made) => made,
+            Err(error) => {
+                log::warn!("{}: cannot watch its WatchPaths: {error}", unit.name);
+                return;
+            }
+        };
+        for path in paths {
+            if let Err(error) = watcher.add(Path::new(path)) {
+                log::warn!("{}: cannot watch {path}: {error}", unit.name);
+            }
+        }
+        if let Err(error) = self.poller.add(Owner::Paths(index).token(), watcher.fd(), Interest::READ) {
+            log::warn!("{}: cannot watch its WatchPaths: {error}", unit.name);
+        }
+        unit.watch =
+            Some(PathWatch { watcher, paths: paths.clone(), settle_at: None, changed: String::new() });
+    }
+
+    /// Something below the watched paths changed: wait until it has settled.
+    pub fn paths_changed(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        let debounce = unit.current.unit.reload.watch_debounce;
+        let Some(watch) = &mut unit.watch else { return };
+        match watch.watcher.read() {
+            Ok(changes) => {
+                if let Some(change) = changes.into_iter().next() {
+                    watch.changed = change.path.display().to_string();
+                    watch.settle_at = Some(clock::now() + debounce);
+                }
+            }
+            Err(error) => log::warn!("{}: cannot read what changed below its WatchPaths: {error}", unit.name),
+        }
+    }
+
+    /// Nothing has changed for `WatchDebounce`.
+    pub fn paths_settled(&mut self, index: usize) {
+        let Some(watch) = &mut self.units[index].watch else { return };
+        watch.settle_at = None;
+        let reason = format!("{} changed", watch.changed);
+        self.command(index, Command::Reload { force: false, remember: true, reason });
+    }
+
+    /// Watches the folders of the unit's Unix sockets.
+    pub fn watch_socket_paths(&mut self, index: usize) {
+        let unit = &self.units[index];
+        if let Some(fd) = unit.sockets.path_watch() {
+            // In already after an earlier change of the sockets: no matter.
+            let _ = self.poller.add(Owner::SocketPaths(index).token(), fd, Interest::READ);
+        }
+    }
+
+    /// A folder with a socket of ours in it changed.
+    pub fn socket_paths_changed(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        let repairs = unit.sockets.check_paths();
+        if repairs.is_empty() {
+            return;
+        }
+        for text in repairs {
+            log::warn!("{}: {text}", unit.name);
+        }
+        self.unwatch_sockets(index);
+        self.rewatch_sockets(index);
+    }
+}
