@@ -32,7 +32,7 @@ impl Inherited {
     /// is not open.
     pub fn take() -> Result<Inherited, String> {
         let get = |name: &str| std::env::var(name).ok();
-        Inherited::read(get, std::process::id(), |number| socket::take_over(number))
+        Inherited::read(get, std::process::id(), socket::take_over)
     }
 
     fn read(

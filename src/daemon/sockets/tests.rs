@@ -63,83 +63,16 @@ fn table(listen: Vec<Listen>) -> Socket {
 }
 
 fn unit(sockets: Vec<Socket>) -> Unit {
-    let none = ExitStatusSet::default();
-    Unit {
-        name: "app".into(),
-        description: String::new(),
-        sockets,
-        service: Service {
-            exec_start: vec![],
-            exec_start_pre: vec![],
-            exec_start_post: vec![],
-            exec_stop: vec![],
-            exec_stop_post: vec![],
-            exec_reload: vec![],
-            service_type: ServiceType::Exec,
-            notify_access: NotifyAccess::Main,
-            start_on: StartOn::Boot,
-            stop_when_idle: Span::INFINITY,
-            workers: 1,
-            socket_environment: vec![],
-            non_blocking: false,
-            restart: Restart::No,
-            restart_sec: Span::ZERO,
-            restart_steps: 0,
-            restart_max_delay: Span::INFINITY,
-            start_limit_interval: Span::ZERO,
-            start_limit_burst: 0,
-            success_exit_status: none.clone(),
-            restart_prevent_exit_status: none.clone(),
-            restart_force_exit_status: none,
-            timeout_start: Span::INFINITY,
-            timeout_stop: Span::INFINITY,
-            watchdog: Span::ZERO,
-            watchdog_signal: 6,
-            kill_mode: KillMode::ControlGroup,
-            kill_signal: 15,
-            final_kill_signal: 9,
-            send_sigkill: true,
-            send_sighup: false,
-            user: None,
-            group: None,
-            supplementary_groups: vec![],
-            working_directory: None,
-            umask: 0o022,
-            environment: vec![],
-            environment_file: vec![],
-            pass_environment: None,
-            unset_environment: vec![],
-            standard_input: Input::Null,
-            standard_output: Output::Inherit,
-            standard_error: Output::Inherit,
-            limits: vec![],
-            nice: None,
-            oom_score_adjust: None,
-            cpu_affinity: vec![],
-            no_new_privileges: false,
-            ignore_sigpipe: true,
-            fd_store_max: 0,
-            runtime_directory: vec![],
-        },
-        reload: Reload {
-            strategy: Strategy::Canary,
-            pre_flight: vec![],
-            warmup_delay: Span::ZERO,
-            soak_time: Span::ZERO,
-            canary_weight: vec![10],
-            canary_by: CanaryBy::Connection,
-            drain_timeout: Span::ZERO,
-            reload_signal: 1,
-            on_success: vec![],
-            on_failure: vec![],
-            watch_paths: vec![],
-            watch_debounce: Span::ZERO,
-            binary_path: None,
-            binary_sha256: None,
-        },
-        health: None,
-        daemon: DaemonSettings::default(),
-    }
+    let text = "[Socket]\nListenStream = 1\n[Service]\nExecStart = \"/bin/true\"\n";
+    let context = Context {
+        file: "app.toml".into(),
+        stem: "app".into(),
+        runtime_dir: "/run/aeterna".into(),
+        pid1: false,
+    };
+    let mut unit = parse(text, &context).unwrap().unit;
+    unit.sockets = sockets;
+    unit
 }
 
 fn tcp(address: &str) -> Listen {
