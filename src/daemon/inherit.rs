@@ -32,7 +32,7 @@ impl Inherited {
     /// is not open.
     pub fn take() -> Result<Inherited, String> {
         let get = |name: &str| std::env::var(name).ok();
-        Inherited::read(get, std::process::id(), |number| socket::take_over(number))
+        Inherited::read(get, std::process::id(), socket::take_over)
     }
 
     fn read(
@@ -59,6 +59,17 @@ impl Inherited {
             sockets.push(Gift { fd, name: names.next().unwrap_or_default().to_owned(), listen });
         }
         Ok(Inherited { sockets })
+    }
+
+    /// These sockets with these names.
+    #[cfg(test)]
+    pub(super) fn of_tests(given: Vec<(OwnedFd, &str)>) -> Inherited {
+        let gift = |(fd, name): (OwnedFd, &str)| Gift {
+            listen: socket::describe(fd.as_fd()).ok(),
+            name: name.to_owned(),
+            fd,
+        };
+        Inherited { sockets: given.into_iter().map(gift).collect() }
     }
 
     /// The socket of this type and address, if we were given it.

@@ -9,6 +9,7 @@ pub mod datagram;
 pub mod dir;
 pub mod fd;
 pub mod fifo;
+pub mod held;
 pub mod holder;
 pub mod inotify;
 pub mod limits;

@@ -248,8 +248,8 @@ pub fn unix_queue(listener: BorrowedFd<'_>) -> io::Result<Option<Queue>> {
     Ok(found)
 }
 
-/// Connections that were made to a Unix name (a path, or the name in the abstract namespace after a NUL byte):
-/// the inodes of their server ends, 0 for those that wait to be accepted.
+/// Connections that were made to a Unix name (a path, or the name in the abstract namespace after a NUL byte)
+/// and accepted: the inodes of their server ends.
 pub fn unix_connections(name: &[u8]) -> io::Result<Vec<u32>> {
     let mut found = Vec::new();
     ask(&unix_request(1 << state::ESTABLISHED, 0, UDIAG_SHOW_NAME), true, |body| {

@@ -3,16 +3,16 @@
 use super::ListenSet;
 use super::endpoint::{Endpoint, Slot, Way};
 use crate::sys::sockdiag::{self, Queue, state};
-use crate::sys::{holder, socket, steer};
+use crate::sys::{clock, holder, socket, steer};
+use crate::time::{Monotime, Span};
 use crate::unit::ListenKind;
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
 
 /// How long a SYN may still be under way to a slot where the kernel has no membarrier(2).
-const WITHOUT_BARRIER: Duration = Duration::from_millis(100);
+const WITHOUT_BARRIER: Span = Span::from_millis(100);
 /// How long half-open connections are waited for where the kernel does not list them.
-const WITHOUT_LIST: Duration = Duration::from_secs(1);
+const WITHOUT_LIST: Span = Span::from_secs(1);
 /// A SYN-ACK that was sent this often without an answer, 3 s, goes to somebody who will not come.
 const GIVEN_UP: u8 = 2;
 
@@ -20,7 +20,7 @@ const GIVEN_UP: u8 = 2;
 #[derive(Debug)]
 pub(super) struct Drain {
     half_open: BTreeSet<u64>,
-    not_before: Option<Instant>,
+    not_before: Option<Monotime>,
     settled: bool,
 }
 
@@ -30,11 +30,11 @@ impl Drain {
         let mut drain = Drain { half_open: BTreeSet::new(), not_before: None, settled: false };
         // Until every processor has left the old program, a SYN may still be given to the slot.
         if steer::barrier().is_err() {
-            drain.not_before = Some(Instant::now() + WITHOUT_BARRIER);
+            drain.not_before = Some(clock::now() + WITHOUT_BARRIER);
         }
         match half_open(endpoints) {
             Ok(found) => drain.half_open = found,
-            Err(_) => drain.not_before = Some(Instant::now() + WITHOUT_LIST),
+            Err(_) => drain.not_before = Some(clock::now() + WITHOUT_LIST),
         }
         drain
     }
@@ -51,7 +51,7 @@ impl Drain {
         if !self.half_open.is_empty() {
             return self.half_open.len() as u32;
         }
-        if self.not_before.is_some_and(|time| Instant::now() < time) {
+        if self.not_before.is_some_and(|time| clock::now() < time) {
             return 1;
         }
         // A connection stops being half open a moment before it is counted in the accept queue.
@@ -164,6 +164,9 @@ impl ListenSet {
         }
         for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.at.is_none()) {
             for slot in &endpoint.slots {
+                // The kernel lists the accepted ones; those that wait are only counted.
+                let waiting = queue(endpoint, slot).map_or(0, |queue| queue.length);
+                found.extend((0..waiting).map(|_| 0));
                 if let Some(name) = socket::unix_name(slot.fd.as_fd()) {
                     found.extend(sockdiag::unix_connections(&name).unwrap_or_default());
                 }
