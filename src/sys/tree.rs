@@ -94,7 +94,7 @@ mod tests {
         let key = TreeKey { mains: &[20], invocation: "x" };
         assert_eq!(members(&all, &key, 10, |pid| pid == 40 || pid == 60), [15, 20, 21, 30, 40, 41]);
         let none = TreeKey { mains: &[], invocation: "x" };
-        assert_eq!(members(&all, &none, 10, |_| false), []);
+        assert!(members(&all, &none, 10, |_| false).is_empty());
     }
 
     #[test]
@@ -138,7 +138,7 @@ mod tests {
             assert_eq!(tree(&key, process::pid()), [escaped]);
             process::kill(escaped, libc::SIGKILL).unwrap();
             wait::reap(escaped).unwrap();
-            assert_eq!(tree(&key, process::pid()), []);
+            assert!(tree(&key, process::pid()).is_empty());
             other.kill().unwrap();
             other.wait().unwrap();
         });
