@@ -221,7 +221,7 @@ fn prepare(
             if error.raw_os_error() == Some(libc::EPERM) { "needs CAP_NET_ADMIN or CAP_NET_RAW" } else { "" };
         return Err(fail(&format!("set {key} on"), address, error, hint));
     }
-    Ok(adjust(fd, address, family, kind, options))
+    Ok(set_or_say(fd, address, &sockopt::at_birth(options, family, kind)))
 }
 
 /// Sets every option that can be set at any time; what failed, as sentences.
@@ -232,7 +232,11 @@ pub fn adjust(
     kind: ListenKind,
     options: &SocketOptions,
 ) -> Vec<String> {
-    let failed = sockopt::apply(fd, &sockopt::any_time(options, family, kind));
+    set_or_say(fd, address, &sockopt::any_time(options, family, kind))
+}
+
+fn set_or_say(fd: BorrowedFd<'_>, address: &str, settings: &[sockopt::Setting]) -> Vec<String> {
+    let failed = sockopt::apply(fd, settings);
     failed.iter().map(|(key, error)| fail(&format!("set {key} on"), address, error, "").text).collect()
 }
 

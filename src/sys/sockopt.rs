@@ -184,6 +184,14 @@ pub fn any_time(options: &SocketOptions, family: Family, kind: ListenKind) -> Ve
     out
 }
 
+/// As [`any_time`], less what a new socket has anyway: with a thousand addresses each call counts.
+pub fn at_birth(options: &SocketOptions, family: Family, kind: ListenKind) -> Vec<Setting> {
+    let mut out = any_time(options, family, kind);
+    let off_by_default = ["NoDelay", "KeepAlive", "DeferAcceptSec"];
+    out.retain(|s| !off_by_default.contains(&s.key) || s.value.iter().any(|byte| *byte != 0));
+    out
+}
+
 fn tcp(options: &SocketOptions, out: &mut Vec<Setting>) {
     let tcp = libc::IPPROTO_TCP;
     out.push(int("NoDelay", tcp, libc::TCP_NODELAY, options.no_delay.into()));
