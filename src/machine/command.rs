@@ -3,8 +3,9 @@
 use super::event::{Action, Command, CommandResult, Gen, Outcome, Req, Target};
 use super::generation::Phase;
 use super::reload::{Queued, ReloadPhase};
-use super::state::{Down, Rest, Turn, Watch};
+use super::state::{Down, Rest, Watch};
 use super::stop::Clock;
+use super::turn::Turn;
 
 impl Turn<'_> {
     pub(super) fn reply(&mut self, req: Option<Req>, result: CommandResult) {

@@ -3,7 +3,8 @@
 use super::event::{Action, Announcement, Gen, ProbeKind, ProbeResult, Proc, Role, Target};
 use super::generation::{Phase, StartStep};
 use super::restart::{End, Word};
-use super::state::{Place, SIGKILL, Turn};
+use super::state::{Place, SIGKILL};
+use super::turn::Turn;
 use crate::time::{Monotime, Span};
 use crate::unit::{Check, HealthCheck, ServiceType};
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 use super::event::{Announcement, ContentId, Outcome, Proc, Role};
 use super::reload::Reload;
 use super::restart::End;
-use super::state::Turn;
+use super::turn::Turn;
 use crate::time::{Monotime, Span};
 use crate::unit::{Command, Hook, Unit};
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,8 @@
 
 use super::event::{Action, CommandResult, Content, ContentId, Req};
 use super::generation::Phase;
-use super::state::{Job, JobKind, JobPhase, Rest, Turn};
+use super::state::{Job, JobKind, JobPhase, Rest};
+use super::turn::Turn;
 use crate::unit::StartOn;
 
 impl Turn<'_> {

@@ -1,4 +1,32 @@
 //! The pure machines: events in, actions out. No I/O, no clock, no log, no thread.
+//!
+//! What holds at every instant (1, 2 and 5 for the strategies `canary` and `immediate`), and is asserted after
+//! every event of every schedule that `tests/simulation` plays:
+//!
+//! 1. While a reload runs, a ready generation holds the sockets. The old one gets no stop signal before the new
+//!    one is ready and has passed its soak; only a ready generation is ever promoted.
+//! 2. A reload that fails leaves the old generation serving: nothing was sent to it.
+//! 3. No generation gets its stop signal while new connections are steered to its slot, and what a dead one
+//!    left there is served by somebody else, moved, or counted as stranded.
+//! 4. Every reload ends, in a time bounded by its timeouts. No deadline is in the past after a tick that had
+//!    nothing to do: nothing spins.
+//! 5. If the old generation dies in `PRE_CHECKING` the reload is given up and `Restart` applies; while the new
+//!    one starts, it goes on; in the soak the new one takes over at once. If both die, `Restart` applies to
+//!    what was promoted last.
+//! 6. A unit in `STOPPED` or `FAILED` has no process, grandchildren included (except by `KillMode = "process"`
+//!    and `SendSIGKILL = false`).
+//! 7. Every reload has exactly one record, with a reason, and every command exactly one reply.
+//!
+//! Also: at most one reload at a time, at most 8 draining generations, weight 0 before readiness and after a
+//! rollback, and a machine that comes back from its stored form goes on exactly like the one that was stored.
+//!
+//! How it is built: [`UnitMachine`] is a state and the contents that it refers to. Every event is one turn (`turn.rs`),
+//! the only writer of the state. A generation has a phase with its deadline inside: on its way to ready
+//! (`generation.rs`, `worker.rs`, `health.rs`, `notify.rs`), up, or on its way out (`slots.rs` empties its slot,
+//! `stop.rs` stops it). What a generation is to its unit follows from the unit's current generation and the
+//! reload that is under way (`reload.rs`, `tell.rs`, `soak.rs`); the unit's state follows from these (`status.rs`) and is
+//! stored nowhere but as what was last told. `rest.rs` decides what follows an end, with the arithmetic of
+//! `restart.rs`; `command.rs` and `job.rs` answer people, `traffic.rs` starts services on demand.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -21,7 +49,9 @@ mod soak;
 mod state;
 mod status;
 mod stop;
+mod tell;
 mod traffic;
+mod turn;
 mod worker;
 
 use crate::proto::status::UnitStatus;
@@ -29,8 +59,9 @@ use crate::time::Monotime;
 use event::{Action, Content, Event, SteerBy, Steering, Summary, UnitState};
 use restart::Window;
 use serde::{Deserialize, Serialize};
-use state::{Contents, Rest, State, Turn, Watch};
+use state::{Contents, Rest, State, Watch};
 use std::collections::VecDeque;
+use turn::Turn;
 
 /// The machine of one unit.
 #[derive(Debug, Clone)]

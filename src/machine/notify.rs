@@ -3,8 +3,9 @@
 use super::event::{Action, Announcement, Gen, Notification, Sender};
 use super::generation::{Phase, StartStep};
 use super::restart::{End, Word};
-use super::state::{Place, Turn};
+use super::state::Place;
 use super::stop::{Clock, StopStep};
+use super::turn::Turn;
 use super::worker::Watchdog;
 use crate::time::Span;
 use crate::unit::{NotifyAccess, ServiceType};

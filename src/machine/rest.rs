@@ -4,7 +4,8 @@ use super::event::{Action, Announcement, Gen};
 use super::generation::Kind;
 use super::reload::ReloadPhase;
 use super::restart::{End, Word, delay, wants_restart};
-use super::state::{JobPhase, Place, Rest, Then, Turn};
+use super::state::{JobPhase, Place, Rest, Then};
+use super::turn::Turn;
 use crate::time::Span;
 use crate::unit::StartOn;
 

@@ -4,8 +4,9 @@
 use super::event::{Action, Announcement, ContentId, Gen, SteerBy, Steering};
 use super::generation::{Kind, Phase};
 use super::reload::{ReloadPhase, Soak};
-use super::state::{DirtySlot, Place, Turn};
+use super::state::{DirtySlot, Place};
 use super::stop::{Clock, StopPlan};
+use super::turn::Turn;
 use crate::time::{Monotime, Span};
 use crate::unit::{Address, ListenKind, Sharing, Unit};
 use serde::{Deserialize, Serialize};

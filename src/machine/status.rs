@@ -3,8 +3,9 @@
 use super::event::{Gen, Summary, UnitState};
 use super::generation::{Generation, Phase, StartStep};
 use super::reload::ReloadPhase;
-use super::state::{Contents, Place, Rest, State, Turn, Watch};
+use super::state::{Contents, Place, Rest, State, Watch};
 use super::stop::StopStep;
+use super::turn::Turn;
 use crate::proto::status::{GenerationStatus, LastReload, UnitStatus};
 use crate::time::Monotime;
 use crate::unit::StartOn;

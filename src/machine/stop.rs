@@ -3,7 +3,8 @@
 use super::event::{Action, Gen, Proc, Role, Target};
 use super::generation::Phase;
 use super::restart::{End, Word};
-use super::state::{SIGCONT, SIGHUP, SIGKILL, Turn};
+use super::state::{SIGCONT, SIGHUP, SIGKILL};
+use super::turn::Turn;
 use crate::time::{Monotime, Span};
 use crate::unit::KillMode;
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,8 @@
 
 use super::event::{Action, Conn};
 use super::generation::Kind;
-use super::state::{Idle, JobPhase, Rest, Turn, Watch};
+use super::state::{Idle, JobPhase, Rest, Watch};
+use super::turn::Turn;
 use crate::time::Span;
 use crate::unit::StartOn;
 

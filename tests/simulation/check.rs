@@ -14,7 +14,6 @@ struct Known {
     unit: Arc<Unit>,
     slot: u32,
     ready: bool,
-    drain_begun: bool,
     killed: bool,
     stopping: bool,
 }
@@ -57,6 +56,39 @@ impl Seen {
     }
 }
 
+/// One event, what it changed and what followed.
+pub(crate) struct Turned<'a> {
+    pub(crate) event: &'a Event,
+    pub(crate) before: Summary,
+    pub(crate) after: Summary,
+    pub(crate) actions: &'a [Action],
+    pub(crate) children: &'a [Child],
+    pub(crate) now: Monotime,
+}
+
+impl Turned<'_> {
+    /// Whether a command stops, restarts or signals the service.
+    fn is_stop(&self) -> bool {
+        let Event::Command { command, .. } = self.event else { return false };
+        match command {
+            Command::Reload { .. } | Command::Promote | Command::Rollback | Command::RefuseReloads => false,
+            Command::Start
+            | Command::Stop { .. }
+            | Command::Restart
+            | Command::Kill { .. }
+            | Command::Shutdown
+            | Command::KillAll => true,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    records: u32,
+    announced: u32,
+    ended: u32,
+}
+
 /// Everything that is watched.
 pub(crate) struct Checks {
     generations: BTreeMap<Gen, Known>,
@@ -75,7 +107,6 @@ pub(crate) struct Checks {
     reload_since: Option<Monotime>,
     bound: Span,
     watched: bool,
-    loads: u32,
 }
 
 impl Checks {
@@ -95,7 +126,6 @@ impl Checks {
             reload_since: None,
             bound: Span::ZERO,
             watched: false,
-            loads: 0,
         }
     }
 
@@ -117,134 +147,115 @@ impl Checks {
         children.iter().any(|child| child.generation == Some(generation) && child.is_main())
     }
 
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn after(
-        &mut self,
-        event: &Event,
-        before: Summary,
-        after: Summary,
-        actions: &[Action],
-        children: &[Child],
-        trees: &[Tree],
-        now: Monotime,
-    ) -> Result<(), String> {
-        let _ = trees;
-        if let Event::Sockets { steered } = event {
+    /// What must hold of one event and the actions that followed from it.
+    pub(crate) fn after(&mut self, turn: &Turned<'_>) -> Result<(), String> {
+        let (before, after) = (turn.before, turn.after);
+        if let Event::Sockets { steered } = turn.event {
             self.steered = *steered;
         }
-        let by_command = matches!(event, Event::Command { command, .. } if !matches!(command, Command::Reload { .. } | Command::Promote | Command::Rollback | Command::RefuseReloads));
-        let stopping =
-            by_command || matches!(after.state, UnitState::Stopping | UnitState::Stopped | UnitState::Failed);
-        if matches!(event, Event::Traffic | Event::Accepted { .. }) {
+        if matches!(turn.event, Event::Traffic | Event::Accepted { .. }) {
             self.watched = false;
         }
-        let (mut records, mut announced, mut ended) = (0, 0, 0);
-        for action in actions {
-            match action {
-                Action::Spawn(spawn) => self.spawned(spawn, before, after)?,
-                Action::Announce(Announcement::Ready { generation }) => {
-                    if let Some(known) = self.generations.get_mut(generation) {
-                        known.ready = true;
-                    }
-                }
-                Action::Promoted(generation) => self.promoted(*generation)?,
-                Action::Steer(steering) => self.steer(*steering)?,
-                Action::Stranded { .. } => self.seen.0[6] += 1,
-                Action::BeginDrain { generation, slot } => {
-                    self.seen.0[5] += 1;
-                    if let Some(known) = self.generations.get_mut(generation) {
-                        known.drain_begun = true;
-                        if known.slot != *slot {
-                            return Err(format!("drain of slot {slot}, which is not that of {generation:?}"));
-                        }
-                    }
-                }
-                Action::Signal { to, signal } => {
-                    self.signalled(*to, *signal, before, by_command, stopping, children)?;
-                }
-                Action::Forget(generation) => {
-                    if Checks::lives(children, *generation) && !self.may_leave(*generation) {
-                        return Err(format!("{generation:?} is forgotten, but a main of it lives"));
-                    }
-                    self.generations.remove(generation);
-                    if self.serving == Some(*generation) {
-                        self.serving = None;
-                    }
-                }
-                Action::Reply { req, .. } => {
-                    let Some(at) = self.waiting.iter().position(|waiting| waiting == req) else {
-                        return Err(format!("{req:?} is answered twice, or never asked"));
-                    };
-                    self.waiting.remove(at);
-                }
-                Action::CloseConnection(conn) => self.disconnected(*conn)?,
-                Action::Record(record) => {
-                    records += 1;
-                    ended += u32::from(record.outcome != Outcome::Refused);
-                    self.recorded(record)?;
-                }
-                Action::Announce(Announcement::Reloaded { .. }) => announced += 1,
-                Action::Announce(Announcement::Restarting { .. }) => self.seen.0[7] += 1,
-                Action::Announce(Announcement::State { to, .. }) => self.seen.0[8 + *to as usize] += 1,
-                Action::Announce(Announcement::Step { generation: None, text }) if text.contains("slot") => {
-                    self.seen.0[21] += 1;
-                }
-                Action::WatchTraffic => {
-                    if self.watched {
-                        return Err("traffic is watched twice".into());
-                    }
-                    self.watched = true;
-                }
-                Action::IgnoreTraffic => self.watched = false,
-                Action::Load => self.loads += 1,
-                Action::OpenSockets(content) => {
-                    self.contents.insert(content.id, Arc::clone(&content.unit));
-                    self.reload_unit = after.reloading.then(|| Arc::clone(&content.unit));
-                }
-                _ => {}
-            }
+        let mut counts = Counts::default();
+        for action in turn.actions {
+            self.action(turn, action, &mut counts)?;
         }
-        if records != announced {
+        if counts.records != counts.announced {
             return Err("guarantee 7: a reload is in the history or in the events, but not in both".into());
         }
-        if before.reloading && !after.reloading && ended == 0 {
+        if before.reloading && !after.reloading && counts.ended == 0 {
             return Err("guarantee 7: a reload ended without a record".into());
         }
-        if !before.reloading && !after.reloading && ended > 1 {
+        if !before.reloading && !after.reloading && counts.ended > 1 {
             return Err("guarantee 7: more records than reloads".into());
         }
         if !after.reloading {
             self.reload_unit = None;
         }
-        self.bounded(before, after, ended, now)?;
-        self.drains(children)
+        self.bounded(before, after, counts.ended, turn.now)?;
+        self.drains(turn.children)
     }
 
-    fn spawned(&mut self, spawn: &Spawn, before: Summary, after: Summary) -> Result<(), String> {
-        let _ = before;
+    fn action(&mut self, turn: &Turned<'_>, action: &Action, counts: &mut Counts) -> Result<(), String> {
+        match action {
+            Action::Spawn(spawn) => self.spawned(spawn, turn.after)?,
+            Action::Announce(fact) => self.announced(fact, counts),
+            Action::Promoted(generation) => self.promoted(*generation)?,
+            Action::Steer(steering) => self.steer(*steering)?,
+            Action::Stranded { .. } => self.seen.0[6] += 1,
+            Action::BeginDrain { generation, slot } => {
+                self.seen.0[5] += 1;
+                if self.generations.get(generation).is_some_and(|known| known.slot != *slot) {
+                    return Err(format!("drain of slot {slot}, which is not that of {generation:?}"));
+                }
+            }
+            Action::Signal { to, signal } => self.signalled(*to, *signal, turn)?,
+            Action::Forget(generation) => self.forgotten(*generation, turn.children)?,
+            Action::Reply { req, .. } => {
+                let Some(at) = self.waiting.iter().position(|waiting| waiting == req) else {
+                    return Err(format!("{req:?} is answered twice, or never asked"));
+                };
+                self.waiting.remove(at);
+            }
+            Action::CloseConnection(conn) => self.disconnected(*conn),
+            Action::Record(record) => {
+                counts.records += 1;
+                counts.ended += u32::from(record.outcome != Outcome::Refused);
+                self.recorded(record)?;
+            }
+            Action::WatchTraffic if self.watched => return Err("traffic is watched twice".into()),
+            Action::WatchTraffic => self.watched = true,
+            Action::IgnoreTraffic => self.watched = false,
+            Action::OpenSockets(content) => {
+                self.contents.insert(content.id, Arc::clone(&content.unit));
+                self.reload_unit = turn.after.reloading.then(|| Arc::clone(&content.unit));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn announced(&mut self, fact: &Announcement, counts: &mut Counts) {
+        match fact {
+            Announcement::Ready { generation } => {
+                if let Some(known) = self.generations.get_mut(generation) {
+                    known.ready = true;
+                }
+            }
+            Announcement::Reloaded { .. } => counts.announced += 1,
+            Announcement::Restarting { .. } => self.seen.0[7] += 1,
+            Announcement::State { to, .. } => self.seen.0[8 + *to as usize] += 1,
+            Announcement::Step { generation: None, text } if text.contains("slot") => self.seen.0[21] += 1,
+            _ => {}
+        }
+    }
+
+    fn forgotten(&mut self, generation: Gen, children: &[Child]) -> Result<(), String> {
+        if Checks::lives(children, generation) && !self.may_leave(generation) {
+            return Err(format!("{generation:?} is forgotten, but a main of it lives"));
+        }
+        self.generations.remove(&generation);
+        if self.serving == Some(generation) {
+            self.serving = None;
+        }
+        Ok(())
+    }
+
+    fn spawned(&mut self, spawn: &Spawn, after: Summary) -> Result<(), String> {
         self.contents.insert(spawn.content.id, Arc::clone(&spawn.content.unit));
         self.leaves_some |= leaves_some(&spawn.content.unit);
         if let Role::Instance(conn) = spawn.role {
-            self.disconnected(conn)?;
+            self.disconnected(conn);
         }
         let Some(generation) = spawn.generation else { return Ok(()) };
         if matches!(after.state, UnitState::Stopped) {
             return Err("a process is started for a unit that is stopped".into());
         }
-        if !self.generations.contains_key(&generation) {
-            let unit = Arc::clone(&spawn.content.unit);
-            let known = Known {
-                unit,
-                slot: spawn.slot,
-                ready: false,
-                drain_begun: false,
-                killed: false,
-                stopping: false,
-            };
-            self.generations.insert(generation, known);
-        } else if self.generations[&generation].unit != spawn.content.unit
-            && !matches!(spawn.role, Role::Reload(_))
-        {
+        let unit = Arc::clone(&spawn.content.unit);
+        let new =
+            Known { unit: Arc::clone(&unit), slot: spawn.slot, ready: false, killed: false, stopping: false };
+        let known = self.generations.entry(generation).or_insert(new);
+        if known.unit != unit && !matches!(spawn.role, Role::Reload(_)) {
             return Err(format!("{generation:?} gets a process of another content"));
         }
         Ok(())
@@ -256,9 +267,8 @@ impl Checks {
         unit.is_none_or(|unit| matches!(unit.reload.strategy, Strategy::Canary | Strategy::Immediate))
     }
 
-    fn disconnected(&mut self, conn: Conn) -> Result<(), String> {
+    fn disconnected(&mut self, conn: Conn) {
         self.open.retain(|open| *open != conn);
-        Ok(())
     }
 
     fn promoted(&mut self, generation: Gen) -> Result<(), String> {
@@ -311,15 +321,12 @@ impl Checks {
         Ok(())
     }
 
-    fn signalled(
-        &mut self,
-        to: Target,
-        signal: i32,
-        before: Summary,
-        by_command: bool,
-        stopping: bool,
-        children: &[Child],
-    ) -> Result<(), String> {
+    fn signalled(&mut self, to: Target, signal: i32, turn: &Turned<'_>) -> Result<(), String> {
+        let children = turn.children;
+        let by_command = turn.is_stop();
+        let stopping = by_command
+            || matches!(turn.after.state, UnitState::Stopping | UnitState::Stopped | UnitState::Failed);
+        let before = turn.before;
         let (Target::Mains(generation) | Target::Everyone(generation)) = to else { return Ok(()) };
         let lives = Checks::lives(children, generation);
         let steering = self.steering;

@@ -1,7 +1,7 @@
 //! A simulated machine room: children, kernel and operators, driven by a list of numbers, with a virtual clock.
 //! What must hold is asserted after every event (`check.rs`).
 
-use crate::check::Checks;
+use crate::check::{Checks, Turned};
 use crate::units::EACH;
 use aeterna::machine::UnitMachine;
 use aeterna::machine::event::*;
@@ -192,7 +192,15 @@ impl<'a> World<'a> {
             }
             let summary = self.machine.summary();
             self.note(|| format!("   = {:?}", summary.state));
-            self.checks.after(&event, before, summary, &out, &self.children, &self.trees, self.now)?;
+            let turned = Turned {
+                event: &event,
+                before,
+                after: summary,
+                actions: &out,
+                children: &self.children,
+                now: self.now,
+            };
+            self.checks.after(&turned)?;
             if event == Event::Tick {
                 self.late_ticks(&out)?;
             }
@@ -231,13 +239,11 @@ impl<'a> World<'a> {
                 self.later.push(Event::Loaded(answer));
             }
             Action::OpenSockets(content) => {
-                let bad = !self.fair && self.choices.rarely(12);
-                let result = if bad { Err("0.0.0.0:80 is taken".into()) } else { Ok(()) };
+                let result = self.refused("0.0.0.0:80 is taken");
                 self.later.push(Event::Opened { content: content.id, result });
             }
             Action::CheckBinary(content) => {
-                let bad = !self.fair && self.choices.rarely(12);
-                let result = if bad { Err("no such program".into()) } else { Ok(()) };
+                let result = self.refused("no such program");
                 self.later.push(Event::BinaryChecked { content: content.id, result });
             }
             Action::WatchTraffic => self.armed = true,
@@ -245,13 +251,7 @@ impl<'a> World<'a> {
             Action::Spawn(spawn) => self.spawn(&spawn),
             Action::Signal { to, signal } => self.signal(to, signal),
             Action::Probe { generation, probe, .. } => {
-                let result = match if self.fair { 0 } else { self.choices.below(8) } {
-                    5 => ProbeResult::Fail("500".into()),
-                    6 => ProbeResult::TimedOut,
-                    7 => ProbeResult::NeverReached,
-                    4 => ProbeResult::Unattributed,
-                    _ => ProbeResult::Pass,
-                };
+                let result = self.probe_result();
                 self.later.push(Event::Probed { generation, probe, result });
             }
             Action::CheckDrain { generation, .. } => {
@@ -286,6 +286,20 @@ impl<'a> World<'a> {
             | Action::Reply { .. } => {}
         }
         Ok(())
+    }
+
+    fn refused(&mut self, why: &str) -> Result<(), String> {
+        if !self.fair && self.choices.rarely(12) { Err(why.into()) } else { Ok(()) }
+    }
+
+    fn probe_result(&mut self) -> ProbeResult {
+        match if self.fair { 0 } else { self.choices.below(8) } {
+            4 => ProbeResult::Unattributed,
+            5 => ProbeResult::Fail("500".into()),
+            6 => ProbeResult::TimedOut,
+            7 => ProbeResult::NeverReached,
+            _ => ProbeResult::Pass,
+        }
     }
 
     fn spawn(&mut self, spawn: &Spawn) {
