@@ -19,11 +19,12 @@ mod show;
 mod wait;
 
 use crate::error::exit;
+use crate::sys::user;
 use client::Target;
 use failure::Failure;
 use output::Output;
 use parse::{Command, Invocation, Shell, parse};
-use std::os::unix::fs::MetadataExt;
+
 use std::process::ExitCode;
 
 /// Runs `aeternactl` with the process's own arguments and streams (aeternactl(1)).
@@ -47,7 +48,7 @@ pub fn main() -> ExitCode {
 
 /// Carries a command out. The exit status.
 fn run(invocation: &Invocation, output: &mut Output) -> u8 {
-    let result = own_uid().and_then(|uid| dispatch(invocation, uid, output));
+    let result = dispatch(invocation, user::effective_uid(), output);
     result.unwrap_or_else(|failure| {
         if invocation.json {
             output.json(&failure.to_json());
@@ -80,11 +81,4 @@ fn dispatch(invocation: &Invocation, uid: u32, output: &mut Output) -> Result<u8
 fn print(text: &str, output: &mut Output) -> u8 {
     output.text(text);
     exit::OK
-}
-
-/// The user that aeternactl runs as.
-fn own_uid() -> Result<u32, Failure> {
-    let own = std::fs::metadata("/proc/self")
-        .map_err(|error| Failure::Broken(format!("cannot tell who I am: /proc/self: {error}")))?;
-    Ok(own.uid())
 }

@@ -228,13 +228,8 @@ impl Daemon {
     /// Something happened on a socket that we hold.
     fn socket_ready(&mut self, index: usize, id: u32, readiness: Readiness) {
         let Some(unit) = self.units.get_mut(index) else { return };
-        if (readiness.hangup || readiness.error)
-            && let Some(text) = unit.sockets.repair(SocketId(id))
-        {
-            log::warn!("{}: {text}", unit.name);
-            self.unwatch_sockets(index);
-            self.rewatch_sockets(index);
-            return;
+        if readiness.hangup || readiness.error {
+            return self.repair_socket(index, id);
         }
         if !readiness.readable {
             return;
@@ -248,6 +243,17 @@ impl Daemon {
                 self.deliver(index, Event::Traffic);
             }
         }
+    }
+
+    /// A socket hung up: somebody shut it down. The descriptor may be another one afterwards, and the old one
+    /// would ring for ever while a service still holds it: out of the poll set first.
+    fn repair_socket(&mut self, index: usize, id: u32) {
+        self.unwatch_sockets(index);
+        let unit = &mut self.units[index];
+        if let Some(text) = unit.sockets.repair(SocketId(id)) {
+            log::warn!("{}: {text}", unit.name);
+        }
+        self.rewatch_sockets(index);
     }
 
     /// Takes one connection for an `Accept` unit.

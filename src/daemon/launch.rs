@@ -5,13 +5,14 @@
 use crate::daemon::environment::{self, Facts, Handed};
 use crate::daemon::lookups;
 use crate::daemon::shared::Shared;
+use crate::daemon::stdio::Streams;
 use crate::daemon::supervised::{GenerationShell, Supervised};
 use crate::machine::event::{Gen, Role, Spawn, SpawnFailure};
 use crate::sys::cgroup::Cgroup;
+use crate::sys::limits;
 use crate::sys::spawn::{self, Credentials, Plan, Stage};
 use crate::sys::user::{self, Account};
-use crate::sys::{fd, limits};
-use crate::unit::{self, Command, Input, Output, Service, Unit};
+use crate::unit::{self, Command, Service, Unit};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -352,73 +353,6 @@ fn hand_over<'a>(unit: &'a mut Supervised, spawn: &'a Spawn) -> Result<Handover<
         _ => Vec::new(),
     };
     Ok(Handover { first: fds.first().copied(), fds, generations })
-}
-
-/// Standard input, output and error of a process, and the read ends of its log pipes.
-struct Streams {
-    input: OwnedFd,
-    output: OwnedFd,
-    error: OwnedFd,
-    logs: [Option<OwnedFd>; 2],
-}
-
-impl Streams {
-    /// Hooks have no socket: what would be it is /dev/null for them.
-    fn open(service: &Service, socket: Option<BorrowedFd<'_>>) -> Result<Streams, String> {
-        let say = |what: &str, error: &std::io::Error| format!("{what}: {}", describe(error));
-        let null = || fd::dev_null().map_err(|error| say("/dev/null", &error));
-        let copy = |from: BorrowedFd<'_>| fd::dup(from).map_err(|error| say("a copy", &error));
-        let input = match &service.standard_input {
-            Input::Null => null()?,
-            Input::Inherit => copy(std::io::stdin().as_fd())?,
-            Input::File(path) => std::fs::File::open(path).map_err(|error| say(path, &error))?.into(),
-            Input::Socket => socket.map_or_else(null, copy)?,
-        };
-        let mut logs = [None, None];
-        let output = match &service.standard_output {
-            Output::Inherit => copy(std::io::stdout().as_fd())?,
-            Output::Log => log_pipe(&mut logs[0])?,
-            other => opened(other, socket)?.map_or_else(null, Ok)?,
-        };
-        let error = match &service.standard_error {
-            // As systemd: what standard output got, unless that is ours too.
-            Output::Inherit if service.standard_output == Output::Inherit => copy(std::io::stderr().as_fd())?,
-            Output::Inherit => copy(output.as_fd())?,
-            Output::Log => log_pipe(&mut logs[1])?,
-            other => opened(other, socket)?.map_or_else(null, Ok)?,
-        };
-        Ok(Streams { input, output, error, logs })
-    }
-
-    fn borrow(&self) -> [BorrowedFd<'_>; 3] {
-        [self.input.as_fd(), self.output.as_fd(), self.error.as_fd()]
-    }
-
-    fn into_logs(self) -> [Option<OwnedFd>; 2] {
-        self.logs
-    }
-}
-
-fn log_pipe(keep: &mut Option<OwnedFd>) -> Result<OwnedFd, String> {
-    let (source, sink) = fd::pipe().map_err(|error| format!("a log pipe: {}", describe(&error)))?;
-    fd::set_blocking(source.as_fd(), fd::Blocking::No).map_err(|error| describe(&error))?;
-    *keep = Some(source);
-    Ok(sink)
-}
-
-/// Opens a file for output, or copies the socket; `None` for /dev/null.
-fn opened(output: &Output, socket: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd>, String> {
-    let mut options = std::fs::OpenOptions::new();
-    options.create(true);
-    let (path, options) = match output {
-        Output::File(path) => (path, options.write(true)),
-        Output::Append(path) => (path, options.append(true)),
-        Output::Socket => {
-            return socket.map(fd::dup).transpose().map_err(|error| format!("a copy: {}", describe(&error)));
-        }
-        Output::Null | Output::Inherit | Output::Log => return Ok(None),
-    };
-    options.open(path).map(|file| Some(file.into())).map_err(|error| format!("{path}: {}", describe(&error)))
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString, String> {

@@ -26,6 +26,7 @@ pub mod setup;
 pub mod shared;
 pub mod snapshot;
 pub mod sockets;
+pub mod stdio;
 pub mod stopping;
 pub mod streams;
 pub mod supervised;

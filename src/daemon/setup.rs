@@ -199,6 +199,8 @@ pub fn prepare(args: &Args, units: Vec<Read>, wishes: &Wishes) -> Result<Ready, 
     }
     let home = home(args)?;
     let mut inherited = Inherited::take().map_err(|why| Fatal::new(exit::FAILURE, why))?;
+    // What else we were given is not for services.
+    fd::close_on_exec_from(3).map_err(|error| fatal("keep stray descriptors from services", &error))?;
     let supervised = bind(units, &mut inherited)?;
     for warning in inherited.close() {
         log::warn!("{warning}");

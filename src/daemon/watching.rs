@@ -78,15 +78,12 @@ impl Daemon {
 
     /// A folder with a socket of ours in it changed.
     pub fn socket_paths_changed(&mut self, index: usize) {
+        // A descriptor may be replaced: out of the poll set before, in again after.
+        self.unwatch_sockets(index);
         let unit = &mut self.units[index];
-        let repairs = unit.sockets.check_paths();
-        if repairs.is_empty() {
-            return;
-        }
-        for text in repairs {
+        for text in unit.sockets.check_paths() {
             log::warn!("{}: {text}", unit.name);
         }
-        self.unwatch_sockets(index);
         self.rewatch_sockets(index);
     }
 }
