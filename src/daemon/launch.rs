@@ -310,9 +310,10 @@ fn handed_names(unit: &Supervised, spawn: &Spawn, content: &Unit) -> Vec<Handed>
     }
     content
         .listens()
-        .map(|(socket, listen)| Handed {
+        .zip(unit.sockets.bound_addresses(content))
+        .map(|((socket, listen), bound)| Handed {
             name: socket.name.clone(),
-            address: lookups::starter_address(&unit.sockets, listen),
+            address: lookups::starter_address(listen, bound),
         })
         .collect()
 }
