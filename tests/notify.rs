@@ -30,7 +30,7 @@ fn status_text(env: &Env) -> Option<String> {
 #[test]
 fn a_status_is_shown() {
     let env = app("");
-    env.get("app", "/notify?STATUS=all is well");
+    env.get("app", "/notify?STATUS=all%20is%20well");
     env.wait("the status", || status_text(&env).filter(|text| text == "all is well"));
     let shown = env.ctl(&["status", "app"]);
     assert!(shown.stdout.contains("all is well"), "{}", shown.stdout);
@@ -52,7 +52,7 @@ fn readiness_is_awaited() {
 fn a_barrier_is_acknowledged_after_what_came_before() {
     let env = app("");
     for round in 0..20 {
-        env.get("app", &format!("/notify?STATUS=round {round}"));
+        env.get("app", &format!("/notify?STATUS=round%20{round}"));
         assert_eq!(env.get("app", "/barrier").body, "true\n");
         assert_eq!(status_text(&env), Some(format!("round {round}")));
     }
@@ -92,8 +92,8 @@ fn a_stranger_is_not_heard() {
 #[test]
 fn nonsense_and_oversize_are_survived() {
     let env = app("");
-    env.get("app", "/notify?no assignment at all");
-    env.get("app", "/notify?%00%0A=%0A%0AREADY%0ASTATUS=still here");
+    env.get("app", "/notify?no%20assignment%20at%20all");
+    env.get("app", "/notify?%00%0A=%0A%0AREADY%0ASTATUS=still%20here");
     env.get("app", &format!("/notify?STATUS={}", "x".repeat(20_000)));
     env.wait_log("too large");
     env.get("app", "/notify?STATUS=fine");
@@ -169,7 +169,7 @@ fn another_process_becomes_the_main_one() {
     let child: i32 = env.get("app", "/spawn?mode=double").body.parse().unwrap();
     // Somebody else's process is refused.
     env.get("app", &format!("/notify?MAINPID={}", env.main_pid("bystander")));
-    env.wait_log("is no process of this generation");
+    env.wait_log("is no process of generation 1");
     assert_eq!(env.main_pid("app"), first);
     env.get("app", &format!("/notify?MAINPID={child}"));
     env.wait("the new main process", || (env.main_pid("app") == child).then_some(()));
@@ -255,6 +255,7 @@ fn a_unit_that_listens_or_has_failed_holds_nobody_up() {
     let upward = supervisor(&mut env);
     env.unit("a", "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = \"{probe}\"\nStartOn = \"connection\"");
     env.unit("b", "[Service]\nExecStart = \"{dir}/missing\"");
+    env.unit("c", "[Service]\nExecStart = \"{probe}\"");
     env.start();
     wait_message(&upward, "READY=1");
     env.wait_state("b", UnitState::Failed);

@@ -11,7 +11,10 @@ use std::process::Command;
 
 /// `unshare` into a pid namespace of its own; without root by way of a user namespace. `None` where neither is allowed.
 fn namespace(env: &Env) -> Option<Command> {
-    let flags: &[&[&str]] = &[&["-fp", "--mount-proc", "--kill-child"], &["-Ufp", "--map-root-user", "--mount-proc", "--kill-child"]];
+    let flags: &[&[&str]] = &[
+        &["-fp", "--mount-proc", "--kill-child"],
+        &["-Ufp", "--map-root-user", "--mount-proc", "--kill-child"],
+    ];
     for flags in flags {
         let mut trial = env.command("unshare");
         trial.args(*flags).arg("true");
@@ -78,14 +81,20 @@ fn an_inline_command_is_a_containers_init() {
     let mut env = Env::new();
     let Some(mut command) = namespace(&env) else { return };
     command.args(["--listen", "127.0.0.1:0"]);
-    env.launch_by(command, &["--", "/bin/sh", "-c", "test $LISTEN_FDS = 1 && test $LISTEN_PID = $$ && exit 5"]);
+    env.launch_by(
+        command,
+        &["--", "/bin/sh", "-c", "test $LISTEN_FDS = 1 && test $LISTEN_PID = $$ && exit 5"],
+    );
     assert_eq!(process::code(env.wait_exit()), 5, "{}", env.log());
 }
 
 #[test]
 fn elsewhere_it_is_a_subreaper() {
     let mut env = Env::new();
-    env.unit("app", "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = \"{probe}\"\nType = \"notify\"");
+    env.unit(
+        "app",
+        "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = \"{probe}\"\nType = \"notify\"",
+    );
     env.start();
     env.wait_state("app", UnitState::Running);
     let orphan: i32 = env.get("app", "/spawn?mode=double").body.parse().unwrap();

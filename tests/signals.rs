@@ -10,7 +10,8 @@ use common::{Env, process};
 use nix::sys::signal::Signal;
 use std::time::Instant;
 
-const APP: &str = "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = \"{probe}\"\nType = \"notify\"\n";
+const APP: &str =
+    "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = \"{probe}\"\nType = \"notify\"\n";
 
 fn app(more: &str) -> Env {
     let mut env = Env::new();
@@ -53,7 +54,8 @@ fn term_stops_everything_cleanly() {
     assert!(env.wait_exit().success(), "{}", env.log());
     assert!(!process::exists(pid));
     assert!(!env.runtime_dir().join("control.sock").exists());
-    let left: Vec<_> = std::fs::read_dir(env.runtime_dir()).unwrap().flatten().map(|e| e.file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(env.runtime_dir()).unwrap().flatten().map(|e| e.file_name()).collect();
     assert!(left.iter().all(|name| name.to_string_lossy().ends_with(".lock")), "{left:?}");
 }
 

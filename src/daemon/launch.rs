@@ -74,6 +74,7 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
         no_new_privileges: service.no_new_privileges,
         ignore_sigpipe: service.ignore_sigpipe,
         cgroup: group.map(Cgroup::dir_fd),
+        joins_cgroup: group.is_some_and(Cgroup::was_killed),
     };
     match spawn::spawn(&plan) {
         Ok(process) => Ok(Launched {

@@ -63,6 +63,8 @@ pub struct Plan<'a> {
     pub ignore_sigpipe: bool,
     /// The directory of the cgroup to start in; `None`: ours.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Whether the child joins the cgroup by itself: see [`super::cgroup::Cgroup::was_killed`].
+    pub joins_cgroup: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -87,6 +89,7 @@ impl<'a> Plan<'a> {
             no_new_privileges: false,
             ignore_sigpipe: false,
             cgroup: None,
+            joins_cgroup: false,
         }
     }
 }

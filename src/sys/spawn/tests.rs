@@ -461,6 +461,18 @@ fn a_child_starts_in_its_cgroup() {
             child.proc("cgroup").lines().any(|line| line.starts_with("0::") && line.ends_with(group.name()))
         );
         assert_eq!(group.pids(), [child.process.pid]);
+        group.kill().unwrap();
+        drop(child);
+        while group.populated() {
+            std::thread::yield_now();
+        }
+        // What was killed once takes processes again.
+        let pipes = Pipes::new();
+        let mut plan = pipes.shell("");
+        plan.cgroup = Some(group.dir_fd());
+        plan.joins_cgroup = group.was_killed();
+        let child = pipes.start(&plan, way);
+        assert_eq!(group.pids(), [child.process.pid]);
         drop(child);
         while group.populated() {
             std::thread::yield_now();
