@@ -217,7 +217,8 @@ fn a_missing_watchdog_message_is_a_failure() {
     assert_eq!(http::get(&orders, "/slow?ms=1200").unwrap().status, 200);
     assert_eq!(env.unit_status("app").generation, 1);
     // A failure that it declares itself.
-    http::get(&orders, "/notify?WATCHDOG=trigger").unwrap();
+    // It may be dead before it has answered.
+    drop(http::get(&orders, "/notify?WATCHDOG=trigger"));
     env.wait_event(0, "the end", |e| e.kind == "ended");
 }
 
