@@ -111,14 +111,15 @@ fn program_of(
 fn refused(unit: &str, plan: &Plan<'_>, error: &spawn::SpawnError) -> SpawnFailure {
     let program = plan.program.to_string_lossy();
     let why = reason(&std::io::Error::from_raw_os_error(error.errno));
+    let advice = error.advice(plan).map_or_else(String::new, |text| format!(" ({text})"));
     let text = match error.stage {
-        Stage::Exec => format!("exec {program}: {why} ({})", error.explain(plan)),
+        Stage::Exec => format!("exec {program}: {why}{advice}"),
         Stage::Directory => {
             let folder =
                 plan.directory.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
             format!("chdir {folder}: {why}")
         }
-        _ => format!("{}: {why} ({})", error.stage.words(), error.explain(plan)),
+        _ => format!("{}: {why}{advice}", error.stage.words()),
     };
     SpawnFailure { text: format!("cannot start {unit}: {text}"), code: exec_code(error) }
 }

@@ -285,7 +285,7 @@ fn a_program_that_cannot_be_executed_is_told_exactly() {
             "interpreter does not exist",
         ),
         (program(at, "nothing", b"just text\n", 0o755), libc::ENOEXEC, "#!/bin/sh"),
-        (text(at.to_str().unwrap()), libc::EACCES, "permission denied"),
+        (text(at.to_str().unwrap()), libc::EACCES, "make it executable"),
     ] {
         for [way] in EACH {
             let pipes = Pipes::new();
