@@ -2,3 +2,6 @@
 //! Knows no policy, no unit beyond addresses and options, and never logs.
 
 #![allow(unsafe_code)]
+
+pub mod clock;
+pub mod stream;

@@ -31,6 +31,8 @@ pub struct Decoder {
     phase: Phase,
     /// The header or the control payload as far as it has come.
     held: Vec<u8>,
+    /// The payload of the last control frame.
+    last: Vec<u8>,
 }
 
 impl Default for Decoder {
@@ -42,13 +44,7 @@ impl Default for Decoder {
 impl Decoder {
     /// At the beginning of a stream.
     pub fn new() -> Decoder {
-        Decoder { phase: Phase::Header, held: Vec::new() }
-    }
-
-    /// In the middle of a STATE frame of which `left` bytes are still to come (0: between frames).
-    pub fn inside_state(left: u32) -> Decoder {
-        let phase = if left == 0 { Phase::Header } else { Phase::State(left) };
-        Decoder { phase, held: Vec::new() }
+        Decoder { phase: Phase::Header, held: Vec::new(), last: Vec::new() }
     }
 
     /// Takes the next piece off the front of `input`; `None` when all of it has been taken and more is needed.
@@ -75,9 +71,8 @@ impl Decoder {
                         return Ok(None);
                     }
                     self.phase = Phase::Header;
-                    // The memory of a long payload is not kept.
-                    let payload = std::mem::take(&mut self.held);
-                    return Message::parse(header.kind, &payload).map(|m| Some(Piece::Message(m)));
+                    self.last = std::mem::take(&mut self.held);
+                    return Message::parse(header.kind, &self.last).map(|m| Some(Piece::Message(m)));
                 }
                 Phase::State(0) => {
                     self.phase = Phase::Header;
@@ -108,6 +103,18 @@ impl Decoder {
         left.max(1)
     }
 
+    /// Counts bytes of a STATE frame's payload that went another way (splice(2)); no more than are left.
+    pub fn skip(&mut self, count: u32) {
+        if let Phase::State(left) = &mut self.phase {
+            *left = left.saturating_sub(count);
+        }
+    }
+
+    /// The payload of the last whole control frame, as it came.
+    pub fn last_payload(&self) -> &[u8] {
+        &self.last
+    }
+
     /// Whether the stream may end here: no frame is begun.
     pub fn is_between_frames(&self) -> bool {
         matches!(self.phase, Phase::Header | Phase::State(0)) && self.held.is_empty()
@@ -130,7 +137,7 @@ impl Decoder {
     /// Bytes of memory that it holds.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
-        self.held.capacity()
+        self.held.capacity() + self.last.capacity()
     }
 
     fn header(&self) -> Result<Header, FrameError> {
