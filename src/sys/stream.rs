@@ -142,6 +142,11 @@ impl<'a> Watch<'a> {
         Watch { fd: fd.as_fd(), flags: PollFlags::POLLIN }
     }
 
+    /// Until it can be written, or its other side is gone.
+    pub fn write(fd: &'a impl AsFd) -> Watch<'a> {
+        Watch { fd: fd.as_fd(), flags: PollFlags::POLLOUT }
+    }
+
     /// Until it can be read or written, or its other side is gone.
     pub fn read_write(fd: &'a impl AsFd) -> Watch<'a> {
         Watch { fd: fd.as_fd(), flags: PollFlags::POLLIN | PollFlags::POLLOUT }
