@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod relay;
+pub mod srp;
 
 /// Runs `aeternad`.
 pub fn main() -> std::process::ExitCode {

@@ -192,7 +192,7 @@ pub fn run(job: Job, cancel: &io::PipeReader) -> RelayOutcome {
 }
 
 /// The complaint that a sink gets when the transfer fails for this reason.
-fn complaint(result: &RelayResult) -> Complaint {
+pub(crate) fn complaint(result: &RelayResult) -> Complaint {
     let code = match result {
         RelayResult::Done | RelayResult::Cancelled => "cancelled",
         RelayResult::SourceFailed(_) => "source_failed",
