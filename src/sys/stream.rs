@@ -9,6 +9,26 @@ use std::io::{self, IoSlice};
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+/// Takes over a descriptor that a supervisor has left open for this process (sd_listen_fds(3)), and makes it
+/// close-on-exec. Each number may be taken once.
+///
+/// # Errors
+/// `EBADF` if it is not open; `EINVAL` below 3, because nobody owns the standard streams.
+pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    if fd < 3 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: F_GETFD takes no pointer; a number that is not open is an error, nothing worse.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and by the protocol of LISTEN_FDS it is ours and nobody else's in this process.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    fcntl(&owned, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(owned)
+}
+
 /// What one attempt to read or write came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
