@@ -58,7 +58,7 @@ impl Channel {
                 }
                 Moved::Bytes(count) => {
                     let mut input = &buffer[..count];
-                    while let Some(piece) = self.decoder.next(&mut input).map_err(io::Error::other)? {
+                    while let Some(piece) = self.next_piece(&mut input)? {
                         match piece {
                             Piece::Message(message) => return Ok(Incoming::Message(message)),
                             Piece::State(header) => {
@@ -81,6 +81,15 @@ impl Channel {
                 }
             }
         }
+    }
+
+    /// What is no SRP is answered by its name, and nothing is read any more.
+    fn next_piece<'b>(&mut self, input: &mut &'b [u8]) -> io::Result<Option<Piece<'b>>> {
+        self.decoder.next(input).map_err(|error| {
+            // Whoever sends such a thing may be gone already.
+            let _ = self.say(&Message::error(error.code(), error.to_string()));
+            io::Error::other(format!("this is no SRP: {error}"))
+        })
     }
 
     pub(super) fn say(&self, message: &Message) -> io::Result<()> {
