@@ -7,4 +7,5 @@ pub mod http;
 pub mod nearest;
 pub mod notify;
 pub mod paths;
+pub mod srp;
 pub mod status;
