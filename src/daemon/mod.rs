@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod http;
 
 /// Runs `aeternad`.
 pub fn main() -> std::process::ExitCode {

@@ -100,7 +100,7 @@ fn fed() -> Metrics {
     let mut metrics = Metrics::default();
     metrics.on_reload("chat", &record(Outcome::Promoted));
     metrics.on_reload("chat", &record(Outcome::Promoted));
-    metrics.on_reload("chat", &record(Outcome::Refused));
+    metrics.on_reload("chat", &ReloadRecord { phases: vec![], ..record(Outcome::Refused) });
     metrics.on_state("chat", UnitState::Draining, 0.02);
     metrics.on_state("chat", UnitState::Running, 100.0);
     metrics.on_restart("chat", "exit-code");
