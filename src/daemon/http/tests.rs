@@ -18,7 +18,7 @@ fn now() -> Monotime {
 
 fn outside(peer_uid: fn(&Stream) -> Result<Option<u32>, String>) -> (Outside, mpsc::Receiver<()>) {
     let (wake, woken) = mpsc::channel();
-    (Outside { wake: Arc::new(move || drop(wake.send(()))), now, peer_uid }, woken)
+    (Outside { wake: Arc::new(move || wake.send(()).unwrap_or_default()), now, peer_uid }, woken)
 }
 
 fn root(_: &Stream) -> Result<Option<u32>, String> {
