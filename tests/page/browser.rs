@@ -1,5 +1,8 @@
 //! A headless Chromium, spoken to over its debugging pipe: JSON messages that end with a NUL byte.
 
+#![allow(missing_docs, reason = "every item that is not plain says what it does")]
+#![allow(unreachable_pub, reason = "a module of a test crate")]
+
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};

@@ -1,5 +1,8 @@
 //! An HTTP server of aeternad's with a daemon behind it that is made up.
 
+#![allow(missing_docs, reason = "every item that is not plain says what it does")]
+#![allow(unreachable_pub, reason = "a module of a test crate")]
+
 use aeterna::daemon::http::answer::{Task, View, answer_to, task};
 use aeterna::daemon::http::outside::Outside;
 use aeterna::daemon::http::{HttpServer, Stream};

@@ -49,7 +49,7 @@ impl Listener {
             let socket = TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)));
             (Socket::Tcp(socket.map_err(|error| why(&error))?), None)
         } else {
-            if !address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+            if address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
                 return Err(why(&"it is none of IP:PORT, PORT, /path, @abstract"));
             }
             (Socket::Tcp(TcpListener::bind(address).map_err(|error| why(&error))?), None)
