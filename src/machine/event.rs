@@ -40,7 +40,7 @@ pub struct Req(pub u64);
 pub struct Conn(pub u64);
 
 /// A parsed unit file and what it was parsed from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Content {
     /// Given out by the shell, ascending; one id always means the same content.
     pub id: ContentId,
@@ -48,6 +48,13 @@ pub struct Content {
     pub unit: Arc<Unit>,
     /// Hash of the text, for people: two contents with one hash are the same text.
     pub hash: u64,
+}
+
+impl std::fmt::Debug for Content {
+    /// Short: a whole unit on each line of a debug log would hide the rest.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Content({} of {}, {:016x})", self.id.0, self.unit.name, self.hash)
+    }
 }
 
 /// What somebody asks of a unit.
@@ -173,6 +180,13 @@ pub enum Event {
         content: ContentId,
         /// `Err`: which address, why, who holds it. Nothing was changed then.
         result: Result<(), String>,
+    },
+    /// Whether any socket of the unit is really steered. Sent before [`Event::Boot`] and before
+    /// [`Event::Opened`] where that is not what the unit declares (inherited sockets, a kernel that refuses);
+    /// holds until the next one. Without it: what the unit declares.
+    Sockets {
+        /// Whether a generation has a slot.
+        steered: bool,
     },
     /// Answers [`Action::CheckBinary`], perhaps later.
     BinaryChecked {
@@ -300,7 +314,8 @@ pub enum Role {
 pub enum Target {
     /// One process that was started, and nobody else.
     Proc(Proc),
-    /// A process that was started and everything below it (a hook's or a control command's whole tree).
+    /// A process that was started and everything below it (a hook's or a control command's whole tree); after
+    /// its end: what it has left behind.
     ProcTree(Proc),
     /// The main processes of a generation.
     Mains(Gen),
@@ -337,6 +352,15 @@ pub enum Action {
         to: Target,
         /// Its number.
         signal: i32,
+    },
+    /// `MAINPID=`: from now on this process number means another process of the generation's tree: signals go
+    /// to it, and [`Event::Exited`] tells its end (not that of the process that was started). If there is no
+    /// such process in the tree, nothing changes.
+    AdoptMain {
+        /// The number.
+        proc: Proc,
+        /// The other process.
+        pid: i32,
     },
     /// Probe a generation; answer [`Event::Probed`] within the check's `Timeout`.
     Probe {

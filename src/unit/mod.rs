@@ -7,16 +7,22 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
 mod diagnostic;
+mod differences;
 mod expand;
 mod file;
 mod inline;
 mod print;
+mod read;
 mod signal;
+mod tables;
+mod value;
 
 pub use diagnostic::Diagnostic;
+pub use differences::{Difference, Needs, SocketChange, differences};
 pub use expand::{expand_command, expand_text};
-pub use file::{Context, Parsed, parse};
+pub use file::{Context, Parsed, keys, parse};
 pub use inline::inline;
 pub use print::print;
 pub use signal::{parse_signal, signal_name};
