@@ -7,6 +7,7 @@
 pub mod answer;
 mod bind;
 mod connection;
+pub mod facts;
 mod followers;
 pub mod outside;
 pub mod page;

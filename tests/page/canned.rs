@@ -187,15 +187,21 @@ pub fn unit(name: &str, state: UnitState, since: f64, generations: Vec<Generatio
 
 /// A reload that soaks, one that drains, a unit at rest, one that only listens, and one that has failed.
 pub fn status() -> Status {
-    let mut chat = unit(
-        "chat",
-        UnitState::Soaking,
-        14.0,
-        vec![
-            generation(7, "serving", 41_207, 93_784.0, Some(90)),
-            generation(8, "soaking", 52_311, 15.4, Some(10)),
-        ],
-    );
+    let mut backup = unit("backup", UnitState::Listening, 310.0, vec![]);
+    backup.sockets = vec![socket("backup", "127.0.0.1:873", "shared", 0)];
+    let mut worker = unit("worker", UnitState::Failed, 75.0, vec![]);
+    worker.why = "the start limit was hit: 5 starts within 10s, the last one exited with status 1".into();
+    worker.restarts = 5;
+    let units = vec![chat(), web(), mail(), backup, worker];
+    Status { version: "0.1.0".into(), pid: 1, stopping: false, units, single: None }
+}
+
+fn chat() -> UnitStatus {
+    let generations = vec![
+        generation(7, "serving", 41_207, 93_784.0, Some(90)),
+        generation(8, "soaking", 52_311, 15.4, Some(10)),
+    ];
+    let mut chat = unit("chat", UnitState::Soaking, 14.0, generations);
     chat.description = "Chat gateway".into();
     chat.sockets = vec![
         socket("http", "0.0.0.0:8080", "steered", 3),
@@ -203,16 +209,15 @@ pub fn status() -> Status {
         socket("admin", "/run/chat/admin.sock", "shared", 0),
     ];
     chat.generations[1].status_text = Some("1,204 sessions".into());
+    chat
+}
 
-    let mut web = unit(
-        "web",
-        UnitState::Draining,
-        9.0,
-        vec![
-            generation(2, "draining", 39_001, 4210.0, Some(0)),
-            generation(3, "serving", 52_001, 41.2, Some(100)),
-        ],
-    );
+fn web() -> UnitStatus {
+    let generations = vec![
+        generation(2, "draining", 39_001, 4210.0, Some(0)),
+        generation(3, "serving", 52_001, 41.2, Some(100)),
+    ];
+    let mut web = unit("web", UnitState::Draining, 9.0, generations);
     web.description = "Public site".into();
     web.sockets = vec![socket("web", "0.0.0.0:443", "steered", 3580)];
     web.generations[0].connections = Some(17);
@@ -225,9 +230,12 @@ pub fn status() -> Status {
         duration: 32.9,
         phases: vec![phase("pre_checking", 0.7), phase("starting", 2.2), phase("soaking", 30.0)],
     });
+    web
+}
 
-    let mut mail =
-        unit("mail", UnitState::Running, 1_300_000.0, vec![generation(1, "serving", 812, 1_300_000.0, None)]);
+fn mail() -> UnitStatus {
+    let generations = vec![generation(1, "serving", 812, 1_300_000.0, None)];
+    let mut mail = unit("mail", UnitState::Running, 1_300_000.0, generations);
     mail.description =
         "Mail relay with a name for itself that is rather long, so that it has to be cut off somewhere"
             .into();
@@ -242,19 +250,7 @@ pub fn status() -> Status {
         duration: 11.8,
         phases: vec![],
     });
-
-    let mut backup = unit("backup", UnitState::Listening, 310.0, vec![]);
-    backup.sockets = vec![socket("backup", "127.0.0.1:873", "shared", 0)];
-    let mut worker = unit("worker", UnitState::Failed, 75.0, vec![]);
-    worker.why = "the start limit was hit: 5 starts within 10s, the last one exited with status 1".into();
-    worker.restarts = 5;
-    Status {
-        version: "0.1.0".into(),
-        pid: 1,
-        stopping: false,
-        units: vec![chat, web, mail, backup, worker],
-        single: None,
-    }
+    mail
 }
 
 /// What has happened so far in [`status`].
