@@ -14,6 +14,7 @@ pub mod page;
 mod registry;
 mod stream;
 mod token;
+pub mod web;
 
 pub use stream::Stream;
 
