@@ -12,6 +12,7 @@ mod followers;
 pub mod outside;
 pub mod page;
 mod registry;
+mod serve;
 mod stream;
 mod token;
 pub mod web;
