@@ -9,7 +9,7 @@
 //!
 //! | layer | module | owns |
 //! | --- | --- | --- |
-//! | 0 | [`time`], [`error`], [`unit`], [`proto`] | values: parsing and printing, nothing that blocks |
+//! | 0 | [`time`], [`error`], [`mod@unit`], [`proto`] | values: parsing and printing, nothing that blocks |
 //! | 1 | [`machine`] | every decision, as pure functions of events and a time that is passed in |
 //! | 2 | [`sys`] | the kernel: one file per kernel thing, the only `unsafe` |
 //! | 3 | [`daemon`], [`ctl`] | the two programs: readiness becomes events, actions become system calls |

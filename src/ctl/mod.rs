@@ -1,8 +1,84 @@
 //! `aeternactl`: arguments, one request, rendering.
+//!
+//! Talks to the daemon over its control socket and knows nothing else of it. Blocks; one thread, and a second
+//! one that can end a wait.
 
 #![forbid(unsafe_code)]
 
-/// Runs `aeternactl`.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub mod args;
+mod check;
+mod client;
+mod completions;
+mod failure;
+mod help;
+mod interrupt;
+mod output;
+mod parse;
+mod render;
+mod show;
+mod wait;
+
+use crate::error::exit;
+use crate::sys::user;
+use client::Target;
+use failure::Failure;
+use output::Output;
+use parse::{Command, Invocation, Shell, parse};
+
+use std::process::ExitCode;
+
+/// Runs `aeternactl` with the process's own arguments and streams (aeternactl(1)).
+pub fn main() -> ExitCode {
+    let mut output = Output::of_process();
+    let status = match parse(std::env::args_os().skip(1)) {
+        Ok(invocation) => run(&invocation, &mut output),
+        Err(error) => {
+            output.complain(&format!("aeternactl: {}", error.0));
+            exit::USAGE
+        }
+    };
+    match output.failure().map(ToString::to_string) {
+        None => ExitCode::from(status),
+        Some(error) => {
+            output.complain(&format!("aeternactl: cannot write the output: {error}"));
+            ExitCode::from(exit::FAILURE)
+        }
+    }
+}
+
+/// Carries a command out. The exit status.
+fn run(invocation: &Invocation, output: &mut Output) -> u8 {
+    let result = dispatch(invocation, user::effective_uid(), output);
+    result.unwrap_or_else(|failure| {
+        if invocation.json {
+            output.json(&failure.to_json());
+        } else {
+            output.complain(&format!("aeternactl: {}", failure.message()));
+        }
+        failure.exit_status()
+    })
+}
+
+fn dispatch(invocation: &Invocation, uid: u32, output: &mut Output) -> Result<u8, Failure> {
+    let json = invocation.json;
+    let target = Target::of(&invocation.place, uid);
+    match &invocation.command {
+        Command::Status { unit, watch: false } => show::status(&target, unit.as_deref(), json, output),
+        Command::Status { unit, watch: true } => show::watch(&target, unit.as_deref(), json, output),
+        Command::History { unit } => show::show_history(&target, unit, json, output),
+        Command::Events { unit } => show::events(&target, unit.as_deref(), json, output),
+        Command::Task(task) => wait::run(&target, task, json, output),
+        Command::Version => show::version(&target, json, output),
+        Command::Completions { shell: Shell::Units } => show::unit_names(&target, output),
+        Command::Completions { shell } => Ok(print(&completions::script(*shell), output)),
+        Command::Check { files } => Ok(check::check(files, uid, json, output)),
+        Command::OwnVersion => Ok(print(concat!("aeternactl ", env!("CARGO_PKG_VERSION"), "\n"), output)),
+        Command::Help { about: None } => Ok(print(&help::overview(), output)),
+        Command::Help { about: Some(command) } => Ok(print(&help::about(command), output)),
+    }
+}
+
+fn print(text: &str, output: &mut Output) -> u8 {
+    output.text(text);
+    exit::OK
 }

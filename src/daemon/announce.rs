@@ -2,7 +2,6 @@
 
 use crate::daemon::core::Daemon;
 use crate::machine::event::{Announcement, Exit, Gen, ReloadRecord};
-use crate::proto::control::Line;
 use crate::proto::status::EventLine;
 use crate::sys::clock;
 use log::Level;
@@ -60,12 +59,8 @@ impl Daemon {
             Announcement::Reloaded { outcome, .. } => line.outcome = Some(*outcome),
             _ => {}
         }
-        let waiting: Vec<u32> = self.pending.iter().filter(|wait| wait.concerns(index)).map(|wait| wait.client).collect();
-        for client in waiting {
-            self.send(client, &Line::Event(line.clone()));
-        }
+        self.web.announced(&line.unit, &fact, &line);
         self.clients.broadcast(&line);
-        self.flush_clients();
     }
 
     /// A reload is over.
@@ -77,6 +72,7 @@ impl Daemon {
         {
             record.last_lines = unit.last_lines(Gen(number));
         }
+        self.web.recorded(&unit.name, &record);
         unit.remember(record);
     }
 }
@@ -89,9 +85,13 @@ fn tell(fact: &Announcement) -> Told {
         }
         Announcement::Started { generation, worker, pid } => {
             let worker = if *worker == 0 { String::new() } else { format!(", worker {worker}") };
-            Told::new(Level::Info, "started", format!("generation {}{worker} started, pid {pid}", generation.0))
-                .of(*generation)
-                .with(*pid)
+            Told::new(
+                Level::Info,
+                "started",
+                format!("generation {}{worker} started, pid {pid}", generation.0),
+            )
+            .of(*generation)
+            .with(*pid)
         }
         Announcement::Ready { generation } => {
             Told::new(Level::Info, "ready", format!("generation {} is ready", generation.0)).of(*generation)
@@ -102,7 +102,9 @@ fn tell(fact: &Announcement) -> Told {
                 .of(*generation)
                 .with(*pid)
         }
-        Announcement::Restarting { result } => Told::new(Level::Warn, "restarting", format!("restarting it ({result})")),
+        Announcement::Restarting { result } => {
+            Told::new(Level::Warn, "restarting", format!("restarting it ({result})"))
+        }
         Announcement::Step { generation, text } => {
             let told = Told::new(Level::Info, "step", text.clone());
             generation.map_or_else(|| Told::new(Level::Info, "step", text.clone()), |number| told.of(number))
@@ -114,11 +116,16 @@ fn tell(fact: &Announcement) -> Told {
         Announcement::Health { generation, result, detail } => {
             let level = if *result == "pass" { Level::Debug } else { Level::Warn };
             let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
-            Told::new(level, "health", format!("health check of generation {}: {result}{detail}", generation.0))
-                .of(*generation)
+            Told::new(
+                level,
+                "health",
+                format!("health check of generation {}: {result}{detail}", generation.0),
+            )
+            .of(*generation)
         }
         Announcement::Status { generation, text } => {
-            Told::new(Level::Info, "status", format!("generation {} says: {text}", generation.0)).of(*generation)
+            Told::new(Level::Info, "status", format!("generation {} says: {text}", generation.0))
+                .of(*generation)
         }
         Announcement::Reloaded { outcome, reason } => {
             let good = *outcome == crate::proto::status::Outcome::Promoted;

@@ -20,6 +20,7 @@ Options:
   --show                 print the unit with every default filled in, start nothing
   --runtime-dir DIR      folder for the control socket, the lock and the services' sockets
   --control PATH         the control socket, if it is to be elsewhere
+  --http ADDR            serve metrics, status and a live page over HTTP: IP:PORT, PORT or /path
   --log-level LEVEL      error, warn, info, debug or trace
   --log-format FORMAT    text or json
   --version              print the version
@@ -60,6 +61,8 @@ pub struct Args {
     pub runtime_dir: Option<String>,
     /// `--control`.
     pub control: Option<String>,
+    /// `--http`.
+    pub http: Option<String>,
     /// `--log-level`.
     pub log_level: Option<String>,
     /// `--log-format`.
@@ -75,6 +78,7 @@ impl Args {
             command: Vec::new(),
             runtime_dir: None,
             control: None,
+            http: None,
             log_level: None,
             log_format: None,
         }
@@ -98,45 +102,74 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, Fata
         }
     }
     let mut parser = Parser::from_args(list);
-    while let Some(arg) = parser.next().map_err(|error| usage(error.to_string()))? {
-        option(&mut args, &mut parser, arg).map_err(|error| usage(error.to_string()))?;
+    while let Some(word) = next(&mut parser).map_err(usage)? {
+        option(&mut args, &mut parser, &word).map_err(usage)?;
     }
     consistent(args)
 }
 
+/// A word of the command line, by itself: its value is still with the parser.
+enum Word {
+    Option(String),
+    Argument(String),
+}
+
+fn next(parser: &mut Parser) -> Result<Option<Word>, lexopt::Error> {
+    Ok(parser.next()?.map(|arg| match arg {
+        Arg::Long(name) => Word::Option(name.to_owned()),
+        Arg::Short('h') => Word::Option("help".to_owned()),
+        Arg::Short('V') => Word::Option("version".to_owned()),
+        Arg::Short(letter) => Word::Option(letter.to_string()),
+        Arg::Value(value) => Word::Argument(value.to_string_lossy().into_owned()),
+    }))
+}
+
 /// Takes one option and its values.
-fn option(args: &mut Args, parser: &mut Parser, arg: Arg<'_>) -> Result<(), lexopt::Error> {
-    match arg {
-        Arg::Long("unit") => args.units.extend(parser.values()?),
-        Arg::Long("listen") => args.listen.push(parser.value()?.string()?),
-        Arg::Long("check") => args.mode = Mode::Check,
-        Arg::Long("show") => args.mode = Mode::Show,
-        Arg::Long("runtime-dir") => args.runtime_dir = Some(parser.value()?.string()?),
-        Arg::Long("control") => args.control = Some(parser.value()?.string()?),
-        Arg::Long("log-level") => args.log_level = Some(word_of(parser, &["error", "warn", "info", "debug", "trace"])?),
-        Arg::Long("log-format") => args.log_format = Some(word_of(parser, &["text", "json"])?),
-        Arg::Long("version") | Arg::Short('V') => args.mode = Mode::Version,
-        Arg::Long("help") | Arg::Short('h') => args.mode = Mode::Help,
-        Arg::Value(word) => {
-            let word = word.to_string_lossy();
-            return Err(format!("unexpected argument \"{word}\"; a unit file needs --unit, a command needs -- before it").into());
+fn option(args: &mut Args, parser: &mut Parser, word: &Word) -> Result<(), lexopt::Error> {
+    let name = match word {
+        Word::Option(name) => name.as_str(),
+        Word::Argument(text) => {
+            let hint = "a unit file needs --unit, a command needs -- before it";
+            return Err(format!("unexpected argument \"{text}\"; {hint}").into());
         }
-        Arg::Long(_) | Arg::Short(_) => return Err(unknown(arg)),
+    };
+    match name {
+        "unit" => args.units.extend(parser.values()?),
+        "listen" => args.listen.push(parser.value()?.string()?),
+        "check" => args.mode = Mode::Check,
+        "show" => args.mode = Mode::Show,
+        "runtime-dir" => args.runtime_dir = Some(parser.value()?.string()?),
+        "control" => args.control = Some(parser.value()?.string()?),
+        "http" => args.http = Some(parser.value()?.string()?),
+        "log-level" => args.log_level = Some(word_of(parser, &["error", "warn", "info", "debug", "trace"])?),
+        "log-format" => args.log_format = Some(word_of(parser, &["text", "json"])?),
+        "version" => args.mode = Mode::Version,
+        "help" => args.mode = Mode::Help,
+        _ => return Err(unknown(name)),
     }
     Ok(())
 }
 
 /// An unknown option, with the nearest one that exists.
-fn unknown(arg: Arg<'_>) -> lexopt::Error {
-    const KNOWN: [&str; 10] = [
-        "unit", "listen", "check", "show", "runtime-dir", "control", "log-level", "log-format", "version", "help",
+fn unknown(name: &str) -> lexopt::Error {
+    const KNOWN: [&str; 11] = [
+        "unit",
+        "listen",
+        "check",
+        "show",
+        "runtime-dir",
+        "control",
+        "http",
+        "log-level",
+        "log-format",
+        "version",
+        "help",
     ];
-    if let Arg::Long(name) = arg
-        && let Some(near) = KNOWN.iter().find(|known| known.starts_with(name) || name.starts_with(*known))
-    {
-        return format!("unknown option --{name}; did you mean --{near}?").into();
+    let dashes = if name.len() == 1 { "-" } else { "--" };
+    match KNOWN.iter().find(|known| name.len() > 1 && (known.starts_with(name) || name.starts_with(*known))) {
+        Some(near) => format!("unknown option --{name}; did you mean --{near}?").into(),
+        None => format!("unknown option {dashes}{name}").into(),
     }
-    arg.unexpected()
 }
 
 /// A value that must be one of `words`.
@@ -194,7 +227,16 @@ mod tests {
 
     #[test]
     fn wrong_lines_are_refused_with_status_2() {
-        for line in ["", "--", "app.toml", "--unit", "--unit a -- b", "--listen 80", "--unti a", "--log-level loud --unit a"] {
+        for line in [
+            "",
+            "--",
+            "app.toml",
+            "--unit",
+            "--unit a -- b",
+            "--listen 80",
+            "--unti a",
+            "--log-level loud --unit a",
+        ] {
             let error = args(line).unwrap_err();
             assert_eq!(error.code, exit::USAGE, "{line}");
             assert!(error.text.contains("aeternad --help"), "{line}");

@@ -1,9 +1,10 @@
 //! The daemon's state, and how an event goes through a unit's machine and becomes effects.
 
 use crate::daemon::control::Clients;
+use crate::daemon::http::web::Web;
 use crate::daemon::requests::Pending;
 use crate::daemon::shared::Shared;
-use crate::daemon::supervised::Supervised;
+use crate::daemon::supervised::{Supervised, Traffic};
 use crate::daemon::upstream::Upstream;
 use crate::machine::daemon::DaemonMachine;
 use crate::machine::event::{Action, Command, Event, Proc, Req};
@@ -12,6 +13,7 @@ use crate::sys::poll::Poller;
 use crate::sys::wake::Waker;
 use crate::time::Monotime;
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 
@@ -22,6 +24,8 @@ pub struct Report {
     pub unit: usize,
     /// What.
     pub event: Event,
+    /// The source address of a probe that is over: nobody is to be steered by it any more.
+    pub probe_from: Option<SocketAddr>,
 }
 
 /// The whole daemon. Lives on the main thread.
@@ -61,6 +65,8 @@ pub struct Daemon {
     pub exit: Option<u8>,
     /// Orphans that were reaped and are not ours.
     pub orphans: u64,
+    /// HTTP, and everything that is counted.
+    pub web: Web,
 }
 
 impl Daemon {
@@ -82,14 +88,17 @@ impl Daemon {
         log::debug!("{}: event {event:?}", unit.name);
         let mut actions = Vec::new();
         unit.machine.handle(clock::now(), event, &mut actions);
-        for action in actions {
+        // Whoever waits hears the answer after the facts that it ends.
+        let (answers, rest): (Vec<Action>, Vec<Action>) =
+            actions.into_iter().partition(|action| matches!(action, Action::Reply { .. }));
+        for action in rest.into_iter().chain(answers) {
             self.perform(index, action);
         }
         let Some(unit) = self.units.get_mut(index) else { return };
         unit.deadline = unit.machine.next_deadline();
         let summary = unit.machine.summary();
-        if unit.summary != summary {
-            unit.summary = summary;
+        if unit.summary != Some(summary) {
+            unit.summary = Some(summary);
             self.summary_changed(index, summary);
         }
     }
@@ -108,9 +117,12 @@ impl Daemon {
     /// The nearest deadline of anything that has one.
     pub fn next_deadline(&self) -> Option<Monotime> {
         let units = self.units.iter().filter_map(|unit| unit.deadline);
-        let settled = self.units.iter().filter_map(|unit| unit.watch.as_ref().and_then(|watch| watch.settle_at));
+        let accepts = self.units.iter().filter_map(|unit| unit.accept_again);
+        let settled =
+            self.units.iter().filter_map(|unit| unit.watch.as_ref().and_then(|watch| watch.settle_at));
         units
             .chain(settled)
+            .chain(accepts)
             .chain(self.machine.next_deadline())
             .chain(self.clients.deadline())
             .chain(self.upstream.deadline())
@@ -128,13 +140,17 @@ impl Daemon {
             if due(self.units[index].watch.as_ref().and_then(|watch| watch.settle_at)) {
                 self.paths_settled(index);
             }
+            if due(self.units[index].accept_again) {
+                self.units[index].accept_again = None;
+                self.watch_sockets(index, Traffic::Watched);
+            }
         }
         self.settle();
         if due(self.machine.next_deadline()) {
             self.machine_tick(now);
         }
         if due(self.clients.deadline()) {
-            self.drop_slow_clients(now);
+            self.clients.on_deadline(now);
         }
         if due(self.upstream.deadline()) {
             self.upstream.feed(now);

@@ -5,9 +5,12 @@ use crate::daemon::core::Daemon;
 use crate::daemon::supervised::{Child, Supervised, Traffic};
 use crate::daemon::token::Owner;
 use crate::daemon::{launch, load, preflight, probes};
-use crate::machine::event::{Action, Content, ContentId, Event, Gen, Role, Spawn, SpawnFailure, SteerBy, Steering, Target};
+use crate::machine::event::{
+    Action, Content, ContentId, Event, Gen, Proc, Role, Spawn, SpawnFailure, Steering, Target,
+};
 use crate::sys::poll::Interest;
 use crate::sys::process;
+use crate::sys::tree::{self, TreeKey};
 use crate::unit::Unit;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -24,16 +27,23 @@ impl Daemon {
             Action::OpenSockets(content) => self.open_sockets(index, content),
             Action::KeepSockets(ids) => self.keep_sockets(index, &ids),
             Action::CheckBinary(content) => {
-                preflight::check_binary(index, content, self.units[index].name.clone(), self.reports.clone(), self.waker.clone());
+                preflight::check_binary(
+                    index,
+                    content,
+                    self.units[index].name.clone(),
+                    self.reports.clone(),
+                    self.waker.clone(),
+                );
             }
             Action::WatchTraffic => self.watch_sockets(index, Traffic::Watched),
             Action::IgnoreTraffic => self.watch_sockets(index, Traffic::Ignored),
-            Action::FlushPending => self.units[index].sockets.flush_pending(),
+            Action::FlushPending => self.flush_pending(index),
             Action::CloseConnection(conn) => {
                 self.units[index].connections.remove(&conn);
             }
             Action::Spawn(spawn) => self.spawn(index, spawn),
             Action::Signal { to, signal } => self.signal(index, to, signal),
+            Action::AdoptMain { proc, pid } => self.adopt_main(index, proc, pid),
             Action::Probe { generation, probe, kind } => probes::start(self, index, generation, probe, kind),
             Action::Steer(steering) => self.steer(index, steering),
             Action::BeginDrain { slot, .. } => self.units[index].sockets.begin_drain(slot),
@@ -42,7 +52,8 @@ impl Daemon {
                 self.queue.push_back((index, Event::DrainState { generation, half_open, queued }));
             }
             Action::CheckSlot(slot) => {
-                let (queued, migrated) = self.units[index].sockets.slot_state(slot);
+                let serving = self.units[index].serving_slot;
+                let (queued, migrated) = self.units[index].sockets.slot_state(slot, serving);
                 self.queue.push_back((index, Event::SlotState { slot, queued, migrated }));
             }
             Action::Stranded { count } => self.units[index].stranded += u64::from(count),
@@ -53,6 +64,18 @@ impl Daemon {
             Action::Announce(fact) => self.announce(index, fact),
             Action::Record(record) => self.record(index, record),
             Action::Reply { req, result } => self.reply(index, req, result),
+        }
+    }
+
+    fn flush_pending(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        let content = Arc::clone(&unit.current.unit);
+        let count = unit.sockets.flush_pending(&content);
+        if count > 0 {
+            log::info!(
+                "{}: threw away {count} connections and messages that waited (FlushPending)",
+                unit.name
+            );
         }
     }
 
@@ -98,14 +121,16 @@ impl Daemon {
         });
         let steered = unit.sockets.steered(&content.unit);
         self.rewatch_sockets(index);
-        self.queue.push_back((index, Event::Opened { content: content.id, result: result.map(|()| steered) }));
+        self.queue.push_back((index, Event::Sockets { steered }));
+        self.queue.push_back((index, Event::Opened { content: content.id, result }));
     }
 
     fn keep_sockets(&mut self, index: usize, ids: &[ContentId]) {
         // A descriptor leaves the poll set before it is closed: a service's copy would keep it ringing.
         self.unwatch_sockets(index);
         let unit = &mut self.units[index];
-        let kept: Vec<Arc<Unit>> = ids.iter().filter_map(|id| unit.content(*id)).map(|content| Arc::clone(&content.unit)).collect();
+        let kept: Vec<Arc<Unit>> =
+            ids.iter().filter_map(|id| unit.content(*id)).map(|content| Arc::clone(&content.unit)).collect();
         let borrowed: Vec<&Unit> = kept.iter().map(Arc::as_ref).collect();
         let closed = unit.sockets.keep(&borrowed);
         if closed > 0 {
@@ -149,7 +174,8 @@ impl Daemon {
     pub fn rewatch_sockets(&mut self, index: usize) {
         let unit = &mut self.units[index];
         for (id, fd) in unit.sockets.watch_list() {
-            if let Err(error) = self.poller.add(Owner::Socket(index, id.0).token(), fd, Interest::HANGUP_ONLY) {
+            if let Err(error) = self.poller.add(Owner::Socket(index, id.0).token(), fd, Interest::HANGUP_ONLY)
+            {
                 log::warn!("{}: cannot watch a socket: {error}", unit.name);
             }
         }
@@ -177,7 +203,8 @@ impl Daemon {
         let launched = launch::launch(unit, &self.shared, spawn)?;
         let pid = launched.pid;
         self.pids.insert(pid, (index, spawn.proc));
-        let child = Child { pid, role: spawn.role, generation: spawn.generation, invocation: launched.invocation };
+        let child =
+            Child { pid, role: spawn.role, generation: spawn.generation, invocation: launched.invocation };
         unit.children.insert(spawn.proc, child);
         if let Role::Instance(conn) = spawn.role {
             // The instance has its own copy now.
@@ -206,9 +233,10 @@ impl Daemon {
             .map_err(|why| SpawnFailure { text: format!("cannot start {}: {why}", unit.name), code: 1 })?;
         if let Some(socket) = &shell.notify {
             let token = Owner::Notify(index, number.0).token();
-            self.poller
-                .add(token, socket.fd.as_fd(), Interest::READ)
-                .map_err(|error| SpawnFailure { text: format!("cannot watch the notify socket of {}: {error}", unit.name), code: 1 })?;
+            self.poller.add(token, socket.fd.as_fd(), Interest::READ).map_err(|error| SpawnFailure {
+                text: format!("cannot watch the notify socket of {}: {error}", unit.name),
+                code: 1,
+            })?;
         }
         unit.generations.insert(number, shell);
         Ok(())
@@ -224,14 +252,19 @@ impl Daemon {
             }
             Target::ProcTree(proc) => {
                 if let Some(child) = unit.children.get(&proc) {
-                    for pid in process::tree(&process::TreeKey { mains: &[child.pid], invocation: &child.invocation }, self.shared.pid) {
+                    for pid in tree::tree(
+                        &TreeKey { mains: &[child.pid], invocation: &child.invocation },
+                        self.shared.pid,
+                    ) {
                         send(pid, signal);
                     }
                 }
             }
             Target::Mains(number) => {
                 for child in unit.children.values() {
-                    if child.generation == Some(number) && matches!(child.role, Role::Main { .. } | Role::Instance(_)) {
+                    if child.generation == Some(number)
+                        && matches!(child.role, Role::Main { .. } | Role::Instance(_))
+                    {
                         send(child.pid, signal);
                     }
                 }
@@ -258,17 +291,32 @@ impl Daemon {
         let Some(shell) = unit.generations.get(&number) else { return Vec::new() };
         match &shell.cgroup {
             Some(group) => group.pids(),
-            None => process::tree(
-                &process::TreeKey { mains: &shell.started, invocation: &shell.invocation },
-                self.shared.pid,
-            ),
+            None => {
+                tree::tree(&TreeKey { mains: &shell.started, invocation: &shell.invocation }, self.shared.pid)
+            }
+        }
+    }
+
+    /// `MAINPID=`: another process of the tree is the main one from now on.
+    fn adopt_main(&mut self, index: usize, proc: Proc, pid: i32) {
+        let unit = &self.units[index];
+        let Some(child) = unit.children.get(&proc) else { return };
+        let inside = child.generation.is_some_and(|number| self.members(unit, number).contains(&pid));
+        if !inside {
+            log::warn!("{}: MAINPID={pid} is no process of this generation; ignored", unit.name);
+            return;
+        }
+        self.pids.remove(&child.pid);
+        self.pids.insert(pid, (index, proc));
+        if let Some(child) = self.units[index].children.get_mut(&proc) {
+            child.pid = pid;
         }
     }
 
     fn steer(&mut self, index: usize, steering: Steering) {
         let unit = &mut self.units[index];
-        let by_client = steering.by == SteerBy::Client;
-        if let Err(why) = unit.sockets.steer(steering.serving, steering.canary, by_client.into()) {
+        unit.serving_slot = steering.serving;
+        if let Err(why) = unit.sockets.steer(steering.serving, steering.canary, steering.by) {
             log::error!("{}: cannot steer its connections: {why}", unit.name);
         }
     }
@@ -303,10 +351,10 @@ impl Daemon {
                 let _ = std::fs::remove_file(&socket.path);
             }
             if let Some(group) = shell.cgroup {
-                if let Some(events) = group.events_fd() {
-                    let _ = self.poller.remove(events);
+                let _ = self.poller.remove(group.events_fd());
+                if let Err(error) = group.remove() {
+                    log::debug!("{}: its control group stays: {error}", self.units[index].name);
                 }
-                group.remove();
             }
         }
         if self.units[index].generations.is_empty() {

@@ -58,7 +58,8 @@ pub fn build(service: &Service, facts: &Facts) -> BTreeMap<String, String> {
     env.extend(facts.account.iter().cloned());
     let protocol = protocol(service, facts);
     // `${AETERNA_FD_http}` in Environment means a variable that is only set further down.
-    let before: BTreeMap<String, String> = env.iter().chain(&protocol).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let before: BTreeMap<String, String> =
+        env.iter().chain(&protocol).map(|(k, v)| (k.clone(), v.clone())).collect();
     for (key, value) in &service.environment {
         env.insert(key.clone(), expand_text(value, &|name| before.get(name).cloned()));
     }
@@ -157,7 +158,8 @@ fn listen_variables(env: &mut BTreeMap<String, String>, facts: &Facts, sockets: 
     env.insert("LISTEN_FDNAMES".into(), names.join(":"));
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     for (at, name) in names.iter().enumerate() {
-        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
+        let name: String =
+            name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
         let nth = seen.entry(name.clone()).and_modify(|n| *n += 1).or_insert(1);
         let key = if *nth == 1 { format!("AETERNA_FD_{name}") } else { format!("AETERNA_FD_{name}_{nth}") };
         env.entry(key).or_insert_with(|| (FIRST_FD + at).to_string());
@@ -168,7 +170,12 @@ fn listen_variables(env: &mut BTreeMap<String, String>, facts: &Facts, sockets: 
 pub const FIRST_FD: usize = 3;
 
 /// What programs written for other starters look for.
-fn starter_variables(env: &mut BTreeMap<String, String>, way: SocketEnvironment, facts: &Facts, sockets: &[Handed]) {
+fn starter_variables(
+    env: &mut BTreeMap<String, String>,
+    way: SocketEnvironment,
+    facts: &Facts,
+    sockets: &[Handed],
+) {
     let numbered = || sockets.iter().enumerate().map(|(at, socket)| (FIRST_FD + at, socket));
     match way {
         SocketEnvironment::ServerStarter => {

@@ -4,15 +4,22 @@
 //! deadlines last, so that a deadline never beats a fact that has already arrived.
 
 use crate::daemon::core::{Daemon, Report};
+use crate::daemon::sockets::SocketId;
 use crate::daemon::supervised::Traffic;
 use crate::daemon::token::Owner;
 use crate::machine::daemon::DaemonEvent;
-use crate::machine::event::{Conn, Event, Gen};
+use crate::machine::event::{Conn, Event, Exit, Gen};
+use crate::sys::cgroup::Cgroup;
+use crate::sys::clock;
 use crate::sys::poll::{Readiness, Token};
 use crate::sys::signal::Signals;
 use crate::sys::wait::{self, WaitStatus};
 use crate::sys::wake::Wakeups;
+use crate::time::Span;
 use std::os::fd::AsFd;
+
+/// How long accepting pauses when there is no descriptor for a connection.
+const ACCEPT_PAUSE: Span = Span::from_secs(1);
 
 /// SIGCHLD.
 const SIGCHLD: i32 = 17;
@@ -71,6 +78,8 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)]) {
         }
     }
     daemon.tick();
+    daemon.serve_http();
+    daemon.serve_clients();
 }
 
 fn take_signals(daemon: &mut Daemon, signals: &Signals) {
@@ -95,10 +104,23 @@ fn take_signals(daemon: &mut Daemon, signals: &Signals) {
     }
 }
 
+/// How a process ended, in the machine's words.
+fn exit_of(status: WaitStatus) -> Exit {
+    match status {
+        WaitStatus::Exited(code) => Exit::Code((code & 0xff) as u8),
+        WaitStatus::Signaled { signal, core } => Exit::Signal { signal, core },
+    }
+}
+
 impl Daemon {
     /// Threads' results.
     fn take_reports(&mut self) {
-        while let Ok(Report { unit, event }) = self.inbox.try_recv() {
+        while let Ok(Report { unit, event, probe_from }) = self.inbox.try_recv() {
+            if let (Some(from), Some(unit)) = (probe_from, self.units.get_mut(unit))
+                && let Err(why) = unit.sockets.end_probe(from)
+            {
+                log::warn!("{}: cannot steer its connections: {why}", unit.name);
+            }
             self.deliver(unit, event);
         }
     }
@@ -131,7 +153,9 @@ impl Daemon {
         let child = unit.children.remove(&proc);
         let generation = child.and_then(|child| child.generation);
         let mut last = None;
-        if let Some((number, shell)) = generation.and_then(|number| self.units[index].generations.get_mut(&number).map(|s| (number, s))) {
+        if let Some((number, shell)) =
+            generation.and_then(|number| self.units[index].generations.get_mut(&number).map(|s| (number, s)))
+        {
             shell.alive = shell.alive.saturating_sub(1);
             if shell.alive == 0 {
                 shell.watch_empty = true;
@@ -140,7 +164,7 @@ impl Daemon {
         }
         // Its last words may still be in the pipe: they belong before its end in the log.
         self.drain_streams_of(index, pid);
-        self.deliver(index, Event::Exited { proc, exit: status.into() });
+        self.deliver(index, Event::Exited { proc, exit: exit_of(status) });
         if let Some(number) = last {
             self.check_empty(index, number);
         }
@@ -150,7 +174,8 @@ impl Daemon {
     /// Tells the machine if nothing of a generation's tree is left.
     pub fn check_empty(&mut self, index: usize, number: Gen) {
         let Some(unit) = self.units.get(index) else { return };
-        let Some(shell) = unit.generations.get(&number).filter(|shell| shell.watch_empty && shell.alive == 0) else {
+        let Some(shell) = unit.generations.get(&number).filter(|shell| shell.watch_empty && shell.alive == 0)
+        else {
             return;
         };
         let empty = match &shell.cgroup {
@@ -171,7 +196,7 @@ impl Daemon {
     /// A control group's emptiness rings by itself; without one, the death of an orphan is the hint.
     fn watch_group(&mut self, index: usize, number: Gen) {
         let group = self.units[index].generations.get(&number).and_then(|shell| shell.cgroup.as_ref());
-        if let Some(events) = group.and_then(|group| group.events_fd()) {
+        if let Some(events) = group.map(Cgroup::events_fd) {
             // Added already the last time it was found populated: no matter.
             let _ = self.poller.add_priority(Owner::Cgroup(index, number.0).token(), events);
         }
@@ -179,7 +204,7 @@ impl Daemon {
 
     fn unwatch_group(&mut self, index: usize, number: Gen) {
         let group = self.units[index].generations.get(&number).and_then(|shell| shell.cgroup.as_ref());
-        if let Some(events) = group.and_then(|group| group.events_fd()) {
+        if let Some(events) = group.map(Cgroup::events_fd) {
             let _ = self.poller.remove(events);
         }
     }
@@ -190,7 +215,10 @@ impl Daemon {
             .iter()
             .enumerate()
             .flat_map(|(index, unit)| {
-                unit.generations.iter().filter(|(_, shell)| shell.watch_empty).map(move |(number, _)| (index, *number))
+                unit.generations
+                    .iter()
+                    .filter(|(_, shell)| shell.watch_empty)
+                    .map(move |(number, _)| (index, *number))
             })
             .collect();
         for (index, number) in waiting {
@@ -201,13 +229,8 @@ impl Daemon {
     /// Something happened on a socket that we hold.
     fn socket_ready(&mut self, index: usize, id: u32, readiness: Readiness) {
         let Some(unit) = self.units.get_mut(index) else { return };
-        if (readiness.hangup || readiness.error)
-            && let Some(text) = unit.sockets.repair(id.into())
-        {
-            log::warn!("{}: {text}", unit.name);
-            self.unwatch_sockets(index);
-            self.rewatch_sockets(index);
-            return;
+        if readiness.hangup || readiness.error {
+            return self.repair_socket(index, id);
         }
         if !readiness.readable {
             return;
@@ -223,22 +246,37 @@ impl Daemon {
         }
     }
 
+    /// A socket hung up: somebody shut it down. The descriptor may be another one afterwards, and the old one
+    /// would ring for ever while a service still holds it: out of the poll set first.
+    fn repair_socket(&mut self, index: usize, id: u32) {
+        self.unwatch_sockets(index);
+        let unit = &mut self.units[index];
+        if let Some(text) = unit.sockets.repair(SocketId(id)) {
+            log::warn!("{}: {text}", unit.name);
+        }
+        self.rewatch_sockets(index);
+    }
+
     /// Takes one connection for an `Accept` unit.
     fn accept_connection(&mut self, index: usize, id: u32) {
         let unit = &mut self.units[index];
-        match unit.sockets.accept(id.into()) {
-            Ok(Some(accepted)) => {
+        match unit.sockets.accept(SocketId(id)) {
+            Ok(Some((fd, source, peer))) => {
+                let unit = &mut self.units[index];
+                let socket = unit.sockets.table_of(&unit.current.unit, SocketId(id)).unwrap_or(0);
                 self.last_req += 1;
                 let conn = Conn(self.last_req);
-                self.units[index].connections.insert(conn, (accepted.fd, accepted.peer));
+                unit.connections.insert(conn, (fd, peer));
                 self.watch_sockets(index, Traffic::Ignored);
-                self.deliver(index, Event::Accepted { conn, socket: accepted.table, source: accepted.source });
+                self.deliver(index, Event::Accepted { conn, socket, source });
             }
             // Somebody hung up before we came.
             Ok(None) => {}
             Err(error) => {
-                log::warn!("{}: cannot accept a connection: {error}", unit.name);
-                self.pause_accepting(index);
+                // Out of descriptors, most likely: the connection waits in its queue, and would ring at once.
+                log::warn!("{}: cannot accept a connection: {error}; the next try is in 1s", unit.name);
+                unit.accept_again = clock::now().after(ACCEPT_PAUSE);
+                self.watch_sockets(index, Traffic::Ignored);
             }
         }
     }

@@ -57,7 +57,14 @@ impl FdStore {
     /// Takes descriptors from a generation. `max` is `FileDescriptorStoreMax`: what is over it is closed.
     ///
     /// Returns how many were refused.
-    pub fn store(&mut self, generation: Gen, name: &str, fds: Vec<OwnedFd>, watched: bool, max: u32) -> usize {
+    pub fn store(
+        &mut self,
+        generation: Gen,
+        name: &str,
+        fds: Vec<OwnedFd>,
+        watched: bool,
+        max: u32,
+    ) -> usize {
         if self.serving.is_some_and(|serving| generation < serving) {
             return fds.len();
         }
@@ -118,7 +125,9 @@ impl FdStore {
 
     fn add(&mut self, stored: Stored) {
         let new = identity(stored.fd.as_fd());
-        if new.is_some() && self.held.iter().any(|have| have.name == stored.name && identity(have.fd.as_fd()) == new) {
+        if new.is_some()
+            && self.held.iter().any(|have| have.name == stored.name && identity(have.fd.as_fd()) == new)
+        {
             return;
         }
         self.held.push(stored);

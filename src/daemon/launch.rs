@@ -3,17 +3,21 @@
 //! Main thread only: it is the one that forks.
 
 use crate::daemon::environment::{self, Facts, Handed};
+use crate::daemon::lookups;
 use crate::daemon::shared::Shared;
+use crate::daemon::stdio::Streams;
 use crate::daemon::supervised::{GenerationShell, Supervised};
 use crate::machine::event::{Gen, Role, Spawn, SpawnFailure};
-use crate::sys::spawn::{self, Credentials, Plan};
+use crate::sys::cgroup::Cgroup;
+use crate::sys::limits;
+use crate::sys::spawn::{self, Credentials, Plan, Stage};
 use crate::sys::user::{self, Account};
-use crate::sys::{fd, limits};
-use crate::unit::{self, Command, Input, Output, Service, Unit};
+use crate::unit::{self, Command, Service, Unit};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A process that runs, and what of it the loop must watch.
 #[derive(Debug)]
@@ -33,57 +37,97 @@ pub struct Launched {
 /// # Errors
 /// What could not be done, as one sentence, with the exit code that stands for it.
 pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<Launched, SpawnFailure> {
-    let content = std::sync::Arc::clone(&spawn.content.unit);
-    let Some(command) = command_of(&content, spawn.role) else {
-        return Err(failure(&unit.name, "find the command", "the unit does not have it any more", 1));
-    };
+    let content = Arc::clone(&spawn.content.unit);
+    let service = &content.service;
     let name = unit.name.clone();
-    let fail = |what: &str, why: &str, code| failure(&name, what, why, code);
-    let account = account_of(&content.service).map_err(|why| fail("find its user", &why, 1))?;
-    let facts = facts(unit, shared, spawn, &content, account.as_ref()).map_err(|why| fail("prepare it", &why, 1))?;
-    let env = environment::build(&content.service, &facts);
-    let argv = unit::expand_command(command, &|name| env.get(name).cloned());
-    let Some(word) = argv.first().filter(|word| !word.is_empty()) else {
-        return Err(fail("run its command", "it is empty after its variables were replaced", 127));
-    };
-    let directory = directory(&content.service, account.as_ref());
-    let program = spawn::find_program(word, env.get("PATH").map(String::as_str), directory.as_deref()).map_err(|error| {
-        let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-        fail(&format!("exec {word}"), &describe(&error), code)
-    })?;
-    let streams = Streams::open(unit, &content.service, spawn, &facts).map_err(|why| fail("open its streams", &why, 1))?;
-    let credentials = credentials(&content.service, account.as_ref()).map_err(|why| fail("find its groups", &why, 1))?;
-    let generation = spawn.generation;
-    let handed = descriptors(unit, spawn, &content).map_err(|why| fail("hand it its sockets", &why, 1))?;
-    let shell = generation.and_then(|number| unit.generations.get(&number));
+    let fail = |what: &str, why: &str| failure(&name, what, why, 1);
+    let command = command_of(&content, spawn.role)
+        .ok_or_else(|| fail("find the command", "the unit does not have it any more"))?;
+    let account = account_of(service).map_err(|why| fail("find its user", &why))?;
+    let facts = facts(unit, shared, spawn, account.as_ref()).map_err(|why| fail("prepare it", &why))?;
+    let env = environment::build(service, &facts);
+    let directory = directory(service, account.as_ref());
+    let (program, argv) = program_of(&name, command, &env, directory.as_deref())?;
+    let handed = hand_over(unit, spawn).map_err(|why| fail("hand it its sockets", &why))?;
+    let group = spawn.generation.and_then(|number| handed.generations.get(&number)?.cgroup.as_ref());
+    let streams = Streams::open(service, handed.first).map_err(|why| fail("open its streams", &why))?;
     let plan = Plan {
-        program: c_string(program.as_os_str().as_encoded_bytes()).map_err(|why| fail("exec its program", &why, 127))?,
-        argv: arguments(command, &argv).map_err(|why| fail("run its command", &why, 1))?,
-        env: environment_block(&env, handed.is_some_and_any(), facts.watchdog_usec.is_some())
-            .map_err(|why| fail("make its environment", &why, 1))?,
-        stamp_listen_pid: handed.is_some_and_any(),
+        program: c_string(program.as_os_str().as_encoded_bytes())
+            .map_err(|why| fail("run its program", &why))?,
+        argv: arguments(command, &argv).map_err(|why| fail("run its command", &why))?,
+        env: environment_block(&env).map_err(|why| fail("make its environment", &why))?,
+        stamp_listen_pid: !handed.fds.is_empty(),
         stamp_watchdog_pid: facts.watchdog_usec.is_some(),
         stdio: streams.borrow(),
-        fds: handed.borrow(),
-        credentials,
-        limits: limits::of_service(&content.service, shared.original_nofile),
-        umask: content.service.umask,
-        directory: directory.map(|path| c_string(path.as_bytes())).transpose().map_err(|why| fail("chdir", &why, 1))?,
-        directory_optional: content.service.working_directory.as_ref().is_some_and(|folder| folder.optional),
-        nice: content.service.nice,
-        oom_score_adjust: content.service.oom_score_adjust,
-        cpu_affinity: content.service.cpu_affinity.clone(),
-        no_new_privileges: content.service.no_new_privileges,
-        ignore_sigpipe: content.service.ignore_sigpipe,
-        cgroup: shell.and_then(|shell| shell.cgroup.as_ref()).map(|group| group.dir_fd()),
+        fds: handed.fds,
+        credentials: credentials(service, account.as_ref()).map_err(|why| fail("find its groups", &why))?,
+        limits: resource_limits(service, shared.original_nofile),
+        umask: service.umask,
+        directory: directory
+            .map(|path| c_string(path.as_bytes()))
+            .transpose()
+            .map_err(|why| fail("chdir", &why))?,
+        directory_optional: service.working_directory.as_ref().is_some_and(|folder| folder.optional),
+        nice: service.nice,
+        oom_score_adjust: service.oom_score_adjust,
+        cpu_affinity: service.cpu_affinity.clone(),
+        no_new_privileges: service.no_new_privileges,
+        ignore_sigpipe: service.ignore_sigpipe,
+        cgroup: group.map(Cgroup::dir_fd),
     };
     match spawn::spawn(&plan) {
-        Ok(process) => Ok(Launched { pid: process.pid, program, invocation: facts.invocation, logs: streams.into_logs() }),
+        Ok(process) => Ok(Launched {
+            pid: process.pid,
+            program,
+            invocation: facts.invocation,
+            logs: streams.into_logs(),
+        }),
+        Err(error) => Err(refused(&name, &plan, &error)),
+    }
+}
+
+/// The program to execute and its arguments, variables replaced.
+fn program_of(
+    unit: &str,
+    command: &Command,
+    env: &BTreeMap<String, String>,
+    directory: Option<&str>,
+) -> Result<(PathBuf, Vec<String>), SpawnFailure> {
+    let argv = unit::expand_command(command, &|name| env.get(name).cloned());
+    let Some(word) = argv.first().filter(|word| !word.is_empty()) else {
+        return Err(failure(unit, "run its command", "it is empty after its variables were replaced", 127));
+    };
+    match spawn::find_program(word, env.get("PATH").map(String::as_str), directory) {
+        Ok(program) => Ok((program, argv)),
         Err(error) => {
-            let reason = describe(&std::io::Error::from_raw_os_error(error.errno));
-            let shown = if error.stage == spawn::Stage::Exec { format!(" {}", program.display()) } else { String::new() };
-            Err(fail(&format!("{}{shown}", error.stage.words()), &reason, exec_code(&error)))
+            let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+            Err(failure(unit, &format!("exec {word}"), &reason(&error), code))
         }
+    }
+}
+
+/// What the kernel said to a start: `cannot start app: exec /srv/app/bin: Permission denied (advice)`.
+fn refused(unit: &str, plan: &Plan<'_>, error: &spawn::SpawnError) -> SpawnFailure {
+    let program = plan.program.to_string_lossy();
+    let why = reason(&std::io::Error::from_raw_os_error(error.errno));
+    let text = match error.stage {
+        Stage::Exec => format!("exec {program}: {why} ({})", error.explain(plan)),
+        Stage::Directory => {
+            let folder =
+                plan.directory.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
+            format!("chdir {folder}: {why}")
+        }
+        _ => format!("{}: {why} ({})", error.stage.words(), error.explain(plan)),
+    };
+    SpawnFailure { text: format!("cannot start {unit}: {text}"), code: exec_code(error) }
+}
+
+/// The kernel's words for an error, as strerror(3) has them.
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "No such file or directory".into(),
+        std::io::ErrorKind::PermissionDenied => "Permission denied".into(),
+        _ => describe(error),
     }
 }
 
@@ -102,8 +146,8 @@ pub fn describe(error: &std::io::Error) -> String {
 fn exec_code(error: &spawn::SpawnError) -> u8 {
     let missing = std::io::Error::from_raw_os_error(error.errno).kind() == std::io::ErrorKind::NotFound;
     match (error.stage, missing) {
-        (spawn::Stage::Exec, true) => 127,
-        (spawn::Stage::Exec, false) => 126,
+        (Stage::Exec, true) => 127,
+        (Stage::Exec, false) => 126,
         _ => 1,
     }
 }
@@ -111,7 +155,9 @@ fn exec_code(error: &spawn::SpawnError) -> u8 {
 /// The command of a role.
 fn command_of(unit: &Unit, role: Role) -> Option<&Command> {
     let service = &unit.service;
-    let at = |list: &'_ [Command], index: u32| -> Option<usize> { ((index as usize) < list.len()).then_some(index as usize) };
+    let at = |list: &'_ [Command], index: u32| -> Option<usize> {
+        ((index as usize) < list.len()).then_some(index as usize)
+    };
     match role {
         Role::Main { command, .. } => at(&service.exec_start, command).map(|i| &service.exec_start[i]),
         Role::Instance(_) => service.exec_start.first(),
@@ -139,13 +185,16 @@ fn gets_sockets(role: Role) -> bool {
 fn account_of(service: &Service) -> Result<Option<Account>, String> {
     match &service.user {
         None => Ok(None),
-        Some(name) => user::account(name).map(Some).map_err(|error| format!("user \"{name}\": {}", describe(&error))),
+        Some(name) => {
+            user::account(name).map(Some).map_err(|error| format!("user \"{name}\": {}", describe(&error)))
+        }
     }
 }
 
 /// User, group and supplementary groups; `None` leaves everything as it is.
 fn credentials(service: &Service, account: Option<&Account>) -> Result<Option<Credentials>, String> {
-    let group = |name: &String| user::group(name).map_err(|error| format!("group \"{name}\": {}", describe(&error)));
+    let group =
+        |name: &String| user::group(name).map_err(|error| format!("group \"{name}\": {}", describe(&error)));
     if account.is_none() && service.group.is_none() && service.supplementary_groups.is_empty() {
         return Ok(None);
     }
@@ -159,7 +208,11 @@ fn credentials(service: &Service, account: Option<&Account>) -> Result<Option<Cr
     }
     groups.sort_unstable();
     groups.dedup();
-    Ok(Some(Credentials { uid: account.map_or_else(user::effective_uid, |account| account.uid), gid, groups }))
+    Ok(Some(Credentials {
+        uid: account.map_or_else(user::effective_uid, |account| account.uid),
+        gid,
+        groups,
+    }))
 }
 
 /// The working directory; `None` is ours.
@@ -177,13 +230,14 @@ fn facts(
     unit: &Supervised,
     shared: &Shared,
     spawn: &Spawn,
-    content: &Unit,
     account: Option<&Account>,
 ) -> Result<Facts, String> {
+    let content = &spawn.content.unit;
     let service = &content.service;
     let shell = spawn.generation.and_then(|number| unit.generations.get(&number));
     let is_main = gets_sockets(spawn.role);
-    let notifies = is_main || matches!(service.notify_access, unit::NotifyAccess::Exec | unit::NotifyAccess::All);
+    let notifies =
+        is_main || matches!(service.notify_access, unit::NotifyAccess::Exec | unit::NotifyAccess::All);
     let mut facts = Facts {
         own: shared.environment.clone(),
         account: account.map(account_variables).unwrap_or_default(),
@@ -210,7 +264,11 @@ fn facts(
     if let Role::Instance(conn) = spawn.role
         && let Some((_, peer)) = unit.connections.get(&conn)
     {
-        facts.remote = peer.variables();
+        facts.remote = vec![
+            ("REMOTE_ADDR".into(), peer.remote_addr.clone()),
+            ("REMOTE_PORT".into(), peer.remote_port.clone()),
+        ];
+        facts.remote.retain(|(_, value)| !value.is_empty());
     }
     if !service.runtime_directory.is_empty() {
         let folders: Vec<String> =
@@ -252,7 +310,10 @@ fn handed_names(unit: &Supervised, spawn: &Spawn, content: &Unit) -> Vec<Handed>
     }
     content
         .listens()
-        .map(|(socket, listen)| Handed { name: socket.name.clone(), address: unit.sockets.starter_address(listen) })
+        .map(|(socket, listen)| Handed {
+            name: socket.name.clone(),
+            address: lookups::starter_address(&unit.sockets, listen),
+        })
         .collect()
 }
 
@@ -263,117 +324,35 @@ fn stored_names(unit: &Supervised, spawn: &Spawn) -> Vec<String> {
     }
 }
 
-/// The descriptors from 3 on.
-enum HandedFds<'a> {
-    None,
-    Some(Vec<BorrowedFd<'a>>),
+/// What a process gets from 3 on, and what `StandardInput = "socket"` means for it.
+struct Handover<'a> {
+    fds: Vec<BorrowedFd<'a>>,
+    first: Option<BorrowedFd<'a>>,
+    generations: &'a BTreeMap<Gen, GenerationShell>,
 }
 
-impl HandedFds<'_> {
-    fn is_some_and_any(&self) -> bool {
-        matches!(self, HandedFds::Some(list) if !list.is_empty())
-    }
-
-    fn borrow(&self) -> Vec<BorrowedFd<'_>> {
-        match self {
-            HandedFds::None => Vec::new(),
-            HandedFds::Some(list) => list.clone(),
-        }
-    }
-}
-
-fn descriptors<'a>(unit: &'a mut Supervised, spawn: &Spawn, content: &Unit) -> Result<HandedFds<'a>, String> {
-    match spawn.role {
+fn hand_over<'a>(unit: &'a mut Supervised, spawn: &'a Spawn) -> Result<Handover<'a>, String> {
+    let Supervised { sockets, store, connections, generations, .. } = unit;
+    let generations: &BTreeMap<Gen, GenerationShell> = generations;
+    let fds = match spawn.role {
         Role::Main { .. } => {
-            let lent = unit.sockets.lend(content, spawn.slot)?;
-            let mut list: Vec<BorrowedFd<'a>> = Vec::with_capacity(lent.len() + unit.store.len());
-            for socket in lent {
-                if content.service.non_blocking {
-                    fd::set_nonblocking(socket.fd, fd::Blocking::Never).map_err(|error| describe(&error))?;
-                }
-                list.push(socket.fd);
-            }
-            list.extend(unit.store.held().map(|stored| stored.fd.as_fd()));
-            Ok(HandedFds::Some(list))
+            let others = generations
+                .iter()
+                .filter(|(number, shell)| Some(**number) != spawn.generation || shell.alive > 0);
+            sockets.in_use(&others.map(|(_, shell)| shell.slot).collect::<Vec<_>>());
+            let lent = sockets.lend(&spawn.content.unit, spawn.slot)?;
+            let mut fds: Vec<BorrowedFd<'a>> = lent.into_iter().map(|socket| socket.fd).collect();
+            let first = fds.first().copied();
+            fds.extend(store.held().map(|stored| stored.fd.as_fd()));
+            return Ok(Handover { fds, first, generations });
         }
-        Role::Instance(conn) => match unit.connections.get(&conn) {
-            Some((connection, _)) => Ok(HandedFds::Some(vec![connection.as_fd()])),
-            None => Err("its connection is gone".into()),
+        Role::Instance(conn) => match connections.get(&conn) {
+            Some((connection, _)) => vec![connection.as_fd()],
+            None => return Err("its connection is gone".into()),
         },
-        _ => Ok(HandedFds::None),
-    }
-}
-
-/// Standard input, output and error of a process, and the read ends of its log pipes.
-struct Streams {
-    input: OwnedFd,
-    output: OwnedFd,
-    error: OwnedFd,
-    logs: [Option<OwnedFd>; 2],
-}
-
-impl Streams {
-    fn open(unit: &mut Supervised, service: &Service, spawn: &Spawn, _facts: &Facts) -> Result<Streams, String> {
-        let say = |what: &str, error: &std::io::Error| format!("{what}: {}", describe(error));
-        // Hooks have no socket: what would be it is /dev/null for them.
-        let socket = match spawn.role {
-            Role::Main { .. } => unit.sockets.first(&spawn.content.unit, spawn.slot)?,
-            Role::Instance(conn) => unit.connections.get(&conn).map(|(connection, _)| connection.as_fd()),
-            _ => None,
-        };
-        let null = || fd::dev_null().map_err(|error| say("/dev/null", &error));
-        let copy = |from: BorrowedFd<'_>| fd::dup(from).map_err(|error| say("a copy", &error));
-        let input = match &service.standard_input {
-            Input::Null => null()?,
-            Input::Inherit => copy(std::io::stdin().as_fd())?,
-            Input::File(path) => std::fs::File::open(path).map_err(|error| say(path, &error))?.into(),
-            Input::Socket => socket.map_or_else(null, copy)?,
-        };
-        let mut logs = [None, None];
-        let output = match &service.standard_output {
-            Output::Inherit => copy(std::io::stdout().as_fd())?,
-            Output::Log => log_pipe(&mut logs[0])?,
-            other => opened(other, socket)?.map_or_else(null, Ok)?,
-        };
-        let error = match &service.standard_error {
-            // As systemd: what standard output got, unless that is ours too.
-            Output::Inherit if service.standard_output == Output::Inherit => copy(std::io::stderr().as_fd())?,
-            Output::Inherit => copy(output.as_fd())?,
-            Output::Log => log_pipe(&mut logs[1])?,
-            other => opened(other, socket)?.map_or_else(null, Ok)?,
-        };
-        Ok(Streams { input, output, error, logs })
-    }
-
-    fn borrow(&self) -> [BorrowedFd<'_>; 3] {
-        [self.input.as_fd(), self.output.as_fd(), self.error.as_fd()]
-    }
-
-    fn into_logs(self) -> [Option<OwnedFd>; 2] {
-        self.logs
-    }
-}
-
-fn log_pipe(keep: &mut Option<OwnedFd>) -> Result<OwnedFd, String> {
-    let (source, sink) = fd::pipe().map_err(|error| format!("a log pipe: {}", describe(&error)))?;
-    fd::set_nonblocking(source.as_fd(), fd::Blocking::Never).map_err(|error| describe(&error))?;
-    *keep = Some(source);
-    Ok(sink)
-}
-
-/// Opens a file for output, or copies the socket; `None` for /dev/null.
-fn opened(output: &Output, socket: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd>, String> {
-    let mut options = std::fs::OpenOptions::new();
-    options.create(true);
-    let (path, options) = match output {
-        Output::File(path) => (path, options.write(true)),
-        Output::Append(path) => (path, options.append(true)),
-        Output::Socket => {
-            return socket.map(fd::dup).transpose().map_err(|error| format!("a copy: {}", describe(&error)));
-        }
-        Output::Null | Output::Inherit | Output::Log => return Ok(None),
+        _ => Vec::new(),
     };
-    options.open(path).map(|file| Some(file.into())).map_err(|error| format!("{path}: {}", describe(&error)))
+    Ok(Handover { first: fds.first().copied(), fds, generations })
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString, String> {
@@ -381,37 +360,40 @@ fn c_string(bytes: &[u8]) -> Result<CString, String> {
 }
 
 fn arguments(command: &Command, argv: &[String]) -> Result<Vec<CString>, String> {
-    let mut words: Vec<CString> = argv.iter().map(|word| c_string(word.as_bytes())).collect::<Result<_, _>>()?;
+    let mut words: Vec<CString> =
+        argv.iter().map(|word| c_string(word.as_bytes())).collect::<Result<_, _>>()?;
     if let (Some(name), Some(first)) = (&command.argv0, words.first_mut()) {
         *first = c_string(name.as_bytes())?;
     }
     Ok(words)
 }
 
-fn environment_block(
-    env: &BTreeMap<String, String>,
-    listen_pid: bool,
-    watchdog_pid: bool,
-) -> Result<Vec<CString>, String> {
-    let mut block = Vec::with_capacity(env.len() + 2);
-    for (key, value) in env {
-        block.push(c_string(format!("{key}={value}").as_bytes())?);
+fn environment_block(env: &BTreeMap<String, String>) -> Result<Vec<CString>, String> {
+    env.iter().map(|(key, value)| c_string(format!("{key}={value}").as_bytes())).collect()
+}
+
+/// `LimitNOFILE` and the others; the limit of open files that we had ourselves, where the unit says nothing.
+fn resource_limits(service: &Service, original_nofile: (u64, u64)) -> Vec<(i32, u64, u64)> {
+    let nofile = limits::rlimit_number(unit::Resource::Nofile);
+    let mut all = vec![(nofile, original_nofile.0, original_nofile.1)];
+    for limit in &service.limits {
+        let number = limits::rlimit_number(limit.resource);
+        all.retain(|(have, ..)| *have != number);
+        all.push((number, limit.soft, limit.hard));
     }
-    // The child writes its own pid into these: nobody else knows it in time.
-    if listen_pid {
-        block.push(c_string(spawn::LISTEN_PID_SLOT)?);
-    }
-    if watchdog_pid {
-        block.push(c_string(spawn::WATCHDOG_PID_SLOT)?);
-    }
-    Ok(block)
+    all
 }
 
 /// Makes what a generation needs before its first process: notify socket, control group, runtime folders.
 ///
 /// # Errors
 /// What could not be made; the generation can't be launched then.
-pub fn prepare_generation(unit: &Supervised, shared: &Shared, spawn: &Spawn, index: usize) -> Result<GenerationShell, String> {
+pub fn prepare_generation(
+    unit: &Supervised,
+    shared: &Shared,
+    spawn: &Spawn,
+    index: usize,
+) -> Result<GenerationShell, String> {
     let service = &spawn.content.unit.service;
     let number = spawn.generation.map_or(0, |Gen(number)| number);
     let account = account_of(service)?;
@@ -431,7 +413,7 @@ pub fn prepare_generation(unit: &Supervised, shared: &Shared, spawn: &Spawn, ind
     }
     for name in &service.runtime_directory {
         let path = format!("{}/{name}", shared.runtime_root);
-        crate::sys::dir::make_runtime_directory(Path::new(&path), owner)
+        crate::sys::rundir::make(Path::new(&path), owner)
             .map_err(|error| format!("RuntimeDirectory {path}: {}", describe(&error)))?;
     }
     Ok(shell)

@@ -2,7 +2,7 @@
 
 use crate::error::{Fatal, exit};
 use crate::machine::event::{Content, ContentId};
-use crate::unit::{self, Context, Unit};
+use crate::unit::{self, Address, Context, Listen, Unit};
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsString;
 use std::hash::{Hash, Hasher};
@@ -125,7 +125,9 @@ pub fn find(arguments: &[OsString]) -> Result<Vec<PathBuf>, Fatal> {
             continue;
         }
         match folder(&path) {
-            Ok(found) if found.is_empty() => errors.push(format!("cannot use {}: no *.toml in this folder", path.display())),
+            Ok(found) if found.is_empty() => {
+                errors.push(format!("cannot use {}: no *.toml in this folder", path.display()))
+            }
             Ok(found) => files.extend(found),
             Err(error) => errors.push(format!("cannot read {}: {error}", path.display())),
         }
@@ -166,11 +168,23 @@ pub fn clash(one: &Unit, other: &Unit) -> Vec<String> {
         found.push(format!("two units are called \"{}\"; give one of them another [Unit] Name", one.name));
     }
     for (_, listen) in other.listens() {
-        if one.listens().any(|(_, have)| unit::same_endpoint(have, listen) && !unit::is_port_zero(listen)) {
-            found.push(format!("the units \"{}\" and \"{}\" both listen on {listen}", one.name, other.name));
+        if one.listens().any(|(_, have)| unit::same_endpoint(have, listen) && !is_port_zero(listen)) {
+            found.push(format!(
+                "the units \"{}\" and \"{}\" both listen on {}",
+                one.name, other.name, listen.address
+            ));
         }
     }
     found
+}
+
+/// Port 0 is another port each time it is bound.
+fn is_port_zero(listen: &Listen) -> bool {
+    match &listen.address {
+        Address::Port(port) => *port == 0,
+        Address::Inet(address) | Address::Scoped(address, _) => address.port() == 0,
+        Address::Path(_) | Address::Abstract(_) | Address::Vsock { .. } | Address::Netlink { .. } => false,
+    }
 }
 
 /// Makes a content of what was read, with the id of an earlier one if it is the same.

@@ -1,12 +1,109 @@
-//! The supervisor's shell: turns readiness into events and actions into system calls.
+//! The supervisor's shell: turns readiness into events and actions into system calls. Takes no decision that
+//! needs a test table: those are the machines'.
 
 #![forbid(unsafe_code)]
 
+pub mod announce;
+pub mod args;
 pub mod control;
+pub mod core;
+pub mod effects;
+pub mod environment;
+pub mod event_loop;
+pub mod fdstore;
+pub mod finish;
+pub mod http;
+pub mod inherit;
+pub mod launch;
+pub mod load;
+pub mod logging;
+pub mod logpipe;
+pub mod lookups;
+pub mod notifications;
+pub mod preflight;
+pub mod probes;
 pub mod relay;
+pub mod requests;
+pub mod setup;
+pub mod shared;
+pub mod snapshot;
+pub mod sockets;
 pub mod srp;
+pub mod stdio;
+pub mod stopping;
+pub mod streams;
+pub mod supervised;
+pub mod token;
+pub mod upstream;
+pub mod watching;
+
+use crate::error::{Fatal, exit};
+use crate::machine::event::Event;
+use crate::sys::{fd, signal};
+use args::Mode;
+use std::io::Write;
+use std::process::ExitCode;
 
 /// Runs `aeternad`.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(code) => ExitCode::from(code),
+        Err(fatal) => {
+            // Standard error may be closed: the exit status says it too.
+            let _ = writeln!(std::io::stderr(), "{fatal}");
+            ExitCode::from(fatal.code)
+        }
+    }
+}
+
+fn run() -> Result<u8, Fatal> {
+    let broken =
+        |what: &str, error: std::io::Error| Fatal::new(exit::FAILURE, format!("cannot {what}: {error}"));
+    // Before anything else: a signal that comes now waits for the signalfd, and 0, 1 and 2 are nobody else's.
+    fd::secure_std_fds().map_err(|error| broken("open /dev/null", error))?;
+    signal::block_all().map_err(|error| broken("block signals", error))?;
+    let args = args::parse(std::env::args_os().skip(1))?;
+    match args.mode {
+        Mode::Run => supervise(&args),
+        Mode::Help => print(args::HELP),
+        Mode::Version => print(concat!("aeternad ", env!("CARGO_PKG_VERSION"), "\n")),
+        Mode::Check => print(&setup::check(&args)?),
+        Mode::Show => print(&setup::show(&args)?),
+    }
+}
+
+/// Prints to standard output. Whoever closed it has seen enough.
+fn print(text: &str) -> Result<u8, Fatal> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Ok(exit::OK),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(exit::OK),
+        Err(error) => Err(Fatal::new(exit::FAILURE, format!("cannot print: {error}"))),
+    }
+}
+
+fn supervise(args: &args::Args) -> Result<u8, Fatal> {
+    let units = setup::read_units(args)?;
+    let wishes = setup::wishes(&units)?;
+    setup::start_log(args, &wishes);
+    let setup::Ready { mut daemon, sources, control, lock } = setup::prepare(args, units, &wishes)?;
+    log::info!(
+        "aeternad {} runs, pid {}, {} units, control socket {}",
+        env!("CARGO_PKG_VERSION"),
+        daemon.shared.pid,
+        daemon.units.len(),
+        control.display()
+    );
+    for index in 0..daemon.units.len() {
+        daemon.rewatch_sockets(index);
+        daemon.watch_paths(index);
+    }
+    for index in 0..daemon.units.len() {
+        daemon.deliver(index, Event::Boot);
+    }
+    let code = event_loop::run(&mut daemon, &sources);
+    daemon.finish();
+    // The name goes before the lock: the next aeternad finds neither or both.
+    let _ = std::fs::remove_file(&control);
+    drop(lock);
+    Ok(code)
 }

@@ -27,10 +27,12 @@ impl Daemon {
         let mut buffer = vec![0_u8; MAX_MESSAGE];
         for _ in 0..MAX_TURN {
             let Some(unit) = self.units.get(index) else { return };
-            let Some(socket) = unit.generations.get(&number).and_then(|shell| shell.notify.as_ref()) else { return };
+            let Some(socket) = unit.generations.get(&number).and_then(|shell| shell.notify.as_ref()) else {
+                return;
+            };
             match message::recv(socket.fd.as_fd(), &mut buffer, MAX_FDS) {
-                Ok(Some(received)) => self.notified(index, number, received, &buffer),
-                Ok(None) => return,
+                Ok(received) => self.notified(index, number, received, &buffer),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     log::warn!("{}: cannot read a notify message: {error}", unit.name);
                     return;
@@ -42,20 +44,32 @@ impl Daemon {
     fn notified(&mut self, index: usize, number: Gen, received: Received, buffer: &[u8]) {
         let unit = &self.units[index];
         if received.truncated || received.control_truncated {
-            log::warn!("{}: generation {} sent a notify message that is too large; ignored", unit.name, number.0);
+            log::warn!(
+                "{}: generation {} sent a notify message that is too large; ignored",
+                unit.name,
+                number.0
+            );
             return;
         }
         let Some(text) = buffer.get(..received.bytes) else { return };
         let message = match notify::parse(text) {
             Ok(message) => message,
             Err(why) => {
-                log::warn!("{}: generation {} sent a notify message that is no use: {why}", unit.name, number.0);
+                log::warn!(
+                    "{}: generation {} sent a notify message that is no use: {why}",
+                    unit.name,
+                    number.0
+                );
                 return;
             }
         };
         let from = self.sender(unit, number, received.credentials);
         if from == Sender::Stranger {
-            log::warn!("{}: a notify message from a process that is not generation {}'s; ignored", unit.name, number.0);
+            log::warn!(
+                "{}: a notify message from a process that is not generation {}'s; ignored",
+                unit.name,
+                number.0
+            );
             return;
         }
         self.store_descriptors(index, number, from, &message, received.fds);
@@ -79,13 +93,24 @@ impl Daemon {
             return Sender::Member;
         }
         // Gone already (`systemd-notify` in a script): the socket is 0600, so its user is what we can still see.
-        let owner = unit.generations.get(&number).and_then(|shell| shell.owner).map_or(crate::sys::user::effective_uid(), |who| who.0);
+        let owner = unit
+            .generations
+            .get(&number)
+            .and_then(|shell| shell.owner)
+            .map_or(crate::sys::user::effective_uid(), |who| who.0);
         let gone = process::start_time(peer.pid).is_none();
         if gone && (peer.uid == owner || peer.uid == 0) { Sender::Member } else { Sender::Stranger }
     }
 
     /// FDSTORE=1 and FDSTOREREMOVE=1. Descriptors that nobody asked to store are closed here, as is BARRIER's.
-    fn store_descriptors(&mut self, index: usize, number: Gen, from: Sender, message: &Notification, fds: Vec<OwnedFd>) {
+    fn store_descriptors(
+        &mut self,
+        index: usize,
+        number: Gen,
+        from: Sender,
+        message: &Notification,
+        fds: Vec<OwnedFd>,
+    ) {
         let unit = &mut self.units[index];
         let Some(service) = unit
             .generations
@@ -121,7 +146,11 @@ impl Daemon {
     pub fn watch_stored(&mut self, index: usize) {
         for stored in self.units[index].store.held().filter(|stored| stored.watched) {
             // There already, or a file or memfd that can't be polled: nothing to watch.
-            let _ = self.poller.add(Owner::Stored(index, stored.id).token(), stored.fd.as_fd(), Interest::HANGUP_ONLY);
+            let _ = self.poller.add(
+                Owner::Stored(index, stored.id).token(),
+                stored.fd.as_fd(),
+                Interest::HANGUP_ONLY,
+            );
         }
     }
 

@@ -17,7 +17,11 @@ pub fn check_binary(index: usize, content: Content, name: String, reports: Sende
     let id = content.id;
     let report = move |result| {
         // The daemon is ending if nobody listens.
-        let _ = reports.send(Report { unit: index, event: Event::BinaryChecked { content: id, result } });
+        let _ = reports.send(Report {
+            unit: index,
+            event: Event::BinaryChecked { content: id, result },
+            probe_from: None,
+        });
         waker.wake();
     };
     if content.unit.reload.binary_sha256.is_none() {
@@ -26,7 +30,8 @@ pub fn check_binary(index: usize, content: Content, name: String, reports: Sende
     }
     let unit = content.unit;
     let fallback = report.clone();
-    let spawned = std::thread::Builder::new().name(format!("check {name}")).spawn(move || report(check(&unit)));
+    let spawned =
+        std::thread::Builder::new().name(format!("check {name}")).spawn(move || report(check(&unit)));
     if let Err(error) = spawned {
         fallback(Err(format!("cannot start a thread to check the program: {error}")));
     }
@@ -39,7 +44,8 @@ fn found(unit: &Unit) -> Result<PathBuf, String> {
     let set = service.environment.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| value.clone());
     let path = set.unwrap_or(own);
     let directory = service.working_directory.as_ref().map(|folder| folder.path.as_str());
-    let Some(word) = unit.reload.binary_path.as_ref().or_else(|| service.exec_start.first()?.argv.first()) else {
+    let Some(word) = unit.reload.binary_path.as_ref().or_else(|| service.exec_start.first()?.argv.first())
+    else {
         return Ok(PathBuf::new());
     };
     if word.contains('$') {
@@ -58,7 +64,8 @@ fn check(unit: &Unit) -> Result<(), String> {
         _ => path,
     };
     let shown = path.display();
-    let mut file = std::fs::File::open(&path).map_err(|error| format!("cannot read {shown}: {}", describe(&error)))?;
+    let mut file =
+        std::fs::File::open(&path).map_err(|error| format!("cannot read {shown}: {}", describe(&error)))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0_u8; 64 * 1024];
     loop {

@@ -6,9 +6,11 @@
 //! answers a probe.
 
 use crate::daemon::core::{Daemon, Report};
+use crate::daemon::lookups;
 use crate::machine::event::{Event, Gen, ProbeKind, ProbeResult};
 use crate::proto::http;
 use crate::sys::probe::{self, Answerer, Connection};
+use crate::sys::tree::TreeKey;
 use crate::time::Span;
 use crate::unit::{Address, Check, HealthCheck, Unit};
 use std::io::{Read, Write};
@@ -27,8 +29,12 @@ struct Task {
     request: Option<Vec<u8>>,
     expect: Vec<(u16, u16)>,
     timeout: Span,
-    /// The processes of the generation that is meant.
-    members: Vec<i32>,
+    /// The processes that were started for the generation that is meant: its tree is below them.
+    started: Vec<i32>,
+    /// Its `INVOCATION_ID`.
+    invocation: String,
+    /// Our own pid.
+    us: i32,
     /// Whether an answer of somebody else must be told apart: during a reload.
     attribute: bool,
 }
@@ -44,19 +50,29 @@ pub fn start(daemon: &mut Daemon, index: usize, generation: Gen, number: u32, ki
         .map(|content| Arc::clone(&content.unit));
     let slot = unit.generations.get(&generation).map_or(0, |shell| shell.slot);
     let several = unit.generations.len() > 1;
-    let task = content.and_then(|content| task_of(&content, kind, unit.sockets.probe_address(&content)));
+    let task =
+        content.and_then(|content| task_of(&content, kind, lookups::probe_address(&unit.sockets, &content)));
     let Some(mut task) = task else {
         let result = ProbeResult::Fail("there is nothing to connect to".into());
         daemon.queue.push_back((index, Event::Probed { generation, probe: number, result }));
         return;
     };
     task.attribute = several;
-    task.members = daemon.members(&daemon.units[index], generation);
-    let connection = Connection::prepare(&task.to);
+    task.us = daemon.shared.pid;
+    if let Some(shell) = unit.generations.get(&generation) {
+        task.started.clone_from(&shell.started);
+        task.invocation.clone_from(&shell.invocation);
+    }
     let unit = &mut daemon.units[index];
-    if let Ok(connection) = &connection
-        && let Some(port) = connection.source_port()
-        && let Err(why) = unit.sockets.aim_probe(slot, port)
+    if let Address::Path(path) = &task.to
+        && let Some(own) = unit.sockets.probe_path(slot, path)
+    {
+        task.to = Address::Path(own.to_string_lossy().into_owned());
+    }
+    let connection = Connection::prepare(&task.to);
+    let from = connection.as_ref().ok().and_then(Connection::source);
+    if let Some(from) = from
+        && let Err(why) = unit.sockets.probe_port(slot, from)
     {
         log::warn!("{}: cannot aim a probe at generation {}: {why}", unit.name, generation.0);
     }
@@ -65,14 +81,13 @@ pub fn start(daemon: &mut Daemon, index: usize, generation: Gen, number: u32, ki
     let report = move |result| {
         let event = Event::Probed { generation, probe: number, result };
         // The daemon is ending if nobody listens.
-        let _ = reports.send(Report { unit: index, event });
+        let _ = reports.send(Report { unit: index, event, probe_from: from });
         waker.wake();
     };
     let fallback = report.clone();
-    let spawned = std::thread::Builder::new()
-        .name("probe".into())
-        .stack_size(128 * 1024)
-        .spawn(move || report(connection.map_or_else(|error| ProbeResult::Fail(error.to_string()), |c| run(&task, c))));
+    let spawned = std::thread::Builder::new().name("probe".into()).stack_size(128 * 1024).spawn(move || {
+        report(connection.map_or_else(|error| ProbeResult::Fail(error.to_string()), |c| run(&task, c)))
+    });
     if let Err(error) = spawned {
         fallback(ProbeResult::Fail(format!("cannot start a thread for it: {error}")));
     }
@@ -84,7 +99,9 @@ fn task_of(unit: &Unit, kind: ProbeKind, own: Option<Address>) -> Option<Task> {
         request: None,
         expect: Vec::new(),
         timeout: ACCEPT_PATIENCE,
-        members: Vec::new(),
+        started: Vec::new(),
+        invocation: String::new(),
+        us: 0,
         attribute: true,
     };
     if kind == ProbeKind::Accepts {
@@ -108,7 +125,9 @@ fn task_of(unit: &Unit, kind: ProbeKind, own: Option<Address>) -> Option<Task> {
 fn run(task: &Task, mut connection: Connection) -> ProbeResult {
     match probe(task, &mut connection) {
         Ok(result) => result,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock) => {
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock) =>
+        {
             ProbeResult::TimedOut
         }
         Err(error) => ProbeResult::Fail(crate::daemon::launch::describe(&error)),
@@ -127,7 +146,8 @@ fn probe(task: &Task, connection: &mut Connection) -> std::io::Result<ProbeResul
     };
     let mut unattributed = false;
     if task.attribute || task.request.is_none() {
-        match probe::answerer(connection, &task.members, task.timeout)? {
+        let tree = TreeKey { mains: &task.started, invocation: &task.invocation };
+        match probe::answerer(connection, &tree, task.us, task.timeout)? {
             Answerer::Member => {}
             Answerer::Other => return Ok(ProbeResult::NeverReached),
             Answerer::Nobody => return Ok(ProbeResult::TimedOut),

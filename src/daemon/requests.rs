@@ -1,20 +1,21 @@
 //! Requests on the control socket: what is asked goes to the machines, what they answer goes back.
 
+use crate::daemon::control::ClientId;
 use crate::daemon::core::Daemon;
 use crate::daemon::token::Owner;
 use crate::machine::event::{Command, CommandResult, Event, Gen, Req};
 use crate::proto::control::{Line, Refusal, RefusalCode, ReloadReply, Reply, Request};
 use crate::proto::status::Outcome;
-use crate::sys::poll::{Interest, Readiness};
-use crate::sys::{clock, message, peer, user};
-use crate::time::Monotime;
+use crate::sys::poll::{Interest, Readiness, Token};
+use crate::sys::{clock, message, peer};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 
 /// A request that waits for its end.
 #[derive(Debug)]
 pub struct Pending {
     /// Who asked.
-    pub client: u32,
+    pub client: ClientId,
     /// Every unit that it is about, in the order asked for.
     parts: Vec<Part>,
     /// Whether the answer is a list of reloads.
@@ -28,11 +29,9 @@ struct Part {
     result: Option<CommandResult>,
 }
 
-impl Pending {
-    /// Whether progress of this unit belongs to this request.
-    pub fn concerns(&self, unit: usize) -> bool {
-        self.parts.iter().any(|part| part.unit == unit && part.result.is_none())
-    }
+/// A client's place in the poll set. Numbers are never used again, and nobody connects four billion times.
+fn token(id: ClientId) -> Token {
+    Owner::Client(id.0 as u32).token()
 }
 
 impl Daemon {
@@ -40,7 +39,7 @@ impl Daemon {
     pub fn accept_clients(&mut self) {
         loop {
             match message::accept(self.control.as_fd()) {
-                Ok(Some(stream)) => self.greet(stream),
+                Ok(Some(stream)) => self.greet(stream.into()),
                 Ok(None) => return,
                 Err(error) => {
                     log::warn!("cannot accept a control client: {error}");
@@ -50,86 +49,71 @@ impl Daemon {
         }
     }
 
-    fn greet(&mut self, stream: std::os::fd::OwnedFd) {
+    fn greet(&mut self, stream: UnixStream) {
         // Mode 0600 keeps others out already; credentials do where the path's mode is not looked at.
-        let allowed = match peer::peer_credentials(stream.as_fd()) {
-            Ok(who) => who.uid == 0 || who.uid == user::effective_uid(),
-            Err(_) => false,
+        let who = match peer::peer_credentials(stream.as_fd()) {
+            Ok(who) => who,
+            Err(error) => return log::warn!("cannot see who a control client is: {error}"),
         };
-        if !allowed {
-            log::warn!("a control client of another user was refused");
-            return;
-        }
-        let Some(id) = self.clients.accept(stream.into(), clock::now()) else {
-            log::warn!("too many control clients; one was refused");
-            return;
-        };
-        if let Some(fd) = self.clients.fd(id)
-            && let Err(error) = self.poller.add(Owner::Client(id).token(), fd, Interest::READ)
-        {
-            log::warn!("cannot watch a control client: {error}");
-            self.clients.close(id);
+        match self.clients.accept(stream, who.uid) {
+            Ok(id) => {
+                let added =
+                    self.clients.stream(id).map(|fd| self.poller.add(token(id), fd.as_fd(), Interest::READ));
+                if let Some(Err(error)) = added {
+                    log::warn!("cannot watch a control client: {error}");
+                    self.clients.close(id);
+                }
+            }
+            Err(why) => {
+                self.web.metrics.on_control_error();
+                log::warn!("a control client was refused: {why:?}");
+            }
         }
     }
 
     /// A control client can be read or written.
     pub fn client_ready(&mut self, id: u32, readiness: Readiness) {
+        let id = ClientId(u64::from(id));
+        if readiness.readable || readiness.hangup || readiness.error {
+            self.clients.on_readable(id, clock::now());
+        }
         if readiness.writable {
             self.clients.on_writable(id);
         }
-        if readiness.readable || readiness.hangup || readiness.error {
-            let read = self.clients.on_readable(id, clock::now());
-            for request in read.requests {
-                match request {
-                    Ok(request) => self.request(id, request),
-                    Err(refusal) => self.send(id, &Line::Error(refusal)),
-                }
-            }
-            if read.closed {
-                self.drop_client(id);
-                return;
-            }
-        }
-        self.flush_clients();
-    }
-
-    fn drop_client(&mut self, id: u32) {
-        if let Some(fd) = self.clients.fd(id) {
-            let _ = self.poller.remove(fd);
-        }
-        self.clients.close(id);
-        // What it asked for goes on; nobody hears of its end.
-        self.pending.retain(|wait| wait.client != id);
-    }
-
-    /// Clients that are too slow with a request, or gone while writing.
-    pub fn drop_slow_clients(&mut self, now: Monotime) {
-        for id in self.clients.expired(now) {
-            self.drop_client(id);
+        if readiness.error {
+            self.clients.close(id);
         }
     }
 
-    /// Adjusts what the poll set waits for, after something was queued.
-    pub fn flush_clients(&mut self) {
-        for (id, wants_write) in self.clients.interest_changes() {
-            let Some(fd) = self.clients.fd(id) else { continue };
-            let interest = if wants_write { Interest::BOTH } else { Interest::READ };
-            if let Err(error) = self.poller.change(Owner::Client(id).token(), fd, interest) {
+    /// Carries out what clients ask, and brings the poll set up to date with them. Last in a turn.
+    pub fn serve_clients(&mut self) {
+        while let Some((id, request)) = self.clients.next_request(clock::now()) {
+            self.request(id, request);
+        }
+        for (id, stream) in self.clients.take_ended() {
+            let _ = self.poller.remove(stream.as_fd());
+            // What it asked for goes on; nobody hears of its end.
+            self.pending.retain(|wait| wait.client != id);
+        }
+        for (id, wants) in self.clients.take_changes() {
+            let Some(stream) = self.clients.stream(id) else { continue };
+            let interest = Interest { read: wants.read, write: wants.write };
+            if let Err(error) = self.poller.change(token(id), stream.as_fd(), interest) {
                 log::warn!("cannot watch a control client: {error}");
             }
         }
     }
 
     /// Queues a line for a client.
-    pub fn send(&mut self, id: u32, line: &Line) {
+    fn send(&mut self, id: ClientId, line: &Line) {
         self.clients.send(id, line);
     }
 
-    fn refuse(&mut self, id: u32, code: RefusalCode, message: String) {
+    fn refuse(&mut self, id: ClientId, code: RefusalCode, message: String) {
         self.send(id, &Line::Error(Refusal { code, message }));
     }
 
-    fn request(&mut self, id: u32, request: Request) {
+    fn request(&mut self, id: ClientId, request: Request) {
         match request {
             Request::Version => self.result(id, Reply::Version { version: env!("CARGO_PKG_VERSION").into() }),
             Request::Status { unit } => self.status_request(id, unit.as_deref()),
@@ -141,7 +125,13 @@ impl Daemon {
                 self.refuse(id, RefusalCode::Unsupported, text.into());
             }
             Request::Reload { units, all, wait, force, reason } => {
-                self.reload_request(id, &units, all, wait, &Command::Reload { force, remember: false, reason });
+                self.reload_request(
+                    id,
+                    &units,
+                    all,
+                    wait,
+                    &Command::Reload { force, remember: false, reason },
+                );
             }
             Request::Rollback { unit } => self.reload_request(id, &[unit], false, true, &Command::Rollback),
             Request::Promote { unit } => self.unit_request(id, unit, Command::Promote),
@@ -158,12 +148,12 @@ impl Daemon {
         }
     }
 
-    fn result(&mut self, id: u32, reply: Reply) {
+    fn result(&mut self, id: ClientId, reply: Reply) {
         self.send(id, &Line::Result(reply));
     }
 
     /// Finds the units that a request names, or answers that one is not there.
-    fn find_units(&mut self, id: u32, names: &[String], all: bool) -> Option<Vec<usize>> {
+    fn find_units(&mut self, id: ClientId, names: &[String], all: bool) -> Option<Vec<usize>> {
         if all {
             return Some((0..self.units.len()).collect());
         }
@@ -186,7 +176,7 @@ impl Daemon {
         Some(found)
     }
 
-    fn status_request(&mut self, id: u32, unit: Option<&str>) {
+    fn status_request(&mut self, id: ClientId, unit: Option<&str>) {
         let status = match unit {
             None => self.status(None),
             Some(name) => {
@@ -197,25 +187,26 @@ impl Daemon {
         self.result(id, Reply::Status(Box::new(status)));
     }
 
-    fn history_request(&mut self, id: u32, name: &str) {
+    fn history_request(&mut self, id: ClientId, name: &str) {
         let Some(found) = self.find_units(id, &[name.to_owned()], false) else { return };
         for index in found {
             let unit = &self.units[index];
-            let reply = Reply::History { unit: unit.name.clone(), reloads: unit.history.iter().cloned().collect() };
+            let reply =
+                Reply::History { unit: unit.name.clone(), reloads: unit.history.iter().cloned().collect() };
             self.result(id, reply);
         }
     }
 
-    fn events_request(&mut self, id: u32, unit: Option<String>) {
+    fn events_request(&mut self, id: ClientId, unit: Option<String>) {
         if let Some(name) = &unit
             && self.find_units(id, std::slice::from_ref(name), false).is_none()
         {
             return;
         }
-        self.clients.subscribe(id, unit);
+        self.clients.subscribe(id, unit.as_deref());
     }
 
-    fn dry_run(&mut self, id: u32, names: &[String], all: bool) {
+    fn dry_run(&mut self, id: ClientId, names: &[String], all: bool) {
         let Some(found) = self.find_units(id, names, all) else { return };
         let mut text = String::new();
         for index in found {
@@ -227,12 +218,12 @@ impl Daemon {
         self.result(id, Reply::Text { text });
     }
 
-    fn unit_request(&mut self, id: u32, name: String, command: Command) {
+    fn unit_request(&mut self, id: ClientId, name: String, command: Command) {
         let Some(found) = self.find_units(id, &[name], false) else { return };
         self.ask(id, &found, &command, false);
     }
 
-    fn reload_request(&mut self, id: u32, names: &[String], all: bool, wait: bool, command: &Command) {
+    fn reload_request(&mut self, id: ClientId, names: &[String], all: bool, wait: bool, command: &Command) {
         let Some(found) = self.find_units(id, names, all) else { return };
         self.ask(id, &found, command, true);
         if !wait && let Some(at) = self.pending.iter().position(|pending| pending.client == id) {
@@ -243,10 +234,14 @@ impl Daemon {
     }
 
     /// Hands a command to units and waits for their answers.
-    fn ask(&mut self, client: u32, units: &[usize], command: &Command, reload: bool) {
+    fn ask(&mut self, client: ClientId, units: &[usize], command: &Command, reload: bool) {
         let parts: Vec<Part> =
             units.iter().map(|unit| Part { req: self.new_req(), unit: *unit, result: None }).collect();
         let asked: Vec<(Req, usize)> = parts.iter().map(|part| (part.req, part.unit)).collect();
+        for unit in units {
+            // Its progress, until the answer.
+            self.clients.subscribe(client, Some(&self.units[*unit].name));
+        }
         self.pending.push(Pending { client, parts, reload });
         for (req, unit) in asked {
             self.queue.push_back((unit, Event::Command { req: Some(req), command: command.clone() }));
@@ -256,7 +251,11 @@ impl Daemon {
 
     /// A machine's answer.
     pub fn reply(&mut self, index: usize, req: Req, result: CommandResult) {
-        let Some(at) = self.pending.iter().position(|wait| wait.parts.iter().any(|part| part.req == req)) else {
+        if self.web.hears(req, &result) {
+            return;
+        }
+        let Some(at) = self.pending.iter().position(|wait| wait.parts.iter().any(|part| part.req == req))
+        else {
             return;
         };
         log::debug!("{}: request {} ends: {result:?}", self.units[index].name, req.0);
@@ -272,7 +271,8 @@ impl Daemon {
 
     fn answer(&mut self, pending: Pending) {
         let client = pending.client;
-        let reloads_only = |result: &Option<CommandResult>| matches!(result, None | Some(CommandResult::Reload { .. }));
+        let reloads_only =
+            |result: &Option<CommandResult>| matches!(result, None | Some(CommandResult::Reload { .. }));
         let single = pending.parts.len() == 1;
         if pending.reload && (!single || pending.parts.iter().all(|part| reloads_only(&part.result))) {
             let reloads = pending.parts.into_iter().map(|part| self.reload_reply(part)).collect();
@@ -280,10 +280,9 @@ impl Daemon {
         } else if let Some(part) = pending.parts.into_iter().next() {
             self.answer_one(client, part);
         }
-        self.flush_clients();
     }
 
-    fn answer_one(&mut self, client: u32, part: Part) {
+    fn answer_one(&mut self, client: ClientId, part: Part) {
         match part.result {
             Some(CommandResult::Done(note)) => self.result(client, Reply::Done { note }),
             Some(CommandResult::Busy(why)) => self.refuse(client, RefusalCode::Busy, why),

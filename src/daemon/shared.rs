@@ -85,8 +85,9 @@ impl Shared {
         owner: Option<(u32, u32)>,
     ) -> Result<NotifySocket, String> {
         let (path, shown) = self.socket_path(unit, index, &format!("{generation}.notify"));
-        let fd = message::notify_socket(&path, owner)
-            .map_err(|error| format!("cannot make the notify socket {}: {}", path.display(), describe(&error)))?;
+        let fd = message::notify_socket(&path, owner).map_err(|error| {
+            format!("cannot make the notify socket {}: {}", path.display(), describe(&error))
+        })?;
         Ok(NotifySocket { fd, path, shown })
     }
 

@@ -5,7 +5,7 @@ use crate::daemon::supervised::Supervised;
 use crate::machine::event::Gen;
 use crate::proto::status::{SingleStatus, Status, UnitStatus};
 use crate::sys::{clock, process};
-use crate::unit;
+use crate::unit::{self, Difference, Needs, SocketChange};
 use std::fmt::Write;
 
 impl Daemon {
@@ -44,7 +44,7 @@ impl Daemon {
             let _ = writeln!(text, "{}: no difference; a reload starts the same again", unit.name);
         }
         for difference in found {
-            let _ = writeln!(text, "{}: {difference}", unit.name);
+            let _ = writeln!(text, "{}: {}", unit.name, told(&difference));
         }
         Ok(text)
     }
@@ -58,6 +58,29 @@ impl Daemon {
     }
 }
 
+/// A difference in one line.
+fn told(difference: &Difference) -> String {
+    match difference {
+        Difference::Socket { address, name, change, .. } => {
+            let what = match change {
+                SocketChange::Kept => "kept",
+                SocketChange::Added => "added",
+                SocketChange::Dropped => "dropped",
+            };
+            format!("socket {address} ({name}): {what}")
+        }
+        Difference::Key { table, key, old, new, needs } => {
+            let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".into());
+            let when = match needs {
+                Needs::Reload => "",
+                Needs::Launch => " (waits for the next launch)",
+                Needs::Restart => " (waits for a restart of aeternad)",
+            };
+            format!("{table} {key}: {} → {}{when}", value(old), value(new))
+        }
+    }
+}
+
 fn unit_status(unit: &Supervised) -> UnitStatus {
     let mut status = unit.machine.status(clock::now());
     status.description.clone_from(&unit.current.unit.description);
@@ -67,7 +90,7 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
     for generation in &mut status.generations {
         let Some(shell) = unit.generations.get(&Gen(generation.number)) else { continue };
         if matches!(generation.phase.as_str(), "draining" | "stopping" | "rolling_back") {
-            generation.connections = unit.sockets.connections_of(&generation.pids);
+            generation.connections = unit.sockets.established_of(&generation.pids);
         }
         if let (Some(program), Some(pid)) = (&shell.program, generation.pids.first()) {
             generation.program_is_newer = process::program_is_newer(*pid, program);

@@ -31,13 +31,12 @@ impl Daemon {
 
     fn perform_daemon(&mut self, action: DaemonAction) {
         match action {
-            DaemonAction::Unit { unit, command } => self.command(unit, command),
             DaemonAction::All(command) => {
                 for index in 0..self.units.len() {
                     self.command(index, command.clone());
                 }
             }
-            DaemonAction::Stopping => {
+            DaemonAction::NotReady => {
                 self.stopping = true;
                 log::info!("stopping");
             }

@@ -10,8 +10,16 @@ use std::os::fd::{AsFd, OwnedFd};
 
 impl Daemon {
     /// Takes over the read ends of a new process.
-    pub fn adopt_streams(&mut self, index: usize, generation: Option<Gen>, pid: i32, logs: [Option<OwnedFd>; 2]) {
-        for (is_error, source) in logs.into_iter().enumerate().filter_map(|(at, source)| Some((at == 1, source?))) {
+    pub fn adopt_streams(
+        &mut self,
+        index: usize,
+        generation: Option<Gen>,
+        pid: i32,
+        logs: [Option<OwnedFd>; 2],
+    ) {
+        for (is_error, source) in
+            logs.into_iter().enumerate().filter_map(|(at, source)| Some((at == 1, source?)))
+        {
             let unit = &mut self.units[index];
             unit.last_stream = unit.last_stream.wrapping_add(1);
             let id = unit.last_stream;
@@ -36,7 +44,8 @@ impl Daemon {
     /// Reads what a process that has died left in its pipes.
     pub fn drain_streams_of(&mut self, index: usize, pid: i32) {
         let unit = &self.units[index];
-        let ids: Vec<u32> = unit.streams.iter().filter(|(_, stream)| stream.pid == pid).map(|(id, _)| *id).collect();
+        let ids: Vec<u32> =
+            unit.streams.iter().filter(|(_, stream)| stream.pid == pid).map(|(id, _)| *id).collect();
         for id in ids {
             self.read_log(index, id);
         }
@@ -46,7 +55,8 @@ impl Daemon {
 fn read(unit: &mut Supervised, id: u32) -> Turn {
     let Some(stream) = unit.streams.get_mut(&id) else { return Turn::Open };
     let (generation, pid, is_error) = (stream.generation, stream.pid, stream.is_error);
-    let mut last = generation.and_then(|number| unit.generations.get_mut(&number)).map(|shell| &mut shell.last_lines);
+    let mut last =
+        generation.and_then(|number| unit.generations.get_mut(&number)).map(|shell| &mut shell.last_lines);
     let name = &unit.name;
     stream.pipe.read(&mut |line| {
         let number = generation.map_or(String::new(), |Gen(number)| format!(".{number}"));

@@ -105,8 +105,8 @@ pub struct Supervised {
     pub source: Source,
     /// The machine that decides.
     pub machine: UnitMachine,
-    /// What it said last about itself.
-    pub summary: Summary,
+    /// What it said last about itself; nothing before its first event.
+    pub summary: Option<Summary>,
     /// When it wants a tick.
     pub deadline: Option<Monotime>,
     /// Its sockets.
@@ -115,6 +115,8 @@ pub struct Supervised {
     pub traffic: Traffic,
     /// Whether traffic arrived since the last count.
     pub arrived: bool,
+    /// When an `Accept` unit tries to accept again, after there was no descriptor for it.
+    pub accept_again: Option<Monotime>,
     /// Its processes.
     pub children: HashMap<Proc, Child>,
     /// Its generations.
@@ -125,6 +127,8 @@ pub struct Supervised {
     pub current: Content,
     /// The number of the newest content.
     pub last_content: u32,
+    /// The slot that gets new connections, apart from a canary's share.
+    pub serving_slot: u32,
     /// Its descriptor store.
     pub store: FdStore,
     /// Accepted connections that wait for the machine's word.
@@ -159,21 +163,22 @@ pub enum Traffic {
 impl Supervised {
     /// A unit whose sockets are bound.
     pub fn new(source: Source, content: Content, sockets: ListenSet, machine: UnitMachine) -> Supervised {
-        let summary = machine.summary();
         Supervised {
             name: content.unit.name.clone(),
             source,
             machine,
-            summary,
+            summary: None,
             deadline: None,
             sockets,
             traffic: Traffic::Ignored,
             arrived: false,
+            accept_again: None,
             children: HashMap::new(),
             generations: BTreeMap::new(),
             last_content: content.id.0,
             contents: vec![content.clone()],
             current: content,
+            serving_slot: 0,
             store: FdStore::default(),
             connections: HashMap::new(),
             history: VecDeque::new(),

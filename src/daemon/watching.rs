@@ -8,7 +8,7 @@ use crate::machine::event::Command;
 use crate::sys::clock;
 use crate::sys::inotify::Watcher;
 use crate::sys::poll::Interest;
-use std::os::fd::AsFd;
+use std::path::Path;
 
 impl Daemon {
     /// Watches what the serving content names; made anew only when that has changed.
@@ -19,25 +19,28 @@ impl Daemon {
             return;
         }
         if let Some(old) = unit.watch.take() {
-            let _ = self.poller.remove(old.watcher.as_fd());
+            let _ = self.poller.remove(old.watcher.fd());
         }
         if paths.is_empty() {
             return;
         }
-        let (watcher, warnings) = match Watcher::new(paths) {
+        let mut watcher = match Watcher::new() {
             Ok(made) => made,
             Err(error) => {
                 log::warn!("{}: cannot watch its WatchPaths: {error}", unit.name);
                 return;
             }
         };
-        for warning in warnings {
-            log::warn!("{}: {warning}", unit.name);
+        for path in paths {
+            if let Err(error) = watcher.add(Path::new(path)) {
+                log::warn!("{}: cannot watch {path}: {error}", unit.name);
+            }
         }
-        if let Err(error) = self.poller.add(Owner::Paths(index).token(), watcher.as_fd(), Interest::READ) {
+        if let Err(error) = self.poller.add(Owner::Paths(index).token(), watcher.fd(), Interest::READ) {
             log::warn!("{}: cannot watch its WatchPaths: {error}", unit.name);
         }
-        unit.watch = Some(PathWatch { watcher, paths: paths.clone(), settle_at: None, changed: String::new() });
+        unit.watch =
+            Some(PathWatch { watcher, paths: paths.clone(), settle_at: None, changed: String::new() });
     }
 
     /// Something below the watched paths changed: wait until it has settled.
@@ -45,9 +48,14 @@ impl Daemon {
         let unit = &mut self.units[index];
         let debounce = unit.current.unit.reload.watch_debounce;
         let Some(watch) = &mut unit.watch else { return };
-        if let Some(change) = watch.watcher.read().into_iter().next() {
-            watch.changed = change.path;
-            watch.settle_at = Some(clock::now() + debounce);
+        match watch.watcher.read() {
+            Ok(changes) => {
+                if let Some(change) = changes.into_iter().next() {
+                    watch.changed = change.path.display().to_string();
+                    watch.settle_at = Some(clock::now() + debounce);
+                }
+            }
+            Err(error) => log::warn!("{}: cannot read what changed below its WatchPaths: {error}", unit.name),
         }
     }
 
@@ -70,15 +78,12 @@ impl Daemon {
 
     /// A folder with a socket of ours in it changed.
     pub fn socket_paths_changed(&mut self, index: usize) {
+        // A descriptor may be replaced: out of the poll set before, in again after.
+        self.unwatch_sockets(index);
         let unit = &mut self.units[index];
-        let repairs = unit.sockets.check_paths();
-        if repairs.is_empty() {
-            return;
-        }
-        for text in repairs {
+        for text in unit.sockets.check_paths() {
             log::warn!("{}: {text}", unit.name);
         }
-        self.unwatch_sockets(index);
         self.rewatch_sockets(index);
     }
 }

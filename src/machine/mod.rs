@@ -1,44 +1,182 @@
 //! The pure machines: events in, actions out. No I/O, no clock, no log, no thread.
+//!
+//! What holds at every instant (1, 2 and 5 for the strategies `canary` and `immediate`), and is asserted after
+//! every event of every schedule that `tests/simulation` plays:
+//!
+//! 1. While a reload runs, a ready generation holds the sockets. The old one gets no stop signal before the new
+//!    one is ready and has passed its soak; only a ready generation is ever promoted.
+//! 2. A reload that fails leaves the old generation serving: nothing was sent to it.
+//! 3. No generation gets its stop signal while new connections are steered to its slot, and what a dead one
+//!    left there is served by somebody else, moved, or counted as stranded.
+//! 4. Every reload ends, in a time bounded by its timeouts. No deadline is in the past after a tick that had
+//!    nothing to do: nothing spins.
+//! 5. If the old generation dies in `PRE_CHECKING` the reload is given up and `Restart` applies; while the new
+//!    one starts, it goes on; in the soak the new one takes over at once. If both die, `Restart` applies to
+//!    what was promoted last.
+//! 6. A unit in `STOPPED` or `FAILED` has no process, grandchildren included (except by `KillMode = "process"`
+//!    and `SendSIGKILL = false`).
+//! 7. Every reload has exactly one record, with a reason, and every command exactly one reply.
+//!
+//! Also: at most one reload at a time, at most 8 draining generations, weight 0 before readiness and after a
+//! rollback, and a machine that comes back from its stored form goes on exactly like the one that was stored.
+//!
+//! How it is built: [`UnitMachine`] is a state and the contents that it refers to. Every event is one turn (`turn.rs`),
+//! the only writer of the state. A generation has a phase with its deadline inside: on its way to ready
+//! (`generation.rs`, `worker.rs`, `health.rs`, `notify.rs`), up, or on its way out (`slots.rs` empties its slot,
+//! `stop.rs` stops it). What a generation is to its unit follows from the unit's current generation and the
+//! reload that is under way (`reload.rs`, `tell.rs`, `soak.rs`); the unit's state follows from these (`status.rs`) and is
+//! stored nowhere but as what was last told. `rest.rs` decides what follows an end, with the arithmetic of
+//! `restart.rs`; `command.rs` and `job.rs` answer people, `traffic.rs` starts services on demand.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod daemon;
 pub mod event;
+
+mod command;
+mod generation;
+mod handover;
+mod health;
+mod hooks;
+mod job;
+mod notify;
+mod pending;
+mod reload;
+mod rest;
+mod restart;
+mod slots;
+mod soak;
+mod state;
+mod status;
+mod stop;
+mod tell;
+mod traffic;
+mod turn;
+mod worker;
 
 use crate::proto::status::UnitStatus;
 use crate::time::Monotime;
-use event::{Action, Content, Event, Summary};
+use event::{Action, Content, Event, SteerBy, Steering, Summary, UnitState};
+use restart::Window;
+use serde::{Deserialize, Serialize};
+use state::{Contents, Rest, State, Watch};
+use std::collections::VecDeque;
+use turn::Turn;
 
 /// The machine of one unit.
 #[derive(Debug, Clone)]
 pub struct UnitMachine {
-    content: Content,
+    contents: Contents,
+    state: State,
 }
+
+/// Everything that a [`UnitMachine`] remembers, without the contents: they are named by their ids.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SavedState(State);
 
 impl UnitMachine {
     /// A unit in `PENDING`, whose sockets the shell has bound. Waits for [`Event::Boot`].
     pub fn new(content: Content) -> UnitMachine {
-        UnitMachine { content }
+        let id = content.id;
+        UnitMachine { contents: Contents::new(content), state: State::new(id) }
     }
 
     /// The only mutation: what happens, and what is then to be done, appended to `out`.
     pub fn handle(&mut self, now: Monotime, event: Event, out: &mut Vec<Action>) {
-        let _ = (now, event, out);
+        Turn { now, contents: &mut self.contents, s: &mut self.state, out }.event(event);
     }
 
     /// When [`Event::Tick`] is wanted next; `None` for never.
     pub fn next_deadline(&self) -> Option<Monotime> {
-        None
+        self.state.next_deadline()
     }
 
     /// What the daemon's machine needs to know.
     pub fn summary(&self) -> Summary {
-        todo!()
+        self.state.summary(self.contents.get(self.state.content).unit.service.start_on)
     }
 
     /// A snapshot for people. The shell adds the file, the sockets and what only the kernel knows.
     pub fn status(&self, now: Monotime) -> UnitStatus {
-        let _ = (now, &self.content);
-        todo!()
+        self.state.status(&self.contents, now)
+    }
+
+    /// Every parsed version of the unit that the machine still refers to: what [`UnitMachine::restore`] needs
+    /// beside the saved state. The first is the one that an automatic restart launches.
+    pub fn contents(&self) -> Vec<Content> {
+        self.contents.all().cloned().collect()
+    }
+
+    /// The state, for storing.
+    pub fn save(&self) -> SavedState {
+        SavedState(self.state.clone())
+    }
+
+    /// A machine that goes on where `saved` was.
+    ///
+    /// # Errors
+    /// Says which content is missing if `contents` does not hold all that `saved` refers to.
+    pub fn restore(saved: SavedState, contents: Vec<Content>) -> Result<UnitMachine, String> {
+        let mut all = contents.into_iter();
+        let Some(first) = all.next() else {
+            return Err("cannot restore a unit: there is no parsed content of it".into());
+        };
+        let mut contents = Contents::new(first);
+        for content in all {
+            contents.add(content);
+        }
+        let state = saved.0;
+        match state.contents_needed().into_iter().find(|id| contents.find(*id).is_none()) {
+            Some(id) => Err(format!("cannot restore a unit: its content {} is missing", id.0)),
+            None => Ok(UnitMachine { contents, state }),
+        }
+    }
+}
+
+impl State {
+    fn new(content: event::ContentId) -> State {
+        State {
+            shown: UnitState::Pending,
+            since: Monotime::default(),
+            why: String::new(),
+            content,
+            previous: None,
+            generations: Vec::new(),
+            procs: Vec::new(),
+            next_generation: 1,
+            next_proc: 1,
+            next_probe: 1,
+            current: None,
+            last_number: 0,
+            rest: Rest::Pending,
+            watch: Watch::Off,
+            job: None,
+            down: None,
+            reload: None,
+            queued: None,
+            stale_loads: 0,
+            held: vec![content],
+            starts: Window::default(),
+            triggers: Window::default(),
+            attempt: 0,
+            restarts: 0,
+            result: None,
+            idle: None,
+            idle_stop: false,
+            steered: None,
+            steering: Steering { serving: 0, canary: None, by: SteerBy::Connection },
+            dirty: Vec::new(),
+            hooks: VecDeque::new(),
+            last_reload: None,
+            last_handover: None,
+            refuse_reloads: false,
+            shutdown: false,
+            settled: false,
+            ended: None,
+            last_status: None,
+            pending: Vec::new(),
+        }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod http;
+pub mod metrics;
 pub mod nearest;
 pub mod notify;
 pub mod paths;

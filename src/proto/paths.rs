@@ -24,6 +24,16 @@ pub fn runtime_dir(explicit: Option<&str>, env: &dyn Fn(&str) -> Option<String>,
     }
 }
 
+/// What `%t` stands for in a unit: `/run` for root, else `$XDG_RUNTIME_DIR`, else `/tmp` (systemd.unit(5),
+/// "Specifiers"). Arguments as for [`runtime_dir`].
+pub fn unit_runtime_root(env: &dyn Fn(&str) -> Option<String>, uid: u32) -> String {
+    if uid == 0 {
+        return "/run".into();
+    }
+    let dir = env("XDG_RUNTIME_DIR").filter(|dir| dir.starts_with('/'));
+    dir.map_or("/tmp".into(), |dir| dir.trim_end_matches('/').to_string())
+}
+
 /// The control socket in a runtime directory.
 pub fn control_path(dir: &Path) -> PathBuf {
     dir.join("control.sock")
@@ -53,6 +63,14 @@ mod tests {
     fn an_empty_variable_is_none() {
         assert_eq!(dir(None, &[("AETERNA_RUNTIME_DIR", ""), ("XDG_RUNTIME_DIR", "")], 7), "/tmp/aeterna-7");
         assert_eq!(dir(None, &[("XDG_RUNTIME_DIR", "here")], 7), "/tmp/aeterna-7");
+    }
+
+    #[test]
+    fn a_units_runtime_root_is_systemds() {
+        let env = |name: &str| (name == "XDG_RUNTIME_DIR").then(|| "/run/user/7/".to_string());
+        assert_eq!(unit_runtime_root(&env, 0), "/run");
+        assert_eq!(unit_runtime_root(&env, 7), "/run/user/7");
+        assert_eq!(unit_runtime_root(&|_| None, 7), "/tmp");
     }
 
     #[test]

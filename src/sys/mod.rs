@@ -3,5 +3,33 @@
 
 #![allow(unsafe_code)]
 
+pub mod cgroup;
 pub mod clock;
+pub mod datagram;
+pub mod dir;
+pub mod fd;
+pub mod fifo;
+pub mod held;
+pub mod holder;
+pub mod inotify;
+pub mod limits;
+pub mod message;
+pub mod peer;
+pub mod poll;
+pub mod probe;
+pub mod process;
+pub mod rundir;
+pub mod signal;
+pub mod sockdiag;
+pub mod socket;
+pub mod sockopt;
+pub mod spawn;
+pub mod steer;
 pub mod stream;
+#[cfg(test)]
+mod testing;
+pub mod tree;
+pub mod unixpath;
+pub mod user;
+pub mod wait;
+pub mod wake;

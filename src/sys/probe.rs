@@ -1,11 +1,13 @@
 //! A connection to a service from the outside, and who accepted it.
 
-use crate::sys::process::{self, TreeKey};
+use crate::sys::tree::{self, TreeKey};
 use crate::sys::{clock, holder, sockdiag};
 use crate::time::{Monotime, Span};
 use crate::unit::Address;
 use nix::errno::Errno;
-use nix::sys::socket::{self as nsock, AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, sockopt};
+use nix::sys::socket::{
+    self as nsock, AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, sockopt,
+};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -79,12 +81,17 @@ impl Connection {
         let (target, family) = match to {
             Address::Port(port) => inet(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), *port)),
             Address::Inet(address) | Address::Scoped(address, _) => inet(reachable(*address)),
-            Address::Path(path) => (Target::Unix(unix(nsock::UnixAddr::new(path.as_str())?)), AddressFamily::Unix),
+            Address::Path(path) => {
+                (Target::Unix(unix(nsock::UnixAddr::new(path.as_str())?)), AddressFamily::Unix)
+            }
             Address::Abstract(name) => {
                 (Target::Unix(unix(nsock::UnixAddr::new_abstract(name.as_bytes())?)), AddressFamily::Unix)
             }
             Address::Vsock { .. } | Address::Netlink { .. } => {
-                return Err(io::Error::new(io::ErrorKind::Unsupported, "a health check cannot connect to this kind of address"));
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "a health check cannot connect to this kind of address",
+                ));
             }
         };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -98,9 +105,9 @@ impl Connection {
         Ok(Connection { socket, target, local })
     }
 
-    /// The source port, for TCP.
-    pub fn source_port(&self) -> Option<u16> {
-        self.local.map(|local| local.port())
+    /// The source address, for TCP: what a steered socket recognises the probe by.
+    pub fn source(&self) -> Option<SocketAddr> {
+        self.local
     }
 
     /// Connects. Blocks for `timeout` at most; reads and writes on the stream do so too.
@@ -237,11 +244,12 @@ pub fn answerer(connection: &Connection, tree: &TreeKey<'_>, us: i32, timeout: S
 /// Whether a process of the tree holds the socket.
 fn owner_of(inode: u64, tree: &TreeKey<'_>, us: i32) -> Answerer {
     let mut hidden = false;
-    for pid in process::tree(tree, us) {
+    for pid in tree::tree(tree, us) {
         if holder::sockets_of(pid).contains(&inode) {
             return Answerer::Member;
         }
-        hidden |= std::fs::read_dir(format!("/proc/{pid}/fd")).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
+        hidden |= std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
     }
     if hidden { Answerer::Unknown } else { Answerer::Other }
 }

@@ -118,7 +118,7 @@ mod tests {
             "ONE" => "'one'",
             "TWO" => "'two two' too",
             "THREE" => "",
-            "HOME" => "/root",
+            "HOME" => "/here",
             "AETERNA_FD_http" => "3",
             _ => return None,
         };
@@ -158,7 +158,7 @@ mod tests {
                 "$HOME/x",
                 "$$"
             ]),
-            ["$HOME/x", "$HOME", "a$HOME", "a/rootb", "", "${", "${1}", "$", "$HOME/x", "$"]
+            ["$HOME/x", "$HOME", "a$HOME", "a/hereb", "", "${", "${1}", "$", "$HOME/x", "$"]
         );
         assert_eq!(expanded(&["uvicorn", "--fd", "${AETERNA_FD_http}"]), ["uvicorn", "--fd", "3"]);
     }
@@ -177,7 +177,7 @@ mod tests {
             ("pa$$word$", "pa$$word$"),
             ("${UNSET} $HOME", "${UNSET} $HOME"),
             ("$${HOME}", "${HOME}"),
-            ("${HOME}${HOME}", "/root/root"),
+            ("${HOME}${HOME}", "/here/here"),
             ("${HOME", "${HOME"),
         ] {
             assert_eq!(expand_text(text, &env), expected, "{text}");

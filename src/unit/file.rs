@@ -1,7 +1,18 @@
 //! From the text of a unit file to a [`Unit`], or to everything that is wrong with the text.
 
 use super::Unit;
+use super::check::check;
 use super::diagnostic::Diagnostic;
+use super::read::{Reader, Table, nearest};
+use super::tables::{
+    PlacedSocket, label, read_about, read_daemon, read_health, read_hook, read_reload, read_service, read_state,
+    read_socket,
+};
+use super::value::Specifiers;
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 /// What a unit's text means depends on besides itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,15 +36,231 @@ pub struct Parsed {
     pub warnings: Vec<Diagnostic>,
 }
 
+/// The tables of a file, kept for the rules that concern several keys.
+pub(super) struct Tables<'a> {
+    pub(super) unit: Table<'a>,
+    pub(super) sockets: Vec<Table<'a>>,
+    pub(super) service: Table<'a>,
+    pub(super) reload: Table<'a>,
+    pub(super) health: Table<'a>,
+    pub(super) state: Table<'a>,
+    pub(super) daemon: Table<'a>,
+    /// Whether the file has anything called `Service` or nearly so, if not a table.
+    pub(super) has_service: bool,
+}
+
+/// Top-level tables: the name in the file, the label in messages.
+const TABLES: [(&str, &str); 7] = [
+    ("Unit", label::UNIT),
+    ("Socket", label::SOCKET),
+    ("Service", label::SERVICE),
+    ("Reload", label::RELOAD),
+    ("HealthCheck", label::HEALTH),
+    ("State", label::STATE),
+    ("Daemon", label::DAEMON),
+];
+
 /// Reads a unit file's text. Touches nothing outside its arguments.
 ///
 /// # Errors
 /// Every error of the text, in the order of the text, each with line and column.
-pub fn parse(_text: &str, context: &Context) -> Result<Parsed, Vec<Diagnostic>> {
-    Err(vec![Diagnostic {
-        file: context.file.clone(),
-        line: 1,
-        column: 1,
-        message: "unit files cannot be read in this build yet".into(),
-    }])
+pub fn parse(text: &str, context: &Context) -> Result<Parsed, Vec<Diagnostic>> {
+    let (root, syntax) = DeTable::parse_recoverable(text);
+    let specifiers = Specifiers { name: String::new(), runtime_dir: context.runtime_dir.clone() };
+    // %n is only known when [Unit] has been read: a first pass finds the name, the second everything else.
+    let first = Reader::new(text, specifiers.clone());
+    let (name, _) = read_about(&Tables::open(root.get_ref(), &first).unit, &context.stem);
+    let reader = Reader::new(text, Specifiers { name, ..specifiers });
+    let unit = read_tables(root.get_ref(), &reader, context, syntax.is_empty());
+    reader.forget_errors_on_lines(syntax.iter().filter_map(|error| error.span()).map(|span| span.start));
+    report_syntax(&reader, &syntax);
+    let (errors, warnings) = reader.finish(&context.file);
+    if errors.is_empty() { Ok(Parsed { unit, warnings }) } else { Err(errors) }
+}
+
+/// Reads every table. `whole`: the text has no syntax error, so what is missing is really missing.
+fn read_tables(root: &DeTable<'_>, reader: &Reader<'_>, context: &Context, whole: bool) -> Unit {
+    let tables = Tables::open(root, reader);
+    report_unknown_tables(root, reader);
+    let (name, description) = read_about(&tables.unit, &context.stem);
+    let placed: Vec<PlacedSocket> = tables.sockets.iter().map(|table| read_socket(table, &name)).collect();
+    let service = read_service(&tables.service, context.pid1);
+    let reload = read_reload(&tables.reload);
+    let health = read_health(&tables.health);
+    let state = read_state(&tables.state);
+    let daemon = read_daemon(&tables.daemon);
+    let others =
+        [&tables.unit, &tables.service, &tables.reload, &tables.health, &tables.state, &tables.daemon];
+    for table in others.into_iter().chain(&tables.sockets) {
+        table
+            .report_unknown(&|key| keys().into_iter().find(|(_, name)| *name == key).map(|(table, _)| table));
+    }
+    let (sockets, places): (Vec<_>, Vec<_>) = placed.into_iter().map(|one| (one.socket, one.places)).unzip();
+    let mut unit = Unit { name, description, sockets, service, reload, health, state, daemon };
+    if whole {
+        check(&mut unit, &tables, &places, context);
+    }
+    unit
+}
+
+impl<'a> Tables<'a> {
+    /// Finds the tables in `root`; each that is not there is empty.
+    fn open(root: &'a DeTable<'a>, reader: &'a Reader<'a>) -> Tables<'a> {
+        let one = |name: &str, label: &'static str| {
+            let value = root.get(name);
+            let entries = value.and_then(|value| value.get_ref().as_table());
+            Table::new(label, entries, value.map_or(0, |value| value.span().start), reader)
+        };
+        Tables {
+            unit: one("Unit", label::UNIT),
+            sockets: sockets(root, reader),
+            service: one("Service", label::SERVICE),
+            reload: one("Reload", label::RELOAD),
+            health: one("HealthCheck", label::HEALTH),
+            state: one("State", label::STATE),
+            daemon: one("Daemon", label::DAEMON),
+            has_service: root
+                .keys()
+                .any(|name| table_named(name.get_ref()).is_some_and(|(known, _)| known == "Service")),
+        }
+    }
+}
+
+/// The table that a top-level name means, even if it is misspelt.
+fn table_named(name: &str) -> Option<(&'static str, &'static str)> {
+    let near = nearest(name, TABLES.iter().map(|(known, _)| *known))?;
+    TABLES.into_iter().find(|(known, _)| *known == near)
+}
+
+/// The `[[Socket]]` tables, or the one `[Socket]`.
+fn sockets<'a>(root: &'a DeTable<'a>, reader: &'a Reader<'a>) -> Vec<Table<'a>> {
+    let nodes: Vec<&Spanned<DeValue<'a>>> = match root.get("Socket") {
+        None => Vec::new(),
+        Some(value) => match value.get_ref().as_array() {
+            Some(array) => array.iter().collect(),
+            None => vec![value],
+        },
+    };
+    nodes
+        .into_iter()
+        .filter_map(|node| {
+            Some(Table::new(label::SOCKET, Some(node.get_ref().as_table()?), node.span().start, reader))
+        })
+        .collect()
+}
+
+/// Reports top-level names that are no table of a unit, and tables that have another shape.
+fn report_unknown_tables(root: &DeTable<'_>, reader: &Reader<'_>) {
+    for (name, value) in root {
+        let (at, shown) = (name.span().start, name.get_ref().escape_debug());
+        let is_table = value.get_ref().is_table();
+        let in_array = value
+            .get_ref()
+            .as_array()
+            .is_some_and(|array| !array.is_empty() && array.iter().all(|node| node.get_ref().is_table()));
+        match TABLES.iter().find(|(known, _)| known == name.get_ref()) {
+            Some((known, label)) => {
+                let fits = is_table || (*known == "Socket" && in_array);
+                if !fits && in_array {
+                    reader.error(value.span().start, format!("there is one {label}, not a list of them"));
+                } else if !fits {
+                    reader.error(at, format!("\"{known}\" is a table; write {label} on a line of its own"));
+                }
+            }
+            None if is_table || in_array => {
+                let hint = table_named(name.get_ref())
+                    .map_or(String::new(), |(_, label)| format!("; did you mean {label}?"));
+                reader.error(value.span().start, format!("unknown table [{shown}]{hint}"));
+            }
+            None => {
+                let known = keys();
+                let near = nearest(name.get_ref(), known.iter().map(|(_, key)| *key));
+                let table = known.iter().find(|(_, key)| Some(*key) == near);
+                let hint = table
+                    .map_or("keys stand in tables such as [Service]".to_string(), |(table, key)| {
+                        format!("\"{key}\" belongs in {table}")
+                    });
+                reader.error(at, format!("unknown key \"{shown}\" outside of any table; {hint}"));
+            }
+        }
+    }
+}
+
+/// Reports what is not TOML: on each line the first finding, the others follow from it.
+fn report_syntax(reader: &Reader<'_>, errors: &[toml::de::Error]) {
+    let mut lines = BTreeSet::new();
+    let mut placed: Vec<(usize, String)> = errors
+        .iter()
+        .map(|error| {
+            let span = error.span().unwrap_or(0..0);
+            (span.start, syntax_message(error.message(), &reader.quote(span)))
+        })
+        .collect();
+    placed.sort();
+    for (at, message) in placed {
+        if lines.insert(reader.line_of(at)) {
+            reader.error(at, message);
+        }
+    }
+}
+
+/// What the TOML parser says, in words for somebody who does not know its grammar.
+fn syntax_message(message: &str, written: &str) -> String {
+    if message.starts_with("string values must be quoted") {
+        return if written.is_empty() {
+            "a value is missing here".into()
+        } else {
+            format!("{written} is no value: text needs quotes (\"{written}\"), true and false do not")
+        };
+    }
+    match message {
+        "duplicate key" => format!("{written} is there twice"),
+        "invalid basic string, expected `\"`" => "a \" is opened and not closed on its line".into(),
+        "invalid literal string, expected `'`" => "a ' is opened and not closed on its line".into(),
+        "unexpected key or value, expected newline, `#`" => "a key has one value, and a line one key".into(),
+        other => format!("this is not TOML: {other}"),
+    }
+}
+
+/// Every table and key that [`parse`] accepts, in the order of the manual. Taken from the readers themselves, which
+/// read an empty file for it.
+pub fn keys() -> Vec<(&'static str, &'static str)> {
+    static KEYS: LazyLock<Vec<(&str, &str)>> = LazyLock::new(read_keys);
+    KEYS.clone()
+}
+
+fn read_keys() -> Vec<(&'static str, &'static str)> {
+    let reader = Reader::new("", Specifiers::default());
+    let empty = DeTable::new();
+    let tables = Tables::open(&empty, &reader);
+    read_about(&tables.unit, "unit");
+    let hook = |label| {
+        let table = Table::new(label, None, 0, &reader);
+        read_hook(&table);
+        table
+    };
+    let socket = Table::new(label::SOCKET, None, 0, &reader);
+    read_socket(&socket, "unit");
+    read_service(&tables.service, false);
+    read_reload(&tables.reload);
+    read_health(&tables.health);
+    read_state(&tables.state);
+    read_daemon(&tables.daemon);
+    let hooks = [hook(label::PRE_FLIGHT), hook(label::ON_SUCCESS), hook(label::ON_FAILURE)];
+    let [pre_flight, on_success, on_failure] = &hooks;
+    [
+        &tables.unit,
+        &socket,
+        &tables.service,
+        &tables.reload,
+        pre_flight,
+        on_success,
+        on_failure,
+        &tables.health,
+        &tables.state,
+        &tables.daemon,
+    ]
+    .into_iter()
+    .flat_map(|table| table.asked().into_iter().map(|key| (table.label(), key)))
+    .collect()
 }

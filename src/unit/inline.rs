@@ -1,8 +1,18 @@
 //! A unit without a file: `aeternad --listen ADDR -- COMMAND`.
 
-use super::Unit;
 use super::diagnostic::Diagnostic;
 use super::file::Context;
+use super::read::one_line;
+use super::tables::{check_name, reload_defaults, service_defaults, socket_defaults};
+use super::value::{Specifiers, command_from_words, parse_address};
+use super::{Command, DaemonSettings, Input, Listen, ListenKind, Socket, Unit, same_endpoint};
+
+/// What an address may start with to be another kind than a stream.
+const KINDS: [(&str, ListenKind); 3] = [
+    ("udp:", ListenKind::Datagram),
+    ("seqpacket:", ListenKind::SequentialPacket),
+    ("fifo:", ListenKind::Fifo),
+];
 
 /// The unit that a command line describes: `Type = "exec"`, `Restart = "no"`, streams inherited, named after the
 /// command, its sockets `socket1`, `socket2`… in the order of `listen`.
@@ -12,11 +22,144 @@ use super::file::Context;
 ///
 /// # Errors
 /// Everything that is wrong with the command or an address, without positions.
-pub fn inline(_command: Vec<String>, _listen: &[String], context: &Context) -> Result<Unit, Vec<Diagnostic>> {
-    Err(vec![Diagnostic {
-        file: context.file.clone(),
-        line: 0,
-        column: 0,
-        message: "units without a file cannot be made in this build yet".into(),
-    }])
+pub fn inline(command: Vec<String>, listen: &[String], context: &Context) -> Result<Unit, Vec<Diagnostic>> {
+    let mut errors = Vec::new();
+    let name = unit_name(command.first().map(String::as_str).unwrap_or_default());
+    let command = literal(command).map_err(|why| errors.push(why)).ok();
+    let specifiers = Specifiers { name: name.clone(), runtime_dir: context.runtime_dir.clone() };
+    let mut sockets: Vec<Socket> = Vec::new();
+    for (index, text) in listen.iter().enumerate() {
+        match address(text, &specifiers) {
+            Err(why) => errors.push(format!("--listen {text}: {why}")),
+            Ok(one)
+                if sockets
+                    .iter()
+                    .flat_map(|socket| &socket.listen)
+                    .any(|known| same_endpoint(known, &one)) =>
+            {
+                errors.push(format!("--listen {text}: this address is there twice"));
+            }
+            Ok(one) => {
+                let mut socket = socket_defaults(&name, false);
+                socket.name = format!("socket{}", index + 1);
+                socket.listen.push(one);
+                sockets.push(socket);
+            }
+        }
+    }
+    let mut service = service_defaults(context.pid1);
+    service.standard_input = Input::Inherit;
+    service.exec_start.extend(command);
+    if errors.is_empty() {
+        return Ok(Unit {
+            name,
+            description: String::new(),
+            sockets,
+            service,
+            reload: reload_defaults(),
+            health: None,
+            state: super::State::default(),
+            daemon: DaemonSettings::default(),
+        });
+    }
+    let place =
+        |message| Diagnostic { file: context.file.clone(), line: 0, column: 0, message: one_line(message) };
+    Err(errors.into_iter().map(place).collect())
+}
+
+/// The program's base name as the name of a unit.
+fn unit_name(program: &str) -> String {
+    let base = program.rsplit('/').find(|part| !part.is_empty()).unwrap_or("command");
+    let valid = |c: char| if check_name(&c.to_string()).is_ok() { c } else { '_' };
+    base.chars().take(255).map(valid).collect()
+}
+
+/// The command as it is: no prefixes, no variables.
+fn literal(words: Vec<String>) -> Result<Command, String> {
+    if words.iter().any(|word| word.contains('\0')) {
+        return Err("a NUL character cannot be passed to any program".into());
+    }
+    if let Some(program) = words.first()
+        && program.starts_with(['-', '@', ':', '+', '!', '|'])
+    {
+        return Err(format!(
+            "the program \"{program}\" starts with a sign; write \"./{program}\" or its whole path"
+        ));
+    }
+    let command = command_from_words(words)?;
+    Ok(Command { expand: false, ..command })
+}
+
+fn address(text: &str, specifiers: &Specifiers) -> Result<Listen, String> {
+    let kind = KINDS.iter().find_map(|(prefix, kind)| Some((*kind, text.strip_prefix(prefix)?)));
+    let (kind, text) = kind.unwrap_or((ListenKind::Stream, text));
+    Ok(Listen { kind, address: parse_address(kind, text, specifiers)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Address, Output, Restart, ServiceType, parse, print};
+    use super::*;
+
+    fn context() -> Context {
+        Context {
+            stem: "x".into(),
+            file: "command line".into(),
+            runtime_dir: "/run/aeterna".into(),
+            pid1: false,
+        }
+    }
+
+    fn made(command: &[&str], listen: &[&str]) -> Result<Unit, Vec<String>> {
+        let command = command.iter().map(ToString::to_string).collect();
+        let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
+        let shown = |errors: Vec<Diagnostic>| errors.iter().map(ToString::to_string).collect();
+        inline(command, &listen, &context()).map_err(shown)
+    }
+
+    #[test]
+    fn a_command_line_is_a_unit() {
+        let addresses =
+            ["8080", "127.0.0.1:80", "/run/x", "@x", "[::1]:80", "udp:53", "seqpacket:/s", "fifo:/f"];
+        let unit = made(&["/usr/bin/my server", "$HOME", "100%"], &addresses).unwrap();
+        assert_eq!(unit.name, "my_server");
+        assert_eq!((unit.service.service_type, unit.service.restart), (ServiceType::Exec, Restart::No));
+        assert_eq!(
+            (unit.service.standard_input.clone(), unit.service.standard_output.clone()),
+            (Input::Inherit, Output::Inherit)
+        );
+        assert_eq!(unit.service.exec_start[0].argv, ["/usr/bin/my server", "$HOME", "100%"]);
+        assert!(!unit.service.exec_start[0].expand);
+        let names: Vec<&str> = unit.sockets.iter().map(|socket| socket.name.as_str()).collect();
+        assert_eq!(names[..2], ["socket1", "socket2"]);
+        let last = unit.sockets[5..].iter().map(|socket| socket.listen[0].clone());
+        let expected = [
+            (ListenKind::Datagram, Address::Port(53)),
+            (ListenKind::SequentialPacket, Address::Path("/s".into())),
+            (ListenKind::Fifo, Address::Path("/f".into())),
+        ];
+        assert!(last.eq(expected.map(|(kind, address)| Listen { kind, address })));
+        assert_eq!(parse(&print(&unit), &context()).unwrap().unit, unit);
+    }
+
+    #[test]
+    fn relative_programs_start_in_the_working_directory() {
+        for (program, expected) in
+            [("app", "app"), ("./app", "./app"), ("bin/app", "bin/app"), ("../a", "../a")]
+        {
+            assert_eq!(made(&[program], &[]).unwrap().service.exec_start[0].argv, [expected]);
+        }
+    }
+
+    #[test]
+    fn every_error_of_a_command_line_is_reported() {
+        let errors = made(&[], &["localhost:80", "8080", "[::]:8080"]).unwrap_err();
+        assert_eq!(errors.len(), 3, "{errors:?}");
+        assert!(errors[0].starts_with("command line: an empty command"), "{errors:?}");
+        assert!(errors[1].contains("host name") && errors[2].contains("twice"), "{errors:?}");
+        assert!(made(&["a/\n/"], &[]).unwrap_err()[0].contains("a/\\n/"));
+        assert!(made(&["-x"], &[]).unwrap_err()[0].contains("./-x"));
+        assert!(made(&[""], &[]).unwrap_err()[0].contains("empty"));
+        assert!(made(&["/bin/"], &[]).unwrap_err()[0].contains("folder"));
+    }
 }

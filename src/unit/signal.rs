@@ -86,6 +86,11 @@ pub fn signal_name(signal: i32) -> String {
     }
 }
 
+/// Every name that [`parse_signal`] knows, with `SIG`, for "did you mean".
+pub(super) fn signal_names() -> impl Iterator<Item = String> {
+    SIGNALS.iter().map(|(name, _)| format!("SIG{name}")).chain(["SIGRTMIN".into(), "SIGRTMAX".into()])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

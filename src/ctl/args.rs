@@ -1,0 +1,246 @@
+//! The table of commands and options. Parsing, help, completions and the manual's test are all made from it.
+
+/// One option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OptionSpec {
+    /// `-x`.
+    pub short: Option<char>,
+    /// `--xyz`, without the dashes.
+    pub long: &'static str,
+    /// The name of its value in the help; `None` for a flag.
+    pub value: Option<&'static str>,
+    /// One line for the help: what it does.
+    pub help: &'static str,
+}
+
+/// What stands after a command besides options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operands {
+    /// Nothing.
+    None,
+    /// A unit, or nothing for all.
+    MaybeUnit,
+    /// One unit.
+    Unit,
+    /// One or more units, unless an option names all.
+    Units,
+    /// One or more files or folders.
+    Files,
+    /// The name of a shell.
+    Shell,
+    /// A command, or nothing.
+    MaybeCommand,
+}
+
+impl Operands {
+    /// As the help writes it; empty for nothing.
+    pub const fn usage(self) -> &'static str {
+        match self {
+            Operands::None => "",
+            Operands::MaybeUnit => "[UNIT]",
+            Operands::Unit => "UNIT",
+            Operands::Units => "UNIT...",
+            Operands::Files => "FILE...",
+            Operands::Shell => "bash|zsh|fish",
+            Operands::MaybeCommand => "[COMMAND]",
+        }
+    }
+}
+
+/// One command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandSpec {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is given.
+    pub operands: Operands,
+    /// Its own options, besides [`global_options`].
+    pub options: &'static [OptionSpec],
+    /// One line for the list of commands.
+    pub summary: &'static str,
+    /// More, for the command's own help; whole lines.
+    pub details: &'static str,
+}
+
+impl CommandSpec {
+    /// `aeternactl kill UNIT [options]`.
+    pub fn usage(&self) -> String {
+        let options = if self.options.is_empty() { "" } else { " [options]" };
+        let operands = self.operands.usage();
+        let gap = if operands.is_empty() { "" } else { " " };
+        format!("aeternactl {}{gap}{operands}{options}", self.name)
+    }
+}
+
+const fn flag(long: &'static str, help: &'static str) -> OptionSpec {
+    OptionSpec { short: None, long, value: None, help }
+}
+
+const fn with_value(long: &'static str, value: &'static str, help: &'static str) -> OptionSpec {
+    OptionSpec { short: None, long, value: Some(value), help }
+}
+
+const GLOBAL: &[OptionSpec] = &[
+    with_value("control", "PATH", "the daemon's control socket"),
+    with_value("runtime-dir", "DIR", "the daemon's runtime dir, where control.sock is"),
+    flag("json", "print JSON: one object, or one object a line"),
+    OptionSpec { short: Some('h'), long: "help", value: None, help: "print this help" },
+    OptionSpec { short: Some('V'), long: "version", value: None, help: "print the version of aeternactl" },
+];
+
+/// The options that every command takes.
+pub fn global_options() -> &'static [OptionSpec] {
+    GLOBAL
+}
+
+const STATUS: &[OptionSpec] = &[flag("watch", "show it again whenever something happens")];
+
+const RELOAD: &[OptionSpec] = &[
+    flag("all", "reload every unit"),
+    flag("no-wait", "do not wait for the outcome"),
+    flag("force", "first abandon a reload that is under way"),
+    flag("dry-run", "print what would change, and do nothing"),
+    with_value("reason", "TEXT", "why, for the history"),
+    with_value("timeout", "TIME", "wait no longer than this (\"90s\", \"2min\"); the reload goes on"),
+];
+
+const STOP: &[OptionSpec] = &[flag("close", "close the unit's sockets too")];
+
+const KILL: &[OptionSpec] = &[
+    OptionSpec {
+        short: Some('s'),
+        long: "signal",
+        value: Some("SIGNAL"),
+        help: "the signal, by name or number (default SIGTERM)",
+    },
+    with_value("generation", "N", "only this generation's main processes"),
+];
+
+const fn command(
+    name: &'static str,
+    operands: Operands,
+    options: &'static [OptionSpec],
+    summary: &'static str,
+    details: &'static str,
+) -> CommandSpec {
+    CommandSpec { name, operands, options, summary, details }
+}
+
+const COMMANDS: &[CommandSpec] = &[
+    command(
+        "status",
+        Operands::MaybeUnit,
+        STATUS,
+        "show the units, or everything about one",
+        "Without UNIT a table of all units. With UNIT its generations, sockets and last reload, and why it is\n\
+         in the state that it is in.",
+    ),
+    command(
+        "reload",
+        Operands::Units,
+        RELOAD,
+        "replace the serving generation by a new one on the same sockets",
+        "Prints each phase as it begins, then the outcome. Interrupting aeternactl leaves the reload running.\n\
+         Exit status: 0 promoted, 1 failed before anything was launched, 3 rolled back or ended by another\n\
+         command, 4 refused because a reload is under way, 6 no such unit, 124 --timeout passed.",
+    ),
+    command(
+        "promote",
+        Operands::Unit,
+        &[],
+        "end the soak of a reload now, with success",
+        "The new generation gets all new connections and the old one drains.",
+    ),
+    command(
+        "rollback",
+        Operands::Unit,
+        &[],
+        "give up the reload, or go back to the previous generation's content",
+        "Outside a reload this is a reload itself, to the unit as the previous generation had it. The file is\n\
+         not touched, and the next reload reads it.",
+    ),
+    command(
+        "start",
+        Operands::Unit,
+        &[],
+        "start a unit",
+        "Rereads the unit's file. A unit that runs is left alone.",
+    ),
+    command(
+        "stop",
+        Operands::Unit,
+        STOP,
+        "stop a unit; its sockets stay bound",
+        "Connections that arrive meanwhile wait in the queue, and start nothing until \"start\".",
+    ),
+    command(
+        "restart",
+        Operands::Unit,
+        &[],
+        "stop and start a unit, without overlap",
+        "Rereads the unit's file. Connections that arrive meanwhile wait in the queue.",
+    ),
+    command(
+        "kill",
+        Operands::Unit,
+        KILL,
+        "send a signal to the main processes",
+        "What the unit does when they end, its Restart says.",
+    ),
+    command(
+        "history",
+        Operands::Unit,
+        &[],
+        "show the last 32 reloads of a unit",
+        "Outcome, reason, time of each phase, and bytes of state.",
+    ),
+    command(
+        "events",
+        Operands::MaybeUnit,
+        &[],
+        "follow what happens, as it happens",
+        "One line an event, until interrupted.",
+    ),
+    command(
+        "check",
+        Operands::Files,
+        &[],
+        "validate unit files, without a daemon",
+        "A folder stands for all its *.toml. Prints \"FILE: ok\", or every error; exit status 78 if there is one.",
+    ),
+    command(
+        "upgrade",
+        Operands::None,
+        &[],
+        "replace aeternad's own program, in place",
+        "Sockets and services are not touched.",
+    ),
+    command(
+        "version",
+        Operands::None,
+        &[],
+        "print the versions of aeternactl and of the daemon",
+        "The daemon's is missing if none is there.",
+    ),
+    command("help", Operands::MaybeCommand, &[], "print help, also about one command", "As COMMAND --help."),
+    command(
+        "completions",
+        Operands::Shell,
+        &[],
+        "print completions for a shell",
+        "bash:  aeternactl completions bash > /usr/share/bash-completion/completions/aeternactl\n\
+         zsh:   aeternactl completions zsh > /usr/share/zsh/site-functions/_aeternactl\n\
+         fish:  aeternactl completions fish > /usr/share/fish/vendor_completions.d/aeternactl.fish\n\
+         The scripts themselves ask \"aeternactl completions units\" for the names of the units.",
+    ),
+];
+
+/// Every command, in the order of the help.
+pub fn commands() -> &'static [CommandSpec] {
+    COMMANDS
+}
+
+/// The command of this name.
+pub fn find(name: &str) -> Option<&'static CommandSpec> {
+    COMMANDS.iter().find(|command| command.name == name)
+}

@@ -1,0 +1,56 @@
+//! Why a command was not carried out, with its exit status.
+
+use crate::error::exit;
+use crate::proto::control::{Refusal, RefusalCode};
+use serde_json::{Value, json};
+
+/// Ends a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Nobody answers at the socket.
+    NoDaemon(String),
+    /// The daemon said no.
+    Refused(Refusal),
+    /// The daemon broke off, or sent what is no answer.
+    Broken(String),
+    /// `--timeout` passed.
+    TimedOut(String),
+    /// SIGINT came while something was waited for.
+    Interrupted(String),
+}
+
+impl Failure {
+    /// The exit status of aeternactl (contract section 3; for SIGINT what a shell makes of it).
+    pub(super) fn exit_status(&self) -> u8 {
+        match self {
+            Failure::NoDaemon(_) => exit::NO_DAEMON,
+            Failure::Refused(refusal) => refusal.code.exit_status(),
+            Failure::Broken(_) => exit::FAILURE,
+            Failure::TimedOut(_) => exit::TIMEOUT,
+            Failure::Interrupted(_) => 128 + 2,
+        }
+    }
+
+    /// For a person.
+    pub(super) fn message(&self) -> &str {
+        match self {
+            Failure::Refused(refusal) => &refusal.message,
+            Failure::NoDaemon(text)
+            | Failure::Broken(text)
+            | Failure::TimedOut(text)
+            | Failure::Interrupted(text) => text,
+        }
+    }
+
+    /// `{"error":{"code":…,"message":…}}`, in the daemon's words where it has one.
+    pub(super) fn to_json(&self) -> Value {
+        let code = match self {
+            Failure::NoDaemon(_) => json!("no_daemon"),
+            Failure::Refused(refusal) => json!(refusal.code),
+            Failure::Broken(_) => json!(RefusalCode::Failed),
+            Failure::TimedOut(_) => json!("timeout"),
+            Failure::Interrupted(_) => json!("interrupted"),
+        };
+        json!({"error": {"code": code, "message": self.message()}})
+    }
+}

@@ -1,0 +1,91 @@
+//! `aeternactl history UNIT`.
+
+use super::detail::phases;
+use super::table::{Table, cell};
+use super::{Look, bytes, outcome_tone, outcome_words, time};
+use crate::proto::status::ReloadRecord;
+
+/// The reloads of a unit, oldest first.
+pub(crate) fn history(unit: &str, reloads: &[ReloadRecord], look: Look) -> String {
+    if reloads.is_empty() {
+        return format!("{} has not been reloaded yet.\n", super::clean(unit));
+    }
+    let mut table = Table::new(&["BEGAN", "OUTCOME", "TOOK", "GEN", "STRATEGY", "STATE", "PHASES"]);
+    for reload in reloads {
+        table.row(vec![
+            cell(time::date(reload.started_at)),
+            cell(outcome_words(reload.outcome)).tone(outcome_tone(reload.outcome)),
+            cell(time::took(reload.duration)),
+            cell(format!("{}→{}", number(reload.old_generation), number(reload.new_generation))),
+            cell(&reload.strategy),
+            cell(if reload.state_bytes == 0 { "-".into() } else { bytes(reload.state_bytes) }).right(),
+            cell(phases(&reload.phases)),
+        ]);
+        if !reload.asked.is_empty() {
+            table.note(&format!("asked for: {}", reload.asked));
+        }
+        if !reload.reason.is_empty() {
+            table.note(&reload.reason);
+        }
+        for line in &reload.last_lines {
+            table.note(&format!("| {line}"));
+        }
+    }
+    table.render(look, 0)
+}
+
+fn number(generation: Option<u32>) -> String {
+    generation.map_or("-".into(), |number| number.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+    use crate::proto::status::Outcome;
+
+    const PLAIN: Look = Look { colour: false, width: None };
+
+    #[test]
+    fn each_reload_is_a_row_with_its_reasons_below() {
+        let promoted = ReloadRecord {
+            outcome: Outcome::Promoted,
+            reason: String::new(),
+            asked: "deploy 4711".into(),
+            old_generation: Some(1),
+            new_generation: Some(2),
+            strategy: "canary".into(),
+            started_at: 1_763_660_000.0,
+            duration: 2.5,
+            phases: samples::phases(),
+            state_bytes: 1_572_864,
+            last_lines: vec![],
+        };
+        let failed = ReloadRecord {
+            outcome: Outcome::Failed,
+            reason: "pre-flight \"check\" exited with status 1".into(),
+            asked: String::new(),
+            new_generation: None,
+            phases: vec![],
+            state_bytes: 0,
+            last_lines: vec!["no such\tfile".into()],
+            ..promoted.clone()
+        };
+        assert_eq!(
+            history("chat", &[promoted, failed], PLAIN),
+            "\
+BEGAN                 OUTCOME   TOOK   GEN  STRATEGY  STATE    PHASES
+2025-11-20 17:33:20Z  promoted  2.50s  1→2  canary    1.5 MiB  pre_checking 120ms, starting 380ms, soaking 2.00s
+  asked for: deploy 4711
+2025-11-20 17:33:20Z  failed    2.50s  1→-  canary          -
+  pre-flight \"check\" exited with status 1
+  | no such\u{fffd}file
+"
+        );
+    }
+
+    #[test]
+    fn no_history_is_said_in_words() {
+        assert_eq!(history("chat", &[], PLAIN), "chat has not been reloaded yet.\n");
+    }
+}

@@ -1,0 +1,139 @@
+//! `aeternactl status`: one table of all units.
+
+use super::table::{Cell, Table, cell};
+use super::{Look, Tone, count, numbers, outcome_tone, outcome_words, paint, state_tone, time};
+use crate::proto::status::{SocketStatus, Status, UnitStatus};
+
+/// The most sockets of a unit that the table shows; the unit's own status shows all.
+const MOST_SOCKETS: usize = 4;
+
+/// The table of all units.
+pub(crate) fn overview(status: &Status, look: Look) -> String {
+    let stopping = if status.stopping { paint(look, Tone::Busy, ", stopping") } else { String::new() };
+    let units = count(status.units.len(), "unit", "units");
+    let head = format!("aeternad {}, pid {}, {units}{stopping}\n", super::clean(&status.version), status.pid);
+    if status.units.is_empty() {
+        return head;
+    }
+    let mut table =
+        Table::new(&["UNIT", "STATE", "SINCE", "GEN", "PIDS", "SOCKETS", "QUEUE", "SHARING", "LAST RELOAD"]);
+    for unit in &status.units {
+        push_unit(&mut table, unit);
+    }
+    format!("{head}\n{}", table.render(look, 0))
+}
+
+fn push_unit(table: &mut Table, unit: &UnitStatus) {
+    let mut row = vec![
+        cell(&unit.name),
+        cell(unit.state.name()).tone(state_tone(unit.state)),
+        cell(time::age(unit.since)),
+        cell(if unit.generation == 0 { "-".into() } else { unit.generation.to_string() }).right(),
+        cell(if unit.main_pids.is_empty() { "-".into() } else { numbers(&unit.main_pids) }),
+    ];
+    row.extend(unit.sockets.first().map_or_else(|| [cell("-"), cell(""), cell("")], socket_cells));
+    row.push(last_reload(unit));
+    table.row(row);
+    for socket in unit.sockets.iter().take(MOST_SOCKETS).skip(1) {
+        let mut row = vec![cell(""); 5];
+        row.extend(socket_cells(socket));
+        table.row(row);
+    }
+    if let Some(more) = unit.sockets.len().checked_sub(MOST_SOCKETS).filter(|more| *more > 0) {
+        let mut row = vec![cell(""); 5];
+        row.push(cell(format!("and {more} more")).tone(Tone::Faint));
+        table.row(row);
+    }
+    if let Some(note) = note(unit) {
+        table.note(&note);
+    }
+}
+
+/// Name (if it is not the unit's own), address, queue and sharing.
+fn socket_cells(socket: &SocketStatus) -> [Cell; 3] {
+    [cell(format!("{} {}", socket.name, socket.address)), queue(socket), cell(&socket.sharing)]
+}
+
+/// `0/4096`: how many connections wait, of how many that can.
+pub(super) fn queue(socket: &SocketStatus) -> Cell {
+    match (socket.queue, socket.limit) {
+        (Some(queue), Some(limit)) => {
+            let full = limit > 0 && queue >= limit;
+            cell(format!("{queue}/{limit}")).tone(if full { Tone::Bad } else { Tone::Plain })
+        }
+        (Some(queue), None) => cell(queue.to_string()),
+        (None, _) => cell("-"),
+    }
+}
+
+fn last_reload(unit: &UnitStatus) -> Cell {
+    match &unit.last_reload {
+        None => cell("-"),
+        Some(reload) => cell(format!("{} {} ago", outcome_words(reload.outcome), time::age(reload.ago)))
+            .tone(outcome_tone(reload.outcome)),
+    }
+}
+
+/// Why the unit is in its state, in one line, if there is something to say.
+pub(super) fn note(unit: &UnitStatus) -> Option<String> {
+    let soon = |seconds: f64| if seconds < 1.0 { time::took(seconds) } else { time::age(seconds) };
+    let restart = unit.restart_in.map(|seconds| format!("starts again in {}", soon(seconds)));
+    let parts: Vec<String> =
+        [Some(unit.why.clone()).filter(|why| !why.is_empty()), restart].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::*;
+    use super::*;
+
+    const PLAIN: Look = Look { colour: false, width: None };
+
+    #[test]
+    fn all_units_are_one_table() {
+        let text = overview(&status(vec![soaking(), unit("web"), backing_off()]), PLAIN);
+        assert_eq!(
+            text,
+            "\
+aeternad 0.1.0, pid 12, 3 units
+
+UNIT    STATE    SINCE     GEN  PIDS       SOCKETS            QUEUE   SHARING  LAST RELOAD
+chat    SOAKING  12s         2  4711 4712  http 0.0.0.0:8080  0/4096  steered  rolled back 2h 3min ago
+                                           http [::1]:8080    0/4096  steered
+  the soak ends in 18s
+web     RUNNING  1min 30s    1  100        web 0.0.0.0:80     0/4096  steered  -
+worker  BACKOFF  3s          1  -          -                                   -
+  exited with status 1; starts again in 7s
+"
+        );
+    }
+
+    #[test]
+    fn no_units_are_said_to_be_none() {
+        let mut nothing = status(vec![]);
+        nothing.stopping = true;
+        assert_eq!(overview(&nothing, PLAIN), "aeternad 0.1.0, pid 12, 0 units, stopping\n");
+    }
+
+    #[test]
+    fn many_sockets_are_counted() {
+        let mut many = unit("web");
+        many.sockets = (0..10).map(|n| socket("web", &format!("0.0.0.0:{n}"))).collect();
+        many.generation = 0;
+        many.sockets[1].queue = None;
+        let text = overview(&status(vec![many]), PLAIN);
+        assert_eq!(text.lines().count(), 3 + MOST_SOCKETS + 1);
+        assert!(text.ends_with("and 6 more\n"), "{text}");
+    }
+
+    #[test]
+    fn states_and_full_queues_are_coloured() {
+        let mut full = unit("web");
+        full.sockets[0].queue = Some(4096);
+        let text = overview(&status(vec![full, backing_off()]), Look { colour: true, width: None });
+        for part in ["\x1b[32mRUNNING\x1b[0m", "\x1b[31m4096/4096\x1b[0m", "\x1b[31mBACKOFF\x1b[0m"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What `aeternactl reload` (and whatever else waits) shows while it waits, and at the end.
+
+use super::event::tone;
+use super::{Look, Tone, clean, outcome_tone, outcome_words, paint, state_tone, time};
+use crate::proto::control::ReloadReply;
+use crate::proto::status::{EventLine, UnitState};
+use std::collections::BTreeMap;
+
+/// What has been seen of the units that are waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    units: BTreeMap<String, Seen>,
+    /// The unit that something happened to last.
+    latest: String,
+    /// Unix time of the last event, and seconds that have passed since.
+    time: f64,
+    since: f64,
+}
+
+/// What has been seen of one unit.
+#[derive(Debug)]
+struct Seen {
+    state: UnitState,
+    /// Unix time of the first change of state, and of the last.
+    first: f64,
+    began: f64,
+    /// The last words about weight, health or status.
+    remark: String,
+}
+
+impl Progress {
+    /// Takes an event in; the lines that it is worth, with newlines, or nothing.
+    pub(crate) fn event(&mut self, event: &EventLine, look: Look) -> String {
+        self.time = event.time;
+        self.since = 0.0;
+        self.latest.clone_from(&event.unit);
+        let unit = clean(&event.unit);
+        if let Some(state) = event.state {
+            return format!("{unit}: {}\n", self.change(event, state, look));
+        }
+        match event.kind.as_str() {
+            "weight" | "health" | "status" => {
+                if let Some(seen) = self.units.get_mut(&event.unit) {
+                    seen.remark = clean(&event.text);
+                }
+                String::new()
+            }
+            // The answer says it, with more.
+            "reloaded" => String::new(),
+            _ if event.unit.is_empty() => format!("{}\n", paint(look, tone(event), &clean(&event.text))),
+            _ => format!("{unit}:   {}\n", paint(look, tone(event), &clean(&event.text))),
+        }
+    }
+
+    /// A unit's new state, and how long the one before took if it was seen to begin.
+    fn change(&mut self, event: &EventLine, state: UnitState, look: Look) -> String {
+        let before = self.units.get(&event.unit);
+        let took = before.map(|seen| {
+            let lasted = event.lasted.unwrap_or(event.time - seen.began);
+            paint(look, Tone::Faint, &format!("  ({} took {})", seen.state.name(), time::took(lasted)))
+        });
+        let first = before.map_or(event.time, |seen| seen.first);
+        let seen = Seen { state, first, began: event.time, remark: String::new() };
+        self.units.insert(event.unit.clone(), seen);
+        format!("{}{}", paint(look, state_tone(state), state.name()), took.unwrap_or_default())
+    }
+
+    /// A second without an event has passed.
+    pub(crate) fn tick(&mut self) {
+        self.since += 1.0;
+    }
+
+    /// The progress line: where the unit is to which something happened last. Without a newline.
+    pub(crate) fn live(&self) -> String {
+        let Some(seen) = self.units.get(&self.latest) else { return String::new() };
+        let lasted = time::age(self.time + self.since - seen.began);
+        let remark = if seen.remark.is_empty() { String::new() } else { format!(", {}", seen.remark) };
+        format!("{}: {} for {lasted}{remark}", clean(&self.latest), seen.state.name())
+    }
+
+    /// How long has been seen of a unit, seconds; `None` if nothing has.
+    fn length(&self, unit: &str) -> Option<f64> {
+        let seen = self.units.get(unit)?;
+        Some(seen.began - seen.first).filter(|length| *length > 0.0)
+    }
+}
+
+/// How reloads ended: a line each, and what the failed generation wrote last.
+pub(crate) fn outcomes(reloads: &[ReloadReply], progress: &Progress, look: Look) -> String {
+    let mut text = String::new();
+    for reload in reloads {
+        let unit = clean(&reload.unit);
+        let Some(outcome) = reload.outcome else {
+            text.push_str(&format!("{unit}: the reload has begun\n"));
+            continue;
+        };
+        let length = progress.length(&reload.unit).map(|length| format!(" after {}", time::took(length)));
+        let words = paint(look, outcome_tone(outcome), outcome_words(outcome));
+        let reason =
+            if reload.reason.is_empty() { String::new() } else { format!(": {}", clean(&reload.reason)) };
+        text.push_str(&format!("{unit}: {words}{}{reason}\n", length.unwrap_or_default()));
+        if !reload.last_lines.is_empty() {
+            text.push_str("  the last lines of the new generation:\n");
+        }
+        for line in &reload.last_lines {
+            text.push_str(&format!("  | {}\n", clean(line)));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+    use crate::proto::status::Outcome;
+
+    const PLAIN: Look = Look { colour: false, width: None };
+
+    fn change(at: f64, state: UnitState, lasted: f64) -> EventLine {
+        EventLine { time: at, state: Some(state), lasted: Some(lasted), ..samples::event("state", "A -> B") }
+    }
+
+    fn reply(outcome: Option<Outcome>, reason: &str) -> ReloadReply {
+        ReloadReply { unit: "chat".into(), outcome, reason: reason.into(), last_lines: vec![] }
+    }
+
+    #[test]
+    fn each_phase_is_a_line_when_it_begins() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.live(), "");
+        let lines: String = [
+            change(100.0, UnitState::PreChecking, 86_400.0),
+            samples::event("step", "pre-flight \"check\" passed"),
+            change(100.12, UnitState::Starting, 0.12),
+            samples::event("warning", "slow\n"),
+            change(100.5, UnitState::Soaking, 0.38),
+            change(102.5, UnitState::Draining, 2.0),
+            samples::event("reloaded", "promoted"),
+        ]
+        .iter()
+        .map(|event| progress.event(event, PLAIN))
+        .collect();
+        assert_eq!(
+            lines,
+            "\
+chat: PRE_CHECKING
+chat:   pre-flight \"check\" passed
+chat: STARTING  (PRE_CHECKING took 120ms)
+chat:   slow\u{fffd}
+chat: SOAKING  (STARTING took 380ms)
+chat: DRAINING  (SOAKING took 2.00s)
+"
+        );
+        let text = outcomes(&[reply(Some(Outcome::Promoted), "")], &progress, PLAIN);
+        assert_eq!(text, "chat: promoted after 2.50s\n");
+    }
+
+    #[test]
+    fn the_progress_line_tells_the_phase_its_time_and_the_last_remark() {
+        let mut progress = Progress::default();
+        progress.event(&change(100.0, UnitState::Soaking, 1.0), PLAIN);
+        assert_eq!(progress.live(), "chat: SOAKING for 0s");
+        let weight = EventLine { time: 103.0, ..samples::event("weight", "10% of new connections") };
+        assert_eq!(progress.event(&weight, PLAIN), "");
+        progress.tick();
+        progress.tick();
+        assert_eq!(progress.live(), "chat: SOAKING for 5s, 10% of new connections");
+        progress.event(&change(106.0, UnitState::Draining, 6.0), PLAIN);
+        assert_eq!(progress.live(), "chat: DRAINING for 0s");
+    }
+
+    #[test]
+    fn a_failure_shows_its_reason_and_last_lines() {
+        let mut failed = reply(Some(Outcome::RolledBack), "the new generation exited with status 1");
+        failed.last_lines = vec!["panic: no config".into(), "\tat main".into()];
+        let text = outcomes(&[failed, reply(None, "")], &Progress::default(), PLAIN);
+        assert_eq!(
+            text,
+            "\
+chat: rolled back: the new generation exited with status 1
+  the last lines of the new generation:
+  | panic: no config
+  | \u{fffd}at main
+chat: the reload has begun
+"
+        );
+    }
+}

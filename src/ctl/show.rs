@@ -1,0 +1,180 @@
+//! Commands that show something: status, history, events, version, and the names of the units.
+
+use super::client::{Client, Next, Target};
+use super::failure::Failure;
+use super::output::Output;
+use super::render::{detail, event, history, overview};
+use crate::error::exit;
+use crate::proto::control::{Line, Refusal, RefusalCode, Reply, Request};
+use crate::proto::status::Status;
+
+/// `aeternactl status [UNIT]`.
+pub(super) fn status(
+    target: &Target,
+    unit: Option<&str>,
+    json: bool,
+    output: &mut Output,
+) -> Result<u8, Failure> {
+    let request = Request::Status { unit: unit.map(String::from) };
+    let status = ask_status(&mut Client::ask(target, &request)?)?;
+    if json {
+        output.json(&status);
+    } else {
+        let text = page(&status, unit, output)?;
+        output.text(&text);
+    }
+    Ok(exit::OK)
+}
+
+/// `aeternactl status [UNIT] --watch`: again at each event. One connection for the events, one for the status.
+pub(super) fn watch(
+    target: &Target,
+    unit: Option<&str>,
+    json: bool,
+    output: &mut Output,
+) -> Result<u8, Failure> {
+    let request = Request::Status { unit: unit.map(String::from) };
+    // The events first: what happens between the two is then seen.
+    let mut events = Client::ask(target, &Request::Events { unit: unit.map(String::from) })?;
+    let mut client = Client::ask(target, &request)?;
+    loop {
+        let status = ask_status(&mut client)?;
+        if json {
+            output.json(&status);
+        } else {
+            let text = page(&status, unit, output)?;
+            if output.is_live() { output.screen(&text) } else { output.text(&format!("{text}\n")) }
+        }
+        if output.is_closed() {
+            return Ok(exit::OK);
+        }
+        // Of a burst of events only the end is worth a new picture.
+        while next_event(&mut events)?.is_some() && events.has_line() {}
+        client.send(&request)?;
+    }
+}
+
+/// The page of one unit, or of all.
+fn page(status: &Status, unit: Option<&str>, output: &Output) -> Result<String, Failure> {
+    let Some(name) = unit else { return Ok(overview(status, output.look())) };
+    let found = status.units.iter().find(|unit| unit.name == name);
+    let missing = || {
+        let message = format!("there is no unit {name:?}");
+        Failure::Refused(Refusal { code: RefusalCode::NoSuchUnit, message })
+    };
+    found.map(|unit| detail(unit, output.look())).ok_or_else(missing)
+}
+
+/// `aeternactl history UNIT`.
+pub(super) fn show_history(
+    target: &Target,
+    unit: &str,
+    json: bool,
+    output: &mut Output,
+) -> Result<u8, Failure> {
+    let reply = answer(&mut Client::ask(target, &Request::History { unit: unit.into() })?)?;
+    let Reply::History { unit, reloads } = &reply else { return Err(unexpected()) };
+    if json {
+        output.json(&reply);
+    } else {
+        let text = history(unit, reloads, output.look());
+        output.text(&text);
+    }
+    Ok(exit::OK)
+}
+
+/// `aeternactl events [UNIT]`: until it is interrupted, or nobody reads, or the daemon ends.
+pub(super) fn events(
+    target: &Target,
+    unit: Option<&str>,
+    json: bool,
+    output: &mut Output,
+) -> Result<u8, Failure> {
+    let mut client = Client::ask(target, &Request::Events { unit: unit.map(String::from) })?;
+    while let Some(line) = next_event(&mut client)? {
+        if json {
+            output.json(&line);
+        } else {
+            output.text(&event(&line, output.look()));
+        }
+        if output.is_closed() {
+            break;
+        }
+    }
+    Ok(exit::OK)
+}
+
+/// `aeternactl version`: that there is no daemon is no failure.
+pub(super) fn version(target: &Target, json: bool, output: &mut Output) -> Result<u8, Failure> {
+    let own = env!("CARGO_PKG_VERSION");
+    let daemon = match Client::ask(target, &Request::Version).and_then(|mut client| answer(&mut client)) {
+        Ok(Reply::Version { version }) => Some(version),
+        Ok(_) => return Err(unexpected()),
+        Err(Failure::NoDaemon(_)) => None,
+        Err(failure) => return Err(failure),
+    };
+    if json {
+        output.json(&serde_json::json!({"aeternactl": own, "aeternad": daemon}));
+    } else {
+        let daemon = daemon.unwrap_or_else(|| format!("not there ({})", target.path.display()));
+        output.text(&format!("aeternactl {own}\naeternad {daemon}\n"));
+    }
+    Ok(exit::OK)
+}
+
+/// The names of the units, a line each, for completions.
+pub(super) fn unit_names(target: &Target, output: &mut Output) -> Result<u8, Failure> {
+    let mut client = Client::ask(target, &Request::Status { unit: None })?;
+    // A daemon that hangs must not hang the shell of whoever presses TAB.
+    client.tick_every_second().map_err(|error| Failure::Broken(format!("cannot wait: {error}")))?;
+    let status = ask_status(&mut client)?;
+    let names: String = status.units.iter().map(|unit| format!("{}\n", unit.name)).collect();
+    output.text(&names);
+    Ok(exit::OK)
+}
+
+/// The answer to a [`Request::Status`] that was sent.
+fn ask_status(client: &mut Client) -> Result<Status, Failure> {
+    match answer(client)? {
+        Reply::Status(status) => Ok(*status),
+        Reply::Reloads { .. }
+        | Reply::Done { .. }
+        | Reply::Text { .. }
+        | Reply::History { .. }
+        | Reply::Version { .. } => Err(unexpected()),
+    }
+}
+
+/// The answer, past any events; a connection that ticks gives up at the first tick.
+fn answer(client: &mut Client) -> Result<Reply, Failure> {
+    loop {
+        match client.next()? {
+            Next::Line(Line::Event(_)) => {}
+            Next::Tick => return Err(Failure::TimedOut("aeternad does not answer".into())),
+            Next::Line(Line::Result(reply)) => return Ok(reply),
+            Next::Line(Line::Error(refusal)) => return Err(Failure::Refused(refusal)),
+            Next::End => {
+                return Err(Failure::Broken("aeternad closed the connection before it answered".into()));
+            }
+        }
+    }
+}
+
+/// The next event of a subscription; `None` if the daemon ended it in good order.
+fn next_event(client: &mut Client) -> Result<Option<crate::proto::status::EventLine>, Failure> {
+    loop {
+        match client.next()? {
+            Next::Line(Line::Event(event)) => return Ok(Some(event)),
+            Next::Line(Line::Result(_)) => return Ok(None),
+            Next::Line(Line::Error(refusal)) => return Err(Failure::Refused(refusal)),
+            Next::Tick => {}
+            Next::End => {
+                return Err(Failure::Broken("aeternad has closed the connection: it has ended".into()));
+            }
+        }
+    }
+}
+
+fn unexpected() -> Failure {
+    Failure::Broken("aeternad answered something else than was asked; is it of another version?".into())
+}

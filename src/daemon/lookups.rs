@@ -1,0 +1,41 @@
+//! What a unit's declared addresses have become: looked up among the sockets that are really bound.
+
+use crate::daemon::sockets::ListenSet;
+use crate::sys::socket;
+use crate::unit::{Address, Listen, ListenKind, Unit};
+use std::net::SocketAddr;
+
+/// An address as other starters write it: a bare port for a wildcard, `127.0.0.1:80`, a path.
+pub fn starter_address(sockets: &ListenSet, listen: &Listen) -> String {
+    match (&listen.address, sockets.bound_address(listen)) {
+        (Address::Port(_), Some(real)) => real.port().to_string(),
+        (_, Some(real)) => real.to_string(),
+        (address, None) => socket::spell(address),
+    }
+}
+
+/// The first steered stream address of a unit, with its real port: where [`crate::machine::event::ProbeKind::Accepts`] knocks.
+pub fn probe_address(sockets: &ListenSet, unit: &Unit) -> Option<Address> {
+    unit.listens().find_map(|(_, listen)| {
+        if listen.kind != ListenKind::Stream {
+            return None;
+        }
+        match (&listen.address, sockets.bound_address(listen)) {
+            (_, Some(real)) => Some(Address::Inet(loopback(real))),
+            (address @ Address::Path(_), None) => Some(address.clone()),
+            (_, None) => None,
+        }
+    })
+}
+
+/// A wildcard is reached over its loopback.
+fn loopback(address: SocketAddr) -> SocketAddr {
+    let mut reached = address;
+    if address.ip().is_unspecified() {
+        reached.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    reached
+}

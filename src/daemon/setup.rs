@@ -1,0 +1,357 @@
+//! Start-up: from a command line to a daemon whose sockets are bound. Everything that can be wrong is said here,
+//! before anything runs.
+
+use crate::daemon::args::{Args, Mode};
+use crate::daemon::control::Clients;
+use crate::daemon::core::Daemon;
+use crate::daemon::event_loop::Sources;
+use crate::daemon::http::web::Web;
+use crate::daemon::inherit::Inherited;
+use crate::daemon::load::{self, Loaded, Setting, Source};
+use crate::daemon::shared::{MAX_SUN_PATH, Shared, ShortDir};
+use crate::daemon::sockets::ListenSet;
+use crate::daemon::supervised::Supervised;
+use crate::daemon::token::Owner;
+use crate::daemon::upstream::Upstream;
+use crate::daemon::{environment, launch::describe, logging};
+use crate::error::{Fatal, exit};
+use crate::machine::UnitMachine;
+use crate::machine::daemon::DaemonMachine;
+use crate::machine::event::{Content, ContentId};
+use crate::proto::paths;
+use crate::sys::cgroup::CgroupRoot;
+use crate::sys::poll::{Interest, Poller};
+use crate::sys::signal::Signals;
+use crate::sys::wake::Waker;
+use crate::sys::{dir, fd, message, process, user, wake};
+use crate::time::Span;
+use crate::unit::{self, Context, Unit};
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+
+/// A unit that was read, and where from.
+pub struct Read {
+    /// Where from.
+    pub source: Source,
+    /// What was read.
+    pub loaded: Loaded,
+}
+
+/// Reads every unit of the command line.
+///
+/// # Errors
+/// Exit status 78 with every error of every file.
+pub fn read_units(args: &Args) -> Result<Vec<Read>, Fatal> {
+    let setting = Setting { runtime_root: runtime_root(), pid1: process::is_pid1() };
+    let sources: Vec<Source> = if args.command.is_empty() {
+        let files = load::find(&args.units)?;
+        files.into_iter().map(|path| Source::File { path, setting: setting.clone() }).collect()
+    } else {
+        vec![inline(args, &setting)?]
+    };
+    let mut units = Vec::new();
+    let mut errors = Vec::new();
+    for source in sources {
+        match source.load() {
+            Ok(loaded) => units.push(Read { source, loaded }),
+            Err(text) => errors.push(text),
+        }
+    }
+    let all: Vec<&Unit> = units.iter().map(|read| read.loaded.unit.as_ref()).collect();
+    errors.extend(load::clashes(&all));
+    if errors.is_empty() { Ok(units) } else { Err(Fatal::new(exit::CONFIG, errors.join("\n"))) }
+}
+
+fn inline(args: &Args, setting: &Setting) -> Result<Source, Fatal> {
+    let context = Context {
+        stem: String::new(),
+        file: "command line".into(),
+        runtime_dir: setting.runtime_root.clone(),
+        pid1: setting.pid1,
+    };
+    match unit::inline(args.command.clone(), &args.listen, &context) {
+        Ok(unit) => Ok(Source::Inline(Arc::new(unit))),
+        Err(errors) => {
+            let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+            Err(Fatal::new(exit::CONFIG, text))
+        }
+    }
+}
+
+/// `%t`: `/run` for root, else $XDG_RUNTIME_DIR, else where the runtime dir is.
+fn runtime_root() -> String {
+    if user::effective_uid() == 0 {
+        return "/run".into();
+    }
+    match std::env::var("XDG_RUNTIME_DIR") {
+        Ok(path) if path.starts_with('/') => path,
+        _ => format!("/tmp/aeterna-{}", user::effective_uid()),
+    }
+}
+
+/// What the units ask of the daemon, after they were found to agree.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// `Http`.
+    pub http: Option<String>,
+    /// `HttpTokenFile`.
+    pub http_token_file: Option<String>,
+    /// `LogLevel`.
+    pub log_level: Option<String>,
+    /// `LogFormat`.
+    pub log_format: Option<String>,
+    /// `StopDelaySec`.
+    pub stop_delay: Option<Span>,
+}
+
+/// Collects `[Daemon]` of every unit.
+///
+/// # Errors
+/// Exit status 78 where two units set one key differently.
+pub fn wishes(units: &[Read]) -> Result<Wishes, Fatal> {
+    let mut all = Wishes::default();
+    for read in units {
+        let daemon = &read.loaded.unit.daemon;
+        agree(&mut all.http, daemon.http.as_ref(), "Http", &read.loaded.unit)?;
+        agree(&mut all.http_token_file, daemon.http_token_file.as_ref(), "HttpTokenFile", &read.loaded.unit)?;
+        agree(&mut all.log_level, daemon.log_level.as_ref(), "LogLevel", &read.loaded.unit)?;
+        agree(&mut all.log_format, daemon.log_format.as_ref(), "LogFormat", &read.loaded.unit)?;
+        agree(&mut all.stop_delay, daemon.stop_delay.as_ref(), "StopDelaySec", &read.loaded.unit)?;
+    }
+    Ok(all)
+}
+
+fn agree<T: Clone + PartialEq>(
+    have: &mut Option<T>,
+    says: Option<&T>,
+    key: &str,
+    unit: &Unit,
+) -> Result<(), Fatal> {
+    match (have.as_ref(), says) {
+        (_, None) => {}
+        (None, Some(value)) => *have = Some(value.clone()),
+        (Some(before), Some(value)) if before == value => {}
+        (Some(_), Some(_)) => {
+            let text = format!(
+                "the unit \"{}\" sets [Daemon] {key} otherwise than an earlier one; there is one aeternad for all",
+                unit.name
+            );
+            return Err(Fatal::new(exit::CONFIG, text));
+        }
+    }
+    Ok(())
+}
+
+/// Starts the log as the command line, the environment and the units want it, in this order.
+pub fn start_log(args: &Args, wishes: &Wishes) {
+    let level = args.log_level.as_deref().or(wishes.log_level.as_deref()).unwrap_or("info");
+    let json = args.log_format.as_deref().or(wishes.log_format.as_deref()) == Some("json");
+    let format = if json { logging::Format::Json } else { logging::Format::Text };
+    let filter = std::env::var("AETERNA_LOG").ok().filter(|_| args.log_level.is_none());
+    logging::start(level, filter.as_deref(), format);
+}
+
+/// The runtime dir and what of it must be held for the daemon's life.
+struct Home {
+    dir: PathBuf,
+    control: PathBuf,
+    lock: OwnedFd,
+}
+
+fn home(args: &Args) -> Result<Home, Fatal> {
+    let env = |name: &str| std::env::var(name).ok();
+    let dir = paths::runtime_dir(args.runtime_dir.as_deref(), &env, user::effective_uid());
+    let dir = std::path::absolute(&dir).unwrap_or(dir);
+    let control = args.control.as_ref().map_or_else(|| paths::control_path(&dir), PathBuf::from);
+    dir::check_runtime_dir(&dir).map_err(|why| Fatal::new(exit::FAILURE, why))?;
+    let path = dir.join("aeternad.lock");
+    let lock = dir::lock_file(&path).map_err(|error| {
+        Fatal::new(exit::FAILURE, format!("cannot lock {}: {}", path.display(), describe(&error)))
+    })?;
+    let Some(lock) = lock else {
+        let text = format!(
+            "another aeternad runs in {}; talk to it with aeternactl, or give this one its own --runtime-dir",
+            dir.display()
+        );
+        return Err(Fatal::new(exit::FAILURE, text));
+    };
+    Ok(Home { dir, control, lock })
+}
+
+/// A daemon whose sockets are bound and whose services are not yet started.
+pub struct Ready {
+    /// The daemon.
+    pub daemon: Daemon,
+    /// What the loop waits on.
+    pub sources: Sources,
+    /// The control socket's path, removed at the end.
+    pub control: PathBuf,
+    /// Held for as long as the daemon lives.
+    pub lock: OwnedFd,
+}
+
+/// Binds everything.
+///
+/// # Errors
+/// 69 for a socket that cannot be bound, 1 for what else is missing.
+pub fn prepare(args: &Args, units: Vec<Read>, wishes: &Wishes) -> Result<Ready, Fatal> {
+    let fatal = |what: &str, error: &std::io::Error| {
+        Fatal::new(exit::FAILURE, format!("cannot {what}: {}", describe(error)))
+    };
+    let original_nofile =
+        fd::raise_nofile().map_err(|error| fatal("raise the limit of open files", &error))?;
+    if let Err(error) = process::become_subreaper() {
+        log::warn!("cannot become a subreaper, orphans of services go to init: {error}");
+    }
+    let home = home(args)?;
+    let mut inherited = Inherited::take().map_err(|why| Fatal::new(exit::FAILURE, why))?;
+    // What else we were given is not for services.
+    fd::close_on_exec_from(3).map_err(|error| fatal("keep stray descriptors from services", &error))?;
+    let supervised = bind(units, &mut inherited)?;
+    for warning in inherited.close() {
+        log::warn!("{warning}");
+    }
+    let control = message::listen_private(&home.control)
+        .map_err(|error| fatal(&format!("listen on {}", home.control.display()), &error))?;
+    let signals = Signals::new().map_err(|error| fatal("make a signalfd", &error))?;
+    let (waker, wakeups) = wake::self_pipe().map_err(|error| fatal("make a pipe", &error))?;
+    let mut poller =
+        Poller::new(signals.fd(), wakeups.fd()).map_err(|error| fatal("make a poll set", &error))?;
+    poller
+        .add(Owner::Control.token(), control.as_fd(), Interest::READ)
+        .map_err(|error| fatal("watch the control socket", &error))?;
+    let shared = shared(&home.dir, original_nofile);
+    let upstream = Upstream::from_environment(&shared.environment, shared.pid);
+    let (reports, inbox) = mpsc::channel();
+    let web = web(args, wishes, &waker)?;
+    let machine = DaemonMachine::new(supervised.len(), wishes.stop_delay.unwrap_or(Span::ZERO));
+    let daemon = Daemon {
+        units: supervised,
+        machine,
+        shared,
+        poller,
+        control,
+        clients: Clients::new(user::effective_uid()),
+        pending: Vec::new(),
+        last_req: 0,
+        pids: HashMap::new(),
+        queue: VecDeque::new(),
+        reports,
+        inbox,
+        waker,
+        upstream,
+        stopping: false,
+        exit: None,
+        orphans: 0,
+        web,
+    };
+    Ok(Ready { daemon, sources: Sources { signals, wakeups }, control: home.control, lock: home.lock })
+}
+
+/// HTTP, if somebody wants it. Calls wait until the loop runs.
+fn web(args: &Args, wishes: &Wishes, waker: &Waker) -> Result<Web, Fatal> {
+    let mut web = Web::default();
+    if let Some(address) = args.http.as_ref().or(wishes.http.as_ref()) {
+        let token_file = wishes.http_token_file.as_deref().map(Path::new);
+        web.start(address, token_file, waker.clone()).map_err(|why| Fatal::new(exit::UNAVAILABLE, why))?;
+    }
+    Ok(web)
+}
+
+fn shared(dir: &Path, original_nofile: (u64, u64)) -> Shared {
+    // Room for "u499.4294967295.notify" behind it.
+    let too_long = dir.as_os_str().len() + "/u999.4294967295.notify".len() > MAX_SUN_PATH;
+    let short_dir = if too_long { ShortDir::make(dir).ok() } else { None };
+    Shared {
+        runtime_dir: dir.to_owned(),
+        runtime_root: runtime_root(),
+        short_dir,
+        environment: std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        original_nofile,
+        cgroups: CgroupRoot::probe("aeterna"),
+        pid1: process::is_pid1(),
+        pid: process::pid(),
+    }
+}
+
+/// Binds every unit's sockets; says of every address what is wrong with it, not only of the first.
+fn bind(units: Vec<Read>, inherited: &mut Inherited) -> Result<Vec<Supervised>, Fatal> {
+    let mut bound = Vec::new();
+    let mut errors = Vec::new();
+    for read in units {
+        let Read { source, loaded } = read;
+        for warning in &loaded.warnings {
+            log::warn!("{warning}");
+        }
+        match ListenSet::open(&loaded.unit, inherited) {
+            Err(mut why) => errors.append(&mut why),
+            Ok((sockets, warnings)) => {
+                for warning in warnings {
+                    log::warn!("{}: {warning}", loaded.unit.name);
+                }
+                let content = Content { id: ContentId(1), unit: loaded.unit, hash: loaded.hash };
+                let machine = UnitMachine::new(content.clone());
+                bound.push(Supervised::new(source, content, sockets, machine));
+            }
+        }
+    }
+    if errors.is_empty() { Ok(bound) } else { Err(Fatal::new(exit::UNAVAILABLE, errors.join("\n"))) }
+}
+
+/// `--check`: a line for each file, or every error.
+pub fn check(args: &Args) -> Result<String, Fatal> {
+    if args.command.is_empty() {
+        return check_files(args);
+    }
+    read_units(args).map(|_| "command line: ok\n".to_owned())
+}
+
+fn check_files(args: &Args) -> Result<String, Fatal> {
+    let setting = Setting { runtime_root: runtime_root(), pid1: process::is_pid1() };
+    let mut text = String::new();
+    let mut good = Vec::new();
+    let mut bad = false;
+    for path in load::find(&args.units)? {
+        let shown = path.display().to_string();
+        match (Source::File { path, setting: setting.clone() }).load() {
+            Ok(loaded) => {
+                for warning in &loaded.warnings {
+                    text.push_str(&format!("{warning}\n"));
+                }
+                text.push_str(&format!("{shown}: ok\n"));
+                good.push(loaded.unit);
+            }
+            Err(errors) => {
+                text.push_str(&format!("{errors}\n"));
+                bad = true;
+            }
+        }
+    }
+    let clashes = load::clashes(&good.iter().map(Arc::as_ref).collect::<Vec<_>>());
+    if bad || !clashes.is_empty() {
+        text.push_str(&clashes.join("\n"));
+        return Err(Fatal::new(exit::CONFIG, text.trim_end().to_owned()));
+    }
+    Ok(text)
+}
+
+/// `--show`: every unit with every default.
+pub fn show(args: &Args) -> Result<String, Fatal> {
+    let units = read_units(args)?;
+    wishes(&units)?;
+    Ok(units.iter().map(|read| unit::print(&read.loaded.unit)).collect::<Vec<_>>().join("\n"))
+}
+
+/// Whether a command line asks for a text only.
+pub fn only_prints(mode: &Mode) -> bool {
+    !matches!(mode, Mode::Run)
+}
+
+/// Our environment without what is meant for us alone, for programs that aren't services.
+pub fn is_private(name: &str) -> bool {
+    environment::is_ours(name)
+}

@@ -1,0 +1,363 @@
+//! One address of a unit: its sockets, one or a slot each, and how they share its traffic.
+
+use super::SocketId;
+use crate::sys::unixpath::{self, BoundPath};
+use crate::sys::{socket, sockopt, steer};
+use crate::unit::{Address, Listen, ListenKind, Sharing, Socket, SocketOptions};
+use std::fs;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// How an address' traffic is shared between generations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// One socket for all.
+    Shared,
+    /// TCP: a listening socket per slot in one SO_REUSEPORT group, and a BPF program.
+    Group,
+    /// A Unix path: a socket per slot under a hidden name, and the visible name for one of them.
+    Renamed,
+}
+
+/// Decides how an address is shared, and says why in words.
+pub(super) fn decide(socket: &Socket, listen: &Listen) -> (Way, String) {
+    let tcp = listen.kind == ListenKind::Stream
+        && matches!(listen.address, Address::Port(_) | Address::Inet(_) | Address::Scoped(..));
+    let unix_stream = matches!(listen.address, Address::Path(_))
+        && matches!(listen.kind, ListenKind::Stream | ListenKind::SequentialPacket);
+    match socket.sharing {
+        _ if socket.accept => (Way::Shared, "with Accept each connection gets its own instance".into()),
+        Sharing::Shared => (Way::Shared, "the unit says so".into()),
+        Sharing::Steered if tcp => (Way::Group, "the unit says so".into()),
+        Sharing::Steered if unix_stream => (Way::Renamed, "the unit says so".into()),
+        Sharing::Steered => {
+            (Way::Shared, "only TCP and Unix paths that are connected to can be steered".into())
+        }
+        Sharing::Auto if tcp => (Way::Group, "TCP is steered unless the unit says otherwise".into()),
+        Sharing::Auto => (Way::Shared, "only TCP is steered unless the unit says otherwise".into()),
+    }
+}
+
+/// A socket of an address.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) id: SocketId,
+    pub(super) fd: OwnedFd,
+    /// Its hidden name, for [`Way::Renamed`].
+    pub(super) path: Option<BoundPath>,
+    /// Nobody that lives has set its blocking mode: it is set as the unit says when it is lent next.
+    pub(super) fresh: bool,
+    /// Somebody shut it down, and it cannot be made anew while they hold it.
+    pub(super) broken: bool,
+}
+
+/// One address and everything that belongs to it.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) listen: Listen,
+    pub(super) name: String,
+    pub(super) options: SocketOptions,
+    /// With its real port.
+    pub(super) address: String,
+    pub(super) at: Option<SocketAddr>,
+    pub(super) way: Way,
+    /// What the unit asked for, where something else had to do.
+    pub(super) wanted: Way,
+    pub(super) why: String,
+    /// Index is the slot's number; a shared address has one.
+    pub(super) slots: Vec<Slot>,
+    /// The slots in the order of the SO_REUSEPORT group.
+    pub(super) order: Vec<usize>,
+    /// Slots that a generation has been given. The others' queues would be served by nobody.
+    pub(super) lent: Vec<usize>,
+    /// Which slot gets what arrives while there is no canary.
+    pub(super) target: usize,
+    /// The visible name, if it is ours.
+    pub(super) path: Option<BoundPath>,
+    /// A hidden second name, which keeps the socket when the visible one is removed.
+    pub(super) keep: Option<BoundPath>,
+    /// Who has taken our visible name, if that was reported.
+    pub(super) displaced: Option<(u64, u64)>,
+    pub(super) owned: bool,
+    pub(super) repairs: u32,
+}
+
+/// Gives each socket its number.
+#[derive(Debug, Default)]
+pub(super) struct Ids(u32);
+
+impl Ids {
+    fn next(&mut self) -> SocketId {
+        self.0 += 1;
+        SocketId(self.0)
+    }
+
+    /// A socket of its own that has not been lent.
+    pub(super) fn slot(&mut self, fd: OwnedFd, path: Option<BoundPath>) -> Slot {
+        Slot { id: self.next(), fd, path, fresh: true, broken: false }
+    }
+}
+
+fn same_but(listen: &Listen, path: &Path) -> Listen {
+    Listen { kind: listen.kind, address: Address::Path(path.display().to_string()) }
+}
+
+/// Options of a slot under a hidden name: the aliases are the visible name's.
+fn without_aliases(options: &SocketOptions) -> SocketOptions {
+    SocketOptions { symlinks: Vec::new(), ..options.clone() }
+}
+
+impl Endpoint {
+    /// Binds an address. Warnings are sentences; an error leaves nothing behind.
+    pub(super) fn open(
+        socket: &Socket,
+        listen: &Listen,
+        ids: &mut Ids,
+    ) -> Result<(Endpoint, Vec<String>), String> {
+        let (way, why) = decide(socket, listen);
+        let mut endpoint = Endpoint::empty(socket, listen, way, why);
+        let warnings = match way {
+            Way::Shared => endpoint.open_shared(ids)?,
+            Way::Group => endpoint.open_group(ids)?,
+            Way::Renamed => endpoint.open_renamed(ids)?,
+        };
+        if socket.accept {
+            // Nobody else has it, and accept(2) must never wait.
+            let _ = socket::set_nonblocking(endpoint.slots[0].fd.as_fd(), true);
+        }
+        Ok((endpoint, warnings))
+    }
+
+    /// Takes over a socket that the parent process left us.
+    pub(super) fn inherit(
+        socket: &Socket,
+        listen: &Listen,
+        fd: OwnedFd,
+        ids: &mut Ids,
+    ) -> (Endpoint, Vec<String>) {
+        let why = "inherited from the process that started aeternad".to_owned();
+        let mut endpoint = Endpoint::empty(socket, listen, Way::Shared, why);
+        endpoint.at = socket::local(fd.as_fd()).ok();
+        endpoint.address = match (endpoint.at, socket::describe(fd.as_fd())) {
+            (Some(at), _) => at.to_string(),
+            (None, Ok(found)) => socket::spell(&found.address),
+            (None, Err(_)) => socket::spell(&listen.address),
+        };
+        let mut warnings = endpoint.set_options(fd.as_fd(), &socket.options);
+        let listens = matches!(listen.kind, ListenKind::Stream | ListenKind::SequentialPacket);
+        if listens && let Err(error) = socket::listen(fd.as_fd(), socket.options.backlog) {
+            let why = socket::errno_text(&error);
+            warnings.push(format!("cannot listen on the inherited {}: {why}", endpoint.address));
+        }
+        if socket.accept {
+            let _ = socket::set_nonblocking(fd.as_fd(), true);
+        }
+        endpoint.slots.push(ids.slot(fd, None));
+        (endpoint, warnings)
+    }
+
+    fn empty(socket: &Socket, listen: &Listen, way: Way, why: String) -> Endpoint {
+        Endpoint {
+            listen: listen.clone(),
+            name: socket.name.clone(),
+            options: socket.options.clone(),
+            address: String::new(),
+            at: None,
+            way,
+            wanted: decide(socket, listen).0,
+            why,
+            slots: Vec::new(),
+            order: Vec::new(),
+            lent: Vec::new(),
+            target: 0,
+            path: None,
+            keep: None,
+            displaced: None,
+            owned: false,
+            repairs: 0,
+        }
+    }
+
+    fn open_shared(&mut self, ids: &mut Ids) -> Result<Vec<String>, String> {
+        let opened = socket::open(&self.listen, &self.options, socket::Place::Alone).map_err(|e| e.text)?;
+        self.address = opened.address;
+        self.at = opened.at;
+        self.path = opened.path;
+        self.slots.push(ids.slot(opened.fd, None));
+        self.keep = self.path.as_ref().and_then(keep);
+        Ok(opened.warnings)
+    }
+
+    fn open_group(&mut self, ids: &mut Ids) -> Result<Vec<String>, String> {
+        let first =
+            socket::open(&self.listen, &self.options, socket::Place::FirstSlot).map_err(|e| e.text)?;
+        let to_first = steer::Plan { serving: 0, canary: None, probes: Vec::new() };
+        if let Err(error) = steer::attach(first.fd.as_fd(), &to_first) {
+            drop(first);
+            self.way = Way::Shared;
+            let why = socket::errno_text(&error);
+            self.why = format!("this kernel or container does not allow steering by BPF ({why})");
+            return self.open_shared(ids);
+        }
+        self.address = first.address;
+        self.at = first.at;
+        self.owned = first.owned;
+        self.slots.push(ids.slot(first.fd, None));
+        self.order.push(0);
+        self.add_slot(ids)?;
+        Ok(first.warnings)
+    }
+
+    fn open_renamed(&mut self, ids: &mut Ids) -> Result<Vec<String>, String> {
+        let Address::Path(path) = &self.listen.address else { return self.open_shared(ids) };
+        let path = path.clone();
+        self.address = path.clone();
+        let path = Path::new(&path);
+        let error =
+            |error: std::io::Error| format!("cannot bind {}: {}", path.display(), socket::errno_text(&error));
+        unixpath::make_parents(path, self.options.directory_mode).map_err(error)?;
+        socket::make_way(path, &self.address).map_err(|e| e.text)?;
+        self.add_slot(ids)?;
+        self.add_slot(ids)?;
+        self.show(0).map_err(error).inspect_err(|_| self.unlink())?;
+        Ok(unixpath::make_aliases(path, &self.options.symlinks, self.options.directory_mode))
+    }
+
+    /// Makes the next slot of a steered address.
+    pub(super) fn add_slot(&mut self, ids: &mut Ids) -> Result<(), String> {
+        let number = self.slots.len();
+        match (self.way, self.at, &self.listen.address) {
+            (Way::Group, Some(at), _) => {
+                let place = socket::Place::NextSlot { at, owned: self.owned };
+                let next = socket::open(&self.listen, &self.options, place).map_err(|e| e.text)?;
+                self.slots.push(ids.slot(next.fd, None));
+                self.order.push(number);
+            }
+            (Way::Renamed, _, Address::Path(path)) => {
+                let hidden = unixpath::hidden(Path::new(path), &format!("-{number}"));
+                let listen = same_but(&self.listen, &hidden);
+                let options = without_aliases(&self.options);
+                let next = socket::open(&listen, &options, socket::Place::Alone).map_err(|e| e.text)?;
+                self.slots.push(ids.slot(next.fd, next.path));
+            }
+            (Way::Shared | Way::Group | Way::Renamed, _, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Points the visible name of a [`Way::Renamed`] address at a slot.
+    pub(super) fn show(&mut self, slot: usize) -> std::io::Result<()> {
+        let (Address::Path(path), Some(Some(hidden))) =
+            (&self.listen.address, self.slots.get(slot).map(|slot| &slot.path))
+        else {
+            return Ok(());
+        };
+        unixpath::publish(&hidden.path, Path::new(path))?;
+        self.path = Some(BoundPath { path: path.into(), inode: hidden.inode });
+        Ok(())
+    }
+
+    /// A fresh socket under this address' name in place of one that is of no more use.
+    pub(super) fn renew(&mut self, slot: usize) -> Result<(), String> {
+        let Address::Path(visible) = &self.listen.address else {
+            return Err(format!("{} cannot be made anew while somebody holds it", self.address));
+        };
+        let visible = Path::new(visible).to_path_buf();
+        let name = match self.slots.get(slot).and_then(|slot| slot.path.as_ref()) {
+            Some(hidden) => hidden.path.clone(),
+            None => visible.clone(),
+        };
+        // A name that is taken is replaced in one step: getsockname(2) then shows the other one.
+        let temporary = match unixpath::identity(&name) {
+            None => name.clone(),
+            Some(_) => unixpath::sibling(&name, "new").map_err(|error| error.to_string())?,
+        };
+        let listen = same_but(&self.listen, &temporary);
+        let place = socket::Place::Alone;
+        let new = socket::open(&listen, &without_aliases(&self.options), place).map_err(|e| e.text)?;
+        if temporary != name {
+            fs::rename(&temporary, &name).map_err(|error| {
+                let _ = fs::remove_file(&temporary);
+                format!("cannot bind {}: {}", self.address, socket::errno_text(&error))
+            })?;
+        }
+        let bound = new.path.map(|made| BoundPath { path: name, inode: made.inode });
+        let Some(old) = self.slots.get_mut(slot) else { return Ok(()) };
+        old.fd = new.fd;
+        old.fresh = true;
+        self.lent.retain(|lent| *lent != slot);
+        if self.way == Way::Renamed {
+            old.path = bound;
+        } else {
+            self.path = bound;
+            if let Some(old) = self.keep.take() {
+                old.remove();
+            }
+            self.keep = self.path.as_ref().and_then(keep);
+        }
+        Ok(())
+    }
+
+    /// A fresh FIFO under a name that is gone.
+    pub(super) fn remake_fifo(&mut self) -> Result<(), String> {
+        let opened =
+            socket::open(&self.listen, &self.options, socket::Place::Alone).map_err(|error| error.text)?;
+        if let Some(slot) = self.slots.first_mut() {
+            slot.fd = opened.fd;
+            slot.fresh = true;
+        }
+        self.path = opened.path;
+        self.keep = self.path.as_ref().and_then(keep);
+        Ok(())
+    }
+
+    /// Sets every option that can be set on a socket that is in use.
+    pub(super) fn set_options(&self, fd: BorrowedFd<'_>, options: &SocketOptions) -> Vec<String> {
+        let family = match (self.at, &self.listen.address) {
+            (Some(SocketAddr::V4(_)), _) => sockopt::Family::Inet,
+            (Some(SocketAddr::V6(_)), _) => sockopt::Family::Inet6,
+            (None, Address::Vsock { .. }) => sockopt::Family::Vsock,
+            (None, Address::Netlink { .. }) => sockopt::Family::Netlink,
+            (None, _) if self.listen.kind == ListenKind::Fifo => return Vec::new(),
+            (None, _) => sockopt::Family::Unix,
+        };
+        socket::adjust(fd, &self.address, family, self.listen.kind, options)
+    }
+
+    /// Whether generations have sockets of their own here.
+    pub(super) fn steered(&self) -> bool {
+        self.way != Way::Shared
+    }
+
+    /// The socket that a slot's generation gets.
+    pub(super) fn socket_of(&self, slot: usize) -> Option<&Slot> {
+        self.slots.get(if self.steered() { slot } else { 0 })
+    }
+
+    /// Removes every name that is ours: not a FIFO's, which was perhaps there before us, unless the unit says so.
+    pub(super) fn unlink(&self) {
+        let Address::Path(path) = &self.listen.address else { return };
+        if self.options.remove_on_stop {
+            unixpath::remove_aliases(Path::new(path), &self.options.symlinks);
+        }
+        if let Some(path) = &self.path
+            && (self.listen.kind != ListenKind::Fifo || self.options.remove_on_stop)
+        {
+            path.remove();
+        }
+        for hidden in self.slots.iter().filter_map(|slot| slot.path.as_ref()).chain(&self.keep) {
+            hidden.remove();
+        }
+    }
+}
+
+/// A hidden second name for a socket or FIFO. Where the file system has no hard links there is none.
+fn keep(bound: &BoundPath) -> Option<BoundPath> {
+    let hidden = unixpath::hidden(&bound.path, "");
+    if unixpath::occupant(&hidden).ok()? == unixpath::Occupant::Stale {
+        fs::remove_file(&hidden).ok()?;
+    }
+    fs::hard_link(&bound.path, &hidden).ok()?;
+    Some(BoundPath { path: hidden, inode: bound.inode })
+}

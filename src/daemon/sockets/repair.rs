@@ -1,0 +1,193 @@
+//! Sockets that a process has shut down, and names that somebody has removed.
+
+use super::endpoint::{Endpoint, Way};
+use super::steering::Steered;
+use super::{ListenSet, SocketId, folder};
+use crate::sys::inotify::Watcher;
+use crate::sys::{socket, steer, unixpath};
+use crate::unit::{Address, ListenKind};
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Takes a slot out of its group and lets it listen again as the last one. What goes where is right before it
+/// is back, and again after.
+pub(super) fn relisten(endpoint: &mut Endpoint, slot: usize, steered: &Steered) -> Result<(), String> {
+    let error = |endpoint: &Endpoint, error: std::io::Error| {
+        format!("cannot listen on {} again: {}", endpoint.address, socket::errno_text(&error))
+    };
+    let Some(member) = endpoint.slots.get(slot) else { return Ok(()) };
+    steer::leave(member.fd.as_fd()).map_err(|e| error(endpoint, e))?;
+    // The last member moves into the hole.
+    if let Some(at) = endpoint.order.iter().position(|known| *known == slot) {
+        endpoint.order.swap_remove(at);
+    }
+    steered.apply(endpoint).map_err(|e| error(endpoint, e))?;
+    let backlog = endpoint.options.backlog;
+    socket::listen(endpoint.slots[slot].fd.as_fd(), backlog).map_err(|e| error(endpoint, e))?;
+    endpoint.order.push(slot);
+    steered.apply(endpoint).map_err(|e| error(endpoint, e))
+}
+
+/// Makes a slot's socket work again if somebody has shut it down; whether that was so. The error is a sentence.
+pub(super) fn revive(endpoint: &mut Endpoint, slot: usize, steered: &Steered) -> Result<bool, String> {
+    let Some(member) = endpoint.slots.get(slot) else { return Ok(false) };
+    if !member.broken && !socket::hung_up(member.fd.as_fd()) {
+        return Ok(false);
+    }
+    match (endpoint.way, &endpoint.listen.address) {
+        (Way::Group, _) => relisten(endpoint, slot, steered)?,
+        (_, Address::Path(_)) => {
+            endpoint.renew(slot)?;
+            steered.apply(endpoint).map_err(|error| super::steering::refused(endpoint, &error))?;
+        }
+        (_, Address::Abstract(_)) => reopen(endpoint, slot)?,
+        _ if endpoint.listen.kind == ListenKind::Datagram => reopen(endpoint, slot)?,
+        _ => socket::listen(member.fd.as_fd(), endpoint.options.backlog).map_err(|error| {
+            format!("cannot listen on {} again: {}", endpoint.address, socket::errno_text(&error))
+        })?,
+    }
+    endpoint.slots[slot].broken = false;
+    endpoint.repairs += 1;
+    Ok(true)
+}
+
+/// Binds the address anew: possible as soon as nobody else holds the old socket.
+fn reopen(endpoint: &mut Endpoint, slot: usize) -> Result<(), String> {
+    let placeholder =
+        fs::File::open("/dev/null").map_err(|error| format!("cannot open /dev/null: {error}"))?;
+    let member = &mut endpoint.slots[slot];
+    member.fd = placeholder.into();
+    member.broken = true;
+    member.fresh = true;
+    let mut listen = endpoint.listen.clone();
+    if let Some(at) = endpoint.at {
+        listen.address = Address::Inet(at);
+    }
+    let opened =
+        socket::open(&listen, &endpoint.options, socket::Place::Alone).map_err(|error| error.text)?;
+    member.fd = opened.fd;
+    Ok(())
+}
+
+impl ListenSet {
+    /// A socket hung up: a process has shut it down. Makes it listen again, or makes it anew, and says so in
+    /// words for the log; `None` if nothing was wrong.
+    ///
+    /// The descriptor behind the id may be another one afterwards: take the old one from the poller before,
+    /// and register what [`ListenSet::watch_list`] gives then.
+    pub fn repair(&mut self, id: SocketId) -> Option<String> {
+        for endpoint in &mut self.endpoints {
+            let Some(slot) = endpoint.slots.iter().position(|slot| slot.id == id) else { continue };
+            let renewed = endpoint.way == Way::Renamed || endpoint.path.is_some();
+            return match revive(endpoint, slot, &self.steered) {
+                Ok(false) => None,
+                Ok(true) if renewed => Some(format!(
+                    "a process has shut down {}: made it anew, processes that run have the old one",
+                    endpoint.address
+                )),
+                Ok(true) => {
+                    Some(format!("a process has shut down {}: listening on it again", endpoint.address))
+                }
+                Err(error) => {
+                    endpoint.slots[slot].broken = true;
+                    Some(format!("a process has shut down {}: {error}", endpoint.address))
+                }
+            };
+        }
+        None
+    }
+
+    /// Sockets to watch for hang-ups only. One that cannot be repaired is left out until it is lent again.
+    pub fn watch_list(&self) -> Vec<(SocketId, BorrowedFd<'_>)> {
+        let slots = self.endpoints.iter().flat_map(|endpoint| &endpoint.slots);
+        slots.filter(|slot| !slot.broken).map(|slot| (slot.id, slot.fd.as_fd())).collect()
+    }
+
+    /// Readable when one of our names may have been removed or replaced: call [`ListenSet::check_paths`] then.
+    /// `None` if there is no name, or no inotify left: then call it now and again.
+    pub fn path_watch(&self) -> Option<BorrowedFd<'_>> {
+        self.paths.as_ref().map(Watcher::fd)
+    }
+
+    /// Puts back every name that somebody has removed; what was done, as sentences for the log. After it
+    /// descriptors may be others, as after [`ListenSet::repair`].
+    pub fn check_paths(&mut self) -> Vec<String> {
+        if let Some(watcher) = &mut self.paths {
+            // Only the wake-up matters: which name it was, lstat(2) tells.
+            let _ = watcher.read();
+        }
+        let mut done = Vec::new();
+        for endpoint in &mut self.endpoints {
+            if let Some(text) = check(endpoint, &self.steered) {
+                endpoint.repairs += 1;
+                done.push(text);
+            }
+        }
+        done
+    }
+
+    /// Watches the folders of all names.
+    pub(super) fn watch_folders(&mut self) {
+        let names: Vec<_> =
+            self.endpoints.iter().filter_map(|e| Some(e.path.as_ref()?.path.clone())).collect();
+        self.paths = None;
+        if names.is_empty() {
+            return;
+        }
+        let Ok(mut watcher) = Watcher::new() else { return };
+        if names.iter().all(|name| watcher.add(name).is_ok()) {
+            self.paths = Some(watcher);
+        }
+    }
+}
+
+/// Looks at one endpoint's visible name.
+fn check(endpoint: &mut Endpoint, steered: &Steered) -> Option<String> {
+    let path = endpoint.path.clone()?;
+    let address = endpoint.address.clone();
+    match unixpath::identity(&path.path) {
+        Some(found) if found == path.inode => {
+            endpoint.displaced = None;
+            return None;
+        }
+        Some(found) if endpoint.displaced == Some(found) => return None,
+        Some(found) => {
+            endpoint.displaced = Some(found);
+            return Some(format!(
+                "{address} is not ours any more: something else has taken the name, and is left alone"
+            ));
+        }
+        None => endpoint.displaced = None,
+    }
+    if !folder(&path.path).is_dir() {
+        let _ = unixpath::make_parents(&path.path, endpoint.options.directory_mode);
+    }
+    let kept = match endpoint.way {
+        Way::Renamed => {
+            steered.apply(endpoint).is_ok() && endpoint.path.as_ref().is_some_and(|p| p.is_ours())
+        }
+        Way::Shared | Way::Group => endpoint
+            .keep
+            .as_ref()
+            .is_some_and(|keep| keep.is_ours() && fs::hard_link(&keep.path, &path.path).is_ok()),
+    };
+    if kept {
+        return Some(format!("somebody has removed {address}: put it back, with its queue"));
+    }
+    Some(match renew_all(endpoint, steered) {
+        Ok(()) => {
+            format!("somebody has removed {address}: made it anew, processes that run have the old one")
+        }
+        Err(error) => format!("somebody has removed {address}: {error}"),
+    })
+}
+
+fn renew_all(endpoint: &mut Endpoint, steered: &Steered) -> Result<(), String> {
+    if endpoint.listen.kind == ListenKind::Fifo {
+        return endpoint.remake_fifo();
+    }
+    for slot in 0..endpoint.slots.len() {
+        endpoint.renew(slot)?;
+    }
+    steered.apply(endpoint).map_err(|error| super::steering::refused(endpoint, &error))
+}

@@ -1,0 +1,151 @@
+//! Where new connections of steered addresses go.
+
+use super::ListenSet;
+use super::endpoint::{Endpoint, Way};
+use crate::machine::event::SteerBy;
+use crate::sys::{socket, steer};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+/// What was asked for last: for endpoints that come later, and for those that are repaired.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Steered {
+    serving: usize,
+    canary: Option<(usize, u8, steer::Draw)>,
+    probes: Vec<(SocketAddr, usize)>,
+}
+
+/// The sentence for an address that cannot be steered.
+pub(super) fn refused(endpoint: &Endpoint, error: &io::Error) -> String {
+    format!("cannot steer {}: {}", endpoint.address, socket::errno_text(error))
+}
+
+impl Steered {
+    /// The slots that an endpoint's traffic goes to: a slot that no generation has been given gets nothing, or
+    /// what is queued there would wait for nobody.
+    fn slots(&self, endpoint: &Endpoint) -> (usize, Option<(usize, u8, steer::Draw)>) {
+        let is_lent = |slot: &usize| endpoint.lent.contains(slot);
+        let canary = self.canary.filter(|(slot, _, _)| is_lent(slot));
+        let serving = if is_lent(&self.serving) {
+            self.serving
+        } else {
+            let canary = canary.map(|(slot, _, _)| slot);
+            canary.or(endpoint.lent.last().copied()).unwrap_or(endpoint.target)
+        };
+        (serving, canary.filter(|(slot, _, _)| *slot != serving))
+    }
+
+    /// Steers one endpoint as was asked for.
+    pub(super) fn apply(&self, endpoint: &mut Endpoint) -> io::Result<()> {
+        let (serving, canary) = self.slots(endpoint);
+        endpoint.target = serving;
+        match endpoint.way {
+            Way::Shared => Ok(()),
+            // A name has no percentages: the new generation has it, or not.
+            Way::Renamed => {
+                endpoint.show(canary.filter(|(_, w, _)| *w > 0).map_or(serving, |(slot, _, _)| slot))
+            }
+            Way::Group => self.attach(endpoint, serving, canary),
+        }
+    }
+
+    fn attach(
+        &self,
+        endpoint: &Endpoint,
+        serving: usize,
+        canary: Option<(usize, u8, steer::Draw)>,
+    ) -> io::Result<()> {
+        let index = |slot: usize| endpoint.order.iter().position(|s| *s == slot).map(|at| at as u32);
+        // With everybody gone from the group there is nobody to attach through, and nothing to steer.
+        let Some(member) = endpoint.order.first().and_then(|slot| endpoint.slots.get(*slot)) else {
+            return Ok(());
+        };
+        let canary =
+            canary.and_then(|(slot, weight, draw)| Some(steer::Canary { index: index(slot)?, weight, draw }));
+        let probes = self.probes.iter().filter_map(|(from, slot)| {
+            let slot = index(*slot).filter(|_| endpoint.lent.contains(slot))?;
+            Some(steer::Probe { from: *from, index: slot })
+        });
+        let plan = steer::Plan { serving: index(serving).unwrap_or(0), canary, probes: probes.collect() };
+        steer::attach(member.fd.as_fd(), &plan)
+    }
+}
+
+impl Endpoint {
+    /// Before the first launch the socket that gets the traffic becomes the slot that is launched on, whatever
+    /// its number: what is queued already is then served.
+    pub(super) fn take_target(&mut self, slot: usize) {
+        let target = self.target;
+        if target == slot || target >= self.slots.len() || slot >= self.slots.len() {
+            return;
+        }
+        self.slots.swap(target, slot);
+        for number in &mut self.order {
+            if *number == target {
+                *number = slot;
+            } else if *number == slot {
+                *number = target;
+            }
+        }
+        self.target = slot;
+    }
+}
+
+impl ListenSet {
+    /// Sends new connections of every steered address to `serving`, and `canary`'s percentage to its slot. In
+    /// force when this returns, but for a SYN that a processor is just handling. The error is a sentence for
+    /// each address that could not be steered.
+    pub fn steer(&mut self, serving: u32, canary: Option<(u32, u8)>, by: SteerBy) -> Result<(), String> {
+        let before = self.steered.canary;
+        self.steered.serving = serving as usize;
+        self.steered.canary = canary.map(|(slot, weight)| {
+            let slot = slot as usize;
+            let draw = match (by, before) {
+                (SteerBy::Connection, _) => steer::Draw::Connection,
+                // One number for the whole upgrade: a growing weight then only adds clients.
+                (SteerBy::Client, Some((old, _, steer::Draw::Client(salt)))) if old == slot => {
+                    steer::Draw::Client(salt)
+                }
+                (SteerBy::Client, _) => steer::Draw::Client(steer::salt()),
+            };
+            (slot, weight, draw)
+        });
+        self.apply_all()
+    }
+
+    /// Sends the connection that will come from exactly this address and port of our own to `slot`: for a
+    /// probe, whose socket is bound (`sys::socket::probe_socket`) and not yet connected. Until
+    /// [`ListenSet::end_probe`]. Errors are sentences: too many probes at a time, no such slot.
+    pub fn probe_port(&mut self, slot: u32, from: SocketAddr) -> Result<(), String> {
+        self.steered.probes.retain(|(known, _)| *known != from);
+        if self.steered.probes.len() >= steer::PROBES_MAX {
+            return Err(format!("cannot probe from {from}: {} probes are under way", steer::PROBES_MAX));
+        }
+        self.steered.probes.push((from, slot as usize));
+        self.apply_all()
+    }
+
+    /// The probe from this address is over.
+    pub fn end_probe(&mut self, from: SocketAddr) -> Result<(), String> {
+        self.steered.probes.retain(|(known, _)| *known != from);
+        self.apply_all()
+    }
+
+    /// The name under which one slot of a steered Unix path is reached, whichever has the path itself.
+    pub fn probe_path(&self, slot: u32, path: &str) -> Option<&std::path::Path> {
+        let named = |endpoint: &&Endpoint| endpoint.way == Way::Renamed && endpoint.address == path;
+        let found = self.endpoints.iter().find(named)?.slots.get(slot as usize)?;
+        found.path.as_ref().map(|bound| bound.path.as_path())
+    }
+
+    fn apply_all(&mut self) -> Result<(), String> {
+        let mut errors = Vec::new();
+        for endpoint in &mut self.endpoints {
+            if let Err(error) = self.steered.apply(endpoint) {
+                errors.push(refused(endpoint, &error));
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
+    }
+}

@@ -1,0 +1,330 @@
+//! Commands: each is answered exactly once.
+
+use super::event::{Action, Command, CommandResult, Gen, Outcome, Req, Target};
+use super::generation::Phase;
+use super::reload::{Queued, ReloadPhase};
+use super::state::{Down, Rest, Watch};
+use super::stop::Clock;
+use super::turn::Turn;
+
+impl Turn<'_> {
+    pub(super) fn reply(&mut self, req: Option<Req>, result: CommandResult) {
+        if let Some(req) = req {
+            self.push(Action::Reply { req, result });
+        }
+    }
+
+    fn done(&mut self, req: Option<Req>, note: &str) {
+        self.reply(req, CommandResult::Done(note.into()));
+    }
+
+    fn failed(&mut self, req: Option<Req>, why: &str) {
+        self.reply(req, CommandResult::Failed(why.into()));
+    }
+
+    pub(super) fn boot(&mut self) {
+        if self.s.rest != Rest::Pending || self.s.is_down() {
+            return;
+        }
+        self.s.rest = Rest::Stopped;
+        self.bring_up();
+    }
+
+    pub(super) fn command(&mut self, req: Option<Req>, command: Command) {
+        match command {
+            Command::Start => self.start(req),
+            Command::Stop { close } => self.stop(req, close),
+            Command::Restart => self.restart(req),
+            Command::Reload { force, remember, reason } => {
+                let how = match (force, remember) {
+                    (true, _) => IfBusy::Force,
+                    (false, true) => IfBusy::Remember,
+                    (false, false) => IfBusy::Refuse,
+                };
+                self.reload(req, how, reason);
+            }
+            Command::Promote => self.promote_by_command(req),
+            Command::Rollback => self.roll_back_by_command(req),
+            Command::Kill { signal, generation } => self.kill_by_command(req, signal, generation),
+            Command::Shutdown => {
+                self.s.shutdown = true;
+                self.stop(req, false);
+            }
+            Command::KillAll => {
+                self.s.shutdown = true;
+                self.stop(req, false);
+                for number in self.numbers() {
+                    self.kill_now(number);
+                }
+                self.kill_hooks();
+            }
+            Command::RefuseReloads => {
+                self.s.refuse_reloads = true;
+                self.done(req, "");
+            }
+        }
+    }
+
+    pub(super) fn numbers(&self) -> Vec<Gen> {
+        self.s.generations.iter().map(|g| g.number).collect()
+    }
+
+    pub(super) fn stop_all(&mut self) {
+        for number in self.numbers() {
+            let clock: Clock = self.stop_timeout(number);
+            self.begin_stop(number, clock);
+        }
+    }
+
+    fn stop(&mut self, req: Option<Req>, close: bool) {
+        if let Some(down) = self.s.down.as_mut() {
+            down.close |= close;
+            if down.done {
+                self.done(req, "it was stopped already");
+            } else {
+                down.reqs.extend(req);
+                // A start that waited for the end of this stop is called off.
+                self.job_end(Err("stopped by a command".into()));
+                self.drop_queued("stopped by a command");
+            }
+            return;
+        }
+        self.s.down = Some(Down { reqs: req.into_iter().collect(), close, done: false });
+        self.s.idle_stop = false;
+        self.job_end(Err("stopped by a command".into()));
+        self.drop_queued("stopped by a command");
+        let why = if self.s.shutdown { "aeternad stops" } else { "stopped by a command" };
+        if self.s.reload.is_some() {
+            self.end_reload(Outcome::Aborted, why.into());
+        }
+        self.s.why = why.into();
+        let timeout = self.unit(self.s.content).service.timeout_stop;
+        self.hurry_hooks(timeout);
+        self.stop_all();
+    }
+
+    pub(super) fn finish_down(&mut self) {
+        let alive = !self.s.generations.is_empty() || !self.s.procs.is_empty();
+        let shutdown = self.s.shutdown;
+        let Some(down) = self.s.down.as_mut().filter(|down| !down.done && !alive) else { return };
+        down.done = true;
+        let reqs = std::mem::take(&mut down.reqs);
+        self.s.rest = Rest::Stopped;
+        self.s.ended = None;
+        self.s.settled = true;
+        self.s.hooks.clear();
+        self.s.dirty.clear();
+        if !shutdown {
+            self.push(Action::DropStore);
+        }
+        for req in reqs {
+            self.done(Some(req), "");
+        }
+    }
+
+    fn kill_by_command(&mut self, req: Option<Req>, signal: i32, generation: Option<Gen>) {
+        let numbers = self.numbers();
+        let chosen: Vec<Gen> = match generation {
+            Some(number) => numbers.into_iter().filter(|n| *n == number).collect(),
+            None => numbers,
+        };
+        let alive: Vec<Gen> =
+            chosen.into_iter().filter(|n| self.s.generation(*n).is_some_and(|g| g.lives())).collect();
+        if alive.is_empty() {
+            let text = match generation {
+                Some(number) => format!("generation {} does not run", number.0),
+                None => "nothing of it runs".into(),
+            };
+            self.failed(req, &text);
+            return;
+        }
+        for number in alive {
+            self.push(Action::Signal { to: Target::Mains(number), signal });
+        }
+        self.done(req, "");
+    }
+
+    /// Why no reload can begin now, other than another reload.
+    fn busy_with(&self) -> Option<&'static str> {
+        if self.s.job.is_some() {
+            return Some("a start or restart is under way");
+        }
+        if self.s.down.as_ref().is_some_and(|down| !down.done) {
+            return Some("it is being stopped");
+        }
+        match self.s.current.and_then(|g| self.s.generation(g)).map(|g| &g.phase) {
+            Some(Phase::Starting { .. }) => Some("its first generation is still starting"),
+            Some(Phase::Stopping { .. } | Phase::Quiescing { .. }) => Some("its service is just ending"),
+            Some(Phase::Up) => None,
+            None if self.s.rest == Rest::Pending => Some("it has not been started yet"),
+            None => None,
+        }
+    }
+
+    fn reload(&mut self, req: Option<Req>, how: IfBusy, reason: String) {
+        if self.s.shutdown || self.s.refuse_reloads {
+            self.refuse(req, reason, Outcome::Refused, "aeternad is stopping: no new reloads");
+            return;
+        }
+        let under_way = self.s.reload.as_ref().map(|reload| self.who_is_at_it(reload));
+        let busy = under_way.clone().or_else(|| self.busy_with().map(str::to_owned));
+        let Some(busy) = busy else {
+            self.rise();
+            self.begin_reload(req, reason, None);
+            return;
+        };
+        match how {
+            IfBusy::Force if under_way.is_some() => {
+                self.drop_queued("another reload with --force came first");
+                self.s.queued = Some(Queued { req, reason });
+                self.abandon("ended by --force");
+            }
+            IfBusy::Remember => {
+                if self.s.queued.is_none() {
+                    self.s.queued = Some(Queued { req: None, reason });
+                }
+                self.done(req, "remembered: it is reloaded when that is over");
+            }
+            IfBusy::Force | IfBusy::Refuse => {
+                self.refuse_reload(reason, Outcome::Refused, busy.clone());
+                self.reply(req, CommandResult::Busy(busy));
+            }
+        }
+    }
+
+    fn who_is_at_it(&self, reload: &super::reload::Reload) -> String {
+        let age = self.now.since(reload.began).as_secs_f64();
+        let state = self.s.shown.name();
+        let asked =
+            if reload.asked.is_empty() { String::new() } else { format!(", asked for {}", reload.asked) };
+        format!("a reload is under way: {state}, began {age:.1}s ago{asked}")
+    }
+
+    fn refuse(&mut self, req: Option<Req>, asked: String, outcome: Outcome, why: &str) {
+        self.refuse_reload(asked, outcome, why.into());
+        self.reply(req, CommandResult::Reload { outcome, reason: why.into() });
+    }
+
+    fn drop_queued(&mut self, why: &str) {
+        if let Some(queued) = self.s.queued.take() {
+            self.refuse(queued.req, queued.reason, Outcome::Aborted, why);
+        }
+    }
+
+    /// A unit that was stopped may be started again.
+    pub(super) fn rise(&mut self) {
+        if self.s.down.as_ref().is_some_and(|down| down.done) {
+            self.s.down = None;
+        }
+    }
+
+    /// Runs a remembered reload as soon as nothing is in its way.
+    pub(super) fn begin_queued(&mut self) {
+        if self.s.queued.is_none() || self.s.reload.is_some() || self.busy_with().is_some() {
+            return;
+        }
+        if self.s.shutdown || self.s.refuse_reloads {
+            self.drop_queued("aeternad is stopping");
+            return;
+        }
+        if let Some(queued) = self.s.queued.take() {
+            self.rise();
+            self.begin_reload(queued.req, queued.reason, None);
+        }
+    }
+
+    /// Ends the reload that is under way, by force.
+    fn abandon(&mut self, why: &str) {
+        match self.s.reload.as_ref().map(|reload| &reload.phase) {
+            Some(
+                ReloadPhase::Loading
+                | ReloadPhase::Opening
+                | ReloadPhase::Binary
+                | ReloadPhase::PreFlight { .. }
+                | ReloadPhase::Command { .. }
+                | ReloadPhase::AwaitReady { .. },
+            ) => self.end_reload(Outcome::Aborted, why.into()),
+            Some(ReloadPhase::StoppingOld | ReloadPhase::Starting | ReloadPhase::Soaking(_)) => {
+                self.roll_back(Outcome::Aborted, why.into());
+            }
+            Some(ReloadPhase::RollingBack { .. } | ReloadPhase::Restoring { .. }) | None => {}
+        }
+    }
+
+    fn promote_by_command(&mut self, req: Option<Req>) {
+        match self.s.reload.as_ref().map(|reload| &reload.phase) {
+            Some(ReloadPhase::Soaking(_)) => {
+                self.promote("promoted by a command".into());
+                self.done(req, "");
+            }
+            Some(ReloadPhase::Starting) => self.failed(req, "the new generation is not ready yet"),
+            Some(
+                ReloadPhase::Loading
+                | ReloadPhase::Opening
+                | ReloadPhase::Binary
+                | ReloadPhase::PreFlight { .. }
+                | ReloadPhase::Command { .. }
+                | ReloadPhase::AwaitReady { .. }
+                | ReloadPhase::StoppingOld,
+            ) => self.failed(req, "the reload has not launched a generation that soaks"),
+            Some(ReloadPhase::RollingBack { .. } | ReloadPhase::Restoring { .. }) => {
+                self.failed(req, "the reload is being rolled back");
+            }
+            None => self.failed(req, "no reload is under way"),
+        }
+    }
+
+    fn roll_back_by_command(&mut self, req: Option<Req>) {
+        const WHY: &str = "rolled back by a command";
+        match self.s.reload.as_ref().map(|reload| &reload.phase) {
+            Some(
+                ReloadPhase::Loading
+                | ReloadPhase::Opening
+                | ReloadPhase::Binary
+                | ReloadPhase::PreFlight { .. },
+            ) => {
+                self.ender(req);
+                self.end_reload(Outcome::Aborted, WHY.into());
+            }
+            Some(ReloadPhase::Starting | ReloadPhase::Soaking(_) | ReloadPhase::StoppingOld) => {
+                self.ender(req);
+                self.roll_back(Outcome::RolledBack, WHY.into());
+            }
+            Some(ReloadPhase::RollingBack { .. } | ReloadPhase::Restoring { .. }) => self.ender(req),
+            Some(ReloadPhase::Command { .. } | ReloadPhase::AwaitReady { .. }) => {
+                self.failed(req, "the service has been told to reload, and that cannot be taken back");
+            }
+            None => self.roll_back_to_previous(req),
+        }
+    }
+
+    fn roll_back_to_previous(&mut self, req: Option<Req>) {
+        let reason = "rollback".to_owned();
+        if self.s.shutdown || self.s.refuse_reloads {
+            self.refuse(req, reason, Outcome::Refused, "aeternad is stopping: no new reloads");
+        } else if let Some(busy) = self.busy_with() {
+            self.refuse_reload(reason, Outcome::Refused, busy.into());
+            self.reply(req, CommandResult::Busy(busy.into()));
+        } else if let Some(previous) = self.s.previous {
+            self.rise();
+            self.begin_reload(req, reason, Some(previous));
+        } else {
+            self.failed(req, "there is no earlier generation with another content to go back to");
+        }
+    }
+
+    pub(super) fn forget_watch(&mut self) {
+        if self.s.watch == Watch::Armed {
+            self.push(Action::IgnoreTraffic);
+        }
+        self.s.watch = Watch::Off;
+    }
+}
+
+/// What becomes of a reload while another one is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IfBusy {
+    Refuse,
+    Remember,
+    Force,
+}

@@ -1,0 +1,359 @@
+//! One generation: its phases with their deadlines inside, and the way from launch to ready.
+
+use super::event::{Action, Announcement, Conn, ContentId, Gen, Proc, Role, Target};
+use super::health::Health;
+use super::reload::ReloadPhase;
+use super::restart::{End, Word};
+use super::slots::Quiesce;
+use super::state::{Place, SIGKILL};
+use super::stop::{StopPlan, StopStep};
+use super::turn::Turn;
+use super::worker::Worker;
+use crate::time::Monotime;
+use crate::unit::ServiceType;
+use serde::{Deserialize, Serialize};
+
+/// What a generation is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Kind {
+    /// The service.
+    Full,
+    /// One connection of an `Accept` unit.
+    Instance { conn: Conn, socket: usize, source: String, delivered: bool },
+    /// Serves what a dead generation left on its slot, and nothing else.
+    Rescue { left: u32 },
+}
+
+/// Where a generation is on its way. A deadline lives in the phase that it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Phase {
+    /// From launch to ready.
+    Starting { step: StartStep, deadline: Option<Monotime> },
+    /// Ready.
+    Up,
+    /// Weight 0: waits until its slot is empty, then is stopped.
+    Quiescing { wait: Quiesce, plan: StopPlan },
+    /// Being stopped, or cleaned up after.
+    Stopping { step: StopStep, plan: StopPlan },
+}
+
+/// The way from launch to ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum StartStep {
+    /// An `ExecStartPre` runs.
+    Pre { index: u32 },
+    /// Main processes have not all said what their `Type` asks for.
+    Mains,
+    /// An `ExecStartPost` runs.
+    Post { index: u32 },
+    /// `WarmupDelay`.
+    Warmup { until: Monotime },
+    /// Health checks, or the probe of a steered socket.
+    Checking,
+}
+
+/// One launch of the unit's service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Generation {
+    pub(super) number: Gen,
+    pub(super) content: ContentId,
+    pub(super) kind: Kind,
+    pub(super) slot: u32,
+    pub(super) steered: bool,
+    pub(super) handover: bool,
+    pub(super) launched: Monotime,
+    pub(super) ready_at: Option<Monotime>,
+    pub(super) phase: Phase,
+    pub(super) workers: Vec<Worker>,
+    /// Whether nothing of its tree lives.
+    pub(super) empty: bool,
+    /// Whether anything was started since it was last empty.
+    pub(super) had_process: bool,
+    /// Whether its slot was seen empty after it got weight 0.
+    pub(super) drained: bool,
+    pub(super) end: Option<End>,
+    pub(super) status_text: Option<String>,
+    pub(super) health: Health,
+}
+
+impl Generation {
+    pub(super) fn lives(&self) -> bool {
+        self.workers.iter().any(|worker| worker.proc.is_some())
+    }
+
+    pub(super) fn first_pid(&self) -> Option<i32> {
+        self.workers.iter().find_map(|worker| worker.pid)
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.phase, Phase::Starting { .. })
+    }
+}
+
+impl Turn<'_> {
+    /// Launches a generation; what comes of it arrives with later events.
+    pub(super) fn launch(&mut self, content: ContentId, kind: Kind, slot: u32) -> Gen {
+        let number = Gen(self.s.next_generation);
+        self.s.next_generation += 1;
+        let unit = self.unit(content);
+        let steered = self.is_steered(content) && !matches!(kind, Kind::Instance { .. });
+        let handover = matches!(kind, Kind::Full) && self.s.serving().is_some();
+        let generation = Generation {
+            number,
+            content,
+            kind,
+            slot,
+            steered,
+            handover,
+            launched: self.now,
+            ready_at: None,
+            phase: Phase::Starting {
+                step: StartStep::Mains,
+                deadline: self.now.after(unit.service.timeout_start),
+            },
+            workers: Vec::new(),
+            empty: true,
+            had_process: false,
+            drained: false,
+            end: None,
+            status_text: None,
+            health: Health::default(),
+        };
+        self.s.generations.push(generation);
+        self.s.dirty.retain(|dirty| dirty.slot != slot || !steered);
+        number
+    }
+
+    /// Takes the first step of a launch, after the caller has noted what the generation is for.
+    pub(super) fn begin_start(&mut self, number: Gen) {
+        self.start_pre(number, 0);
+    }
+
+    fn set_step(&mut self, number: Gen, next: StartStep) {
+        if let Some(generation) = self.s.generation_mut(number)
+            && let Phase::Starting { step, .. } = &mut generation.phase
+        {
+            *step = next;
+        }
+    }
+
+    pub(super) fn step_of(&self, number: Gen) -> Option<StartStep> {
+        match self.s.generation(number)?.phase {
+            Phase::Starting { step, .. } => Some(step),
+            Phase::Up | Phase::Quiescing { .. } | Phase::Stopping { .. } => None,
+        }
+    }
+
+    fn start_pre(&mut self, number: Gen, index: u32) {
+        let unit = self.unit_of(number);
+        if unit.service.exec_start_pre.len() > index as usize {
+            self.set_step(number, StartStep::Pre { index });
+            self.spawn_for(number, Role::StartPre(index), Vec::new());
+            return;
+        }
+        if index > 0 && self.s.generation(number).is_some_and(|g| !g.empty) {
+            // What the commands before have left must not live beside the service.
+            self.push(Action::Signal { to: Target::Everyone(number), signal: SIGKILL });
+        }
+        self.start_mains(number);
+    }
+
+    pub(super) fn pre_ended(&mut self, number: Gen, index: u32, end: &End) {
+        if self.step_of(number) != Some(StartStep::Pre { index }) {
+            return;
+        }
+        let unit = self.unit_of(number);
+        let forgiven = unit.service.exec_start_pre.get(index as usize).is_some_and(|c| c.ignore_failure);
+        if end.is_success() || forgiven {
+            self.start_pre(number, index + 1);
+        } else {
+            let text = format!("was not started: ExecStartPre {}", end.text);
+            self.start_failed(number, End { text, ..end.clone() });
+        }
+    }
+
+    fn start_mains(&mut self, number: Gen) {
+        let unit = self.unit_of(number);
+        let deadline = self.now.after(unit.service.timeout_start);
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        generation.phase = Phase::Starting { step: StartStep::Mains, deadline };
+        let (workers, conn) = match generation.kind {
+            Kind::Full => (unit.service.workers.max(1), None),
+            Kind::Rescue { .. } => (1, None),
+            Kind::Instance { conn, .. } => (1, Some(conn)),
+        };
+        generation.workers = vec![Worker::default(); workers as usize];
+        for worker in 0..workers {
+            self.spawn_main(number, worker, conn, 0);
+        }
+    }
+
+    pub(super) fn spawn_main(&mut self, number: Gen, worker: u32, conn: Option<Conn>, command: u32) {
+        let role = conn.map_or(Role::Main { worker, command }, Role::Instance);
+        let proc = self.spawn_for(number, role, Vec::new());
+        if let Some(worker) = self.worker_mut(number, worker) {
+            worker.start(proc, command);
+        }
+    }
+
+    pub(super) fn spawn_for(
+        &mut self,
+        number: Gen,
+        role: Role,
+        mut environment: Vec<(String, String)>,
+    ) -> Proc {
+        let (content, pid) = self
+            .s
+            .generation(number)
+            .map_or((self.s.content, None), |generation| (generation.content, generation.first_pid()));
+        let control =
+            matches!(role, Role::StartPost(_) | Role::Stop(_) | Role::Reload(_) | Role::StopPost(_));
+        if let Some(pid) = pid.filter(|_| control) {
+            environment.push(("MAINPID".into(), pid.to_string()));
+        }
+        if let Some(pid) = pid.filter(|_| role == Role::Health) {
+            environment.push(("AETERNA_PROBE_PID".into(), pid.to_string()));
+        }
+        self.spawn(role, content, Some(number), environment)
+    }
+
+    /// Goes on when every worker is up as its `Type` says.
+    pub(super) fn mains_progress(&mut self, number: Gen) {
+        if self.step_of(number) != Some(StartStep::Mains) {
+            return;
+        }
+        let all = self.s.generation(number).is_some_and(|g| g.workers.iter().all(|worker| worker.up));
+        if all {
+            self.start_post(number, 0);
+        }
+    }
+
+    fn start_post(&mut self, number: Gen, index: u32) {
+        let unit = self.unit_of(number);
+        if unit.service.exec_start_post.len() > index as usize {
+            self.set_step(number, StartStep::Post { index });
+            self.spawn_for(number, Role::StartPost(index), Vec::new());
+            return;
+        }
+        let full = self.s.generation(number).is_some_and(|g| matches!(g.kind, Kind::Full));
+        if !full || unit.service.service_type == ServiceType::Oneshot {
+            self.become_ready(number);
+            return;
+        }
+        match self.now.after(unit.reload.warmup_delay) {
+            Some(until) if until > self.now => self.set_step(number, StartStep::Warmup { until }),
+            Some(_) | None => self.start_checking(number),
+        }
+    }
+
+    pub(super) fn post_ended(&mut self, number: Gen, index: u32, end: &End) {
+        if self.step_of(number) != Some(StartStep::Post { index }) {
+            return;
+        }
+        let unit = self.unit_of(number);
+        let forgiven = unit.service.exec_start_post.get(index as usize).is_some_and(|c| c.ignore_failure);
+        if end.is_success() || forgiven {
+            self.start_post(number, index + 1);
+        } else {
+            let text = format!("was started, but ExecStartPost {}", end.text);
+            self.start_failed(number, End { text, ..end.clone() });
+        }
+    }
+
+    fn start_checking(&mut self, number: Gen) {
+        self.set_step(number, StartStep::Checking);
+        if !self.begin_health(number) {
+            self.become_ready(number);
+        }
+    }
+
+    pub(super) fn become_ready(&mut self, number: Gen) {
+        let unit = self.unit_of(number);
+        let now = self.now;
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        generation.phase = Phase::Up;
+        generation.ready_at = Some(now);
+        for worker in &mut generation.workers {
+            worker.arm_watchdog(now, unit.service.watchdog);
+        }
+        self.announce(Announcement::Ready { generation: number });
+        match self.s.place(number) {
+            Place::New => self.new_is_ready(number),
+            Place::Current => self.current_is_ready(number),
+            Place::Rescue => self.rescue_is_ready(number),
+            Place::Instance | Place::Draining => {}
+        }
+        if unit.service.service_type == ServiceType::Oneshot {
+            self.oneshot_is_done(number);
+        }
+    }
+
+    fn oneshot_is_done(&mut self, number: Gen) {
+        let end = self.s.generation(number).and_then(|g| g.workers.first()?.end.clone());
+        let done = || End { result: Word::Success, exit: None, code: 0, text: "has run".into() };
+        self.generation_lost(number, end.unwrap_or_else(done));
+    }
+
+    /// The current generation has become ready outside a reload.
+    fn current_is_ready(&mut self, number: Gen) {
+        self.s.why.clear();
+        self.s.last_number = number.0;
+        self.push(Action::Promoted(number));
+        self.recheck_slots();
+        self.job_done(Ok(()));
+        let restored = self.s.reload.as_ref().and_then(|reload| match &reload.phase {
+            ReloadPhase::Restoring { why } => Some(why.clone()),
+            ReloadPhase::Loading
+            | ReloadPhase::Opening
+            | ReloadPhase::Binary
+            | ReloadPhase::PreFlight { .. }
+            | ReloadPhase::Command { .. }
+            | ReloadPhase::AwaitReady { .. }
+            | ReloadPhase::StoppingOld
+            | ReloadPhase::Starting
+            | ReloadPhase::Soaking(_)
+            | ReloadPhase::RollingBack { .. } => None,
+        });
+        if let Some(why) = restored {
+            self.end_reload(why.outcome, why.reason);
+        }
+    }
+
+    /// Its start has failed, for this reason.
+    pub(super) fn start_failed(&mut self, number: Gen, end: End) {
+        self.generation_lost(number, end);
+    }
+
+    /// What is due in the phase of a start.
+    pub(super) fn tick_start(&mut self, number: Gen) {
+        let Some(Phase::Starting { step, deadline }) = self.s.generation(number).map(|g| g.phase.clone())
+        else {
+            return;
+        };
+        if deadline.is_some_and(|deadline| deadline <= self.now) {
+            self.start_timed_out(number, step);
+        } else if let StartStep::Warmup { until } = step
+            && until <= self.now
+        {
+            self.start_checking(number);
+        }
+    }
+
+    fn start_timed_out(&mut self, number: Gen, step: StartStep) {
+        let unit = self.unit_of(number);
+        let limit = unit.service.timeout_start;
+        let what = match step {
+            StartStep::Pre { .. } => "ExecStartPre did not end".to_owned(),
+            StartStep::Mains => match unit.service.service_type {
+                ServiceType::Notify | ServiceType::NotifyReload => "it never said READY=1".into(),
+                ServiceType::Oneshot => "it did not end".into(),
+                ServiceType::Simple | ServiceType::Exec => "it did not start".into(),
+            },
+            StartStep::Post { .. } => "ExecStartPost did not end".into(),
+            StartStep::Warmup { .. } => "WarmupDelay is longer".into(),
+            StartStep::Checking => self.why_not_healthy(number),
+        };
+        let text = format!("was not ready within TimeoutStartSec ({limit}): {what}");
+        self.start_failed(number, End::given_up(Word::Timeout, text));
+    }
+}

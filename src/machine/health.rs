@@ -1,0 +1,267 @@
+//! Health checks of a generation: before it is ready, while it soaks, and always where that is asked for.
+
+use super::event::{Action, Announcement, Gen, ProbeKind, ProbeResult, Proc, Role, Target};
+use super::generation::{Phase, StartStep};
+use super::restart::{End, Word};
+use super::state::{Place, SIGKILL};
+use super::turn::Turn;
+use crate::time::{Monotime, Span};
+use crate::unit::{Check, HealthCheck, ServiceType};
+use serde::{Deserialize, Serialize};
+
+/// How often a check is repeated at the most, whatever `Interval` says.
+const AT_MOST_EVERY: Span = Span::from_millis(10);
+/// Before readiness a check is repeated at least this often.
+const BEFORE_READY: Span = Span::from_secs(1);
+
+/// The checks of one generation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Health {
+    pub(super) step: Step,
+    pub(super) passes: u32,
+    pub(super) fails: u32,
+    /// What the last one said, for people.
+    pub(super) last: String,
+}
+
+/// Where the checks are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Step {
+    #[default]
+    Off,
+    /// The next one is due then.
+    Waiting(Monotime),
+    /// The shell probes.
+    Probing(u32),
+    /// `Exec` runs.
+    Running { proc: Proc, deadline: Option<Monotime> },
+    /// `Exec` did not end in time, and was killed.
+    Overdue(Proc),
+}
+
+impl Health {
+    pub(super) fn stop(&mut self) {
+        if let Step::Waiting(_) | Step::Probing(_) = self.step {
+            self.step = Step::Off;
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Monotime> {
+        match self.step {
+            Step::Waiting(at) => Some(at),
+            Step::Running { deadline, .. } => deadline,
+            Step::Off | Step::Probing(_) | Step::Overdue(_) => None,
+        }
+    }
+
+    fn process(&self) -> Option<Proc> {
+        match self.step {
+            Step::Running { proc, .. } | Step::Overdue(proc) => Some(proc),
+            Step::Off | Step::Waiting(_) | Step::Probing(_) => None,
+        }
+    }
+}
+
+impl Turn<'_> {
+    fn set_health(&mut self, number: Gen, step: Step) {
+        if let Some(generation) = self.s.generation_mut(number) {
+            generation.health.step = step;
+        }
+    }
+
+    /// Begins to check a generation that is otherwise ready. False if nothing is to be checked.
+    pub(super) fn begin_health(&mut self, number: Gen) -> bool {
+        let unit = self.unit_of(number);
+        if let Some(check) = &unit.health {
+            if check.initial_delay.is_zero() {
+                self.probe(number);
+            } else {
+                self.set_health(number, Step::Waiting(self.now + check.initial_delay));
+            }
+            return true;
+        }
+        let silent = matches!(unit.service.service_type, ServiceType::Simple | ServiceType::Exec);
+        if silent && self.s.place(number) == Place::New && self.steered_stream_name(number).is_some() {
+            self.probe(number);
+            return true;
+        }
+        false
+    }
+
+    fn probe(&mut self, number: Gen) {
+        let unit = self.unit_of(number);
+        match unit.health.as_ref().map(|health| (&health.check, health.timeout)) {
+            Some((Check::Exec(_), timeout)) => {
+                let proc = self.spawn_for(number, Role::Health, Vec::new());
+                let deadline = self.now.after(timeout);
+                self.set_health(number, Step::Running { proc, deadline });
+            }
+            Some((Check::HttpGet(_) | Check::TcpConnect(_), _)) => self.send_probe(number, ProbeKind::Health),
+            None => self.send_probe(number, ProbeKind::Accepts),
+        }
+    }
+
+    fn send_probe(&mut self, number: Gen, kind: ProbeKind) {
+        let probe = self.s.next_probe;
+        self.s.next_probe += 1;
+        self.set_health(number, Step::Probing(probe));
+        self.push(Action::Probe { generation: number, probe, kind });
+    }
+
+    pub(super) fn probed(&mut self, number: Gen, probe: u32, result: ProbeResult) {
+        if self.s.generation(number).is_some_and(|g| g.health.step == Step::Probing(probe)) {
+            self.health_result(number, result);
+        }
+    }
+
+    pub(super) fn health_ended(&mut self, number: Gen, proc: Proc, end: &End) {
+        let Some(step) = self.s.generation(number).map(|g| g.health.step) else { return };
+        match step {
+            Step::Running { proc: running, .. } if running == proc => {
+                let result = if end.is_success() {
+                    ProbeResult::Pass
+                } else {
+                    ProbeResult::Fail(format!("the health check {}", end.text))
+                };
+                self.health_result(number, result);
+            }
+            Step::Overdue(running) if running == proc => self.health_result(number, ProbeResult::TimedOut),
+            Step::Running { .. } | Step::Overdue(_) | Step::Off | Step::Waiting(_) | Step::Probing(_) => {}
+        }
+    }
+
+    /// A generation that is stopped is not checked any more.
+    pub(super) fn kill_health_check(&mut self, number: Gen) {
+        let proc = self.s.generation(number).and_then(|g| g.health.process());
+        if let Some(proc) = proc {
+            self.set_health(number, Step::Off);
+            self.push(Action::Signal { to: Target::ProcTree(proc), signal: SIGKILL });
+        }
+    }
+
+    fn health_result(&mut self, number: Gen, result: ProbeResult) {
+        let (word, detail) = match &result {
+            ProbeResult::Pass => ("pass", String::new()),
+            ProbeResult::Fail(why) => ("fail", why.clone()),
+            ProbeResult::TimedOut => ("timeout", "no answer within Timeout".into()),
+            ProbeResult::Unattributed => {
+                ("unattributed", "it passed, but who answered cannot be seen from here".into())
+            }
+            ProbeResult::NeverReached => ("never_reached", "another generation answered".into()),
+        };
+        self.announce(Announcement::Health { generation: number, result: word, detail: detail.clone() });
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        generation.health.step = Step::Off;
+        generation.health.last = detail;
+        let checking = matches!(generation.phase, Phase::Starting { step: StartStep::Checking, .. });
+        let up = matches!(generation.phase, Phase::Up);
+        let passed = match result {
+            ProbeResult::Pass | ProbeResult::Unattributed => true,
+            ProbeResult::Fail(_) | ProbeResult::TimedOut => false,
+            ProbeResult::NeverReached if checking || up => return self.probe(number),
+            ProbeResult::NeverReached => return,
+        };
+        if checking {
+            self.checked_before_ready(number, passed);
+        } else if up {
+            self.checked_after_ready(number, passed);
+        }
+    }
+
+    fn checked_before_ready(&mut self, number: Gen, passed: bool) {
+        let unit = self.unit_of(number);
+        let threshold = unit.health.as_ref().map_or(1, |health| health.success_threshold);
+        let interval = interval(unit.health.as_ref());
+        let now = self.now;
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        let health = &mut generation.health;
+        if !passed {
+            health.passes = 0;
+            health.step = Step::Waiting(now + interval.min(BEFORE_READY));
+            return;
+        }
+        health.passes += 1;
+        if health.passes < threshold {
+            health.step = Step::Waiting(now + interval);
+            return;
+        }
+        self.become_ready(number);
+        self.keep_checking(number);
+    }
+
+    /// Whether a ready generation is checked: while it soaks, and with `Always`.
+    fn keep_checking(&mut self, number: Gen) {
+        let unit = self.unit_of(number);
+        let Some(health) = &unit.health else { return };
+        let wanted = match self.s.place(number) {
+            Place::New => true,
+            Place::Current => health.always,
+            Place::Draining | Place::Rescue | Place::Instance => false,
+        };
+        let up = self.s.generation(number).is_some_and(|g| matches!(g.phase, Phase::Up));
+        if wanted && up {
+            self.set_health(number, Step::Waiting(self.now + interval(Some(health))));
+        }
+    }
+
+    /// The soak is over: only `Always` goes on.
+    pub(super) fn check_after_promotion(&mut self, number: Gen) {
+        let always = self.unit_of(number).health.as_ref().is_some_and(|health| health.always);
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        generation.health.fails = 0;
+        if !always {
+            generation.health.stop();
+            self.kill_health_check(number);
+        }
+    }
+
+    fn checked_after_ready(&mut self, number: Gen, passed: bool) {
+        let unit = self.unit_of(number);
+        let Some(check) = &unit.health else { return };
+        let place = self.s.place(number);
+        // While a reload is under way the old generation is left alone.
+        let counts = place == Place::New || self.s.reload.is_none();
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        generation.health.fails = if passed || !counts { 0 } else { generation.health.fails + 1 };
+        if generation.health.fails < check.failure_threshold {
+            self.keep_checking(number);
+            return;
+        }
+        let text =
+            format!("failed {} health checks in a row: {}", check.failure_threshold, generation.health.last);
+        self.generation_lost(number, End::given_up(Word::Health, text));
+    }
+
+    /// What a start that ran out of time waited for.
+    pub(super) fn why_not_healthy(&self, number: Gen) -> String {
+        let last = self.s.generation(number).map(|g| g.health.last.clone()).unwrap_or_default();
+        if self.unit_of(number).health.is_none()
+            && let Some(name) = self.steered_stream_name(number)
+        {
+            return format!("it never accepted a connection on {name}");
+        }
+        if last.is_empty() {
+            return "its health check has not passed".into();
+        }
+        format!("its health check has not passed: {last}")
+    }
+
+    pub(super) fn tick_health(&mut self, number: Gen) {
+        let Some(generation) = self.s.generation(number) else { return };
+        let checked =
+            matches!(generation.phase, Phase::Up | Phase::Starting { step: StartStep::Checking, .. });
+        match generation.health.step {
+            Step::Waiting(at) if at <= self.now && checked => self.probe(number),
+            Step::Waiting(at) if at <= self.now => self.set_health(number, Step::Off),
+            Step::Running { proc, deadline } if deadline.is_some_and(|deadline| deadline <= self.now) => {
+                self.set_health(number, Step::Overdue(proc));
+                self.push(Action::Signal { to: Target::ProcTree(proc), signal: SIGKILL });
+            }
+            Step::Waiting(_) | Step::Running { .. } | Step::Off | Step::Probing(_) | Step::Overdue(_) => {}
+        }
+    }
+}
+
+fn interval(health: Option<&HealthCheck>) -> Span {
+    health.map_or(BEFORE_READY, |health| health.interval).max(AT_MOST_EVERY)
+}

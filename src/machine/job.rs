@@ -1,0 +1,182 @@
+//! `start` and `restart`: read the file, bind, stop what runs, launch.
+
+use super::event::{Action, CommandResult, Content, ContentId, Req};
+use super::generation::Phase;
+use super::state::{Job, JobKind, JobPhase, Rest};
+use super::turn::Turn;
+use crate::unit::StartOn;
+
+impl Turn<'_> {
+    fn begin_job(&mut self, req: Option<Req>, kind: JobKind, launch: bool) {
+        let down = self.s.down.as_ref().is_some_and(|down| !down.done);
+        let ending = kind == JobKind::Start && self.s.current.is_some();
+        let phase = if down || ending { JobPhase::Waiting } else { JobPhase::Loading };
+        self.s.job = Some(Job { kind, reqs: req.into_iter().collect(), phase, launch });
+        if phase == JobPhase::Loading {
+            self.rise();
+            self.push(Action::Load);
+        }
+    }
+
+    pub(super) fn start(&mut self, req: Option<Req>) {
+        if self.s.shutdown {
+            self.reply(req, CommandResult::Failed("aeternad is stopping".into()));
+            return;
+        }
+        if let Some(job) = self.s.job.as_mut() {
+            job.reqs.extend(req);
+            return;
+        }
+        if self.s.reload.is_some() {
+            self.reply(req, CommandResult::Done("a reload is under way".into()));
+            return;
+        }
+        let phase = self.s.current.and_then(|g| self.s.generation(g)).map(|g| &g.phase);
+        match phase.filter(|_| self.s.down.is_none()) {
+            Some(Phase::Up) => self.reply(req, CommandResult::Done("it runs already".into())),
+            Some(Phase::Starting { .. }) => {
+                let reqs = req.into_iter().collect();
+                self.s.job =
+                    Some(Job { kind: JobKind::Start, reqs, phase: JobPhase::Launched, launch: true });
+            }
+            Some(Phase::Quiescing { .. } | Phase::Stopping { .. }) => {
+                self.begin_job(req, JobKind::Start, true);
+            }
+            None => {
+                let rests = matches!(self.s.rest, Rest::Stopped | Rest::Failed | Rest::Pending);
+                self.begin_job(req, JobKind::Start, !rests && self.s.down.is_none());
+            }
+        }
+    }
+
+    pub(super) fn restart(&mut self, req: Option<Req>) {
+        if self.s.shutdown {
+            self.reply(req, CommandResult::Failed("aeternad is stopping".into()));
+            return;
+        }
+        if self.s.reload.is_some() {
+            let text = "a reload is under way: wait, or end it with rollback or stop".to_owned();
+            self.reply(req, CommandResult::Busy(text));
+            return;
+        }
+        match self.s.job.as_mut() {
+            Some(job) if job.phase == JobPhase::Launched => {
+                self.job_end(Err("a restart came in between".into()));
+            }
+            Some(job) => {
+                job.kind = JobKind::Restart;
+                job.reqs.extend(req);
+                return;
+            }
+            None => {}
+        }
+        let runs = self.s.current.is_some() && self.s.down.is_none();
+        self.begin_job(req, JobKind::Restart, runs);
+    }
+
+    fn set_job(&mut self, phase: JobPhase) {
+        if let Some(job) = self.s.job.as_mut() {
+            job.phase = phase;
+        }
+    }
+
+    pub(super) fn job_loaded(&mut self, result: Result<Content, String>) {
+        if self.s.job.as_ref().is_none_or(|job| job.phase != JobPhase::Loading) {
+            return;
+        }
+        match result {
+            Ok(content) => {
+                self.contents.add(content.clone());
+                self.set_job(JobPhase::Opening(content.id));
+                self.push(Action::OpenSockets(content));
+            }
+            Err(why) => {
+                // This answer is not one that nobody waits for.
+                self.set_job(JobPhase::Launched);
+                self.job_end(Err(why));
+            }
+        }
+    }
+
+    pub(super) fn job_opened(&mut self, content: ContentId, result: Result<(), String>) {
+        let Some(job) = self.s.job.as_ref().filter(|job| job.phase == JobPhase::Opening(content)) else {
+            return;
+        };
+        let kind = job.kind;
+        match result {
+            Err(why) => self.job_end(Err(why)),
+            Ok(()) if kind == JobKind::Restart && !self.s.generations.is_empty() => {
+                self.set_job(JobPhase::Stopping(content));
+                self.s.why = "restarted by a command".into();
+                self.stop_all();
+            }
+            Ok(()) if self.s.current.is_some() => self.job_end(Ok(())),
+            Ok(()) => self.job_launch(content),
+        }
+    }
+
+    /// Goes on with a job whose wait is over.
+    pub(super) fn continue_job(&mut self) {
+        let Some(job) = self.s.job.as_ref() else { return };
+        match job.phase {
+            JobPhase::Waiting => {
+                let free = self.s.down.as_ref().is_none_or(|down| down.done) && self.s.current.is_none();
+                if free {
+                    self.rise();
+                    self.set_job(JobPhase::Loading);
+                    self.push(Action::Load);
+                }
+            }
+            JobPhase::Stopping(content) if self.s.generations.is_empty() => self.job_launch(content),
+            JobPhase::Stopping(_) | JobPhase::Loading | JobPhase::Opening(_) | JobPhase::Launched => {}
+        }
+    }
+
+    fn job_launch(&mut self, content: ContentId) {
+        let launch = self.s.job.as_ref().is_some_and(|job| job.launch);
+        self.s.pending.clear();
+        self.promote_content(content);
+        self.s.attempt = 0;
+        self.s.why.clear();
+        self.set_job(JobPhase::Launched);
+        if launch && !self.unit(content).accepts() {
+            self.start_current();
+        } else {
+            self.bring_up();
+        }
+    }
+
+    /// As at boot: launches the service, or waits for traffic.
+    pub(super) fn bring_up(&mut self) {
+        let unit = self.unit(self.s.content);
+        if unit.accepts() || unit.service.start_on == StartOn::Connection {
+            self.s.ended = None;
+            self.listen();
+            self.job_done(Ok(()));
+        } else {
+            self.start_current();
+        }
+    }
+
+    /// The launch that a job waited for has come to something.
+    pub(super) fn job_done(&mut self, result: Result<(), String>) {
+        if self.s.job.as_ref().is_some_and(|job| job.phase == JobPhase::Launched) {
+            self.job_end(result);
+        }
+    }
+
+    /// The job is over, whatever it was at.
+    pub(super) fn job_end(&mut self, result: Result<(), String>) {
+        let Some(job) = self.s.job.take() else { return };
+        if job.phase == JobPhase::Loading {
+            self.s.stale_loads += 1;
+        }
+        for req in job.reqs {
+            let result = match &result {
+                Ok(()) => CommandResult::Done(String::new()),
+                Err(why) => CommandResult::Failed(why.clone()),
+            };
+            self.reply(Some(req), result);
+        }
+    }
+}

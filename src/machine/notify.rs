@@ -1,0 +1,163 @@
+//! sd_notify messages: who may say what, and what it means.
+
+use super::event::{Action, Announcement, Gen, Notification, Sender};
+use super::generation::{Phase, StartStep};
+use super::restart::{End, Word};
+use super::state::Place;
+use super::stop::{Clock, StopStep};
+use super::turn::Turn;
+use super::worker::Watchdog;
+use crate::time::Span;
+use crate::unit::{NotifyAccess, ServiceType};
+
+fn may_speak(access: NotifyAccess, from: Sender) -> bool {
+    match (access, from) {
+        (_, Sender::Stranger) | (NotifyAccess::None, _) => false,
+        (_, Sender::Main(_)) | (NotifyAccess::Exec | NotifyAccess::All, Sender::Started(_)) => true,
+        (NotifyAccess::All, Sender::Member) => true,
+        (NotifyAccess::Main, Sender::Started(_) | Sender::Member) | (NotifyAccess::Exec, Sender::Member) => {
+            false
+        }
+    }
+}
+
+impl Turn<'_> {
+    pub(super) fn notified(&mut self, number: Gen, from: Sender, message: &Notification) {
+        let unit = self.unit_of(number);
+        let Some(generation) = self.s.generation(number) else { return };
+        if !may_speak(unit.service.notify_access, from) {
+            return;
+        }
+        // Only a main process can say for itself which worker it is.
+        let waiting = generation.workers.iter().position(|worker| worker.proc.is_some() && !worker.up);
+        let index = match from {
+            Sender::Main(index) => index,
+            Sender::Started(_) | Sender::Member | Sender::Stranger => {
+                u32::try_from(waiting.unwrap_or(0)).unwrap_or(0)
+            }
+        };
+        if let Some(text) = &message.status {
+            self.announce(Announcement::Status { generation: number, text: text.clone() });
+            if let Some(generation) = self.s.generation_mut(number) {
+                generation.status_text = Some(text.clone());
+            }
+        }
+        if let Some(pid) = message.main_pid {
+            self.adopt_main(number, index, pid);
+        }
+        if let Some(microseconds) = message.extend_timeout_usec {
+            self.extend_timeout(number, Span::from_micros(microseconds));
+        }
+        self.watchdog_said(number, index, message);
+        if message.ready {
+            self.said_ready(number, index);
+        }
+        if message.stopping {
+            self.said_stopping(number);
+        }
+    }
+
+    fn adopt_main(&mut self, number: Gen, index: u32, pid: i32) {
+        let Some(worker) = self.worker_mut(number, index) else { return };
+        let Some(proc) = worker.proc.filter(|_| worker.pid.is_some() && worker.pid != Some(pid)) else {
+            return;
+        };
+        if pid <= 1 {
+            return;
+        }
+        worker.pid = Some(pid);
+        self.push(Action::AdoptMain { proc, pid });
+    }
+
+    /// The service needs longer: its next step must come within this time, or the deadline that it had.
+    fn extend_timeout(&mut self, number: Gen, by: Span) {
+        let Some(until) = self.now.after(by) else { return };
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        match &mut generation.phase {
+            Phase::Starting { deadline: Some(deadline), .. } => *deadline = (*deadline).max(until),
+            Phase::Stopping { step: StopStep::Signalled { deadline: Some(deadline) }, plan } => {
+                match plan.clock {
+                    Clock::Each(_) => *deadline = (*deadline).max(until),
+                    // DrainTimeout is the operator's, not the service's.
+                    Clock::Until(_) => {}
+                }
+            }
+            Phase::Starting { deadline: None, .. }
+            | Phase::Up
+            | Phase::Quiescing { .. }
+            | Phase::Stopping { .. } => {}
+        }
+    }
+
+    fn watchdog_said(&mut self, number: Gen, index: u32, message: &Notification) {
+        let now = self.now;
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        let up = matches!(generation.phase, Phase::Up);
+        let ending = matches!(generation.phase, Phase::Quiescing { .. } | Phase::Stopping { .. });
+        let Some(worker) = generation.workers.get_mut(index as usize) else { return };
+        if worker.proc.is_none() || worker.doomed.is_some() || ending {
+            return;
+        }
+        if let Some(microseconds) = message.watchdog_usec {
+            let every = Span::from_micros(microseconds);
+            let deadline = if up && !every.is_zero() { now.after(every) } else { None };
+            worker.watchdog = Some(Watchdog { every, deadline });
+        } else if message.watchdog
+            && let Some(watchdog) = worker.watchdog.as_mut()
+            && watchdog.deadline.is_some()
+        {
+            watchdog.deadline = now.after(watchdog.every);
+        }
+        if message.watchdog_trigger {
+            self.watchdog_expired(number, index, "has said WATCHDOG=trigger");
+        }
+    }
+
+    fn said_ready(&mut self, number: Gen, index: u32) {
+        let unit = self.unit_of(number);
+        match unit.service.service_type {
+            ServiceType::Notify | ServiceType::NotifyReload => {}
+            ServiceType::Simple | ServiceType::Exec | ServiceType::Oneshot => return,
+        }
+        let now = self.now;
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        let (starting, up) = (
+            matches!(generation.phase, Phase::Starting { step: StartStep::Mains, .. }),
+            matches!(generation.phase, Phase::Up),
+        );
+        let Some(worker) = generation.workers.get_mut(index as usize).filter(|w| w.proc.is_some()) else {
+            return;
+        };
+        let first = !worker.up;
+        if first && (starting || up) {
+            worker.up = true;
+            worker.up_by = None;
+            if up {
+                worker.arm_watchdog(now, unit.service.watchdog);
+            }
+        }
+        if starting {
+            self.mains_progress(number);
+        } else if up && !first {
+            self.reload_ready(number, index);
+        }
+    }
+
+    /// STOPPING=1: expected of a generation that is being stopped; any other goes by itself.
+    fn said_stopping(&mut self, number: Gen) {
+        let Some(generation) = self.s.generation(number) else { return };
+        let workers = generation.workers.iter().filter(|worker| worker.proc.is_some()).count();
+        match generation.phase {
+            Phase::Quiescing { .. } | Phase::Stopping { .. } => return,
+            Phase::Up if workers > 1 && self.s.place(number) == Place::Current => return,
+            Phase::Up | Phase::Starting { .. } => {}
+        }
+        match self.s.place(number) {
+            Place::New => {
+                self.generation_lost(number, End::given_up(Word::Protocol, "has said STOPPING=1".into()));
+            }
+            Place::Current => self.current_stops_by_itself(number),
+            Place::Instance | Place::Rescue | Place::Draining => self.stops_by_itself(number),
+        }
+    }
+}

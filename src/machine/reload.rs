@@ -1,0 +1,362 @@
+//! A reload from its beginning to the launch of the new generation; what follows is in `soak.rs`.
+
+use super::event::{Action, Announcement, Content, ContentId, Gen, Proc, Relayed, Req, Role, Target};
+use super::generation::Kind;
+use super::handover::Handover;
+use super::hooks::command_ok;
+use super::pending::pending_keys;
+use super::restart::End;
+use super::state::{Rest, SIGKILL};
+use super::turn::Turn;
+use crate::proto::status::PhaseTime;
+use crate::time::Monotime;
+use crate::unit::Strategy;
+use serde::{Deserialize, Serialize};
+
+/// The reload that is under way.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Reload {
+    pub(super) req: Option<Req>,
+    /// Who ended it by a command, and waits until it is over.
+    pub(super) enders: Vec<Req>,
+    pub(super) asked: String,
+    pub(super) content: Option<ContentId>,
+    pub(super) old: Option<Gen>,
+    pub(super) old_content: ContentId,
+    pub(super) old_pid: Option<i32>,
+    /// How the old generation ended, if it did so by itself.
+    pub(super) old_end: Option<End>,
+    /// The launched generation, while it lives and is not promoted.
+    pub(super) new: Option<Gen>,
+    pub(super) launched: Option<Gen>,
+    pub(super) new_pid: Option<i32>,
+    pub(super) began: Monotime,
+    pub(super) phases: Vec<PhaseTime>,
+    /// Whether the unit's state has changed since it began.
+    pub(super) shown: bool,
+    /// State on its way; `None` if none is expected.
+    pub(super) handover: Option<Handover>,
+    /// The generation that has got REQUEST, and neither COMMIT nor RESUME yet.
+    pub(super) asked_for_state: Option<Gen>,
+    /// How the handover ended.
+    pub(super) relayed: Option<Relayed>,
+    pub(super) phase: ReloadPhase,
+}
+
+/// Where a reload is. What a generation does by itself is in its own phase.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum ReloadPhase {
+    /// The file is being read.
+    Loading,
+    /// New addresses are being bound.
+    Opening,
+    /// The program is being checked.
+    Binary,
+    /// A pre-flight command runs; `late` when it was killed for taking too long.
+    PreFlight { index: u32, proc: Proc, deadline: Option<Monotime>, late: bool },
+    /// `signal`: an `ExecReload` runs.
+    Command { index: u32, proc: Proc, deadline: Option<Monotime>, acked: Vec<u32> },
+    /// `signal`, `notify-reload`: the signal was sent, READY=1 is awaited from each worker.
+    AwaitReady { deadline: Option<Monotime>, acked: Vec<u32> },
+    /// `replace`: the old generation is being stopped.
+    StoppingOld,
+    /// The new generation is not ready yet.
+    Starting,
+    /// Both serve.
+    Soaking(Soak),
+    /// The new generation is being stopped.
+    RollingBack { why: GivenUp },
+    /// `replace`: the previous content is started again.
+    Restoring { why: GivenUp },
+}
+
+/// How and why a reload is being given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct GivenUp {
+    pub(super) outcome: super::event::Outcome,
+    pub(super) reason: String,
+}
+
+/// The soak and its equal steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Soak {
+    pub(super) began: Monotime,
+    /// `None`: until somebody says so.
+    pub(super) until: Option<Monotime>,
+    pub(super) step: u32,
+    pub(super) next: Option<Monotime>,
+    pub(super) weight: u8,
+}
+
+/// A reload that waits for the end of the one that is under way.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Queued {
+    pub(super) req: Option<Req>,
+    pub(super) reason: String,
+}
+
+impl Turn<'_> {
+    /// Begins a reload of the file, or to a content that was there before.
+    pub(super) fn begin_reload(&mut self, req: Option<Req>, asked: String, to: Option<ContentId>) {
+        let old = self.s.serving().map(|g| (g.number, g.first_pid()));
+        self.s.reload = Some(Reload {
+            req,
+            enders: Vec::new(),
+            asked,
+            content: None,
+            old: old.map(|(number, _)| number),
+            old_content: self.s.content,
+            old_pid: old.and_then(|(_, pid)| pid),
+            old_end: None,
+            new: None,
+            launched: None,
+            new_pid: None,
+            began: self.now,
+            phases: Vec::new(),
+            shown: false,
+            handover: None,
+            asked_for_state: None,
+            relayed: None,
+            phase: ReloadPhase::Loading,
+        });
+        match to {
+            Some(id) => self.reload_open(self.contents.get(id).clone()),
+            None => self.push(Action::Load),
+        }
+    }
+
+    pub(super) fn set_reload(&mut self, phase: ReloadPhase) {
+        if let Some(reload) = self.s.reload.as_mut() {
+            reload.phase = phase;
+        }
+    }
+
+    pub(super) fn loaded(&mut self, result: Result<Content, String>) {
+        if self.s.stale_loads > 0 {
+            self.s.stale_loads -= 1;
+            return;
+        }
+        if self.s.reload.as_ref().is_some_and(|reload| reload.phase == ReloadPhase::Loading) {
+            match result {
+                Ok(content) => self.reload_open(content),
+                Err(why) => {
+                    // This answer is not one that nobody waits for.
+                    self.set_reload(ReloadPhase::Opening);
+                    self.fail_reload(why);
+                }
+            }
+        } else {
+            self.job_loaded(result);
+        }
+    }
+
+    fn reload_open(&mut self, content: Content) {
+        self.contents.add(content.clone());
+        if let Some(reload) = self.s.reload.as_mut() {
+            reload.content = Some(content.id);
+            reload.phase = ReloadPhase::Opening;
+        }
+        if content.unit.accepts() != self.unit(self.s.content).accepts() {
+            self.fail_reload("Accept cannot be changed by a reload: use restart".into());
+            return;
+        }
+        self.push(Action::OpenSockets(content));
+    }
+
+    pub(super) fn opened(&mut self, content: ContentId, result: Result<(), String>) {
+        if result.is_ok() && !self.s.held.contains(&content) {
+            self.s.held.push(content);
+        }
+        let reload = self.s.reload.as_ref();
+        if reload.is_some_and(|r| r.phase == ReloadPhase::Opening && r.content == Some(content)) {
+            match result {
+                Ok(()) => self.reload_opened(content),
+                Err(why) => self.fail_reload(why),
+            }
+        } else {
+            self.job_opened(content, result);
+        }
+    }
+
+    fn reload_opened(&mut self, id: ContentId) {
+        let content = self.contents.get(id).clone();
+        if self.s.rest == Rest::Listening && self.s.current.is_none() && !content.unit.accepts() {
+            self.take_content("the next launch gets it");
+            return;
+        }
+        self.set_reload(ReloadPhase::Binary);
+        self.push(Action::CheckBinary(content));
+    }
+
+    pub(super) fn binary_checked(&mut self, content: ContentId, result: Result<(), String>) {
+        let reload = self.s.reload.as_ref();
+        if !reload.is_some_and(|r| r.phase == ReloadPhase::Binary && r.content == Some(content)) {
+            return;
+        }
+        match result {
+            Ok(()) => self.pre_flight(content, 0),
+            Err(why) => self.fail_reload(why),
+        }
+    }
+
+    fn pre_flight(&mut self, content: ContentId, index: u32) {
+        let unit = self.unit(content);
+        let Some(hook) = unit.reload.pre_flight.get(index as usize) else {
+            return self.pre_checked(content);
+        };
+        self.announce(Announcement::Step { generation: None, text: format!("pre-flight \"{}\"", hook.name) });
+        let proc = self.spawn(Role::PreFlight(index), content, None, Vec::new());
+        let deadline = self.now.after(hook.timeout);
+        self.set_reload(ReloadPhase::PreFlight { index, proc, deadline, late: false });
+    }
+
+    pub(super) fn pre_flight_ended(&mut self, ended: Proc, end: &End) {
+        self.sweep(ended);
+        let Some(reload) = self.s.reload.as_ref() else { return };
+        let (Some(content), &ReloadPhase::PreFlight { index, proc, late, .. }) =
+            (reload.content, &reload.phase)
+        else {
+            return;
+        };
+        if proc != ended {
+            return;
+        }
+        let unit = self.unit(content);
+        let Some(hook) = unit.reload.pre_flight.get(index as usize) else { return };
+        let text = if late {
+            format!("pre-flight \"{}\" did not end within {}", hook.name, hook.timeout)
+        } else {
+            format!("pre-flight \"{}\" {}", hook.name, end.text)
+        };
+        if !late && command_ok(&hook.exec, end) {
+            self.pre_flight(content, index + 1);
+        } else if hook.block_on_fail {
+            self.fail_reload(text);
+        } else {
+            self.warn(format!("{text}, which does not matter (BlockOnFail=false)"));
+            self.pre_flight(content, index + 1);
+        }
+    }
+
+    /// A hook has ended: nothing that it left behind lives on.
+    pub(super) fn sweep(&mut self, proc: Proc) {
+        self.push(Action::Signal { to: Target::ProcTree(proc), signal: SIGKILL });
+    }
+
+    /// Everything that can be known before a launch is known.
+    fn pre_checked(&mut self, content: ContentId) {
+        let unit = self.unit(content);
+        if unit.accepts() {
+            self.take_content("new connections get it");
+            return;
+        }
+        let Some(current) = self.s.current else {
+            let service = &unit.service;
+            if !self.s.starts.take(self.now, service.start_limit_interval, service.start_limit_burst) {
+                self.fail_reload(format!(
+                    "started more than {} times within {}: wait, or see StartLimitBurst",
+                    service.start_limit_burst, service.start_limit_interval
+                ));
+                return;
+            }
+            self.launch_new(content);
+            return;
+        };
+        match unit.reload.strategy {
+            Strategy::Canary | Strategy::Immediate => self.launch_new(content),
+            Strategy::Replace => {
+                self.set_reload(ReloadPhase::StoppingOld);
+                let clock = self.stop_timeout(current);
+                self.begin_stop(current, clock);
+            }
+            Strategy::Signal => self.reload_command(content, current, 0, Vec::new()),
+        }
+    }
+
+    pub(super) fn launch_new(&mut self, content: ContentId) {
+        self.give_slots(content);
+        let slot = self.free_slot();
+        let new = self.launch(content, Kind::Full, slot);
+        if let Some(reload) = self.s.reload.as_mut() {
+            reload.new = Some(new);
+            reload.launched = Some(new);
+            reload.phase = ReloadPhase::Starting;
+        }
+        self.s.ended = None;
+        self.expect_handover(new);
+        self.steer();
+        self.begin_start(new);
+    }
+
+    /// The new content counts from now on, without a launch.
+    pub(super) fn take_content(&mut self, note: &str) {
+        let Some(content) = self.s.reload.as_ref().and_then(|reload| reload.content) else { return };
+        if let Some(generation) = self.s.serving() {
+            let running = self.unit(generation.content);
+            self.s.pending = pending_keys(&running, &self.unit(content));
+        }
+        self.promote_content(content);
+        self.end_reload(super::event::Outcome::Promoted, note.to_owned());
+    }
+
+    pub(super) fn promote_content(&mut self, content: ContentId) {
+        if content != self.s.content {
+            self.s.previous = Some(self.s.content);
+            self.s.content = content;
+        }
+    }
+
+    /// What is due in the reload itself.
+    pub(super) fn tick_reload(&mut self) {
+        let Some(reload) = self.s.reload.as_mut() else { return };
+        let now = self.now;
+        let due = |deadline: &Option<Monotime>| deadline.is_some_and(|deadline| deadline <= now);
+        match &mut reload.phase {
+            ReloadPhase::PreFlight { proc, deadline, late, .. } if due(deadline) => {
+                *deadline = None;
+                *late = true;
+                let proc = *proc;
+                self.sweep(proc);
+            }
+            ReloadPhase::Command { proc, deadline, .. } if due(deadline) => {
+                let proc = *proc;
+                self.sweep(proc);
+                self.fail_reload("ExecReload did not end within TimeoutStartSec; the service runs on".into());
+            }
+            ReloadPhase::AwaitReady { deadline, .. } if due(deadline) => {
+                self.fail_reload(
+                    "the service did not say READY=1 within TimeoutStartSec after the signal".into(),
+                );
+            }
+            ReloadPhase::Soaking(_) => self.tick_soak(),
+            ReloadPhase::Loading
+            | ReloadPhase::Opening
+            | ReloadPhase::Binary
+            | ReloadPhase::PreFlight { .. }
+            | ReloadPhase::Command { .. }
+            | ReloadPhase::AwaitReady { .. }
+            | ReloadPhase::StoppingOld
+            | ReloadPhase::Starting
+            | ReloadPhase::RollingBack { .. }
+            | ReloadPhase::Restoring { .. } => {}
+        }
+    }
+}
+
+impl ReloadPhase {
+    pub(super) fn next_deadline(&self) -> Option<Monotime> {
+        match self {
+            ReloadPhase::PreFlight { deadline, .. }
+            | ReloadPhase::Command { deadline, .. }
+            | ReloadPhase::AwaitReady { deadline, .. } => *deadline,
+            ReloadPhase::Soaking(soak) => [soak.until, soak.next].into_iter().flatten().min(),
+            ReloadPhase::Loading
+            | ReloadPhase::Opening
+            | ReloadPhase::Binary
+            | ReloadPhase::StoppingOld
+            | ReloadPhase::Starting
+            | ReloadPhase::RollingBack { .. }
+            | ReloadPhase::Restoring { .. } => None,
+        }
+    }
+}

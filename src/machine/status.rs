@@ -1,0 +1,223 @@
+//! Looking at the machine: the unit's state, its next deadline, and the snapshot for people.
+
+use super::event::{Gen, Summary, UnitState};
+use super::generation::{Generation, Phase, StartStep};
+use super::reload::ReloadPhase;
+use super::state::{Contents, Place, Rest, State, Watch};
+use super::stop::StopStep;
+use super::turn::Turn;
+use crate::proto::status::{GenerationStatus, HandoverStatus, LastReload, UnitStatus};
+use crate::time::Monotime;
+use crate::unit::StartOn;
+
+impl State {
+    /// The unit's state, which follows from everything else and is kept nowhere.
+    pub(super) fn state(&self) -> UnitState {
+        if let Some(down) = &self.down {
+            return if down.done { UnitState::Stopped } else { UnitState::Stopping };
+        }
+        if let Some(reload) = &self.reload {
+            return match reload.phase {
+                ReloadPhase::Loading
+                | ReloadPhase::Opening
+                | ReloadPhase::Binary
+                | ReloadPhase::PreFlight { .. } => UnitState::PreChecking,
+                ReloadPhase::Starting if reload.handover.is_some_and(|handover| handover.is_shown()) => {
+                    UnitState::Handshaking
+                }
+                ReloadPhase::Command { .. } | ReloadPhase::AwaitReady { .. } | ReloadPhase::Starting => {
+                    UnitState::Starting
+                }
+                ReloadPhase::StoppingOld => UnitState::Stopping,
+                ReloadPhase::Soaking(_) => UnitState::Soaking,
+                ReloadPhase::RollingBack { .. } | ReloadPhase::Restoring { .. } => UnitState::RollingBack,
+            };
+        }
+        if let Some(current) = self.current.and_then(|g| self.generation(g)) {
+            return match current.phase {
+                Phase::Starting { .. } => UnitState::Starting,
+                Phase::Quiescing { .. } | Phase::Stopping { .. } => UnitState::Stopping,
+                Phase::Up if self.generations.iter().any(|g| self.place(g.number) == Place::Draining) => {
+                    UnitState::Draining
+                }
+                Phase::Up => UnitState::Running,
+            };
+        }
+        let alive = !self.generations.is_empty();
+        match self.rest {
+            Rest::Pending => UnitState::Pending,
+            Rest::Listening => UnitState::Listening,
+            Rest::Backoff { .. } => UnitState::Backoff,
+            Rest::Stopped | Rest::Failed if alive => UnitState::Stopping,
+            Rest::Stopped => UnitState::Stopped,
+            Rest::Failed => UnitState::Failed,
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Monotime> {
+        let generations = self.generations.iter().filter_map(Generation::next_deadline);
+        let reload = self.reload.as_ref().and_then(|reload| reload.phase.next_deadline());
+        let rest = Turn::backoff_runs(self).map(|(until, _)| until);
+        let watch = match self.watch {
+            Watch::Paused(until) => Some(until),
+            Watch::Off | Watch::Armed => None,
+        };
+        let idle = self.idle.and_then(|idle| idle.next);
+        let hooks = self.hooks.front().and_then(super::hooks::HookRun::next_deadline);
+        let handover = self.reload.as_ref().and_then(|reload| reload.handover?.next_deadline());
+        let others = [handover, reload, rest, watch, idle, hooks];
+        generations.chain(others.into_iter().flatten()).min()
+    }
+
+    pub(super) fn summary(&self, start_on: StartOn) -> Summary {
+        let alive = !self.generations.is_empty() || !self.procs.is_empty();
+        Summary {
+            state: self.shown,
+            alive,
+            settled: self.settled,
+            ended: self.ended.filter(|_| !alive && self.reload.is_none()),
+            boot: start_on == StartOn::Boot,
+            reloading: self.reload.is_some(),
+        }
+    }
+
+    pub(super) fn status(&self, contents: &Contents, now: Monotime) -> UnitStatus {
+        let unit = &contents.get(self.content).unit;
+        let restart_in = Turn::backoff_runs(self).map(|(until, _)| until.since(now).as_secs_f64());
+        let main_pids =
+            self.current.and_then(|g| self.generation(g)).map(Generation::pids).unwrap_or_default();
+        UnitStatus {
+            name: unit.name.clone(),
+            description: unit.description.clone(),
+            file: String::new(),
+            state: self.shown,
+            why: self.why.clone(),
+            since: now.since(self.since).as_secs_f64(),
+            generation: self.current.map_or(self.last_number, |g| g.0),
+            main_pids,
+            generations: self.generations.iter().map(|g| self.generation_status(contents, g, now)).collect(),
+            sockets: Vec::new(),
+            last_reload: self.last_reload.as_ref().map(|(record, ended)| LastReload {
+                outcome: record.outcome,
+                reason: record.reason.clone(),
+                ago: now.since(*ended).as_secs_f64(),
+                duration: record.duration,
+                phases: record.phases.clone(),
+            }),
+            last_handover: self.last_handover.as_ref().map(|(relayed, at)| HandoverStatus {
+                status: "success".into(),
+                // The shell makes a date of it: here it is how long ago.
+                timestamp: now.since(*at).as_secs_f64(),
+                size_bytes: relayed.bytes,
+            }),
+            restarts: self.restarts,
+            restart_in,
+            stored_descriptors: 0,
+            pending: self.pending.clone(),
+        }
+    }
+
+    fn generation_status(&self, contents: &Contents, g: &Generation, now: Monotime) -> GenerationStatus {
+        GenerationStatus {
+            number: g.number.0,
+            phase: self.phase_word(g).into(),
+            pids: g.pids(),
+            weight: Turn::weight_of(self, g.number),
+            age: now.since(g.launched).as_secs_f64(),
+            ready: g.ready_at.is_some(),
+            status_text: g.status_text.clone(),
+            connections: None,
+            kill_in: g.kill_at().map(|at| at.since(now).as_secs_f64()),
+            content: format!("{:016x}", contents.get(g.content).hash),
+            program_is_newer: None,
+        }
+    }
+
+    fn phase_word(&self, g: &Generation) -> &'static str {
+        match self.place(g.number) {
+            Place::Instance => "instance",
+            Place::Rescue => "rescue",
+            Place::Draining if self.is_down() => "stopping",
+            Place::Draining => "draining",
+            Place::New => match self.reload.as_ref().map(|reload| &reload.phase) {
+                Some(ReloadPhase::Soaking(_)) => "soaking",
+                Some(ReloadPhase::RollingBack { .. }) => "rolling_back",
+                Some(
+                    ReloadPhase::Loading
+                    | ReloadPhase::Opening
+                    | ReloadPhase::Binary
+                    | ReloadPhase::PreFlight { .. }
+                    | ReloadPhase::Command { .. }
+                    | ReloadPhase::AwaitReady { .. }
+                    | ReloadPhase::StoppingOld
+                    | ReloadPhase::Starting
+                    | ReloadPhase::Restoring { .. },
+                )
+                | None => "starting",
+            },
+            Place::Current => match g.phase {
+                Phase::Starting { .. } => "starting",
+                Phase::Up => "serving",
+                Phase::Quiescing { .. } | Phase::Stopping { .. } => "stopping",
+            },
+        }
+    }
+}
+
+impl Generation {
+    fn pids(&self) -> Vec<i32> {
+        self.workers.iter().filter_map(|worker| worker.pid).collect()
+    }
+
+    fn kill_at(&self) -> Option<Monotime> {
+        match &self.phase {
+            Phase::Quiescing { plan, .. } => plan.clock.end(),
+            Phase::Stopping {
+                step: StopStep::Signalled { deadline } | StopStep::Exec { deadline, .. },
+                ..
+            } => *deadline,
+            Phase::Stopping { step: StopStep::Killed { .. } | StopStep::Post { .. }, .. }
+            | Phase::Starting { .. }
+            | Phase::Up => None,
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Monotime> {
+        let phase = match &self.phase {
+            Phase::Starting { step: StartStep::Warmup { until }, deadline } => {
+                [Some(*until), *deadline].into_iter().flatten().min()
+            }
+            Phase::Starting {
+                step: StartStep::Pre { .. } | StartStep::Mains | StartStep::Post { .. } | StartStep::Checking,
+                deadline,
+            } => *deadline,
+            Phase::Up => None,
+            Phase::Quiescing { wait, .. } => wait.next_deadline(),
+            Phase::Stopping { step, .. } => step.deadline(),
+        };
+        let workers = self.workers.iter().filter_map(super::worker::Worker::next_deadline);
+        workers.chain(phase).chain(self.health.next_deadline()).min()
+    }
+}
+
+impl Turn<'_> {
+    /// A deadline may have passed.
+    pub(super) fn tick(&mut self) {
+        for number in self.numbers() {
+            self.tick_generation(number);
+        }
+        self.tick_reload();
+        self.tick_handover();
+        self.tick_rest();
+        self.tick_idle();
+        self.tick_hooks();
+    }
+
+    fn tick_generation(&mut self, number: Gen) {
+        self.tick_start(number);
+        self.tick_health(number);
+        self.tick_workers(number);
+        self.tick_quiesce(number);
+        self.tick_stop(number);
+    }
+}

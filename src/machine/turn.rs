@@ -1,0 +1,245 @@
+//! One event being handled.
+
+use super::event::{
+    Action, Announcement, ContentId, Event, Exit, Gen, Proc, Role, Spawn, SpawnFailure, UnitState,
+};
+use super::restart::End;
+use super::state::{Contents, Owned, State};
+use crate::time::Monotime;
+use crate::unit::Unit;
+use std::sync::Arc;
+
+/// One event being handled: the only writer of [`State`].
+pub(super) struct Turn<'a> {
+    pub(super) now: Monotime,
+    pub(super) contents: &'a mut Contents,
+    pub(super) s: &'a mut State,
+    pub(super) out: &'a mut Vec<Action>,
+}
+
+impl Turn<'_> {
+    pub(super) fn push(&mut self, action: Action) {
+        self.out.push(action);
+    }
+
+    pub(super) fn announce(&mut self, fact: Announcement) {
+        self.out.push(Action::Announce(fact));
+    }
+
+    pub(super) fn warn(&mut self, text: String) {
+        self.announce(Announcement::Warning { text });
+    }
+
+    pub(super) fn unit(&self, id: ContentId) -> Arc<Unit> {
+        Arc::clone(&self.contents.get(id).unit)
+    }
+
+    /// The unit as a generation was launched with it; the current one for a generation that is gone.
+    pub(super) fn unit_of(&self, number: Gen) -> Arc<Unit> {
+        self.unit(self.s.generation(number).map_or(self.s.content, |g| g.content))
+    }
+
+    /// Asks for a process, and remembers it until it is reaped.
+    pub(super) fn spawn(
+        &mut self,
+        role: Role,
+        content: ContentId,
+        number: Option<Gen>,
+        environment: Vec<(String, String)>,
+    ) -> Proc {
+        let proc = Proc(self.s.next_proc);
+        self.s.next_proc += 1;
+        self.s.procs.push(Owned { proc, generation: number, role, pid: None });
+        let generation = number.and_then(|g| self.s.generation_mut(g));
+        let (slot, handover) = generation.map_or((0, false), |g| {
+            g.empty = false;
+            (g.slot, g.handover)
+        });
+        let content = self.contents.get(content).clone();
+        self.push(Action::Spawn(Spawn {
+            proc,
+            role,
+            content,
+            generation: number,
+            slot,
+            handover,
+            environment,
+        }));
+        proc
+    }
+
+    /// What happens.
+    pub(super) fn event(&mut self, event: Event) {
+        match event {
+            Event::Boot => self.boot(),
+            Event::Command { req, command } => self.command(req, command),
+            Event::Loaded(result) => self.loaded(result),
+            Event::Opened { content, result } => self.opened(content, result),
+            Event::Sockets { steered } => self.s.steered = Some(steered),
+            Event::BinaryChecked { content, result } => self.binary_checked(content, result),
+            Event::Traffic => self.traffic(),
+            Event::Accepted { conn, socket, source } => self.accepted(conn, socket, source),
+            Event::Spawned { proc, pid } => self.spawned(proc, pid),
+            Event::SpawnFailed { proc, failure } => self.spawn_failed(proc, &failure),
+            Event::Exited { proc, exit } => self.exited(proc, exit),
+            Event::Emptied(generation) => self.emptied(generation),
+            Event::Notified { generation, from, message } => self.notified(generation, from, &message),
+            Event::Probed { generation, probe, result } => self.probed(generation, probe, result),
+            Event::DrainState { generation, half_open, queued } => {
+                self.drain_state(generation, half_open, queued);
+            }
+            Event::SlotState { slot, queued, migrated } => self.slot_state(slot, queued, migrated),
+            Event::Connections { established, arrived } => self.connections(established, arrived),
+            Event::SinkConnected(generation) => self.sink_connected(generation),
+            Event::RelayEnded(relayed) => self.relay_ended(relayed),
+            Event::Tick => self.tick(),
+        }
+        self.settle();
+    }
+
+    fn spawned(&mut self, proc: Proc, pid: i32) {
+        let Some(owned) = self.s.procs.iter_mut().find(|owned| owned.proc == proc && owned.pid.is_none())
+        else {
+            return;
+        };
+        owned.pid = Some(pid);
+        let owned = *owned;
+        if let Some(generation) = owned.generation.and_then(|number| self.s.generation_mut(number)) {
+            generation.empty = false;
+            generation.had_process = true;
+        }
+        match owned.role {
+            Role::Main { worker, .. } => self.main_spawned(owned, worker, pid),
+            Role::Instance(_) => self.main_spawned(owned, 0, pid),
+            Role::StartPre(_)
+            | Role::StartPost(_)
+            | Role::Stop(_)
+            | Role::StopPost(_)
+            | Role::Reload(_)
+            | Role::PreFlight(_)
+            | Role::OnSuccess(_)
+            | Role::OnFailure(_)
+            | Role::Health => {}
+        }
+    }
+
+    fn spawn_failed(&mut self, proc: Proc, failure: &SpawnFailure) {
+        let Some(at) = self.s.procs.iter().position(|owned| owned.proc == proc && owned.pid.is_none()) else {
+            return;
+        };
+        let owned = self.s.procs.remove(at);
+        if let Some(number) = owned.generation
+            && self.s.procs_of(number).next().is_none()
+            && let Some(generation) = self.s.generation_mut(number)
+            && !generation.had_process
+        {
+            generation.empty = true;
+        }
+        self.proc_ended(owned, &End::not_started(failure));
+    }
+
+    fn exited(&mut self, proc: Proc, exit: Exit) {
+        let Some(at) = self.s.procs.iter().position(|owned| owned.proc == proc && owned.pid.is_some()) else {
+            return;
+        };
+        let owned = self.s.procs.remove(at);
+        let unit = match owned.generation {
+            Some(number) => self.unit_of(number),
+            None => self.unit(self.s.content),
+        };
+        let end = match owned.role {
+            Role::Main { .. } | Role::Instance(_) => End::of_main(exit, &unit.service),
+            Role::StartPre(_)
+            | Role::StartPost(_)
+            | Role::Stop(_)
+            | Role::StopPost(_)
+            | Role::Reload(_)
+            | Role::PreFlight(_)
+            | Role::OnSuccess(_)
+            | Role::OnFailure(_)
+            | Role::Health => End::of_command(exit),
+        };
+        self.proc_ended(owned, &end);
+    }
+
+    /// A process is not there any more, or never was.
+    fn proc_ended(&mut self, owned: Owned, end: &End) {
+        match (owned.role, owned.generation) {
+            (Role::Main { worker, .. }, Some(number)) => self.main_ended(number, worker, owned, end),
+            (Role::Instance(_), Some(number)) => self.main_ended(number, 0, owned, end),
+            (Role::StartPre(index), Some(number)) => self.pre_ended(number, index, end),
+            (Role::StartPost(index), Some(number)) => self.post_ended(number, index, end),
+            (Role::Stop(index), Some(number)) => self.stop_command_ended(number, index, owned.proc),
+            (Role::StopPost(index), Some(number)) => self.stop_post_ended(number, index, owned.proc),
+            (Role::Health, Some(number)) => self.health_ended(number, owned.proc, end),
+            (Role::Reload(index), _) => self.reload_command_ended(index, owned.proc, end),
+            (Role::PreFlight(_), _) => self.pre_flight_ended(owned.proc, end),
+            (Role::OnSuccess(_) | Role::OnFailure(_), _) => self.hook_ended(owned.proc, end),
+            (
+                Role::Main { .. }
+                | Role::Instance(_)
+                | Role::StartPre(_)
+                | Role::StartPost(_)
+                | Role::Stop(_)
+                | Role::StopPost(_)
+                | Role::Health,
+                None,
+            ) => {}
+        }
+        if let Some(number) = owned.generation {
+            self.stop_progress(number);
+        }
+    }
+
+    /// What follows from the state, whatever the event was.
+    fn settle(&mut self) {
+        self.finish_down();
+        self.continue_job();
+        self.begin_queued();
+        self.settle_handover();
+        self.steer();
+        self.check_dirty_slots();
+        self.keep_idle_count();
+        self.rearm();
+        self.keep_sockets();
+        self.show();
+    }
+
+    /// Closes what nobody needs any more, and forgets contents that nobody refers to.
+    fn keep_sockets(&mut self) {
+        let needed = self.s.sockets_needed();
+        if self.s.held.iter().any(|held| !needed.contains(held)) {
+            self.s.held.retain(|held| needed.contains(held));
+            let held = self.s.held.clone();
+            self.push(Action::KeepSockets(held));
+        }
+        if self.contents.is_many() {
+            let needed = self.s.contents_needed();
+            let served = self.s.content;
+            self.contents.prune(served, &needed);
+        }
+    }
+
+    /// Says it when the unit's state has changed: the one place that does.
+    fn show(&mut self) {
+        let state = self.s.state();
+        if matches!(
+            state,
+            UnitState::Listening | UnitState::Running | UnitState::Draining | UnitState::Backoff
+        ) || (matches!(state, UnitState::Stopped | UnitState::Failed)
+            && self.s.shown != UnitState::Pending)
+        {
+            self.s.settled = true;
+        }
+        if state == self.s.shown {
+            return;
+        }
+        let lasted = self.now.since(self.s.since);
+        let from = self.s.shown;
+        self.note_phase(from, lasted);
+        self.s.shown = state;
+        self.s.since = self.now;
+        let why = self.s.why.clone();
+        self.announce(Announcement::State { from, to: state, why, lasted });
+    }
+}

@@ -1,0 +1,332 @@
+//! Main processes: how they come up, how they end, their watchdogs, and restarts within a generation.
+
+use super::event::{Action, Announcement, Conn, Gen, Proc, Target};
+use super::generation::{Kind, Phase};
+use super::reload::ReloadPhase;
+use super::restart::{End, Word, delay, wants_restart};
+use super::state::{Owned, Place, SIGKILL};
+use super::turn::Turn;
+use crate::time::{Monotime, Span};
+use crate::unit::ServiceType;
+use serde::{Deserialize, Serialize};
+
+/// One main process of a generation, or its place.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Worker {
+    /// `Some` while the process exists or is being started.
+    pub(super) proc: Option<Proc>,
+    pub(super) pid: Option<i32>,
+    /// Which `ExecStart` command it runs.
+    pub(super) command: u32,
+    /// Whether it is up as its `Type` says.
+    pub(super) up: bool,
+    /// How it ended, while it is not running.
+    pub(super) end: Option<End>,
+    /// When it is started again within its generation.
+    pub(super) again: Option<Monotime>,
+    /// When it must be up, if it was started again within its generation.
+    pub(super) up_by: Option<Monotime>,
+    pub(super) attempt: u32,
+    pub(super) watchdog: Option<Watchdog>,
+    /// Why it was told to die, and when it is killed.
+    pub(super) doomed: Option<Doom>,
+}
+
+/// `WatchdogSec` of one worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Watchdog {
+    pub(super) every: Span,
+    /// `None` until the start-up is complete.
+    pub(super) deadline: Option<Monotime>,
+}
+
+/// A worker that has got its `WatchdogSignal`, or was killed because it did not come up again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Doom {
+    pub(super) word: Word,
+    pub(super) kill_at: Option<Monotime>,
+}
+
+impl Worker {
+    pub(super) fn start(&mut self, proc: Proc, command: u32) {
+        let attempt = self.attempt;
+        *self = Worker { proc: Some(proc), command, attempt, ..Worker::default() };
+    }
+
+    /// Start-up is complete: from now on WATCHDOG=1 is expected.
+    pub(super) fn arm_watchdog(&mut self, now: Monotime, configured: Span) {
+        let every = self.watchdog.map_or(configured, |watchdog| watchdog.every);
+        if !every.is_zero() && self.proc.is_some() {
+            self.watchdog = Some(Watchdog { every, deadline: now.after(every) });
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Monotime> {
+        let watchdog = self.watchdog.and_then(|watchdog| watchdog.deadline);
+        let doom = self.doomed.and_then(|doom| doom.kill_at);
+        [self.again, self.up_by, watchdog, doom].into_iter().flatten().min()
+    }
+}
+
+impl Turn<'_> {
+    pub(super) fn worker_mut(&mut self, number: Gen, worker: u32) -> Option<&mut Worker> {
+        self.s.generation_mut(number)?.workers.get_mut(worker as usize)
+    }
+
+    pub(super) fn main_spawned(&mut self, owned: Owned, index: u32, pid: i32) {
+        let Some(number) = owned.generation else { return };
+        let unit = self.unit_of(number);
+        let now = self.now;
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        let ready = generation.ready_at.is_some();
+        if let Kind::Instance { delivered, .. } = &mut generation.kind {
+            *delivered = true;
+        }
+        let stopping = matches!(generation.phase, Phase::Stopping { .. });
+        let Some(worker) = generation.workers.get_mut(index as usize) else { return };
+        worker.pid = Some(pid);
+        worker.up = matches!(unit.service.service_type, ServiceType::Simple | ServiceType::Exec);
+        if ready && !worker.up {
+            worker.up_by = now.after(unit.service.timeout_start);
+        } else if ready {
+            worker.arm_watchdog(now, unit.service.watchdog);
+        }
+        self.announce(Announcement::Started { generation: number, worker: index, pid });
+        if stopping {
+            // The others have had their signal before this one existed.
+            self.push(Action::Signal { to: Target::Proc(owned.proc), signal: SIGKILL });
+        }
+        self.mains_progress(number);
+    }
+
+    /// A main process is gone, or could not be started.
+    pub(super) fn main_ended(&mut self, number: Gen, index: u32, owned: Owned, end: &End) {
+        let Some(worker) = self.worker_mut(number, index) else { return };
+        let mut end = end.clone();
+        if let Some(doom) = worker.doomed {
+            end.result = doom.word;
+        }
+        let (command, pid, attempt) = (worker.command, worker.pid, worker.attempt);
+        *worker = Worker { end: Some(end.clone()), command, attempt, ..Worker::default() };
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        let phase = generation.phase.clone();
+        let expected = match phase {
+            Phase::Quiescing { .. } | Phase::Stopping { .. } => true,
+            Phase::Starting { .. } | Phase::Up => end.is_success(),
+        };
+        if let Some(known) = generation.end.as_mut().filter(|known| known.exit.is_none()) {
+            // It was given up on, and this is what it then did: for ExecStopPost and the exit status.
+            known.exit = end.exit;
+            known.code = end.code.max(u8::from(!known.is_success()));
+        }
+        if let (Some(pid), Some(exit)) = (pid.or(owned.pid), end.exit) {
+            self.announce(Announcement::Ended { generation: number, worker: index, pid, exit, expected });
+        }
+        match phase {
+            Phase::Starting { .. } => self.main_ended_starting(number, index, end),
+            Phase::Up => self.main_ended_up(number, index, end),
+            Phase::Quiescing { .. } => self.quiescing_main_ended(number),
+            Phase::Stopping { .. } => {}
+        }
+    }
+
+    fn main_ended_starting(&mut self, number: Gen, index: u32, end: End) {
+        let unit = self.unit_of(number);
+        if unit.service.service_type == ServiceType::Oneshot {
+            self.oneshot_command_ended(number, index, end);
+            return;
+        }
+        let notify = matches!(unit.service.service_type, ServiceType::Notify | ServiceType::NotifyReload);
+        let up = self.worker_mut(number, index).is_some_and(|worker| worker.up);
+        let end = if end.is_success() && notify && !up {
+            End { result: Word::Protocol, text: format!("{} before it said READY=1", end.text), ..end }
+        } else {
+            end
+        };
+        self.start_failed(number, end);
+    }
+
+    fn oneshot_command_ended(&mut self, number: Gen, index: u32, end: End) {
+        let unit = self.unit_of(number);
+        let Some(worker) = self.worker_mut(number, index) else { return };
+        let command = worker.command;
+        let forgiven = unit.service.exec_start.get(command as usize).is_some_and(|c| c.ignore_failure);
+        if !end.is_success() && !forgiven {
+            self.start_failed(number, end);
+            return;
+        }
+        let conn = self.conn_of(number);
+        if conn.is_none() && unit.service.exec_start.len() > command as usize + 1 {
+            self.spawn_main(number, index, None, command + 1);
+            return;
+        }
+        if let Some(worker) = self.worker_mut(number, index) {
+            worker.up = true;
+            if forgiven && !end.is_success() {
+                worker.end = Some(End { result: Word::Success, code: 0, ..end });
+            }
+        }
+        self.mains_progress(number);
+    }
+
+    pub(super) fn conn_of(&self, number: Gen) -> Option<Conn> {
+        match self.s.generation(number)?.kind {
+            Kind::Instance { conn, .. } => Some(conn),
+            Kind::Full | Kind::Rescue { .. } => None,
+        }
+    }
+
+    fn main_ended_up(&mut self, number: Gen, index: u32, end: End) {
+        let others = self.s.generation(number).is_some_and(|g| g.lives());
+        if others && self.s.place(number) == Place::Current {
+            self.restart_worker_later(number, index, &end);
+        } else {
+            self.generation_lost(number, end);
+        }
+    }
+
+    /// The others serve on: this one comes back alone, with the content that the generation was launched with.
+    fn restart_worker_later(&mut self, number: Gen, index: u32, end: &End) {
+        let unit = self.unit_of(number);
+        let service = &unit.service;
+        if !wants_restart(service, end) {
+            return;
+        }
+        if !self.s.starts.take(self.now, service.start_limit_interval, service.start_limit_burst) {
+            let text = format!(
+                "worker {index} of generation {} {} and is not restarted: it was started {} times within {}",
+                number.0, end.text, service.start_limit_burst, service.start_limit_interval
+            );
+            self.warn(text);
+            return;
+        }
+        let now = self.now;
+        let Some(worker) = self.worker_mut(number, index) else { return };
+        worker.again = now.after(delay(service, worker.attempt));
+        worker.attempt += 1;
+    }
+
+    pub(super) fn tick_workers(&mut self, number: Gen) {
+        let count = self.s.generation(number).map_or(0, |g| g.workers.len());
+        for index in 0..u32::try_from(count).unwrap_or(u32::MAX) {
+            self.tick_worker(number, index);
+        }
+    }
+
+    fn tick_worker(&mut self, number: Gen, index: u32) {
+        let now = self.now;
+        let due = |deadline: Option<Monotime>| deadline.is_some_and(|deadline| deadline <= now);
+        let Some(worker) = self.worker_mut(number, index) else { return };
+        if due(worker.again) {
+            let word = worker.end.as_ref().map_or(Word::Success, |end| end.result);
+            let command = worker.command;
+            worker.again = None;
+            self.s.restarts += 1;
+            self.announce(Announcement::Restarting { result: word.text().into() });
+            self.spawn_main(number, index, None, command);
+        } else if due(worker.up_by) {
+            worker.up_by = None;
+            worker.doomed = Some(Doom { word: Word::Timeout, kill_at: None });
+            let proc = worker.proc;
+            self.warn(format!("worker {index} of generation {} never said READY=1 and is killed", number.0));
+            self.signal_proc(proc, SIGKILL);
+        } else if due(worker.watchdog.and_then(|watchdog| watchdog.deadline)) {
+            self.watchdog_expired(number, index, "sent no WATCHDOG=1 within WatchdogSec");
+        } else if due(worker.doomed.and_then(|doom| doom.kill_at)) {
+            let proc = worker.proc;
+            if let Some(doom) = worker.doomed.as_mut() {
+                doom.kill_at = None;
+            }
+            let signal = self.unit_of(number).service.final_kill_signal;
+            self.signal_proc(proc, signal);
+        }
+    }
+
+    fn signal_proc(&mut self, proc: Option<Proc>, signal: i32) {
+        if let Some(proc) = proc {
+            self.push(Action::Signal { to: Target::Proc(proc), signal });
+        }
+    }
+
+    /// `WatchdogSec` has passed, or the service has said WATCHDOG=trigger.
+    pub(super) fn watchdog_expired(&mut self, number: Gen, index: u32, why: &str) {
+        let unit = self.unit_of(number);
+        let kill_at = self.now.after(unit.service.timeout_stop).filter(|_| unit.service.send_sigkill);
+        let Some(worker) = self.worker_mut(number, index).filter(|worker| worker.proc.is_some()) else {
+            return;
+        };
+        worker.watchdog = None;
+        worker.doomed = Some(Doom { word: Word::Watchdog, kill_at });
+        let proc = worker.proc;
+        self.warn(format!("worker {index} of generation {} {why}", number.0));
+        self.signal_proc(proc, unit.service.watchdog_signal);
+        if self.s.place(number) == Place::New || self.s.generation(number).is_some_and(|g| g.is_starting()) {
+            self.generation_lost(number, End::given_up(Word::Watchdog, why.to_owned()));
+        }
+    }
+
+    /// Nothing of the generation serves any more, or it never came up: what that means depends on what it is.
+    pub(super) fn generation_lost(&mut self, number: Gen, end: End) {
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        let success = end.is_success();
+        let was_ready = generation.ready_at.is_some();
+        let already = matches!(generation.phase, Phase::Stopping { .. });
+        generation.end.get_or_insert_with(|| end.clone());
+        if already {
+            return;
+        }
+        match self.s.place(number) {
+            Place::New => self.new_is_lost(number, &end),
+            Place::Current => {
+                self.s.why = format!("generation {} {}", number.0, end.text);
+                self.current_is_lost(number, &end);
+                let alive = end.result == Word::Health;
+                self.stop_lost(number, (success || alive) && was_ready);
+            }
+            Place::Instance => {
+                if !success {
+                    self.warn(format!("instance {} {}", number.0, end.text));
+                }
+                self.stop_lost(number, success && was_ready);
+            }
+            Place::Rescue | Place::Draining => self.stop_lost(number, false),
+        }
+    }
+
+    /// The current generation has said STOPPING=1.
+    pub(super) fn current_stops_by_itself(&mut self, number: Gen) {
+        let end = End::given_up(Word::Success, "has said STOPPING=1".into());
+        self.current_is_lost(number, &end);
+        if self.s.place(number) == Place::Current {
+            self.s.why = format!("generation {} {}", number.0, end.text);
+            self.stops_by_itself(number);
+        }
+    }
+
+    /// What the current generation's end means for a reload that is under way.
+    fn current_is_lost(&mut self, number: Gen, end: &End) {
+        let Some(reload) = self.s.reload.as_mut() else { return };
+        match reload.phase {
+            ReloadPhase::Loading
+            | ReloadPhase::Opening
+            | ReloadPhase::Binary
+            | ReloadPhase::PreFlight { .. }
+            | ReloadPhase::Command { .. }
+            | ReloadPhase::AwaitReady { .. } => {
+                let text = format!(
+                    "generation {} {} before anything was launched: the reload was given up",
+                    number.0, end.text
+                );
+                self.fail_reload(text);
+            }
+            ReloadPhase::Soaking(_) => self.promote(format!(
+                "generation {} {} in the soak: the new one took over at once",
+                number.0, end.text
+            )),
+            ReloadPhase::Starting
+            | ReloadPhase::RollingBack { .. }
+            | ReloadPhase::StoppingOld
+            | ReloadPhase::Restoring { .. } => {}
+        }
+    }
+}

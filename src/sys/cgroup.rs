@@ -1,0 +1,246 @@
+//! One cgroup per generation, where the kernel lets us: it knows every process whatever it does, and ends all at once. Only
+//! the second version is used, also where the first one has the controllers (a hybrid hierarchy): no controller is
+//! enabled, so our own process stays where it is. Main thread only. See cgroups(7).
+
+use super::process;
+use nix::unistd::{AccessFlags, access};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A place below our own cgroup where groups can be made.
+#[derive(Debug)]
+pub struct CgroupRoot {
+    /// Our own group.
+    own: PathBuf,
+    /// How the names of our groups begin: "PREFIX.PID.".
+    prefix: String,
+}
+
+/// The cgroup of one generation. Dropping it changes nothing: see [`Cgroup::remove`].
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    name: String,
+    dir: OwnedFd,
+    events: File,
+}
+
+impl CgroupRoot {
+    /// Finds out whether groups can be made here, by making one, and removes what earlier runs with the same prefix have
+    /// left behind and nobody uses. `None` if not: no second version, read-only, another user's.
+    pub fn probe(prefix: &str) -> Option<CgroupRoot> {
+        let group = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let own = folder_of(own_group(&group)?, &mounts)?;
+        remove_leftovers(&own, prefix);
+        let root = CgroupRoot { own, prefix: format!("{prefix}.{}.", process::pid()) };
+        let trial = root.make("probe").ok()?;
+        let works = trial.takes_processes() && is_writable(&root.own.join("cgroup.procs"));
+        trial.remove().ok()?;
+        works.then_some(root)
+    }
+
+    /// Makes a group. `name` is a part of the folder's name, after our pid.
+    ///
+    /// # Errors
+    /// Those of mkdir(2) and open(2); `EEXIST` if there is one with processes in it.
+    pub fn make(&self, name: &str) -> io::Result<Cgroup> {
+        let name = format!("{}{}", self.prefix, name.replace('/', "_"));
+        let path = self.own.join(&name);
+        if let Err(error) = fs::create_dir(&path) {
+            if error.kind() != io::ErrorKind::AlreadyExists || fs::remove_dir(&path).is_err() {
+                return Err(error);
+            }
+            fs::create_dir(&path)?;
+        }
+        Cgroup::open(path, name)
+    }
+
+    /// A group that is there already, by its full [`Cgroup::name`]: made before an upgrade, or by a supervisor that was
+    /// killed. `None` if it is not there.
+    pub fn find(&self, name: &str) -> Option<Cgroup> {
+        let is_plain = !name.is_empty() && !name.starts_with('.') && !name.contains('/');
+        if is_plain { Cgroup::open(self.own.join(name), name.to_owned()).ok() } else { None }
+    }
+}
+
+impl Cgroup {
+    fn open(path: PathBuf, name: String) -> io::Result<Cgroup> {
+        let dir = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(&path)?.into();
+        let events = File::open(path.join("cgroup.events"))?;
+        let group = Cgroup { path, name, dir, events };
+        // The first change is only told to who has read the file before.
+        group.populated();
+        Ok(group)
+    }
+
+    /// Whether a process can be in it: not if our own group is of threads, or has controllers to give away.
+    fn takes_processes(&self) -> bool {
+        let kind = fs::read_to_string(self.path.join("cgroup.type")).unwrap_or_default();
+        kind.trim_end() == "domain" && is_writable(&self.path.join("cgroup.procs"))
+    }
+
+    /// The folder's name, for [`CgroupRoot::find`].
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The folder: for a process to be started in it.
+    pub fn dir_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// What to poll for POLLPRI: told when the group gets its first process or has lost its last one, until
+    /// [`Cgroup::populated`] is asked.
+    pub fn events_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    /// Whether a process is in it or in a group below.
+    pub fn populated(&self) -> bool {
+        let mut bytes = [0; 256];
+        let count = self.events.read_at(&mut bytes, 0).unwrap_or(0);
+        let text = bytes.get(..count).unwrap_or_default();
+        // A zombie counts no more, and a group that was removed has none.
+        text.split(|byte| *byte == b'\n').any(|line| line == b"populated 1")
+    }
+
+    /// The processes in it and in all groups below, sorted. A snapshot.
+    pub fn pids(&self) -> Vec<i32> {
+        let mut pids = BTreeSet::new();
+        collect(&self.path, &mut pids);
+        pids.into_iter().collect()
+    }
+
+    /// Sends SIGKILL to every process in it, also to those that are being forked, and in all groups below.
+    ///
+    /// # Errors
+    /// Those of writing cgroup.kill, or of freezing on a kernel before 5.14.
+    pub fn kill(&self) -> io::Result<()> {
+        match fs::write(self.path.join("cgroup.kill"), "1") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.freeze_and_kill(),
+            // It was not made anew: the kernel's files cannot be created.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.freeze_and_kill(),
+            result => result,
+        }
+    }
+
+    /// What [`Cgroup::kill`] does without cgroup.kill: who is frozen cannot fork, and can be killed.
+    fn freeze_and_kill(&self) -> io::Result<()> {
+        let freeze = self.path.join("cgroup.freeze");
+        fs::write(&freeze, "1")?;
+        let mut killed = BTreeSet::new();
+        loop {
+            let fresh: Vec<i32> = self.pids().into_iter().filter(|pid| killed.insert(*pid)).collect();
+            if fresh.is_empty() {
+                break;
+            }
+            for pid in fresh {
+                // It may have ended already.
+                let _ = process::kill(pid, libc::SIGKILL);
+            }
+        }
+        fs::write(&freeze, "0")
+    }
+
+    /// Removes the group and those below, which must be without processes. Nothing happens if it is gone.
+    ///
+    /// # Errors
+    /// `EBUSY` if a process is in it.
+    pub fn remove(&self) -> io::Result<()> {
+        remove_tree(&self.path)
+    }
+}
+
+fn is_writable(path: &Path) -> bool {
+    access(path, AccessFlags::W_OK).is_ok()
+}
+
+/// The folders in a folder.
+fn folders(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
+}
+
+/// Adds the processes of a group and all below.
+fn collect(path: &Path, pids: &mut BTreeSet<i32>) {
+    let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    // 0 is a process that our pid namespace does not show.
+    pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+    for below in folders(path) {
+        collect(&below, pids);
+    }
+}
+
+/// Removes a group and all below, the deepest first.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for below in folders(path) {
+        remove_tree(&below)?;
+    }
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes groups "PREFIX.PID.…" that nobody is in, of supervisors that are gone and of our own pid's earlier runs.
+fn remove_leftovers(own: &Path, prefix: &str) {
+    for path in folders(own) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let pid = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')?.split_once('.'));
+        let Some(pid) = pid.and_then(|(pid, _)| pid.parse::<i32>().ok()) else {
+            continue;
+        };
+        if pid == process::pid() || process::start_time(pid).is_none() {
+            // Whoever still is in it keeps it.
+            let _ = remove_tree(&path);
+        }
+    }
+}
+
+/// Our group in the second version's hierarchy, of /proc/self/cgroup.
+fn own_group(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+/// Where that group is in the file system, of /proc/self/mountinfo.
+fn folder_of(group: &str, mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        if after.split(' ').next() != Some("cgroup2") {
+            return None;
+        }
+        let mut fields = before.split(' ').skip(3);
+        let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
+        // A container may see only a part of the hierarchy.
+        let below = Path::new(group).strip_prefix(&root).ok()?;
+        Some(Path::new(&point).join(below).components().collect())
+    })
+}
+
+/// Octal escapes of mountinfo: `\040` is a space.
+fn unescape(field: &str) -> String {
+    let mut pieces = field.split('\\');
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        match piece.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                text.push(char::from(byte));
+                text.push_str(&piece[3..]);
+            }
+            None => {
+                text.push('\\');
+                text.push_str(piece);
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+#[path = "cgroup_tests.rs"]
+mod tests;

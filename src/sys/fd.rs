@@ -1,0 +1,296 @@
+//! Descriptors: pipes, copies, the limit on their number. Everything made here is close-on-exec. Any thread.
+
+use super::limits;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Whether a read, write or accept waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocking {
+    /// It waits until it can be done.
+    Yes,
+    /// It fails with `EAGAIN` instead.
+    No,
+}
+
+/// A pipe, both ends blocking: (read end, write end). See pipe(2).
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
+}
+
+/// Sets or clears `O_NONBLOCK`. It belongs to the open file description: everybody who shares it sees the change.
+///
+/// # Errors
+/// Those of fcntl(2).
+pub fn set_blocking(fd: BorrowedFd<'_>, blocking: Blocking) -> io::Result<()> {
+    let before = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    let mut after = before;
+    after.set(OFlag::O_NONBLOCK, blocking == Blocking::No);
+    if after != before {
+        fcntl(fd, FcntlArg::F_SETFL(after))?;
+    }
+    Ok(())
+}
+
+/// Whether `O_NONBLOCK` is set on the open file description.
+///
+/// # Errors
+/// Those of fcntl(2).
+pub fn blocking(fd: BorrowedFd<'_>) -> io::Result<Blocking> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    Ok(if flags.contains(OFlag::O_NONBLOCK) { Blocking::No } else { Blocking::Yes })
+}
+
+/// A copy of a descriptor, numbered 3 or more.
+///
+/// # Errors
+/// `EMFILE`.
+pub fn dup(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let raw = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    // SAFETY: the kernel has just made `raw` for us; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// /dev/null, open for reading and writing.
+///
+/// # Errors
+/// Those of open(2).
+pub fn dev_null() -> io::Result<OwnedFd> {
+    Ok(File::options().read(true).write(true).open("/dev/null")?.into())
+}
+
+/// How many descriptors this process has open now.
+///
+/// # Errors
+/// Those of reading /proc/self/fd.
+pub fn open_fds() -> io::Result<usize> {
+    // One of the entries is the descriptor that reads the folder.
+    Ok(std::fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
+}
+
+/// Raises the soft limit on open descriptors to the hard one; tells what (soft, hard) were before.
+///
+/// A child needs the original back: programs that use select(2) break above 1024.
+///
+/// # Errors
+/// Those of prlimit(2).
+pub fn raise_nofile() -> io::Result<(u64, u64)> {
+    let (soft, hard) = limits::limit(NOFILE)?;
+    if soft < hard {
+        limits::set_limit(NOFILE, hard, hard)?;
+    }
+    Ok((soft, hard))
+}
+
+/// The kernel's number of the limit on open descriptors.
+const NOFILE: i32 = libc::RLIMIT_NOFILE as i32;
+
+/// Opens /dev/null for each of 0, 1 and 2 that is not open, so that no later descriptor becomes "standard output".
+///
+/// # Errors
+/// Those of open(2); `EBUSY` if another thread opens descriptors at the same time.
+pub fn secure_std_fds() -> io::Result<()> {
+    for fd in 0..3 {
+        if is_open(fd) {
+            continue;
+        }
+        // SAFETY: the path is a terminated string; the call touches no other memory.
+        let opened = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+        if opened < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // The lowest free number is given, and all below are open. It stays open for ever: nobody owns it.
+        if opened != fd {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the number is an open descriptor of this process.
+fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD takes no pointer; a number that is not open is an error, nothing worse.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+/// Sets close-on-exec on every open descriptor numbered `first` or more, so that what our own parent left open by
+/// mistake reaches no service. To be called at start-up, after the inherited sockets have been taken.
+///
+/// # Errors
+/// Those of reading /proc/self/fd, on a kernel older than 5.11.
+pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    let from = libc::c_uint::try_from(first).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: close_range(2) with this flag only marks descriptors; it takes no pointer.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            from,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC as libc::c_uint,
+        )
+    };
+    if done == 0 { Ok(()) } else { mark_each_from(first) }
+}
+
+/// What [`close_on_exec_from`] does without close_range(2).
+fn mark_each_from(first: RawFd) -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        if let Some(fd) = number.filter(|fd| *fd >= first) {
+            // SAFETY: only a flag of a number that was open a moment ago; if it is not any more, it is EBADF.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
+
+/// Sets or clears close-on-exec of one descriptor: cleared only for what an upgrade hands to its successor.
+///
+/// # Errors
+/// Those of fcntl(2).
+pub fn set_close_on_exec(fd: BorrowedFd<'_>, closes: CloseOnExec) -> io::Result<()> {
+    let flags = match closes {
+        CloseOnExec::Yes => FdFlag::FD_CLOEXEC,
+        CloseOnExec::No => FdFlag::empty(),
+    };
+    fcntl(fd, FcntlArg::F_SETFD(flags))?;
+    Ok(())
+}
+
+/// Whether execve(2) closes a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseOnExec {
+    /// It is closed.
+    Yes,
+    /// It stays open in the new program.
+    No,
+}
+
+/// Takes over a descriptor that our own parent left open for us, and makes it close-on-exec.
+///
+/// # Errors
+/// `EBADF` if it is not open; `EINVAL` below 3, because nobody owns the standard streams.
+pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 3 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    if !is_open(fd) {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: the number is open, and by the protocol of the caller (LISTEN_FDS, an upgrade) it is ours alone.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    let borrowed = std::os::fd::AsFd::as_fd(&owned);
+    set_close_on_exec(borrowed, CloseOnExec::Yes)?;
+    debug_assert_eq!(owned.as_raw_fd(), fd);
+    Ok(owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::isolated;
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::fd::{AsFd, IntoRawFd};
+
+    fn is_cloexec(fd: BorrowedFd<'_>) -> bool {
+        FdFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFD).unwrap()).contains(FdFlag::FD_CLOEXEC)
+    }
+
+    #[test]
+    fn everything_made_here_is_close_on_exec() {
+        let (rx, tx) = pipe().unwrap();
+        let null = dev_null().unwrap();
+        let copy = dup(tx.as_fd()).unwrap();
+        for fd in [&rx, &tx, &null, &copy] {
+            assert!(is_cloexec(fd.as_fd()));
+            assert!(fd.as_raw_fd() >= 3);
+        }
+    }
+
+    #[test]
+    fn a_copy_reaches_the_same_pipe() {
+        let (rx, tx) = pipe().unwrap();
+        let copy = dup(tx.as_fd()).unwrap();
+        drop(tx);
+        File::from(copy).write_all(b"hello").unwrap();
+        let mut text = String::new();
+        File::from(rx).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn a_pipe_can_be_made_not_to_wait_and_to_wait_again() {
+        let (rx, _tx) = pipe().unwrap();
+        assert_eq!(blocking(rx.as_fd()).unwrap(), Blocking::Yes);
+        set_blocking(rx.as_fd(), Blocking::No).unwrap();
+        assert_eq!(blocking(rx.as_fd()).unwrap(), Blocking::No);
+        let file = File::from(rx);
+        assert_eq!((&file).read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        set_blocking(file.as_fd(), Blocking::Yes).unwrap();
+        assert_eq!(blocking(file.as_fd()).unwrap(), Blocking::Yes);
+    }
+
+    #[test]
+    fn open_descriptors_are_counted() {
+        isolated("sys::fd::tests::open_descriptors_are_counted", || {
+            let before = open_fds().unwrap();
+            let pipe = pipe().unwrap();
+            assert_eq!(open_fds().unwrap(), before + 2);
+            drop(pipe);
+            assert_eq!(open_fds().unwrap(), before);
+        });
+    }
+
+    #[test]
+    fn the_limit_on_descriptors_is_raised_and_the_original_told() {
+        isolated("sys::fd::tests::the_limit_on_descriptors_is_raised_and_the_original_told", || {
+            let (_, hard) = limits::limit(NOFILE).unwrap();
+            limits::set_limit(NOFILE, 100, hard).unwrap();
+            assert_eq!(raise_nofile().unwrap(), (100, hard));
+            assert_eq!(limits::limit(NOFILE).unwrap(), (hard, hard));
+            assert_eq!(raise_nofile().unwrap(), (hard, hard));
+        });
+    }
+
+    #[test]
+    fn closed_standard_streams_become_dev_null() {
+        isolated("sys::fd::tests::closed_standard_streams_become_dev_null", || {
+            // SAFETY: this process has nothing on its standard input that anybody would miss.
+            unsafe { libc::close(0) };
+            assert!(!is_open(0));
+            secure_std_fds().unwrap();
+            assert_eq!(std::fs::read_link("/proc/self/fd/0").unwrap().to_str(), Some("/dev/null"));
+            assert!(is_open(1) && is_open(2));
+        });
+    }
+
+    #[test]
+    fn descriptors_left_open_by_mistake_are_marked() {
+        isolated("sys::fd::tests::descriptors_left_open_by_mistake_are_marked", || {
+            for mark in [close_on_exec_from, mark_each_from] {
+                let (low, high) = pipe().unwrap();
+                set_close_on_exec(low.as_fd(), CloseOnExec::No).unwrap();
+                set_close_on_exec(high.as_fd(), CloseOnExec::No).unwrap();
+                mark(high.as_raw_fd()).unwrap();
+                assert!(is_cloexec(high.as_fd()));
+                assert!(!is_cloexec(low.as_fd()));
+            }
+        });
+    }
+
+    #[test]
+    fn an_inherited_descriptor_is_taken_over_once_it_is_open() {
+        let (rx, tx) = pipe().unwrap();
+        set_close_on_exec(rx.as_fd(), CloseOnExec::No).unwrap();
+        let taken = inherited(rx.into_raw_fd()).unwrap();
+        assert!(is_cloexec(taken.as_fd()));
+        drop(tx);
+        assert_eq!(inherited(1).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(inherited(1_000_000).unwrap_err().raw_os_error(), Some(libc::EBADF));
+    }
+}

@@ -1,0 +1,143 @@
+//! Who holds an address: /proc/net (proc_net(5)) gives the socket's inode, /proc/PID/fd the process.
+//!
+//! Only for error messages: a whole scan of /proc, as far as we may look.
+
+use crate::unit::ListenKind;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The process that holds an IP address, as "nginx, pid 812"; `None` if nobody can be seen to.
+pub fn of_port(at: SocketAddr, kind: ListenKind) -> Option<String> {
+    let (tables, state): (_, &[&str]) = match kind {
+        ListenKind::Stream => (["tcp6", "tcp"], &["0A", "07"]),
+        ListenKind::Datagram | ListenKind::SequentialPacket | ListenKind::Fifo | ListenKind::Netlink => {
+            (["udp6", "udp"], &["07"])
+        }
+    };
+    let mut best = None;
+    for table in tables {
+        let text = fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
+        for row in text.lines().skip(1).filter_map(row) {
+            let clashes = row.local.port() == at.port()
+                && (row.local.ip() == at.ip() || row.local.ip().is_unspecified() || at.ip().is_unspecified());
+            if clashes && state.contains(&row.state) && row.inode != 0 {
+                best = best.or_else(|| process_with(row.inode));
+            }
+        }
+    }
+    best
+}
+
+/// The process that holds a Unix address, spelt as a path or `@name`.
+pub fn of_unix(address: &str) -> Option<String> {
+    let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    for line in text.lines().skip(1) {
+        let mut fields = line.split_ascii_whitespace();
+        let inode = fields.nth(6).and_then(|inode| inode.parse().ok());
+        let name = fields.next();
+        if name == Some(address)
+            && let Some(who) = inode.and_then(process_with)
+        {
+            return Some(who);
+        }
+    }
+    None
+}
+
+/// A row of /proc/net/tcp and its like.
+pub(super) struct Row<'a> {
+    /// Our end.
+    pub(super) local: SocketAddr,
+    /// The other end.
+    pub(super) remote: SocketAddr,
+    /// The state in hexadecimal: `01` established, `0A` listening.
+    pub(super) state: &'a str,
+    /// The socket's owner.
+    pub(super) uid: u32,
+    /// The socket's inode, 0 if no process has it.
+    pub(super) inode: u64,
+}
+
+/// Reads one line of /proc/net/{tcp,tcp6,udp,udp6}.
+pub(super) fn row(line: &str) -> Option<Row<'_>> {
+    let mut fields = line.split_ascii_whitespace();
+    let local = endpoint(fields.nth(1)?)?;
+    let remote = endpoint(fields.next()?)?;
+    let state = fields.next()?;
+    let uid = fields.nth(3)?.parse().ok()?;
+    let inode = fields.nth(1)?.parse().ok()?;
+    Some(Row { local, remote, state, uid, inode })
+}
+
+/// `0100007F:1F90`: the address as words in the machine's own byte order, the port in the ordinary one.
+fn endpoint(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut bytes = Vec::with_capacity(16);
+    for at in (0..address.len()).step_by(8) {
+        bytes.extend(u32::from_str_radix(address.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    }
+    let ip = match <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ok(v4) => IpAddr::V4(Ipv4Addr::from(v4)),
+        Err(_) => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes.as_slice()).ok()?)),
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+/// The first process with that socket among its descriptors.
+fn process_with(inode: u64) -> Option<String> {
+    let wanted = format!("socket:[{inode}]");
+    for entry in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let Ok(descriptors) = fs::read_dir(entry.path().join("fd")) else { continue };
+        let has = descriptors
+            .flatten()
+            .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == wanted.as_str()));
+        if has {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            return Some(format!("{}, pid {pid}", name.trim_end()));
+        }
+    }
+    None
+}
+
+/// The inodes of every socket among a process's descriptors; empty if nobody may look.
+pub fn sockets_of(pid: i32) -> Vec<u64> {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    descriptors
+        .flatten()
+        .filter_map(|fd| {
+            let to = fs::read_link(fd.path()).ok()?;
+            to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_read() {
+        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 100 0";
+        let found = row(line).unwrap();
+        if cfg!(target_endian = "little") {
+            assert_eq!(found.local, "127.0.0.1:8080".parse().unwrap());
+        }
+        assert_eq!((found.state, found.uid, found.inode), ("0A", 1000, 4711));
+        assert!(row("garbage").is_none());
+        if cfg!(target_endian = "little") {
+            let v6 = endpoint("00000000000000000000000001000000:0050").unwrap();
+            assert_eq!(v6, "[::1]:80".parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn we_find_ourselves() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let who = of_port(listener.local_addr().unwrap(), ListenKind::Stream).unwrap();
+        assert!(who.ends_with(&format!("pid {}", std::process::id())), "{who}");
+    }
+}

@@ -1,0 +1,280 @@
+//! Files and folders that somebody changes: inotify(7).
+//!
+//! A file is watched through its folder, so that one that is replaced by rename(2), the way editors and
+//! deployments do it, is seen; a symbolic link is watched itself and where it points to. A folder is watched with
+//! everything below it, up to [`FOLDERS_MAX`] folders. What does not exist yet is waited for.
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+/// How many folders one watcher looks into; what is deeper or beyond is not seen.
+pub const FOLDERS_MAX: usize = 4096;
+
+/// Something was made, written, renamed or removed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change {
+    /// What; a wanted path itself where the kernel only says that it lost count.
+    pub path: PathBuf,
+}
+
+/// Watches a set of paths. One thread at a time.
+#[derive(Debug)]
+pub struct Watcher {
+    inotify: Inotify,
+    wanted: Vec<PathBuf>,
+    folders: HashMap<WatchDescriptor, Folder>,
+}
+
+#[derive(Debug, Default)]
+struct Folder {
+    path: PathBuf,
+    /// Entries that matter by themselves.
+    names: BTreeSet<OsString>,
+    /// Whether every entry matters.
+    whole: bool,
+}
+
+impl Watcher {
+    /// Watches nothing yet. Errors: EMFILE, where the user has too many inotify instances.
+    pub fn new() -> io::Result<Watcher> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        Ok(Watcher { inotify, wanted: Vec::new(), folders: HashMap::new() })
+    }
+
+    /// Watches an absolute path too. Errors: ENOSPC where the user has too many watches; a path that is not
+    /// there is none.
+    pub fn add(&mut self, path: &Path) -> io::Result<()> {
+        if !self.wanted.iter().any(|known| known == path) {
+            self.wanted.push(path.to_path_buf());
+        }
+        self.watch(path)
+    }
+
+    /// Readable when something happened.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+
+    /// What happened since the last time, each path once; never waits. What editors drop beside the files
+    /// that they write is left out.
+    pub fn read(&mut self) -> io::Result<Vec<Change>> {
+        let (mut changed, mut moved) = (BTreeSet::new(), false);
+        loop {
+            let events = match self.inotify.read_events() {
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => continue,
+                other => other?,
+            };
+            for event in events {
+                if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                    changed.extend(self.wanted.iter().cloned());
+                    moved = true;
+                    continue;
+                }
+                moved |= event.mask.intersects(structural());
+                let Some(folder) = self.folders.get(&event.wd) else { continue };
+                if let Some(path) = folder.concerns(event.name.as_deref()) {
+                    changed.insert(path);
+                }
+                if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+                    self.folders.remove(&event.wd);
+                }
+            }
+        }
+        if moved {
+            self.watch_again();
+        }
+        Ok(changed.into_iter().map(|path| Change { path }).collect())
+    }
+
+    /// Looks again what is there: a folder may have come, or another one of the same name.
+    fn watch_again(&mut self) {
+        for path in self.wanted.clone() {
+            // Too many watches, or a folder that went again: what is watched already stays watched.
+            let _ = self.watch(&path);
+        }
+    }
+
+    fn watch(&mut self, path: &Path) -> io::Result<()> {
+        self.watch_entry(path)?;
+        let Ok(real) = fs::canonicalize(path) else { return Ok(()) };
+        if real != path {
+            self.watch_entry(&real)?;
+        }
+        if real.is_dir() { self.watch_tree(&real) } else { Ok(()) }
+    }
+
+    /// Watches for one name in its folder, or for the first folder on the way to it that is missing.
+    fn watch_entry(&mut self, path: &Path) -> io::Result<()> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+        match self.watch_folder(folder) {
+            Ok(found) => {
+                found.names.insert(name.to_owned());
+                Ok(())
+            }
+            Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ENOTDIR)) => {
+                self.watch_entry(folder)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn watch_tree(&mut self, top: &Path) -> io::Result<()> {
+        let mut todo = vec![top.to_path_buf()];
+        while let Some(folder) = todo.pop() {
+            if self.folders.len() >= FOLDERS_MAX {
+                return Ok(());
+            }
+            match self.watch_folder(&folder) {
+                Ok(found) => found.whole = true,
+                // It went while we looked.
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => continue,
+                Err(error) => return Err(error),
+            }
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+            let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+            todo.extend(entries.filter(is_dir).map(|entry| entry.path()));
+        }
+        Ok(())
+    }
+
+    fn watch_folder(&mut self, path: &Path) -> io::Result<&mut Folder> {
+        // The kernel gives the same number for a folder that is watched already.
+        let flags = structural() | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_ONLYDIR;
+        let number = self.inotify.add_watch(path, flags)?;
+        let folder = self.folders.entry(number).or_default();
+        folder.path = path.to_path_buf();
+        Ok(folder)
+    }
+}
+
+/// Events after which other inodes may stand behind the names.
+fn structural() -> AddWatchFlags {
+    AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_DELETE
+        | AddWatchFlags::IN_MOVED_FROM
+        | AddWatchFlags::IN_MOVED_TO
+        | AddWatchFlags::IN_DELETE_SELF
+        | AddWatchFlags::IN_MOVE_SELF
+}
+
+impl Folder {
+    /// The path that an event about one of our entries (or the folder itself) is about, if it matters.
+    fn concerns(&self, name: Option<&OsStr>) -> Option<PathBuf> {
+        let Some(name) = name else { return self.whole.then(|| self.path.clone()) };
+        if self.names.contains(name) || (self.whole && !is_dropping(name)) {
+            return Some(self.path.join(name));
+        }
+        None
+    }
+}
+
+/// Whether a name is what an editor leaves beside a file: backups, swap files, locks, vim's probe.
+pub fn is_dropping(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    let swap = name.starts_with(b".") && {
+        let tail = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
+        tail.len() == 3 && tail.starts_with(b"sw")
+    };
+    name == b"4913"
+        || swap
+        || name.ends_with(b"~")
+        || name.starts_with(b".#")
+        || (name.len() > 1 && name.starts_with(b"#") && name.ends_with(b"#"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(watcher: &mut Watcher) -> Vec<PathBuf> {
+        watcher.read().unwrap().into_iter().map(|change| change.path).collect()
+    }
+
+    fn setup() -> (tempfile::TempDir, PathBuf, Watcher) {
+        let dir = tempfile::tempdir().unwrap();
+        let real = fs::canonicalize(dir.path()).unwrap();
+        (dir, real, Watcher::new().unwrap())
+    }
+
+    #[test]
+    fn a_file_is_seen_when_written_and_when_replaced() {
+        let (_dir, at, mut watcher) = setup();
+        let file = at.join("f");
+        fs::write(&file, "1").unwrap();
+        watcher.add(&file).unwrap();
+        assert!(paths(&mut watcher).is_empty());
+        fs::write(&file, "2").unwrap();
+        assert_eq!(paths(&mut watcher), std::slice::from_ref(&file));
+        fs::write(at.join("other"), "x").unwrap();
+        assert!(paths(&mut watcher).is_empty());
+        for _ in 0..2 {
+            fs::write(at.join("new"), "3").unwrap();
+            fs::rename(at.join("new"), &file).unwrap();
+            assert_eq!(paths(&mut watcher), std::slice::from_ref(&file));
+        }
+    }
+
+    #[test]
+    fn a_folder_is_seen_with_what_comes_below() {
+        let (_dir, at, mut watcher) = setup();
+        fs::create_dir(at.join("d")).unwrap();
+        watcher.add(&at.join("d")).unwrap();
+        fs::create_dir(at.join("d/sub")).unwrap();
+        assert_eq!(paths(&mut watcher), [at.join("d/sub")]);
+        fs::write(at.join("d/sub/f"), "x").unwrap();
+        assert_eq!(paths(&mut watcher), [at.join("d/sub/f")]);
+        fs::write(at.join("d/sub/.f.swp"), "x").unwrap();
+        fs::write(at.join("d/sub/f~"), "x").unwrap();
+        assert!(paths(&mut watcher).is_empty());
+        fs::remove_dir_all(at.join("d")).unwrap();
+        assert!(paths(&mut watcher).contains(&at.join("d")));
+        fs::create_dir(at.join("d")).unwrap();
+        paths(&mut watcher);
+        fs::write(at.join("d/again"), "x").unwrap();
+        assert_eq!(paths(&mut watcher), [at.join("d/again")]);
+    }
+
+    #[test]
+    fn a_link_is_seen_when_it_is_switched() {
+        let (_dir, at, mut watcher) = setup();
+        for release in ["r1", "r2"] {
+            fs::create_dir(at.join(release)).unwrap();
+        }
+        let current = at.join("current");
+        std::os::unix::fs::symlink("r1", &current).unwrap();
+        watcher.add(&current).unwrap();
+        std::os::unix::fs::symlink("r2", at.join("next")).unwrap();
+        fs::rename(at.join("next"), &current).unwrap();
+        assert_eq!(paths(&mut watcher), [current]);
+        fs::write(at.join("r2/f"), "x").unwrap();
+        assert_eq!(paths(&mut watcher), [at.join("r2/f")]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_waited_for() {
+        let (_dir, at, mut watcher) = setup();
+        let file = at.join("a/b/f");
+        watcher.add(&file).unwrap();
+        fs::create_dir_all(at.join("a/b")).unwrap();
+        watcher.read().unwrap();
+        fs::write(&file, "x").unwrap();
+        assert!(paths(&mut watcher).contains(&file));
+    }
+
+    #[test]
+    fn droppings_are_known() {
+        for name in ["f~", ".f.swp", ".f.swx", "4913", "#f#", ".#f"] {
+            assert!(is_dropping(OsStr::new(name)), "{name}");
+        }
+        for name in ["f", ".env", "f.swp.conf", "49130", "#", ".config"] {
+            assert!(!is_dropping(OsStr::new(name)), "{name}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Resource limits, see prlimit(2). Units are the kernel's: bytes, seconds, microseconds or a count. Any thread.
+
+use crate::unit::Resource;
+use std::io;
+
+/// What the kernel calls `struct rlimit64`, the same on every machine.
+#[repr(C)]
+pub(super) struct Pair {
+    /// The limit in force.
+    pub(super) soft: u64,
+    /// What it may be raised to.
+    pub(super) hard: u64,
+}
+
+/// The kernel's number of a resource (`RLIMIT_CPU` …).
+pub fn rlimit_number(resource: Resource) -> i32 {
+    let number = match resource {
+        Resource::Cpu => libc::RLIMIT_CPU,
+        Resource::Fsize => libc::RLIMIT_FSIZE,
+        Resource::Data => libc::RLIMIT_DATA,
+        Resource::Stack => libc::RLIMIT_STACK,
+        Resource::Core => libc::RLIMIT_CORE,
+        Resource::Rss => libc::RLIMIT_RSS,
+        Resource::Nofile => libc::RLIMIT_NOFILE,
+        Resource::As => libc::RLIMIT_AS,
+        Resource::Nproc => libc::RLIMIT_NPROC,
+        Resource::Memlock => libc::RLIMIT_MEMLOCK,
+        Resource::Locks => libc::RLIMIT_LOCKS,
+        Resource::Sigpending => libc::RLIMIT_SIGPENDING,
+        Resource::Msgqueue => libc::RLIMIT_MSGQUEUE,
+        Resource::Nice => libc::RLIMIT_NICE,
+        Resource::Rtprio => libc::RLIMIT_RTPRIO,
+        Resource::Rttime => libc::RLIMIT_RTTIME,
+    };
+    // The C libraries disagree about the sign of the type; the numbers are small.
+    number as i32
+}
+
+/// This process's own limit: (soft, hard), `u64::MAX` for none.
+///
+/// # Errors
+/// `EINVAL` if there is no such resource.
+pub fn limit(resource: i32) -> io::Result<(u64, u64)> {
+    let mut old = Pair { soft: 0, hard: 0 };
+    let none: *const Pair = std::ptr::null();
+    // SAFETY: prlimit64(2) writes two 64-bit numbers to `old`, which has room for them.
+    let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, none, &raw mut old) };
+    if done == 0 { Ok((old.soft, old.hard)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets this process's own limit.
+///
+/// # Errors
+/// `EPERM` above the hard limit without `CAP_SYS_RESOURCE`; `EINVAL` if `soft` is above `hard`.
+pub fn set_limit(resource: i32, soft: u64, hard: u64) -> io::Result<()> {
+    let new = Pair { soft, hard };
+    let none: *mut Pair = std::ptr::null_mut();
+    // SAFETY: prlimit64(2) reads two 64-bit numbers from `new`.
+    let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const new, none) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::isolated;
+    use super::*;
+
+    #[test]
+    fn numbers_are_the_kernels() {
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let soft_of = |title: &str| {
+            let line = limits.lines().find(|line| line.starts_with(title)).unwrap();
+            let word = line[title.len()..].split_whitespace().next().unwrap().to_owned();
+            if word == "unlimited" { u64::MAX } else { word.parse().unwrap() }
+        };
+        for (resource, title) in [
+            (Resource::Cpu, "Max cpu time"),
+            (Resource::Stack, "Max stack size"),
+            (Resource::Core, "Max core file size"),
+            (Resource::Nofile, "Max open files"),
+            (Resource::Nproc, "Max processes"),
+            (Resource::Memlock, "Max locked memory"),
+            (Resource::Sigpending, "Max pending signals"),
+            (Resource::Msgqueue, "Max msgqueue size"),
+            (Resource::Rttime, "Max realtime timeout"),
+        ] {
+            assert_eq!(limit(rlimit_number(resource)).unwrap().0, soft_of(title), "{title}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_set_and_read_back() {
+        isolated("sys::limits::tests::a_limit_is_set_and_read_back", || {
+            let core = rlimit_number(Resource::Core);
+            set_limit(core, 0, 4096).unwrap();
+            assert_eq!(limit(core).unwrap(), (0, 4096));
+            assert_eq!(set_limit(core, 2, 1).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        });
+    }
+}

@@ -1,0 +1,352 @@
+//! Processes: who we are, who another one is, signals to it. Only the main thread signals, and only what is not reaped.
+
+use nix::sys::signal::Signal;
+use std::ffi::c_long;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Our own pid, in our own pid namespace.
+pub fn pid() -> i32 {
+    nix::unistd::getpid().as_raw()
+}
+
+/// Whether we are a pid namespace's init: then every orphan comes to us, and signals without an effect are ignored.
+pub fn is_pid1() -> bool {
+    pid() == 1
+}
+
+/// Makes us the one that orphans among our descendants come to. It survives execve(2). See prctl(2).
+///
+/// # Errors
+/// None are known.
+pub fn become_subreaper() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+/// Sends a signal to one process. 0 only asks whether it is there.
+///
+/// # Errors
+/// `ESRCH`, `EPERM`; `EINVAL` for a pid below 1, which would mean many processes.
+pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    if pid < 1 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // nix knows no real-time signals here.
+    // SAFETY: takes numbers only.
+    done(unsafe { libc::kill(pid, signal) }.into())
+}
+
+/// Sends a signal to every process of a group. Safe only as long as its leader is not reaped.
+///
+/// # Errors
+/// `ESRCH`, `EPERM` (of all of them); `EINVAL` for a group below 2, which would mean everybody.
+pub fn kill_group(group: i32, signal: i32) -> io::Result<()> {
+    if group < 2 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: takes numbers only.
+    done(unsafe { libc::kill(-group, signal) }.into())
+}
+
+/// A descriptor of a process: readable when it has ended, and never another one's. See pidfd_open(2).
+///
+/// # Errors
+/// `ESRCH`; `ENOSYS` before Linux 5.3.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    done(fd)?;
+    // SAFETY: the kernel has just made it, close-on-exec, for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Sends a signal to the process of a pidfd. See pidfd_send_signal(2).
+///
+/// # Errors
+/// `ESRCH` if it has been reaped; `EPERM`.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let info: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: a null siginfo is allowed: the kernel fills one in.
+    done(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) })
+}
+
+fn done(result: c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// What /proc/PID/stat says about a process, see proc_pid_stat(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stat {
+    pub(super) parent: i32,
+    pub(super) session: i32,
+    /// Clock ticks since the machine has started.
+    pub(super) start_time: u64,
+}
+
+/// Reads [`Stat`]; `None` if the process is gone.
+pub(super) fn stat(pid: i32) -> Option<Stat> {
+    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_stat(line: &[u8]) -> Option<Stat> {
+    // The name in parentheses may contain anything, also parentheses, spaces and bytes that are no text.
+    let end = line.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(line.get(end + 1..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let _state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let _group = fields.next()?;
+    let session = fields.next()?.parse().ok()?;
+    let start_time = fields.nth(15)?.parse().ok()?;
+    Some(Stat { parent, session, start_time })
+}
+
+/// When a process was started, in clock ticks since the machine has started: with the pid it names one process for ever.
+/// `None` if it is gone.
+pub fn start_time(pid: i32) -> Option<u64> {
+    stat(pid).map(|stat| stat.start_time)
+}
+
+/// The parent of a process; `None` if it is gone.
+pub fn parent_of(pid: i32) -> Option<i32> {
+    stat(pid).map(|stat| stat.parent)
+}
+
+/// A process's name, at most 15 bytes; `None` if it is gone.
+pub fn name_of(pid: i32) -> Option<String> {
+    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
+}
+
+/// Whether a signal would do something else than its default: the process catches, ignores or blocks it. A reload signal to
+/// a process that does not would end it. `None` if the process is gone.
+pub fn signal_handled(pid: i32, signal: i32) -> Option<bool> {
+    handled(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, signal)
+}
+
+fn handled(status: &str, signal: i32) -> Option<bool> {
+    let bit = 1_u64.checked_shl(u32::try_from(signal - 1).ok()?)?;
+    let mask_of = |key: &str| {
+        let text = status.lines().find_map(|line| line.strip_prefix(key))?;
+        u64::from_str_radix(text.trim(), 16).ok()
+    };
+    let masks = mask_of("SigBlk:")? | mask_of("SigIgn:")? | mask_of("SigCgt:")?;
+    Some(masks & bit != 0)
+}
+
+/// Whether `path` is another program now than the one that this process was started from: replaced, or a script or link that
+/// was changed since. `None` if either may not be looked at, or is gone.
+///
+/// A script and a wrapper run as another program; for these the time of the last change of `path` counts, against the start
+/// of the process, to 20 ms.
+pub fn program_is_newer(pid: i32, path: &Path) -> Option<bool> {
+    let link = format!("/proc/{pid}/exe");
+    let running = fs::metadata(&link).ok()?;
+    let on_disk = fs::metadata(path).ok()?;
+    if (running.dev(), running.ino()) == (on_disk.dev(), on_disk.ino()) {
+        return Some(false);
+    }
+    let name = fs::read_link(&link).ok()?;
+    let name = name.to_string_lossy();
+    if Path::new(name.trim_end_matches(" (deleted)")) == fs::canonicalize(path).ok()? {
+        return Some(true);
+    }
+    let changed = |metadata: fs::Metadata| metadata.ctime() as f64 + metadata.ctime_nsec() as f64 / 1e9;
+    let link_changed = changed(fs::symlink_metadata(path).ok()?);
+    Some(changed(on_disk).max(link_changed) > started_at(pid)? + 0.02)
+}
+
+/// When a process was started, in seconds since 1970.
+fn started_at(pid: i32) -> Option<f64> {
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    let up = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok()?;
+    let up = up.tv_sec() as f64 + up.tv_nsec() as f64 / 1e9;
+    Some(super::clock::unix_time() - up + start_time(pid)? as f64 / ticks as f64)
+}
+
+/// Whether a signal number exists in kill(2).
+pub fn is_signal(signal: i32) -> bool {
+    Signal::try_from(signal).is_ok() || (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&signal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::isolated;
+    use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::io::{BufRead, BufReader};
+    use std::os::fd::AsFd;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::{Child, Command, Stdio};
+
+    /// A shell that has run `text` and then waits for the end of its input.
+    fn shell(text: &str) -> Child {
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", &format!("{text}\necho ready; read line; exit 3")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        child
+    }
+
+    #[test]
+    fn stat_survives_any_process_name() {
+        let rest = "S 11 22 33 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 0 0";
+        let expected = Stat { parent: 11, session: 33, start_time: 4711 };
+        for name in ["sh", "a b", "x) R 1 1 1", "((", "\u{fffd}"] {
+            assert_eq!(parse_stat(format!("7 ({name}) {rest}").as_bytes()), Some(expected), "{name}");
+        }
+        assert_eq!(parse_stat(b"7 (sh) S 1"), None);
+        assert_eq!(parse_stat(b""), None);
+    }
+
+    #[test]
+    fn we_know_ourselves_and_our_child() {
+        let mut child = shell("");
+        let pid = child.id() as i32;
+        assert_eq!(parent_of(pid), Some(super::pid()));
+        assert_eq!(name_of(pid).as_deref(), Some("sh"));
+        assert!(start_time(pid).unwrap() >= start_time(super::pid()).unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((parent_of(pid), name_of(pid), start_time(pid)), (None, None, None));
+    }
+
+    #[test]
+    fn signals_reach_one_process_a_group_and_a_pidfd() {
+        for send in [
+            |pid| kill(pid, libc::SIGTERM),
+            |pid| kill_group(pid, libc::SIGTERM),
+            |pid| pidfd_signal(pidfd_open(pid)?.as_fd(), libc::SIGTERM),
+        ] {
+            let mut child = shell("");
+            let pid = child.id() as i32;
+            kill(pid, 0).unwrap();
+            send(pid).unwrap();
+            assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+            assert_eq!(kill(pid, 0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        }
+        let mut child = shell("");
+        kill(child.id() as i32, 40).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(40));
+    }
+
+    #[test]
+    fn a_number_that_means_many_processes_is_refused() {
+        for pid in [0, -1, i32::MIN] {
+            assert_eq!(kill(pid, libc::SIGTERM).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+            assert_eq!(kill_group(pid, libc::SIGTERM).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        }
+        assert_eq!(kill_group(1, libc::SIGTERM).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn a_pidfd_is_readable_when_its_process_has_ended_and_never_hits_another() {
+        let mut child = shell("");
+        let pidfd = pidfd_open(child.id() as i32).unwrap();
+        let mut slots = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut slots, PollTimeout::ZERO).unwrap(), 0);
+        drop(child.stdin.take());
+        assert_eq!(poll(&mut slots, 20_000_u16).unwrap(), 1);
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        assert_eq!(pidfd_signal(pidfd.as_fd(), 0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn orphans_come_to_a_subreaper() {
+        isolated("sys::process::tests::orphans_come_to_a_subreaper", || {
+            become_subreaper().unwrap();
+            let mut middle = Command::new("/bin/sh")
+                .args(["-c", "exec 9<&0; read line <&9 & echo $!"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let stdin = middle.stdin.take();
+            let mut line = String::new();
+            BufReader::new(middle.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            assert!(middle.wait().unwrap().success());
+            let orphan = line.trim().parse().unwrap();
+            assert_eq!(parent_of(orphan), Some(pid()));
+            drop(stdin);
+            super::super::wait::reap(orphan).unwrap();
+        });
+    }
+
+    #[test]
+    fn caught_ignored_and_blocked_signals_are_handled() {
+        let status =
+            "Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000000002\nSigCgt:\t8000000000000000\n";
+        for (signal, expected) in [(1, true), (2, true), (3, false), (64, true)] {
+            assert_eq!(handled(status, signal), Some(expected), "{signal}");
+        }
+        assert_eq!((handled(status, 0), handled(status, 65), handled("", 1)), (None, None, None));
+        let mut child = shell("trap : HUP; trap '' USR1");
+        let pid = child.id() as i32;
+        assert_eq!(signal_handled(pid, libc::SIGHUP), Some(true));
+        assert_eq!(signal_handled(pid, libc::SIGUSR1), Some(true));
+        assert_eq!(signal_handled(pid, libc::SIGUSR2), Some(false));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(signal_handled(pid, libc::SIGHUP), None);
+    }
+
+    #[test]
+    fn a_replaced_program_is_newer() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        fs::copy("/bin/cat", &program).unwrap();
+        let mut command = Command::new(&program);
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        // Another test may have forked while the file was open for writing here.
+        let mut child = loop {
+            match command.spawn() {
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                result => break result.unwrap(),
+            }
+        };
+        let pid = child.id() as i32;
+        assert_eq!(program_is_newer(pid, &program), Some(false));
+        let next = folder.path().join("next");
+        fs::copy("/bin/cat", &next).unwrap();
+        fs::rename(&next, &program).unwrap();
+        assert_eq!(program_is_newer(pid, &program), Some(true));
+        fs::remove_file(&program).unwrap();
+        assert_eq!(program_is_newer(pid, &program), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_changed_script_is_newer() {
+        let mut child = shell("");
+        let pid = child.id() as i32;
+        // What was there long before the process.
+        assert_eq!(program_is_newer(pid, Path::new("/etc/passwd")), Some(false));
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("script");
+        loop {
+            fs::write(&script, "#!/bin/sh\n").unwrap();
+            if program_is_newer(pid, &script).unwrap() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn signal_numbers_are_checked() {
+        assert!(is_signal(1) && is_signal(31) && is_signal(libc::SIGRTMIN()) && is_signal(64));
+        assert!(!is_signal(0) && !is_signal(32) && !is_signal(65) && !is_signal(-1));
+    }
+}

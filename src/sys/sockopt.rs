@@ -1,0 +1,275 @@
+//! Socket options: setsockopt(2), getsockopt(2), and the table of what a unit's options mean.
+//!
+//! See socket(7), ip(7), ipv6(7), tcp(7), unix(7). Nothing here blocks; any thread may call it.
+
+use crate::unit::{ListenKind, SocketOptions};
+use nix::libc;
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// `IPV6_TRANSPARENT`, which not every C library names.
+const IPV6_TRANSPARENT: c_int = 75;
+/// `IPV6_FREEBIND`.
+const IPV6_FREEBIND: c_int = 78;
+
+/// Sets an option from its bytes in memory order.
+pub fn set_bytes(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
+    let length = value.len() as libc::socklen_t;
+    // SAFETY: `value` is readable for `length` bytes and the kernel only reads it.
+    let r = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), length) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets an option that is an int.
+pub fn set_int(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    set_bytes(fd, level, name, &value.to_ne_bytes())
+}
+
+/// Reads an option into `out`; how many bytes the kernel wrote.
+pub fn get_bytes(fd: BorrowedFd<'_>, level: c_int, name: c_int, out: &mut [u8]) -> io::Result<usize> {
+    let mut length = out.len() as libc::socklen_t;
+    // SAFETY: `out` is writable for `length` bytes, which is what the kernel is told.
+    let r = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, out.as_mut_ptr().cast(), &mut length) };
+    if r == 0 { Ok(length as usize) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Reads an option that is an int.
+pub fn get_int(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<c_int> {
+    let mut bytes = [0; size_of::<c_int>()];
+    get_bytes(fd, level, name, &mut bytes)?;
+    Ok(c_int::from_ne_bytes(bytes))
+}
+
+/// Sets `SO_REUSEPORT`.
+pub fn set_reuse_port(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
+}
+
+/// Whether the socket listens (`SO_ACCEPTCONN`): false after a holder's shutdown(2).
+pub fn listens(fd: BorrowedFd<'_>) -> bool {
+    get_int(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN).is_ok_and(|on| on != 0)
+}
+
+/// The socket's own number in the kernel (`SO_COOKIE`), as sock_diag(7) reports it.
+pub fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    get_bytes(fd, libc::SOL_SOCKET, libc::SO_COOKIE, &mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// What a set of options is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// AF_INET.
+    Inet,
+    /// AF_INET6.
+    Inet6,
+    /// AF_UNIX.
+    Unix,
+    /// AF_VSOCK.
+    Vsock,
+    /// AF_NETLINK.
+    Netlink,
+}
+
+impl Family {
+    fn is_ip(self) -> bool {
+        matches!(self, Family::Inet | Family::Inet6)
+    }
+}
+
+/// One option and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The unit's key, for messages.
+    pub key: &'static str,
+    /// `SOL_SOCKET`, `IPPROTO_TCP`…
+    pub level: c_int,
+    /// The option.
+    pub name: c_int,
+    /// Its value in memory order.
+    pub value: Vec<u8>,
+}
+
+fn int(key: &'static str, level: c_int, name: c_int, value: c_int) -> Setting {
+    Setting { key, level, name, value: value.to_ne_bytes().to_vec() }
+}
+
+/// A count of bytes or seconds as the kernel's int, at most its maximum.
+fn clamp(value: u64) -> c_int {
+    c_int::try_from(value).unwrap_or(c_int::MAX)
+}
+
+/// Whole seconds, rounded up.
+fn seconds(span: crate::time::Span) -> c_int {
+    clamp(span.0.div_ceil(1_000_000_000))
+}
+
+/// What must be set before bind(2) and decides whether it succeeds: a failure is fatal.
+pub fn before_bind(options: &SocketOptions, family: Family, kind: ListenKind) -> Vec<Setting> {
+    let mut out = Vec::new();
+    if family.is_ip() && kind == ListenKind::Stream {
+        // Without it an address would stay taken for a minute after each stop. For datagrams it would
+        // mean the opposite: that a taken address goes unnoticed.
+        out.push(int("SO_REUSEADDR", libc::SOL_SOCKET, libc::SO_REUSEADDR, 1));
+    }
+    if family == Family::Inet6 {
+        match options.bind_ipv6_only {
+            crate::unit::BindIpv6Only::Default => {}
+            crate::unit::BindIpv6Only::Both => {
+                out.push(int("BindIPv6Only", libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0));
+            }
+            crate::unit::BindIpv6Only::Ipv6Only => {
+                out.push(int("BindIPv6Only", libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1));
+            }
+        }
+    }
+    if !family.is_ip() {
+        return out;
+    }
+    if let Some(device) = &options.bind_to_device {
+        out.push(Setting {
+            key: "BindToDevice",
+            level: libc::SOL_SOCKET,
+            name: libc::SO_BINDTODEVICE,
+            value: device.as_bytes().to_vec(),
+        });
+    }
+    let v6 = family == Family::Inet6;
+    if options.free_bind {
+        out.push(int("FreeBind", libc::SOL_IP, libc::IP_FREEBIND, 1));
+        if v6 {
+            out.push(int("FreeBind", libc::SOL_IPV6, IPV6_FREEBIND, 1));
+        }
+    }
+    if options.transparent {
+        out.push(int("Transparent", libc::SOL_IP, libc::IP_TRANSPARENT, 1));
+        if v6 {
+            out.push(int("Transparent", libc::SOL_IPV6, IPV6_TRANSPARENT, 1));
+        }
+    }
+    out
+}
+
+/// What can be set at any time, also on a socket that listens: a failure is a warning, as with systemd.
+///
+/// Buffer sizes come twice: the forced form, which needs CAP_NET_ADMIN, and then the plain one.
+pub fn any_time(options: &SocketOptions, family: Family, kind: ListenKind) -> Vec<Setting> {
+    let mut out = Vec::new();
+    if family.is_ip() && kind == ListenKind::Stream {
+        tcp(options, &mut out);
+    }
+    if family.is_ip() {
+        ip(options, family, &mut out);
+    }
+    let socket = libc::SOL_SOCKET;
+    if let Some(priority) = options.priority {
+        out.push(int("Priority", socket, libc::SO_PRIORITY, priority));
+    }
+    if let Some(mark) = options.mark {
+        out.push(int("Mark", socket, libc::SO_MARK, mark.cast_signed()));
+    }
+    if let Some(bytes) = options.receive_buffer {
+        out.push(int("ReceiveBuffer", socket, libc::SO_RCVBUFFORCE, clamp(bytes)));
+        out.push(int("ReceiveBuffer", socket, libc::SO_RCVBUF, clamp(bytes)));
+    }
+    if let Some(bytes) = options.send_buffer {
+        out.push(int("SendBuffer", socket, libc::SO_SNDBUFFORCE, clamp(bytes)));
+        out.push(int("SendBuffer", socket, libc::SO_SNDBUF, clamp(bytes)));
+    }
+    if matches!(family, Family::Unix | Family::Netlink) && options.pass_credentials {
+        out.push(int("PassCredentials", socket, libc::SO_PASSCRED, 1));
+    }
+    out
+}
+
+/// As [`any_time`], less what a new socket has anyway: with a thousand addresses each call counts.
+pub fn at_birth(options: &SocketOptions, family: Family, kind: ListenKind) -> Vec<Setting> {
+    let mut out = any_time(options, family, kind);
+    let off_by_default = ["NoDelay", "KeepAlive", "DeferAcceptSec"];
+    out.retain(|s| !off_by_default.contains(&s.key) || s.value.iter().any(|byte| *byte != 0));
+    out
+}
+
+fn tcp(options: &SocketOptions, out: &mut Vec<Setting>) {
+    let tcp = libc::IPPROTO_TCP;
+    out.push(int("NoDelay", tcp, libc::TCP_NODELAY, options.no_delay.into()));
+    out.push(int("KeepAlive", libc::SOL_SOCKET, libc::SO_KEEPALIVE, options.keep_alive.into()));
+    out.push(int("DeferAcceptSec", tcp, libc::TCP_DEFER_ACCEPT, seconds(options.defer_accept)));
+    if let Some(time) = options.keep_alive_time {
+        out.push(int("KeepAliveTimeSec", tcp, libc::TCP_KEEPIDLE, seconds(time)));
+    }
+    if let Some(time) = options.keep_alive_interval {
+        out.push(int("KeepAliveIntervalSec", tcp, libc::TCP_KEEPINTVL, seconds(time)));
+    }
+    if let Some(count) = options.keep_alive_probes {
+        out.push(int("KeepAliveProbes", tcp, libc::TCP_KEEPCNT, clamp(count.into())));
+    }
+    if let Some(name) = &options.tcp_congestion {
+        let value = name.as_bytes().to_vec();
+        out.push(Setting { key: "TCPCongestion", level: tcp, name: libc::TCP_CONGESTION, value });
+    }
+}
+
+fn ip(options: &SocketOptions, family: Family, out: &mut Vec<Setting>) {
+    let v6 = family == Family::Inet6;
+    if let Some(tos) = options.ip_tos {
+        out.push(int("IPTOS", libc::SOL_IP, libc::IP_TOS, tos.into()));
+        if v6 {
+            out.push(int("IPTOS", libc::SOL_IPV6, libc::IPV6_TCLASS, tos.into()));
+        }
+    }
+    if let Some(ttl) = options.ip_ttl {
+        out.push(int("IPTTL", libc::SOL_IP, libc::IP_TTL, ttl.into()));
+        if v6 {
+            out.push(int("IPTTL", libc::SOL_IPV6, libc::IPV6_UNICAST_HOPS, ttl.into()));
+        }
+    }
+}
+
+/// Sets each of `settings`: the keys that failed and why, each key once.
+pub fn apply(fd: BorrowedFd<'_>, settings: &[Setting]) -> Vec<(&'static str, io::Error)> {
+    let mut failed: Vec<(&'static str, io::Error)> = Vec::new();
+    for setting in settings {
+        let forced = setting.level == libc::SOL_SOCKET
+            && [libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE].contains(&setting.name);
+        match set_bytes(fd, setting.level, setting.name, &setting.value) {
+            Err(error) if !forced && !failed.iter().any(|(key, _)| *key == setting.key) => {
+                failed.push((setting.key, error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    failed
+}
+
+/// Why the keys that `old` and `new` differ in cannot be changed on a socket that is bound: their names.
+pub fn fixed_differences(old: &SocketOptions, new: &SocketOptions) -> Vec<&'static str> {
+    let dropped = |a: bool, b: bool| a && !b;
+    [
+        ("BindIPv6Only", old.bind_ipv6_only != new.bind_ipv6_only),
+        ("ReusePort", old.reuse_port != new.reuse_port),
+        ("FreeBind", old.free_bind != new.free_bind),
+        ("Transparent", old.transparent != new.transparent),
+        ("BindToDevice", old.bind_to_device != new.bind_to_device),
+        ("PipeSize", dropped(old.pipe_size.is_some(), new.pipe_size.is_some())),
+        ("PassCredentials", dropped(old.pass_credentials, new.pass_credentials)),
+        ("KeepAliveTimeSec", dropped(old.keep_alive_time.is_some(), new.keep_alive_time.is_some())),
+        (
+            "KeepAliveIntervalSec",
+            dropped(old.keep_alive_interval.is_some(), new.keep_alive_interval.is_some()),
+        ),
+        ("KeepAliveProbes", dropped(old.keep_alive_probes.is_some(), new.keep_alive_probes.is_some())),
+        ("Priority", dropped(old.priority.is_some(), new.priority.is_some())),
+        ("Mark", dropped(old.mark.is_some(), new.mark.is_some())),
+        ("IPTOS", dropped(old.ip_tos.is_some(), new.ip_tos.is_some())),
+        ("IPTTL", dropped(old.ip_ttl.is_some(), new.ip_ttl.is_some())),
+        ("ReceiveBuffer", dropped(old.receive_buffer.is_some(), new.receive_buffer.is_some())),
+        ("SendBuffer", dropped(old.send_buffer.is_some(), new.send_buffer.is_some())),
+        ("TCPCongestion", dropped(old.tcp_congestion.is_some(), new.tcp_congestion.is_some())),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
+}

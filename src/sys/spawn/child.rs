@@ -1,0 +1,233 @@
+//! What the child does. It runs on our memory while we are suspended: system calls only, in an order that matters. No
+//! allocation, no lock, no panic, no log, and no function of the C library that knows threads (setuid and its kin).
+
+use super::job::{Job, SIGNALS};
+use super::{SpawnError, Stage, clone};
+use std::convert::Infallible;
+use std::ffi::{CStr, c_long, c_void};
+use std::os::fd::AsRawFd;
+
+/// A step that has worked, or the child's end.
+type Step = Result<(), SpawnError>;
+
+/// Runs the [`Job`] that `job` points to. Never returns: the program replaces it, or it ends.
+pub(super) extern "C" fn main(job: *mut c_void) -> i32 {
+    // SAFETY: `clone` passes a job that is ours alone until we execute or end.
+    let job: &mut Job<'_> = unsafe { &mut *job.cast() };
+    let Err(failure) = run(job);
+    job.failure = Some(failure);
+    // SAFETY: ends this process without running anything of our parent's.
+    unsafe { libc::_exit(127) }
+}
+
+/// Every step, in order. What needs privileges comes before the user; what the user must be allowed to do, after.
+fn run(job: &mut Job<'_>) -> Result<Infallible, SpawnError> {
+    default_dispositions(job)?;
+    new_session()?;
+    join_cgroup(job)?;
+    set_oom_score(job)?;
+    set_nice(job)?;
+    set_affinity(job)?;
+    // Before the limits: a limit on descriptors is for the program, not for this.
+    place_descriptors(&mut job.sources)?;
+    set_limits(job)?;
+    set_umask(job.plan.umask);
+    become_user(job)?;
+    enter_directory(job)?;
+    forbid_new_privileges(job)?;
+    stamp_pid(job);
+    // Signals that were sent to us meanwhile have their default effect now.
+    clone::set_mask(0);
+    execute(job)
+}
+
+/// The failure of the system call that has just returned.
+fn failed(stage: Stage) -> SpawnError {
+    SpawnError { stage, errno: nix::errno::Errno::last_raw() }
+}
+
+fn check(stage: Stage, result: c_long) -> Step {
+    if result < 0 { Err(failed(stage)) } else { Ok(()) }
+}
+
+/// Default for every signal, also those that the C library keeps for itself; SIGPIPE as wanted. Ignored ones would survive
+/// execve, the handlers of our parent must not run here.
+fn default_dispositions(job: &Job<'_>) -> Step {
+    for signal in 1..=SIGNALS {
+        if signal == libc::SIGPIPE && job.plan.ignore_sigpipe {
+            set_disposition(signal, libc::SIG_IGN)?;
+        } else if job.dispositions & (1 << (signal - 1)) != 0 {
+            set_disposition(signal, libc::SIG_DFL)?;
+        }
+    }
+    Ok(())
+}
+
+fn set_disposition(signal: i32, handler: usize) -> Step {
+    // `struct sigaction` of the kernel: the handler first, then zeros for flags, restorer and mask, 8 words at most.
+    let action = [handler, 0, 0, 0, 0, 0, 0, 0];
+    let none: *mut c_void = std::ptr::null_mut();
+    // SAFETY: the kernel reads one of its sigaction structures, which is not longer than `action`.
+    let done =
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const action, none, size_of::<u64>()) };
+    check(Stage::Signals, done)
+}
+
+fn new_session() -> Step {
+    // SAFETY: takes nothing.
+    check(Stage::Session, unsafe { libc::setsid() }.into())
+}
+
+fn join_cgroup(job: &Job<'_>) -> Step {
+    match job.plan.cgroup {
+        Some(cgroup) if job.joins_cgroup => {
+            write_file(cgroup.as_raw_fd(), c"cgroup.procs", b"0", Stage::Cgroup)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn set_oom_score(job: &Job<'_>) -> Step {
+    match &job.oom_score {
+        Some(text) => {
+            write_file(libc::AT_FDCWD, c"/proc/self/oom_score_adj", text.as_bytes(), Stage::OomScore)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Writes a small file of the kernel.
+fn write_file(directory: i32, path: &CStr, text: &[u8], stage: Stage) -> Step {
+    // SAFETY: the path is a terminated string.
+    let fd = unsafe { libc::openat(directory, path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) };
+    check(stage, fd.into())?;
+    // SAFETY: `text` is readable for its length.
+    let written = unsafe { libc::write(fd, text.as_ptr().cast(), text.len()) };
+    let result = check(stage, written as c_long);
+    // SAFETY: opened above, used by nobody else.
+    unsafe { libc::close(fd) };
+    result
+}
+
+fn set_nice(job: &Job<'_>) -> Step {
+    match job.plan.nice {
+        // SAFETY: takes numbers only.
+        Some(nice) => check(Stage::Nice, unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }.into()),
+        None => Ok(()),
+    }
+}
+
+fn set_affinity(job: &Job<'_>) -> Step {
+    if job.processors.is_empty() {
+        return Ok(());
+    }
+    let bytes = size_of_val(job.processors.as_slice());
+    // SAFETY: the kernel reads `bytes` bytes of the mask.
+    let done = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, bytes, job.processors.as_ptr()) };
+    check(Stage::Affinity, done)
+}
+
+/// Makes the n-th source descriptor n, for all of them, and leaves nothing else to the program.
+fn place_descriptors(sources: &mut [i32]) -> Step {
+    let above = sources.len() as i32;
+    // First everything out of the way that stands where another one goes.
+    for (target, source) in (0..).zip(sources.iter_mut()) {
+        if *source < above && *source != target {
+            // SAFETY: takes numbers only.
+            *source = unsafe { libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, above) };
+            check(Stage::Descriptors, (*source).into())?;
+        }
+    }
+    for (target, source) in (0..).zip(sources.iter()) {
+        let done = if *source == target {
+            // dup2 of a descriptor to itself would leave close-on-exec set.
+            // SAFETY: takes numbers only.
+            unsafe { libc::fcntl(target, libc::F_SETFD, 0) }
+        } else {
+            // SAFETY: takes numbers only.
+            unsafe { libc::dup3(*source, target, 0) }
+        };
+        check(Stage::Descriptors, done.into())?;
+    }
+    // An old kernel or a filter may not know it: then close-on-exec, which all our descriptors have, is enough.
+    let last = libc::c_uint::MAX;
+    // SAFETY: takes numbers only.
+    unsafe { libc::syscall(libc::SYS_close_range, above, last, libc::CLOSE_RANGE_CLOEXEC as libc::c_uint) };
+    Ok(())
+}
+
+fn set_limits(job: &Job<'_>) -> Step {
+    for (resource, soft, hard) in &job.plan.limits {
+        let pair = crate::sys::limits::Pair { soft: *soft, hard: *hard };
+        let none: *mut c_void = std::ptr::null_mut();
+        // SAFETY: the kernel reads two 64-bit numbers.
+        let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, *resource, &raw const pair, none) };
+        check(Stage::Limits, done)?;
+    }
+    Ok(())
+}
+
+fn set_umask(umask: u32) {
+    // SAFETY: takes a number, cannot fail.
+    unsafe { libc::umask(umask as libc::mode_t) };
+}
+
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+use libc::{SYS_setgroups, SYS_setresgid, SYS_setresuid};
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+use libc::{
+    SYS_setgroups32 as SYS_setgroups, SYS_setresgid32 as SYS_setresgid, SYS_setresuid32 as SYS_setresuid,
+};
+
+/// Supplementary groups first, the user last: each needs a privilege that the next one takes away.
+fn become_user(job: &Job<'_>) -> Step {
+    if let Some(groups) = &job.identity.groups {
+        // SAFETY: the kernel reads `len` 32-bit numbers.
+        let done = unsafe { libc::syscall(SYS_setgroups, groups.len(), groups.as_ptr()) };
+        check(Stage::Groups, done)?;
+    }
+    if let Some(gid) = job.identity.gid {
+        // SAFETY: takes numbers only.
+        check(Stage::Group, unsafe { libc::syscall(SYS_setresgid, gid, gid, gid) })?;
+    }
+    if let Some(uid) = job.identity.uid {
+        // SAFETY: takes numbers only.
+        check(Stage::User, unsafe { libc::syscall(SYS_setresuid, uid, uid, uid) })?;
+    }
+    Ok(())
+}
+
+fn enter_directory(job: &Job<'_>) -> Step {
+    let Some(directory) = &job.plan.directory else {
+        return Ok(());
+    };
+    // SAFETY: the path is a terminated string.
+    let entered = check(Stage::Directory, unsafe { libc::chdir(directory.as_ptr()) }.into());
+    if job.plan.directory_optional { Ok(()) } else { entered }
+}
+
+fn forbid_new_privileges(job: &Job<'_>) -> Step {
+    if !job.plan.no_new_privileges {
+        return Ok(());
+    }
+    // The kernel wants the unused arguments to be 0 in their whole width.
+    let (set, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: the option takes numbers only.
+    let done = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, set, unused, unused, unused) };
+    check(Stage::NoNewPrivileges, done.into())
+}
+
+/// Our own pid, as we see it: from outside a pid namespace it may look different.
+fn stamp_pid(job: &mut Job<'_>) {
+    // SAFETY: takes nothing. Not through the C library: an old one remembers its parent's.
+    let pid = unsafe { libc::syscall(libc::SYS_getpid) };
+    for stamp in &mut job.stamps {
+        stamp.write(pid as u32);
+    }
+}
+
+fn execute(job: &Job<'_>) -> Result<Infallible, SpawnError> {
+    // SAFETY: terminated strings in lists that end with a null, all alive until the program has replaced us.
+    unsafe { libc::execve(job.plan.program.as_ptr(), job.argv.as_ptr(), job.env.as_ptr()) };
+    Err(failed(Stage::Exec))
+}

@@ -1,0 +1,613 @@
+//! Tests of starting programs. What a child is like is read from /proc, from outside, while it waits for its input.
+
+use super::*;
+use crate::sys::testing::isolated;
+use crate::sys::{cgroup::CgroupRoot, fd, process};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Every way to make a process, each without the others.
+const EACH: [[Way; 1]; 2] = [[clone::by_clone3], [clone::by_clone]];
+
+fn text(text: &str) -> CString {
+    CString::new(text).unwrap()
+}
+
+/// The pipes of a child: it waits for its input, what it says comes out.
+struct Pipes {
+    input: (OwnedFd, OwnedFd),
+    output: (OwnedFd, OwnedFd),
+    null: OwnedFd,
+}
+
+impl Pipes {
+    fn new() -> Pipes {
+        Pipes { input: fd::pipe().unwrap(), output: fd::pipe().unwrap(), null: fd::dev_null().unwrap() }
+    }
+
+    /// A plan of a shell that runs `script`, says "up" and waits.
+    fn shell(&self, script: &str) -> Plan<'_> {
+        let mut plan =
+            Plan::new(c"/bin/sh".into(), [self.input.0.as_fd(), self.output.1.as_fd(), self.null.as_fd()]);
+        plan.argv = vec![text("sh"), text("-c"), text(&format!("{script}\necho up; read line"))];
+        plan
+    }
+
+    /// Starts the plan and returns the child when it waits.
+    fn start(&self, plan: &Plan<'_>, way: Way) -> Waiting {
+        let process = spawn_by(plan, &[way]).unwrap();
+        let child = Waiting { process };
+        let pidfd = child.process.pidfd.as_ref().unwrap();
+        let mut slots = [self.output.0.as_fd(), pidfd.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        poll(&mut slots, PollTimeout::NONE).unwrap();
+        assert_eq!(slots[0].any(), Some(true), "it has ended without a word");
+        let mut line = String::new();
+        BufReader::new(File::from(self.output.0.try_clone().unwrap())).read_line(&mut line).unwrap();
+        assert_eq!(line, "up\n");
+        child
+    }
+}
+
+/// A child that waits; ended and reaped when dropped.
+struct Waiting {
+    process: Process,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        process::kill(self.process.pid, libc::SIGKILL).unwrap();
+        wait::reap(self.process.pid).unwrap();
+    }
+}
+
+impl Waiting {
+    fn proc(&self, file: &str) -> String {
+        let bytes = fs::read(format!("/proc/{}/{file}", self.process.pid)).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn status(&self, key: &str) -> String {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    fn descriptors(&self) -> Vec<(i32, String)> {
+        let folder = format!("/proc/{}/fd", self.process.pid);
+        let mut all: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| {
+                let target = fs::read_link(entry.path()).unwrap();
+                (entry.file_name().to_str().unwrap().parse().unwrap(), target.to_string_lossy().into_owned())
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    fn environment(&self) -> Vec<String> {
+        let mut all: Vec<String> = self.proc("environ").split_terminator('\0').map(str::to_owned).collect();
+        all.sort();
+        all
+    }
+}
+
+/// What a descriptor of ours is open on.
+fn target(fd: &impl AsRawFd) -> String {
+    fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap().to_string_lossy().into_owned()
+}
+
+/// Sets one disposition past the C library, which hides two signals.
+fn ignore(signal: i32) {
+    let action = [libc::SIG_IGN, 0, 0, 0, 0, 0, 0, 0];
+    let none: *mut libc::c_void = std::ptr::null_mut();
+    // SAFETY: the kernel reads one sigaction, not longer than `action`.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const action, none, size_of::<u64>()) };
+}
+
+#[test]
+fn a_child_has_an_empty_mask_and_default_dispositions() {
+    isolated("sys::spawn::tests::a_child_has_an_empty_mask_and_default_dispositions", || {
+        let _saved = crate::sys::signal::block_all().unwrap();
+        for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGPIPE, 32, 33, 64] {
+            ignore(signal);
+        }
+        for [way] in EACH {
+            let pipes = Pipes::new();
+            let mut plan = pipes.shell("");
+            let sigpipe = format!("{:016x}", 1_u64 << (libc::SIGPIPE - 1));
+            for (ignored, mask) in [(false, "0000000000000000"), (true, &sigpipe)] {
+                plan.ignore_sigpipe = ignored;
+                let child = pipes.start(&plan, way);
+                assert_eq!(child.status("SigBlk"), "0000000000000000");
+                assert_eq!(child.status("SigPnd"), "0000000000000000");
+                assert_eq!(child.status("SigIgn"), mask);
+            }
+            // Ours are as they were.
+            let own = fs::read_to_string("/proc/thread-self/status").unwrap();
+            assert!(!own.contains("SigBlk:\t0000000000000000"), "{own}");
+            assert_eq!(process::signal_handled(process::pid(), 64), Some(true));
+        }
+    });
+}
+
+#[test]
+fn a_child_has_its_descriptors_in_order_and_nothing_else() {
+    isolated("sys::spawn::tests::a_child_has_its_descriptors_in_order_and_nothing_else", || {
+        // In this process 3 and above are free: the files get the very numbers that the child's are to have.
+        let folder = tempfile::tempdir().unwrap();
+        let files: Vec<OwnedFd> =
+            (0..6).map(|n| File::create(folder.path().join(n.to_string())).unwrap().into()).collect();
+        let number = |n: usize| files[n].as_raw_fd();
+        assert_eq!(number(5) - number(0), 5, "consecutive numbers");
+        // One that is not close-on-exec, as another program may have left it.
+        let stray = fd::dev_null().unwrap();
+        fd::set_close_on_exec(stray.as_fd(), fd::CloseOnExec::No).unwrap();
+        for [way] in EACH {
+            let pipes = Pipes::new();
+            for order in
+                [vec![0, 1, 2, 3], vec![1, 0, 3, 2], vec![3, 0, 1, 2], vec![0, 0, 5, 1, 1, 2], vec![]]
+            {
+                let mut plan = pipes.shell("");
+                plan.fds = order.iter().map(|n| files[*n].as_fd()).collect();
+                let child = pipes.start(&plan, way);
+                let mut expected =
+                    vec![(0, target(&pipes.input.0)), (1, target(&pipes.output.1)), (2, "/dev/null".into())];
+                expected.extend((3..).zip(order.iter().map(|n| target(&files[*n]))));
+                assert_eq!(child.descriptors(), expected, "{order:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn standard_streams_can_be_our_own_or_exchanged_or_one() {
+    isolated("sys::spawn::tests::standard_streams_can_be_our_own_or_exchanged_or_one", || {
+        for [way] in EACH {
+            let pipes = Pipes::new();
+            let mut plan = pipes.shell("");
+            // Ours: 0 is /dev/null, 1 and 2 are pipes to the test.
+            let (stdin, stderr) = (std::io::stdin(), std::io::stderr());
+            plan.fds = vec![stdin.as_fd(), stderr.as_fd()];
+            plan.stdio[2] = pipes.output.1.as_fd();
+            let child = pipes.start(&plan, way);
+            let own = [target(&stdin), target(&stderr)];
+            let output = target(&pipes.output.1);
+            let expected = [target(&pipes.input.0), output.clone(), output, own[0].clone(), own[1].clone()];
+            assert_eq!(child.descriptors(), Vec::from_iter((0..).zip(expected)));
+            drop(child);
+            // src == dst: close-on-exec is cleared, nothing moves.
+            fd::set_close_on_exec(stderr.as_fd(), fd::CloseOnExec::Yes).unwrap();
+            plan.fds.clear();
+            plan.stdio[2] = stderr.as_fd();
+            let child = pipes.start(&plan, way);
+            assert_eq!(child.descriptors().get(2), Some(&(2, own[1].clone())));
+        }
+    });
+}
+
+#[test]
+fn three_hundred_descriptors_and_a_long_environment_arrive() {
+    isolated("sys::spawn::tests::three_hundred_descriptors_and_a_long_environment_arrive", || {
+        fd::raise_nofile().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let files: Vec<OwnedFd> =
+            (0..300).map(|n| File::create(folder.path().join(n.to_string())).unwrap().into()).collect();
+        let env: Vec<CString> = (0..1_000).map(|n| text(&format!("V{n:04}={}", "x".repeat(500)))).collect();
+        for [way] in EACH {
+            let pipes = Pipes::new();
+            let mut plan = pipes.shell("");
+            // Backwards, so that every one is in the way of another.
+            plan.fds = files.iter().rev().map(|file| file.as_fd()).collect();
+            plan.env = env.clone();
+            // A smaller limit is for the program: it does not stop the descriptors.
+            plan.limits = vec![(libc::RLIMIT_NOFILE as i32, 400, 400)];
+            let child = pipes.start(&plan, way);
+            let expected: Vec<_> = (3..).zip(files.iter().rev().map(target)).collect();
+            assert_eq!(child.descriptors()[3..], expected);
+            assert_eq!(child.environment(), env.iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>());
+        }
+    });
+}
+
+#[test]
+fn the_childs_pid_is_in_its_environment() {
+    for [way] in EACH {
+        let pipes = Pipes::new();
+        let mut plan = pipes.shell("");
+        plan.env = vec![text("A=1"), text("LISTEN_PID=999"), text("LISTEN_PIDX=2"), text("WATCHDOG_PID=7")];
+        let child = pipes.start(&plan, way);
+        assert_eq!(child.environment(), ["A=1", "LISTEN_PID=999", "LISTEN_PIDX=2", "WATCHDOG_PID=7"]);
+        drop(child);
+        plan.stamp_listen_pid = true;
+        let child = pipes.start(&plan, way);
+        let pid = child.process.pid;
+        let expected =
+            ["A=1".to_owned(), format!("LISTEN_PID={pid}"), "LISTEN_PIDX=2".into(), "WATCHDOG_PID=7".into()];
+        assert_eq!(child.environment(), expected);
+        drop(child);
+        plan.stamp_watchdog_pid = true;
+        let child = pipes.start(&plan, way);
+        let pid = child.process.pid;
+        assert!(child.environment().contains(&format!("LISTEN_PID={pid}")));
+        assert!(child.environment().contains(&format!("WATCHDOG_PID={pid}")));
+        assert_eq!(child.environment().len(), 4);
+    }
+}
+
+#[test]
+fn arguments_arrive_as_they_are() {
+    for [way] in EACH {
+        let pipes = Pipes::new();
+        let mut plan = pipes.shell("");
+        plan.argv = ["other-name", "-c", "echo up; read line", "zero", "", "a b", "ü"].map(text).to_vec();
+        let child = pipes.start(&plan, way);
+        let line = child.proc("cmdline");
+        assert_eq!(line, "other-name\0-c\0echo up; read line\0zero\0\0a b\0ü\0");
+    }
+}
+
+/// A file with a mode.
+fn program(folder: &Path, name: &str, content: &[u8], mode: u32) -> CString {
+    let path = folder.join(name);
+    fs::write(&path, content).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    text(path.to_str().unwrap())
+}
+
+/// The failure to start a plan; not the one that is no fault of the plan, but of another test that forks while a program
+/// file is open for writing here.
+fn failure(plan: &Plan<'_>, way: Way) -> SpawnError {
+    loop {
+        let failure = spawn_by(plan, &[way]).unwrap_err();
+        if failure.errno != libc::ETXTBSY {
+            return failure;
+        }
+    }
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_is_told_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let missing = text(at.join("missing").to_str().unwrap());
+    for (path, errno, words) in [
+        (missing, libc::ENOENT, "No such file"),
+        (program(at, "data", b"#!/bin/sh\n", 0o644), libc::EACCES, "make it executable"),
+        (
+            program(at, "interpreter", b"#!/no/such/interpreter\n", 0o755),
+            libc::ENOENT,
+            "interpreter does not exist",
+        ),
+        (program(at, "nothing", b"just text\n", 0o755), libc::ENOEXEC, "#!/bin/sh"),
+        (text(at.to_str().unwrap()), libc::EACCES, "permission denied"),
+    ] {
+        for [way] in EACH {
+            let pipes = Pipes::new();
+            let mut plan = pipes.shell("");
+            plan.program = path.clone();
+            let failure = failure(&plan, way);
+            assert_eq!(failure, SpawnError { stage: Stage::Exec, errno }, "{path:?}");
+            let explained = failure.explain(&plan);
+            assert!(explained.starts_with("cannot execute /") && explained.contains(words), "{explained}");
+            // Nothing is left: the child's copies of the pipe are gone.
+            let Pipes { output, .. } = pipes;
+            drop(output.1);
+            assert_eq!(File::from(output.0).read(&mut [0]).unwrap(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_failed_child_is_reaped() {
+    isolated("sys::spawn::tests::a_failed_child_is_reaped", || {
+        for [way] in EACH {
+            let pipes = Pipes::new();
+            let mut plan = pipes.shell("");
+            plan.program = text("/no/such/program");
+            let before = fd::open_fds().unwrap();
+            let failure = spawn_by(&plan, &[way]).unwrap_err();
+            assert_eq!(failure.to_string(), "cannot execute the program: No such file or directory");
+            // SAFETY: a null status is allowed.
+            assert_eq!(unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) }, -1);
+            assert_eq!(nix::Error::last(), nix::Error::ECHILD);
+            assert_eq!(fd::open_fds().unwrap(), before);
+        }
+    });
+}
+
+#[test]
+fn a_way_that_fails_is_followed_by_the_next() {
+    fn forbidden(_: &mut Job<'_>, _: &mut clone::Stack) -> Result<Process, i32> {
+        Err(libc::EPERM)
+    }
+    let pipes = Pipes::new();
+    let plan = pipes.shell("");
+    let failure = spawn_by(&plan, &[forbidden]).unwrap_err();
+    assert_eq!(failure, SpawnError { stage: Stage::Clone, errno: libc::EPERM });
+    let process = spawn_by(&plan, &[forbidden, clone::by_clone]).unwrap();
+    drop(Waiting { process });
+}
+
+#[test]
+fn the_pidfd_is_the_childs() {
+    for [way] in EACH {
+        let pipes = Pipes::new();
+        let plan = pipes.shell("");
+        let child = pipes.start(&plan, way);
+        let pidfd = child.process.pidfd.as_ref().unwrap();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap();
+        let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap();
+        assert_eq!(pid.trim(), child.process.pid.to_string());
+        assert!(info.contains("flags:\t02000"), "close-on-exec: {info}");
+    }
+}
+
+#[test]
+fn a_child_leads_a_session_of_its_own() {
+    for [way] in EACH {
+        let pipes = Pipes::new();
+        let plan = pipes.shell("");
+        let child = pipes.start(&plan, way);
+        let stat = process::stat(child.process.pid).unwrap();
+        assert_eq!((stat.session, stat.parent), (child.process.pid, process::pid()));
+        // SAFETY: takes a number.
+        assert_eq!(unsafe { libc::getpgid(child.process.pid) }, child.process.pid);
+    }
+}
+
+#[test]
+fn umask_nice_limits_processors_and_badness_are_set() {
+    let own_badness = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let own_umask = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        status.lines().find(|line| line.starts_with("Umask")).unwrap().to_owned()
+    };
+    let before = own_umask();
+    for [way] in EACH {
+        let pipes = Pipes::new();
+        let mut plan = pipes.shell("");
+        plan.umask = 0o027;
+        plan.nice = Some(7);
+        plan.limits = vec![(libc::RLIMIT_CORE as i32, 0, 0), (libc::RLIMIT_NOFILE as i32, 123, 456)];
+        plan.oom_score_adjust = Some(own_badness.trim().parse::<i32>().unwrap() + 11);
+        plan.cpu_affinity = vec![0];
+        plan.no_new_privileges = true;
+        let child = pipes.start(&plan, way);
+        assert_eq!(child.status("Umask"), "0027");
+        // SAFETY: takes numbers.
+        assert_eq!(unsafe { libc::getpriority(libc::PRIO_PROCESS, child.process.pid as libc::id_t) }, 7);
+        let limits = child.proc("limits");
+        let line = |title: &str| {
+            let line = limits.lines().find(|line| line.starts_with(title)).unwrap();
+            line[title.len()..].split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!((line("Max core file size"), line("Max open files")), ("0 0".into(), "123 456".into()));
+        assert_eq!(child.proc("oom_score_adj").trim(), plan.oom_score_adjust.unwrap().to_string());
+        assert_eq!(child.status("Cpus_allowed_list"), "0");
+        assert_eq!(child.status("NoNewPrivs"), "1");
+    }
+    // The child shared our memory, not these.
+    assert_eq!(fs::read_to_string("/proc/self/oom_score_adj").unwrap(), own_badness);
+    assert_eq!(own_umask(), before);
+}
+
+#[test]
+fn what_is_not_in_the_plan_stays_as_ours() {
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    for [way] in EACH {
+        let pipes = Pipes::new();
+        let plan = pipes.shell("");
+        let child = pipes.start(&plan, way);
+        for key in ["Uid", "Gid", "Groups", "NoNewPrivs", "Cpus_allowed_list", "CapEff"] {
+            let line = own.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
+            assert_eq!(child.status(key), line.split_whitespace().collect::<Vec<_>>().join(" "), "{key}");
+        }
+        let cwd = fs::read_link(format!("/proc/{}/cwd", child.process.pid)).unwrap();
+        assert_eq!(cwd, std::env::current_dir().unwrap());
+        assert_eq!(child.status("Umask"), "0022");
+    }
+}
+
+#[test]
+fn settings_that_the_kernel_refuses_are_told_exactly() {
+    for [way] in EACH {
+        let pipes = Pipes::new();
+        let mut plan = pipes.shell("");
+        plan.limits = vec![(libc::RLIMIT_CORE as i32, 2, 1)];
+        assert_eq!(failure(&plan, way), SpawnError { stage: Stage::Limits, errno: libc::EINVAL });
+        let mut plan = pipes.shell("");
+        plan.cpu_affinity = vec![8_000];
+        assert_eq!(failure(&plan, way), SpawnError { stage: Stage::Affinity, errno: libc::EINVAL });
+        let mut plan = pipes.shell("");
+        plan.oom_score_adjust = Some(5_000);
+        assert_eq!(failure(&plan, way), SpawnError { stage: Stage::OomScore, errno: libc::EINVAL });
+        let mut plan = pipes.shell("");
+        plan.cgroup = Some(pipes.null.as_fd());
+        let refused = failure(&plan, way);
+        assert!(matches!(refused.stage, Stage::Cgroup | Stage::Clone), "{refused}");
+    }
+}
+
+#[test]
+fn a_cgroup_that_cannot_be_joined_is_told_as_such() {
+    let pipes = Pipes::new();
+    let mut plan = pipes.shell("");
+    let folder: OwnedFd = File::open("/").unwrap().into();
+    plan.cgroup = Some(folder.as_fd());
+    let refused = spawn(&plan).unwrap_err();
+    assert_eq!(refused, SpawnError { stage: Stage::Cgroup, errno: libc::ENOENT });
+    assert_eq!(refused.explain(&plan), "cannot join the cgroup of /bin/sh: No such file or directory");
+}
+
+#[test]
+fn a_child_starts_in_its_cgroup() {
+    let Some(root) = CgroupRoot::probe("aeterna-test-spawn") else {
+        println!("skipped: no cgroup can be made here");
+        return;
+    };
+    for (name, [way]) in ["clone3", "clone"].into_iter().zip(EACH) {
+        let group = root.make(name).unwrap();
+        let pipes = Pipes::new();
+        let mut plan = pipes.shell("");
+        plan.cgroup = Some(group.dir_fd());
+        let child = pipes.start(&plan, way);
+        assert!(
+            child.proc("cgroup").lines().any(|line| line.starts_with("0::") && line.ends_with(group.name()))
+        );
+        assert_eq!(group.pids(), [child.process.pid]);
+        drop(child);
+        while group.populated() {
+            std::thread::yield_now();
+        }
+        group.remove().unwrap();
+    }
+}
+
+#[test]
+fn the_working_directory_is_entered_or_its_failure_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let real = fs::canonicalize(folder.path()).unwrap();
+    let missing = text(real.join("missing").to_str().unwrap());
+    for [way] in EACH {
+        let pipes = Pipes::new();
+        let mut plan = pipes.shell("");
+        let cwd = |child: &Waiting| fs::read_link(format!("/proc/{}/cwd", child.process.pid)).unwrap();
+        plan.directory = Some(text(real.to_str().unwrap()));
+        assert_eq!(cwd(&pipes.start(&plan, way)), real);
+        plan.directory = Some(missing.clone());
+        let refused = failure(&plan, way);
+        assert_eq!(refused, SpawnError { stage: Stage::Directory, errno: libc::ENOENT });
+        let expected =
+            format!("cannot change to the directory {}/missing: No such file or directory", real.display());
+        assert_eq!(refused.explain(&plan), expected);
+        plan.directory_optional = true;
+        assert_eq!(cwd(&pipes.start(&plan, way)), std::env::current_dir().unwrap());
+    }
+}
+
+fn is_root() -> bool {
+    let root = crate::sys::user::effective_uid() == 0;
+    if !root {
+        println!("skipped: only root becomes somebody else");
+    }
+    root
+}
+
+#[test]
+fn credentials_are_dropped_for_good_with_all_our_groups() {
+    if !is_root() {
+        return;
+    }
+    isolated("sys::spawn::tests::credentials_are_dropped_for_good_with_all_our_groups", || {
+        nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(0), nix::unistd::Gid::from_raw(4)]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(3_456), Some(4_567)).unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        for [way] in EACH {
+            for (groups, listed) in [(vec![], ""), (vec![4_567, 5_678], "4567 5678")] {
+                let pipes = Pipes::new();
+                let mut plan = pipes.shell("");
+                plan.credentials = Some(Credentials { uid: 3_456, gid: 4_567, groups });
+                // Needs the old user's rights: comes before. Needs the new user's: comes after.
+                plan.nice = Some(-5);
+                plan.directory = Some(text(folder.path().to_str().unwrap()));
+                plan.no_new_privileges = true;
+                let child = pipes.start(&plan, way);
+                assert_eq!(child.status("Uid"), "3456 3456 3456 3456");
+                assert_eq!(child.status("Gid"), "4567 4567 4567 4567");
+                assert_eq!(child.status("Groups"), listed);
+                assert_eq!(child.status("CapEff"), "0000000000000000");
+                assert_eq!(child.status("CapPrm"), "0000000000000000");
+                drop(child);
+                // Our own memory is still ours to look at.
+                // SAFETY: the option takes no pointer.
+                assert_eq!(unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) }, 1);
+                assert_eq!(crate::sys::user::effective_uid(), 0);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_directory_that_is_closed_to_the_user_is_told_although_we_may_enter_it() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    for [way] in EACH {
+        let pipes = Pipes::new();
+        let mut plan = pipes.shell("");
+        plan.credentials = Some(Credentials { uid: 3_456, gid: 3_456, groups: vec![] });
+        plan.directory = Some(text(folder.path().to_str().unwrap()));
+        assert_eq!(failure(&plan, way), SpawnError { stage: Stage::Directory, errno: libc::EACCES });
+    }
+}
+
+#[test]
+fn without_root_nobody_becomes_somebody_else_but_everybody_stays_himself() {
+    if !is_root() {
+        return;
+    }
+    isolated(
+        "sys::spawn::tests::without_root_nobody_becomes_somebody_else_but_everybody_stays_himself",
+        || {
+            nix::unistd::setgroups(&[]).unwrap();
+            nix::unistd::setresgid(3_456.into(), 3_456.into(), 3_456.into()).unwrap();
+            nix::unistd::setresuid(3_456.into(), 3_456.into(), 3_456.into()).unwrap();
+            for [way] in EACH {
+                let pipes = Pipes::new();
+                let mut plan = pipes.shell("");
+                let become_user = |uid, gid, groups| Some(Credentials { uid, gid, groups });
+                for (credentials, stage) in [
+                    (become_user(0, 3_456, vec![]), Stage::User),
+                    (become_user(3_456, 0, vec![]), Stage::Group),
+                    (become_user(3_456, 3_456, vec![0]), Stage::Groups),
+                ] {
+                    plan.credentials = credentials;
+                    let refused = failure(&plan, way);
+                    assert_eq!(refused, SpawnError { stage, errno: libc::EPERM });
+                    assert!(refused.explain(&plan).ends_with("only root can become another user"));
+                }
+                plan.credentials = become_user(3_456, 3_456, vec![3_456]);
+                assert_eq!(pipes.start(&plan, way).status("Uid"), "3456 3456 3456 3456");
+            }
+        },
+    );
+}
+
+#[test]
+fn every_stage_has_its_words() {
+    let mut words: Vec<&str> = (1..=Stage::Exec as i32)
+        .map(|number| {
+            let all = [
+                Stage::Clone,
+                Stage::Signals,
+                Stage::Session,
+                Stage::Cgroup,
+                Stage::OomScore,
+                Stage::Nice,
+                Stage::Affinity,
+                Stage::Descriptors,
+                Stage::Limits,
+                Stage::Groups,
+                Stage::Group,
+                Stage::User,
+                Stage::Directory,
+                Stage::NoNewPrivileges,
+                Stage::Exec,
+            ];
+            all.into_iter().find(|stage| *stage as i32 == number).unwrap().words()
+        })
+        .collect();
+    let count = words.len();
+    words.sort_unstable();
+    words.dedup();
+    assert_eq!(words.len(), count);
+}

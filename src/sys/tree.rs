@@ -1,0 +1,146 @@
+//! Which processes belong to a generation, where no cgroup says it. Main thread only.
+
+use super::process::{Stat, stat};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+/// What marks the processes of a generation.
+#[derive(Debug, Clone, Copy)]
+pub struct TreeKey<'a> {
+    /// The pids of the processes that we have started for it; each leads a session. Only what is not reaped, or still has
+    /// processes in its session: another pid may mean somebody else by now.
+    pub mains: &'a [i32],
+    /// The value of `INVOCATION_ID` in their environment; it marks what has left its parent and its session.
+    pub invocation: &'a str,
+}
+
+/// The processes of a generation, sorted: those that we have started, their descendants, all of their sessions, and what
+/// has come to us as an orphan with their `INVOCATION_ID`, with its descendants. Never `us`; zombies are included. Reads the
+/// whole of /proc: a snapshot, so ask again until it is empty.
+pub fn tree(key: &TreeKey<'_>, us: i32) -> Vec<i32> {
+    let all: BTreeMap<i32, Stat> = pids().filter_map(|pid| Some((pid, stat(pid)?))).collect();
+    members(&all, key, us, |pid| is_marked(pid, key.invocation))
+}
+
+/// [`tree`] on a snapshot.
+fn members(all: &BTreeMap<i32, Stat>, key: &TreeKey<'_>, us: i32, marked: impl Fn(i32) -> bool) -> Vec<i32> {
+    let of_session = |stat: &Stat| stat.session > 0 && key.mains.contains(&stat.session);
+    let mut found: BTreeSet<i32> = all
+        .iter()
+        .filter(|(pid, stat)| {
+            key.mains.contains(pid) || of_session(stat) || (stat.parent == us && marked(**pid))
+        })
+        .map(|(pid, _)| *pid)
+        .collect();
+    found.remove(&us);
+    // Pids wrap around, so a child may have a smaller one than its parent: repeat until nobody is added.
+    loop {
+        let before = found.len();
+        let children: Vec<i32> =
+            all.iter().filter(|(_, stat)| found.contains(&stat.parent)).map(|(pid, _)| *pid).collect();
+        found.extend(children.into_iter().filter(|pid| *pid != us));
+        if found.len() == before {
+            return found.into_iter().collect();
+        }
+    }
+}
+
+/// Every process that we see.
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Whether a process was started with this `INVOCATION_ID`. Not if we may not look.
+fn is_marked(pid: i32, invocation: &str) -> bool {
+    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
+        return false;
+    };
+    environment.split(|byte| *byte == 0).any(|entry| {
+        entry.strip_prefix(b"INVOCATION_ID=").is_some_and(|value| value == invocation.as_bytes())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{process, testing::isolated, wait};
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    fn world(rows: &[(i32, i32, i32)]) -> BTreeMap<i32, Stat> {
+        rows.iter()
+            .map(|(pid, parent, session)| (*pid, Stat { parent: *parent, session: *session, start_time: 0 }))
+            .collect()
+    }
+
+    #[test]
+    fn descent_session_and_mark_are_followed() {
+        let all = world(&[
+            (1, 0, 1),
+            (10, 1, 10),  // us
+            (20, 10, 20), // main
+            (21, 20, 20), // its child
+            (15, 21, 15), // a grandchild in a session of its own, with a smaller pid
+            (30, 10, 20), // an orphan in main's session
+            (40, 10, 40), // an orphan that left it, marked
+            (41, 40, 41), // its child
+            (50, 10, 50), // another service
+            (51, 50, 50),
+            (60, 1, 60), // a stranger, marked: not an orphan of ours
+            (70, 0, 0),  // a kernel thread
+        ]);
+        let key = TreeKey { mains: &[20], invocation: "x" };
+        assert_eq!(members(&all, &key, 10, |pid| pid == 40 || pid == 60), [15, 20, 21, 30, 40, 41]);
+        let none = TreeKey { mains: &[], invocation: "x" };
+        assert!(members(&all, &none, 10, |_| false).is_empty());
+    }
+
+    #[test]
+    fn we_are_never_a_member() {
+        let all = world(&[(10, 20, 20), (20, 1, 20), (21, 20, 20)]);
+        assert_eq!(members(&all, &TreeKey { mains: &[20], invocation: "" }, 10, |_| true), [20, 21]);
+    }
+
+    /// A main process that leaves behind a grandchild in a session of its own, whose parent has ended.
+    const ESCAPE: &str = "exec 9<&0; (setsid sh -c 'echo $$; exec >&-; read line' <&9 &); read line";
+
+    #[test]
+    fn who_has_left_parent_and_session_is_found_by_the_mark() {
+        isolated("sys::tree::tests::who_has_left_parent_and_session_is_found_by_the_mark", || {
+            process::become_subreaper().unwrap();
+            let start = |invocation: &str| {
+                let mut command = Command::new("/bin/sh");
+                command.args(["-c", ESCAPE]).env("INVOCATION_ID", invocation);
+                command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+                let mut main = command.spawn().unwrap();
+                let mut line = String::new();
+                BufReader::new(main.stdout.take().unwrap()).read_line(&mut line).unwrap();
+                let escaped: i32 = line.trim().parse().unwrap();
+                (main.stdin.take(), main, escaped)
+            };
+            let (_input, mut main, escaped) = start("0123abcd");
+            let (_other_input, mut other, _) = start("4567");
+            while process::parent_of(escaped) != Some(process::pid()) {
+                std::thread::yield_now();
+            }
+            let pid = main.id() as i32;
+            assert_ne!(stat(escaped).unwrap().session, pid);
+            let key = TreeKey { mains: &[pid], invocation: "0123abcd" };
+            let mut expected = vec![pid, escaped];
+            expected.sort_unstable();
+            assert_eq!(tree(&key, process::pid()), expected);
+            // The main process is gone, the other one is not.
+            main.kill().unwrap();
+            main.wait().unwrap();
+            let key = TreeKey { mains: &[], invocation: "0123abcd" };
+            assert_eq!(tree(&key, process::pid()), [escaped]);
+            process::kill(escaped, libc::SIGKILL).unwrap();
+            wait::reap(escaped).unwrap();
+            assert!(tree(&key, process::pid()).is_empty());
+            other.kill().unwrap();
+            other.wait().unwrap();
+        });
+    }
+}

@@ -1,0 +1,14 @@
+//! The parts of a [`super::Unit`], one file per group of tables. Plain values: whoever reads or prints them is elsewhere.
+
+mod reload;
+mod service;
+mod socket;
+mod state;
+
+pub use reload::{CanaryBy, Check, DaemonSettings, HealthCheck, Hook, HttpTarget, Reload, Strategy};
+pub use service::{
+    Command, EnvironmentFile, ExitStatusSet, Input, KillMode, Limit, NotifyAccess, Output, Resource, Restart,
+    Service, ServiceType, SocketEnvironment, StartOn, WorkingDirectory,
+};
+pub use state::State;
+pub use socket::{Address, BindIpv6Only, Listen, ListenKind, Sharing, Socket, SocketOptions, same_endpoint};

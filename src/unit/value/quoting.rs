@@ -1,0 +1,151 @@
+//! systemd's quoting rules (systemd.syntax(7), QUOTING): a text becomes words.
+
+use std::iter::Peekable;
+use std::str::CharIndices;
+
+/// A word and the text that it was written as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Word<'a> {
+    /// The word without quotes and with its escapes replaced.
+    pub(crate) text: String,
+    /// As written.
+    pub(crate) written: &'a str,
+}
+
+/// The words of `text`: split at white space outside of quotes; `"…"` and `'…'` keep white space; a backslash
+/// starts an escape of C, `\s` is a space.
+pub(crate) fn split_words(text: &str) -> Result<Vec<Word<'_>>, String> {
+    let mut words = Vec::new();
+    let mut chars = text.char_indices().peekable();
+    loop {
+        while chars.next_if(|(_, c)| c.is_ascii_whitespace()).is_some() {}
+        let Some((start, _)) = chars.peek().copied() else {
+            return Ok(words);
+        };
+        let word = one_word(&mut chars)?;
+        let end = chars.peek().map_or(text.len(), |(at, _)| *at);
+        words.push(Word { text: word, written: &text[start..end] });
+    }
+}
+
+/// Reads up to white space that is not quoted.
+fn one_word(chars: &mut Peekable<CharIndices<'_>>) -> Result<String, String> {
+    let mut word = String::new();
+    let mut quote = None;
+    while let Some((_, c)) = chars.peek().copied() {
+        match quote {
+            None if c.is_ascii_whitespace() => break,
+            None if c == '"' || c == '\'' => quote = Some(c),
+            Some(q) if c == q => quote = None,
+            _ if c == '\\' => {
+                chars.next();
+                word.push(escaped(chars)?);
+                continue;
+            }
+            _ => word.push(c),
+        }
+        chars.next();
+    }
+    match quote {
+        Some(q) => Err(format!("a {q} is opened and never closed")),
+        None => Ok(word),
+    }
+}
+
+/// The character that the escape after a backslash stands for.
+fn escaped(chars: &mut Peekable<CharIndices<'_>>) -> Result<char, String> {
+    let Some((_, c)) = chars.next() else {
+        return Err("a backslash at the end; write \\\\ for a backslash".into());
+    };
+    let plain = match c {
+        'a' => '\u{7}',
+        'b' => '\u{8}',
+        'f' => '\u{c}',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'v' => '\u{b}',
+        's' => ' ',
+        // `\;` is how systemd.service(5) writes a semicolon that is an argument.
+        '\\' | '"' | '\'' | ';' => c,
+        'x' => return coded(chars, String::new(), 2, 16),
+        'u' => return coded(chars, String::new(), 4, 16),
+        'U' => return coded(chars, String::new(), 8, 16),
+        '0'..='7' => return coded(chars, c.into(), 3, 8),
+        _ => {
+            let c = c.escape_debug();
+            return Err(format!("unknown escape \"\\{c}\"; write \\\\ for a backslash"));
+        }
+    };
+    Ok(plain)
+}
+
+/// The character with the number that the next digits give, `digits` of them in all.
+fn coded(
+    chars: &mut Peekable<CharIndices<'_>>,
+    mut number: String,
+    digits: usize,
+    radix: u32,
+) -> Result<char, String> {
+    while number.len() < digits {
+        match chars.next_if(|(_, c)| c.is_digit(radix)) {
+            Some((_, c)) => number.push(c),
+            None => return Err(format!("an escape with a number needs {digits} digits")),
+        }
+    }
+    let code = u32::from_str_radix(&number, radix).unwrap_or(0);
+    // \x and octal escapes name bytes: above 127 they would be half a character.
+    let is_byte = digits < 4;
+    char::from_u32(code).filter(|_| code != 0 && (!is_byte || code < 128)).ok_or_else(|| {
+        format!("the escape with the number {number} is no character; write the character itself")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Result<Vec<String>, String> {
+        split_words(text).map(|words| words.into_iter().map(|word| word.text).collect())
+    }
+
+    #[test]
+    fn words_split_as_systemd_splits_them() {
+        for (text, expected) in [
+            ("", vec![]),
+            ("  a\tb\nc ", vec!["a", "b", "c"]),
+            ("\"a b\" 'c d'", vec!["a b", "c d"]),
+            ("a\"b c\"d", vec!["ab cd"]),
+            ("\"\" ''", vec!["", ""]),
+            (r#""it's" 'say "x"'"#, vec!["it's", "say \"x\""]),
+            (r"a\x20b a\sb \101 \u00e4 \U0001F600 \;", vec!["a b", "a b", "A", "ä", "😀", ";"]),
+            (r#"\"a\\ \n"#, vec!["\"a\\", "\n"]),
+        ] {
+            assert_eq!(words(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn broken_quoting_is_refused() {
+        for (text, part) in [
+            ("\"a", "never closed"),
+            ("a 'b", "never closed"),
+            ("a\\", "at the end"),
+            (r"\q", "unknown escape"),
+            (r"\x4", "needs 2 digits"),
+            (r"\xff", "no character"),
+            (r"\000", "no character"),
+            (r"\ud800", "no character"),
+        ] {
+            let why = words(text).unwrap_err();
+            assert!(why.contains(part), "{text}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_word_knows_how_it_was_written() {
+        let words = split_words(r#"a \; "b c" ;"#).unwrap();
+        let written: Vec<&str> = words.iter().map(|word| word.written).collect();
+        assert_eq!(written, ["a", r"\;", "\"b c\"", ";"]);
+    }
+}

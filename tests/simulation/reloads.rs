@@ -1,0 +1,536 @@
+//! Reload rules of contract section 6, row by row.
+
+use crate::rig::*;
+use crate::units::*;
+use aeterna::machine::event::*;
+// Both globs have a `Command`; this is the one that is asked of a unit.
+use aeterna::machine::event::Command;
+use aeterna::time::Span;
+use aeterna::unit::*;
+
+fn steered() -> Unit {
+    let mut unit = base();
+    unit.sockets[0] = socket();
+    unit
+}
+
+#[test]
+fn a_steered_canary_from_beginning_to_end() {
+    let mut unit = steered();
+    unit.reload.canary_weight = vec![1, 10, 50];
+    let mut rig = Rig::running(unit.clone());
+    assert_eq!(rig.reload(), ["load", "=PRE_CHECKING"]);
+    rig.row(Event::Loaded(Ok(content(2, unit))), &["open 2"]);
+    rig.row(Event::Opened { content: ContentId(2), result: Ok(()) }, &["binary 2"]);
+    rig.row(
+        Event::BinaryChecked { content: ContentId(2), result: Ok(()) },
+        &["steer 0 +1:0", "spawn 2 main0 g2 slot1", "=STARTING"],
+    );
+    assert!(matches!(rig.all.last(), Some(Action::Announce(_))));
+    rig.spawned(2);
+    assert_eq!(rig.ready(2, 0), ["steer 0 +1:1", "=SOAKING"]);
+    rig.after(10_000, &["steer 0 +1:10"]);
+    rig.after(10_000, &["steer 0 +1:50"]);
+    rig.after(
+        10_000,
+        &["promoted g2", "steer 1", "reply 1 promoted", "drain g1 slot0", "drained? g1 slot0", "=DRAINING"],
+    );
+    let state = |half_open, queued| Event::DrainState { generation: Gen(1), half_open, queued };
+    rig.row(state(1, 0), &[]);
+    for wait in [1, 2, 4, 8, 16, 32, 50, 50] {
+        rig.after(wait, &["drained? g1 slot0"]);
+        rig.row(state(0, 1), &[]);
+    }
+    rig.after(50, &["drained? g1 slot0"]);
+    rig.row(state(0, 0), &["signal 15 everyone g1", "signal 18 everyone g1"]);
+    rig.exits(1, Exit::Code(1));
+    assert_eq!(rig.empty(1), ["forget g1", "keep [2]", "=RUNNING"]);
+    rig.outcome(Outcome::Promoted, "");
+    let phases: Vec<_> = rig.records()[0].phases.iter().map(|p| (p.phase.clone(), p.seconds)).collect();
+    let wanted = [("pre_checking", 0.0), ("starting", 0.0), ("soaking", 30.0)];
+    assert_eq!(phases, wanted.map(|(name, seconds)| (name.to_owned(), seconds)));
+    assert_eq!(rig.m.next_deadline(), None);
+}
+
+#[test]
+fn generations_alternate_between_two_slots() {
+    let mut unit = steered();
+    unit.reload.strategy = Strategy::Immediate;
+    let mut rig = Rig::running(unit.clone());
+    for (id, slot) in [(2, 1), (3, 0), (4, 1)] {
+        let launched = rig.reload_to(id, unit.clone());
+        let spawn = format!("spawn {id} main0 g{id} slot{slot}");
+        assert!(launched.contains(&spawn), "{launched:?}");
+        rig.spawned(id);
+        rig.ready(id, 0);
+        rig.event(Event::DrainState { generation: Gen(id - 1), half_open: 0, queued: 0 });
+        rig.exits(id - 1, Exit::Code(0));
+        rig.empty(id - 1);
+        assert_eq!(rig.state(), UnitState::Running);
+    }
+    // While the old one still drains, a third slot is taken.
+    rig.reload_to(5, unit.clone());
+    rig.spawned(5);
+    rig.ready(5, 0);
+    assert!(rig.reload_to(6, unit).contains(&"spawn 6 main0 g6 slot2".to_owned()));
+}
+
+#[test]
+fn a_restart_launches_on_the_slot_that_the_last_one_had() {
+    let mut unit = steered();
+    unit.reload.strategy = Strategy::Immediate;
+    unit.service.restart = Restart::Always;
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit);
+    rig.spawned(2);
+    rig.ready(2, 0);
+    rig.event(Event::DrainState { generation: Gen(1), half_open: 0, queued: 0 });
+    rig.exits(1, Exit::Code(0));
+    rig.empty(1);
+    rig.exits(2, CODE3);
+    rig.empty(2);
+    rig.after(100, &["spawn 3 main0 g3 slot1", "=STARTING"]);
+}
+
+#[test]
+fn half_of_drain_timeout_is_the_most_that_a_queue_is_waited_for() {
+    let mut unit = steered();
+    unit.reload.strategy = Strategy::Immediate;
+    unit.reload.drain_timeout = Span::from_millis(20);
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit);
+    rig.spawned(2);
+    rig.ready(2, 0);
+    rig.after(10, &["signal 15 everyone g1", "signal 18 everyone g1"]);
+    rig.after(10, &["signal 9 everyone g1"]);
+    rig.exits(1, Exit::Signal { signal: 9, core: false });
+    // Something may have been left: it is looked after.
+    assert_eq!(rig.empty(1), ["forget g1", "slot? 0", "keep [2]", "=RUNNING"]);
+}
+
+#[test]
+fn a_crash_in_the_soak_rolls_back_and_its_queue_is_served() {
+    let unit = steered();
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit);
+    rig.spawned(2);
+    rig.ready(2, 0);
+    rig.now = rig.now + Span::from_millis(1_200);
+    assert_eq!(
+        rig.exits(2, CODE3),
+        ["steer 0", "signal 15 everyone g2", "signal 18 everyone g2", "slot? 1", "=ROLLING_BACK"]
+    );
+    // The instance that serves the rest is the serving content's, on the dead one's slot.
+    rig.row(Event::SlotState { slot: 1, queued: 4, migrated: false }, &["spawn 3 main0 g3 slot1"]);
+    assert_eq!(rig.empty(2), ["forget g2", "reply 1 rolled_back", "keep [1]", "=RUNNING"]);
+    rig.outcome(Outcome::RolledBack, "generation 2 exited with code 3 while it soaked (after 1.2s)");
+    rig.spawned(3);
+    assert_eq!(rig.ready(3, 0), ["drain g3 slot1", "drained? g3 slot1"]);
+    rig.row(
+        Event::DrainState { generation: Gen(3), half_open: 0, queued: 0 },
+        &["signal 15 everyone g3", "signal 18 everyone g3"],
+    );
+    rig.exits(3, TERM);
+    assert_eq!(rig.empty(3), ["forget g3"]);
+    assert_eq!(rig.state(), UnitState::Running);
+}
+
+#[test]
+fn what_was_moved_or_cannot_be_served_needs_no_rescue() {
+    for (queued, migrated) in [(0, false), (4, true)] {
+        let mut rig = Rig::running(steered());
+        rig.reload_to(2, steered());
+        rig.spawned(2);
+        rig.ready(2, 0);
+        rig.exits(2, CODE3);
+        rig.row(Event::SlotState { slot: 1, queued, migrated }, &[]);
+    }
+    let mut rig = Rig::running(steered());
+    rig.reload_to(2, steered());
+    rig.spawned(2);
+    rig.ready(2, 0);
+    rig.exits(2, CODE3);
+    rig.event(Event::SlotState { slot: 1, queued: 4, migrated: false });
+    let failure = SpawnFailure { text: "no memory".into(), code: 1 };
+    rig.row(Event::SpawnFailed { proc: Proc(3), failure }, &["forget g3", "stranded 4"]);
+}
+
+#[test]
+fn guarantee_5_who_dies_when() {
+    // In PRE_CHECKING: given up, and Restart applies.
+    let mut unit = base();
+    unit.service.restart = Restart::Always;
+    let mut rig = Rig::running(unit.clone());
+    rig.reload();
+    rig.event(Event::Loaded(Ok(content(2, unit.clone()))));
+    assert_eq!(rig.exits(1, CODE3)[0], "reply 1 failed");
+    rig.outcome(
+        Outcome::Failed,
+        "generation 1 exited with code 3 before anything was launched: the reload was given up",
+    );
+    rig.empty(1);
+    assert_eq!(rig.state(), UnitState::Backoff);
+    // In STARTING: it goes on, and the new one takes over when ready.
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit.clone());
+    rig.spawned(2);
+    rig.exits(1, CODE3);
+    rig.empty(1);
+    assert_eq!(rig.state(), UnitState::Starting);
+    assert_eq!(rig.ready(2, 0), ["promoted g2", "reply 1 promoted", "keep [2]", "=RUNNING"]);
+    // In the soak: a ready new one takes over at once.
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit.clone());
+    rig.spawned(2);
+    rig.ready(2, 0);
+    assert_eq!(rig.exits(1, SEGV)[..2], ["promoted g2", "reply 1 promoted"]);
+    // Both: Restart applies to what was promoted last.
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit);
+    rig.spawned(2);
+    rig.exits(1, CODE3);
+    rig.empty(1);
+    rig.exits(2, CODE3);
+    rig.empty(2);
+    rig.outcome(Outcome::RolledBack, "generation 2 exited with code 3 before it was ready (after 0.0s)");
+    assert_eq!(rig.state(), UnitState::Backoff);
+    rig.after(100, &["spawn 3 main0 g3 slot0", "=STARTING"]);
+    let launched = rig.all.iter().rev().find_map(|action| match action {
+        Action::Spawn(spawn) => Some(spawn.content.id),
+        _ => None,
+    });
+    assert_eq!(launched, Some(ContentId(1)));
+}
+
+#[test]
+fn more_than_eight_draining_generations_and_the_oldest_is_killed() {
+    let mut unit = base();
+    unit.reload.strategy = Strategy::Immediate;
+    let mut rig = Rig::running(unit.clone());
+    for id in 2..=9 {
+        rig.reload_to(id, unit.clone());
+        rig.spawned(id);
+        let lines = rig.ready(id, 0);
+        assert!(!lines.iter().any(|line| line.starts_with("signal 9")), "{lines:?}");
+    }
+    rig.reload_to(10, unit);
+    rig.spawned(10);
+    assert!(rig.ready(10, 0).contains(&"signal 9 everyone g1".to_owned()));
+}
+
+#[test]
+fn without_a_check_a_steered_program_must_accept_one_connection() {
+    let mut unit = steered();
+    unit.service.service_type = ServiceType::Exec;
+    let mut rig = Rig::new(unit.clone());
+    rig.event(Event::Boot);
+    assert_eq!(rig.spawned(1), ["promoted g1", "=RUNNING"]);
+    rig.reload_to(2, unit);
+    assert_eq!(rig.spawned(2), ["probe 1 g2 Accepts"]);
+    let probed = |probe, result| Event::Probed { generation: Gen(2), probe, result };
+    rig.row(probed(1, ProbeResult::TimedOut), &[]);
+    rig.after(1_000, &["probe 2 g2 Accepts"]);
+    rig.row(probed(2, ProbeResult::NeverReached), &["probe 3 g2 Accepts"]);
+    rig.now = rig.m.next_deadline().unwrap();
+    rig.event(Event::Tick);
+    assert_eq!(rig.state(), UnitState::RollingBack);
+    rig.exits(2, TERM);
+    rig.empty(2);
+    rig.outcome(
+        Outcome::RolledBack,
+        "generation 2 was not ready within TimeoutStartSec (1min 30s): it never accepted a connection on http",
+    );
+}
+
+#[test]
+fn health_before_and_after_readiness() {
+    let mut unit = base();
+    unit.health = Some(HealthCheck { success_threshold: 2, ..health(Check::TcpConnect(Address::Port(80))) });
+    let mut rig = Rig::new(unit.clone());
+    rig.event(Event::Boot);
+    rig.spawned(1);
+    assert_eq!(rig.ready(1, 0), ["probe 1 g1 Health"]);
+    let probed = |g, probe, result| Event::Probed { generation: Gen(g), probe, result };
+    let fail = || ProbeResult::Fail("500".into());
+    for probe in 1..=9 {
+        rig.row(probed(1, probe, fail()), &[]);
+        rig.after(1_000, &[&format!("probe {} g1 Health", probe + 1)]);
+    }
+    rig.row(probed(1, 10, ProbeResult::Pass), &[]);
+    rig.after(5_000, &["probe 11 g1 Health"]);
+    rig.row(probed(1, 11, ProbeResult::Unattributed), &["promoted g1", "=RUNNING"]);
+    assert_eq!(rig.m.next_deadline(), None, "without Always nothing is checked outside reloads");
+    rig.reload_to(2, unit);
+    rig.spawned(2);
+    rig.ready(2, 0);
+    rig.event(probed(2, 12, ProbeResult::Pass));
+    rig.after(5_000, &["probe 13 g2 Health"]);
+    rig.row(probed(2, 13, ProbeResult::Pass), &["=SOAKING"]);
+    for probe in 14..=15 {
+        rig.after(5_000, &[&format!("probe {probe} g2 Health")]);
+        rig.row(probed(2, probe, fail()), &[]);
+    }
+    rig.after(5_000, &["probe 16 g2 Health"]);
+    assert_eq!(rig.event(probed(2, 16, ProbeResult::TimedOut)).last().unwrap(), "=ROLLING_BACK");
+    rig.exits(2, TERM);
+    rig.empty(2);
+    let reason = "generation 2 failed 3 health checks in a row: no answer within Timeout while it soaked (after 15.0s)";
+    rig.outcome(Outcome::RolledBack, reason);
+}
+
+#[test]
+fn an_always_check_restarts_whatever_restart_says() {
+    let mut unit = base();
+    let check = health(Check::TcpConnect(Address::Port(80)));
+    unit.health = Some(HealthCheck { always: true, failure_threshold: 1, ..check });
+    let mut rig = Rig::new(unit);
+    rig.event(Event::Boot);
+    rig.spawned(1);
+    rig.ready(1, 0);
+    rig.event(Event::Probed { generation: Gen(1), probe: 1, result: ProbeResult::Pass });
+    rig.after(5_000, &["probe 2 g1 Health"]);
+    let failed = Event::Probed { generation: Gen(1), probe: 2, result: ProbeResult::TimedOut };
+    rig.row(failed, &["signal 15 everyone g1", "signal 18 everyone g1", "=STOPPING"]);
+    rig.exits(1, Exit::Code(0));
+    assert_eq!(rig.empty(1), ["forget g1", "=BACKOFF"]);
+}
+
+#[test]
+fn busy_remembered_and_forced() {
+    let mut rig = Rig::running(base());
+    rig.reload_to(2, base());
+    rig.spawned(2);
+    assert_eq!(rig.reload(), ["reply 2 busy"]);
+    rig.outcome(Outcome::Refused, "a reload is under way: STARTING, began 0.0s ago");
+    let remember = || Command::Reload { force: false, remember: true, reason: "SIGHUP".into() };
+    assert_eq!(rig.command(remember()), ["reply 3 done"]);
+    assert_eq!(rig.command(remember()), ["reply 4 done"]);
+    let force = Command::Reload { force: true, remember: false, reason: String::new() };
+    assert!(rig.command(force).contains(&"=ROLLING_BACK".to_owned()));
+    rig.exits(2, TERM);
+    let lines = rig.empty(2);
+    // One reload follows, not three.
+    assert_eq!(lines.iter().filter(|line| *line == "load").count(), 1);
+    assert!(lines.contains(&"reply 1 aborted".to_owned()), "{lines:?}");
+    rig.pre_check(3, base());
+    rig.spawned(3);
+    rig.ready(3, 0);
+    assert!(rig.command(Command::Promote).contains(&"reply 5 promoted".to_owned()));
+    assert_eq!(rig.state(), UnitState::Draining);
+}
+
+#[test]
+fn promote_and_rollback_by_command() {
+    let mut rig = Rig::running(base());
+    assert_eq!(rig.command(Command::Promote), ["reply 1 failed"]);
+    assert_eq!(rig.command(Command::Rollback), ["reply 2 failed"]);
+    rig.reload_to(2, base());
+    rig.spawned(2);
+    assert_eq!(rig.command(Command::Promote), ["reply 4 failed"]);
+    rig.ready(2, 0);
+    let lines = rig.command(Command::Rollback);
+    assert_eq!(lines, ["signal 15 everyone g2", "signal 18 everyone g2", "=ROLLING_BACK"]);
+    rig.exits(2, TERM);
+    assert_eq!(rig.empty(2), ["forget g2", "reply 3 rolled_back", "reply 5 done", "keep [1]", "=RUNNING"]);
+    // Outside a reload: a reload to what was there before, without reading the file.
+    rig.reload_to(3, base());
+    rig.spawned(3);
+    rig.ready(3, 0);
+    rig.command(Command::Promote);
+    assert_eq!(rig.command(Command::Rollback), ["open 1", "=PRE_CHECKING"]);
+}
+
+#[test]
+fn a_stop_aborts_the_reload() {
+    let mut rig = Rig::running(base());
+    rig.reload_to(2, base());
+    rig.spawned(2);
+    rig.ready(2, 0);
+    let lines = rig.command(Command::Stop { close: false });
+    assert_eq!(lines[0], "reply 1 aborted");
+    assert_eq!(lines.last().unwrap(), "=STOPPING");
+    for (proc, generation) in [(1, 1), (2, 2)] {
+        rig.exits(proc, TERM);
+        rig.empty(generation);
+    }
+    assert_eq!(rig.state(), UnitState::Stopped);
+    rig.outcome(Outcome::Aborted, "stopped by a command");
+}
+
+#[test]
+fn replace_starts_the_previous_content_again() {
+    let mut unit = base();
+    unit.reload.strategy = Strategy::Replace;
+    let mut rig = Rig::running(unit.clone());
+    assert_eq!(rig.reload_to(2, unit), ["signal 15 everyone g1", "signal 18 everyone g1", "=STOPPING"]);
+    rig.exits(1, TERM);
+    assert_eq!(rig.empty(1), ["forget g1", "spawn 2 main0 g2 slot0", "=STARTING"]);
+    rig.spawned(2);
+    rig.exits(2, CODE3);
+    assert_eq!(rig.empty(2), ["forget g2", "spawn 3 main0 g3 slot0"]);
+    assert_eq!(rig.state(), UnitState::RollingBack);
+    rig.spawned(3);
+    assert_eq!(rig.ready(3, 0), ["promoted g3", "reply 1 rolled_back", "keep [1]", "=RUNNING"]);
+    rig.outcome(Outcome::RolledBack, "generation 2 exited with code 3 before it was ready (after 0.0s)");
+}
+
+#[test]
+fn signal_tells_the_running_service() {
+    let mut unit = base();
+    unit.reload.strategy = Strategy::Signal;
+    let mut rig = Rig::running(unit.clone());
+    let mut newer = unit.clone();
+    newer.service.environment.push(("A".into(), "b".into()));
+    assert_eq!(rig.reload_to(2, newer), ["signal 1 mains g1", "reply 1 promoted", "=RUNNING"]);
+    assert_eq!(rig.m.status(rig.now).pending, ["Environment"]);
+    // notify-reload: done at READY=1.
+    unit.service.service_type = ServiceType::NotifyReload;
+    let mut rig = Rig::running(unit.clone());
+    assert_eq!(rig.reload_to(2, unit.clone()), ["signal 1 mains g1", "=STARTING"]);
+    assert_eq!(rig.ready(1, 0), ["reply 1 promoted", "=RUNNING"]);
+    rig.reload_to(3, unit.clone());
+    rig.after(90_000, &["reply 2 failed", "keep [1, 2]", "=RUNNING"]);
+    // ExecReload instead of the signal, with MAINPID.
+    unit.service.service_type = ServiceType::Notify;
+    unit.service.exec_reload = vec![command("/bin/reload")];
+    let mut rig = Rig::running(unit.clone());
+    assert_eq!(rig.reload_to(2, unit.clone()), ["spawn 2 reload0 g1 slot0", "=STARTING"]);
+    assert_eq!(rig.environment(Role::Reload(0)), [("MAINPID".into(), "101".into())]);
+    rig.spawned(2);
+    assert_eq!(rig.exits(2, CODE3), ["reply 1 failed", "keep [1]", "=RUNNING"]);
+}
+
+#[test]
+fn pre_flight_blocks_or_does_not() {
+    let mut unit = base();
+    unit.reload.pre_flight = vec![Hook { block_on_fail: false, ..hook("lint", 5) }, hook("config", 5)];
+    unit.reload.on_failure = vec![hook("page", 5)];
+    let mut rig = Rig::running(unit.clone());
+    assert_eq!(rig.reload_to(2, unit), ["spawn 2 preflight0 - slot0"]);
+    rig.spawned(2);
+    assert_eq!(rig.exits(2, CODE3), ["signal 9 tree2", "spawn 3 preflight1 - slot0"]);
+    rig.spawned(3);
+    rig.after(5_000, &["signal 9 tree3"]);
+    let lines = rig.exits(3, Exit::Signal { signal: 9, core: false });
+    assert_eq!(
+        lines,
+        ["signal 9 tree3", "reply 1 failed", "spawn 4 onfailure0 - slot0", "keep [1]", "=RUNNING"]
+    );
+    rig.outcome(Outcome::Failed, "pre-flight \"config\" did not end within 5s");
+    let environment = rig.environment(Role::OnFailure(0));
+    assert_eq!(environment[0], ("AETERNA_RELOAD_OUTCOME".into(), "failed".into()));
+    assert_eq!(environment[2], ("AETERNA_RELOAD_OLD_PID".into(), "101".into()));
+}
+
+#[test]
+fn a_reload_that_fails_early_changes_nothing() {
+    let mut rig = Rig::running(base());
+    rig.reload();
+    rig.row(Event::Loaded(Err("line 3".into())), &["reply 1 failed", "=RUNNING"]);
+    rig.reload();
+    rig.event(Event::Loaded(Ok(content(2, base()))));
+    let taken = Event::Opened { content: ContentId(2), result: Err("0.0.0.0:80 is taken".into()) };
+    rig.row(taken, &["reply 2 failed", "=RUNNING"]);
+    rig.outcome(Outcome::Failed, "0.0.0.0:80 is taken");
+}
+
+#[test]
+fn what_a_reload_does_to_a_unit_that_does_not_run() {
+    // FAILED: rereads and starts.
+    let mut rig = Rig::running(base());
+    rig.exits(1, CODE3);
+    rig.empty(1);
+    assert_eq!((rig.state(), rig.m.summary().ended), (UnitState::Failed, Some(3)));
+    assert_eq!(rig.reload_to(2, base()), ["spawn 2 main0 g2 slot0", "=STARTING"]);
+    rig.spawned(2);
+    assert_eq!(rig.ready(2, 0), ["promoted g2", "reply 1 promoted", "keep [2]", "=RUNNING"]);
+    // LISTENING: only rereads.
+    let mut unit = base();
+    unit.service.start_on = StartOn::Connection;
+    let mut rig = Rig::new(unit.clone());
+    rig.event(Event::Boot);
+    rig.reload();
+    rig.event(Event::Loaded(Ok(content(2, unit))));
+    let lines = rig.event(Event::Opened { content: ContentId(2), result: Ok(()) });
+    assert_eq!(lines, ["reply 1 promoted", "watch", "keep [2]", "=LISTENING"]);
+    // The first start is under way: busy.
+    let mut rig = Rig::new(base());
+    rig.event(Event::Boot);
+    assert_eq!(rig.reload(), ["reply 1 busy"]);
+}
+
+#[test]
+fn a_workers_death_in_the_soak_rolls_back_and_in_service_does_not() {
+    let mut unit = base();
+    unit.service.workers = 2;
+    unit.service.restart = Restart::Always;
+    let mut rig = Rig::new(unit.clone());
+    rig.event(Event::Boot);
+    rig.spawned(1);
+    rig.spawned(2);
+    assert_eq!(rig.ready(1, 0), [""; 0]);
+    assert_eq!(rig.ready(1, 1), ["promoted g1", "=RUNNING"]);
+    assert_eq!(rig.exits(2, CODE3), [""; 0]);
+    rig.after(100, &["spawn 3 main1 g1 slot0"]);
+    rig.spawned(3);
+    rig.reload_to(2, unit);
+    rig.spawned(4);
+    rig.spawned(5);
+    rig.ready(2, 0);
+    assert_eq!(rig.ready(2, 1), ["=SOAKING"]);
+    assert_eq!(rig.exits(1, CODE3), [""; 0], "the old one's workers are its own affair");
+    assert_eq!(rig.exits(5, CODE3).last().unwrap(), "=ROLLING_BACK");
+}
+
+#[test]
+fn what_the_old_one_left_when_it_crashed_is_looked_after_at_the_switch() {
+    let mut rig = Rig::running(steered());
+    rig.reload_to(2, steered());
+    rig.spawned(2);
+    rig.exits(1, CODE3);
+    rig.empty(1);
+    let lines = rig.ready(2, 0);
+    assert_eq!(lines, ["promoted g2", "steer 1", "reply 1 promoted", "slot? 0", "keep [2]", "=RUNNING"]);
+    rig.row(Event::SlotState { slot: 0, queued: 2, migrated: false }, &["spawn 3 main0 g3 slot0"]);
+}
+
+#[test]
+fn the_answer_to_an_abandoned_load_is_nobodys() {
+    let mut rig = Rig::running(base());
+    rig.reload();
+    let force = Command::Reload { force: true, remember: false, reason: String::new() };
+    assert_eq!(rig.command(force), ["reply 1 aborted", "load"]);
+    rig.row(Event::Loaded(Err("line 3".into())), &[]);
+    rig.row(Event::Loaded(Ok(content(2, base()))), &["open 2"]);
+}
+
+#[test]
+fn nothing_follows_the_hook_that_runs_when_a_stop_begins() {
+    let mut unit = base();
+    unit.reload.strategy = Strategy::Immediate;
+    unit.reload.on_success = vec![hook("one", 5), hook("two", 5)];
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit);
+    rig.spawned(2);
+    assert!(rig.ready(2, 0).contains(&"spawn 3 onsuccess0 - slot0".to_owned()));
+    rig.spawned(3);
+    rig.command(Command::Stop { close: false });
+    for (proc, generation) in [(1, 1), (2, 2)] {
+        rig.exits(proc, TERM);
+        rig.empty(generation);
+    }
+    assert_eq!(rig.state(), UnitState::Stopping, "the hook still runs");
+    assert_eq!(rig.exits(3, Exit::Code(0)), ["signal 9 tree3", "dropstore", "reply 2 done", "=STOPPED"]);
+}
+
+#[test]
+fn a_stopped_unit_whose_start_by_reload_fails_has_failed() {
+    let mut rig = Rig::running(base());
+    rig.exits(1, Exit::Code(0));
+    rig.empty(1);
+    assert_eq!(rig.state(), UnitState::Stopped);
+    rig.reload_to(2, base());
+    rig.spawned(2);
+    rig.exits(2, CODE3);
+    assert_eq!(rig.empty(2).last().unwrap(), "=FAILED");
+}

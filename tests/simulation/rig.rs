@@ -1,0 +1,186 @@
+//! Scenario tables: an event, and the actions that must follow from it, one short line each.
+
+use crate::units::content;
+use aeterna::machine::UnitMachine;
+use aeterna::machine::event::*;
+use aeterna::time::{Monotime, Span};
+use aeterna::unit::Unit;
+
+pub(crate) struct Rig {
+    pub(crate) m: UnitMachine,
+    pub(crate) now: Monotime,
+    pub(crate) all: Vec<Action>,
+    next_req: u64,
+}
+
+/// An action in one short line; `None` for those that only tell people something.
+pub(crate) fn short(action: &Action) -> Option<String> {
+    Some(match action {
+        Action::Spawn(spawn) => {
+            let role = match spawn.role {
+                Role::Main { worker, command: 0 } => format!("main{worker}"),
+                Role::Main { worker, command } => format!("main{worker}.{command}"),
+                Role::Instance(conn) => format!("instance{}", conn.0),
+                other => format!("{other:?}").to_lowercase().replace(['(', ')'], ""),
+            };
+            let generation = spawn.generation.map_or("-".into(), |g| format!("g{}", g.0));
+            format!("spawn {} {role} {generation} slot{}", spawn.proc.0, spawn.slot)
+        }
+        Action::Signal { to, signal } => {
+            let to = match to {
+                Target::Proc(proc) => format!("proc{}", proc.0),
+                Target::ProcTree(proc) => format!("tree{}", proc.0),
+                Target::Mains(g) => format!("mains g{}", g.0),
+                Target::Everyone(g) => format!("everyone g{}", g.0),
+            };
+            format!("signal {signal} {to}")
+        }
+        Action::Announce(Announcement::State { to, .. }) => format!("={}", to.name()),
+        Action::Announce(_) | Action::Record(_) => return None,
+        Action::Steer(steering) => match steering.canary {
+            Some((slot, weight)) => format!("steer {} +{slot}:{weight}", steering.serving),
+            None => format!("steer {}", steering.serving),
+        },
+        Action::Load => "load".into(),
+        Action::OpenSockets(content) => format!("open {}", content.id.0),
+        Action::KeepSockets(ids) => format!("keep {:?}", ids.iter().map(|id| id.0).collect::<Vec<_>>()),
+        Action::CheckBinary(content) => format!("binary {}", content.id.0),
+        Action::WatchTraffic => "watch".into(),
+        Action::IgnoreTraffic => "ignore".into(),
+        Action::FlushPending => "flush".into(),
+        Action::CloseConnection(conn) => format!("close {}", conn.0),
+        Action::Probe { generation, probe, kind } => format!("probe {probe} g{} {kind:?}", generation.0),
+        Action::BeginDrain { generation, slot } => format!("drain g{} slot{slot}", generation.0),
+        Action::CheckDrain { generation, slot } => format!("drained? g{} slot{slot}", generation.0),
+        Action::CheckSlot(slot) => format!("slot? {slot}"),
+        Action::Stranded { count } => format!("stranded {count}"),
+        Action::CountConnections => "count".into(),
+        Action::Promoted(g) => format!("promoted g{}", g.0),
+        Action::Forget(g) => format!("forget g{}", g.0),
+        Action::DropStore => "dropstore".into(),
+        Action::AdoptMain { proc, pid } => format!("adopt {} {pid}", proc.0),
+        Action::Reply { req, result } => match result {
+            CommandResult::Done(_) => format!("reply {} done", req.0),
+            CommandResult::Busy(_) => format!("reply {} busy", req.0),
+            CommandResult::Failed(_) => format!("reply {} failed", req.0),
+            CommandResult::Reload { outcome, .. } => format!("reply {} {}", req.0, outcome.name()),
+        },
+    })
+}
+
+impl Rig {
+    pub(crate) fn new(unit: Unit) -> Rig {
+        let m = UnitMachine::new(content(1, unit));
+        Rig { m, now: Monotime(1_000_000_000_000), all: Vec::new(), next_req: 1 }
+    }
+
+    /// Hands over an event; what must follow, in order.
+    #[track_caller]
+    pub(crate) fn row(&mut self, event: Event, wanted: &[&str]) {
+        let got = self.event(event.clone());
+        assert_eq!(got, wanted, "after {event:?}");
+    }
+
+    pub(crate) fn event(&mut self, event: Event) -> Vec<String> {
+        let mut out = Vec::new();
+        self.m.handle(self.now, event, &mut out);
+        let lines = out.iter().filter_map(short).collect();
+        self.all.extend(out);
+        lines
+    }
+
+    /// Every process that was asked for and not answered exists now.
+    pub(crate) fn spawned(&mut self, proc: u32) -> Vec<String> {
+        self.event(Event::Spawned { proc: Proc(proc), pid: 100 + proc as i32 })
+    }
+
+    pub(crate) fn ready(&mut self, generation: u32, worker: u32) -> Vec<String> {
+        self.says(generation, worker, Notification { ready: true, ..Notification::default() })
+    }
+
+    pub(crate) fn says(&mut self, generation: u32, worker: u32, message: Notification) -> Vec<String> {
+        let from = Sender::Main(worker);
+        self.event(Event::Notified { generation: Gen(generation), from, message })
+    }
+
+    pub(crate) fn exits(&mut self, proc: u32, exit: Exit) -> Vec<String> {
+        self.event(Event::Exited { proc: Proc(proc), exit })
+    }
+
+    pub(crate) fn empty(&mut self, generation: u32) -> Vec<String> {
+        self.event(Event::Emptied(Gen(generation)))
+    }
+
+    pub(crate) fn command(&mut self, command: Command) -> Vec<String> {
+        let req = Some(Req(self.next_req));
+        self.next_req += 1;
+        self.event(Event::Command { req, command })
+    }
+
+    pub(crate) fn reload(&mut self) -> Vec<String> {
+        self.command(Command::Reload { force: false, remember: false, reason: String::new() })
+    }
+
+    /// A reload to this content, up to the launch.
+    pub(crate) fn reload_to(&mut self, id: u32, unit: Unit) -> Vec<String> {
+        self.reload();
+        self.pre_check(id, unit)
+    }
+
+    pub(crate) fn pre_check(&mut self, id: u32, unit: Unit) -> Vec<String> {
+        self.event(Event::Loaded(Ok(content(id, unit))));
+        self.event(Event::Opened { content: ContentId(id), result: Ok(()) });
+        self.event(Event::BinaryChecked { content: ContentId(id), result: Ok(()) })
+    }
+
+    /// Boots a `notify` unit up to RUNNING: process 1, generation 1.
+    pub(crate) fn running(unit: Unit) -> Rig {
+        let mut rig = Rig::new(unit);
+        rig.event(Event::Boot);
+        rig.spawned(1);
+        rig.ready(1, 0);
+        assert_eq!(rig.state(), UnitState::Running);
+        rig
+    }
+
+    /// The next deadline comes, if it is this long away.
+    #[track_caller]
+    pub(crate) fn after(&mut self, milliseconds: u64, wanted: &[&str]) {
+        let next = self.m.next_deadline().expect("a deadline");
+        let passed = next.since(self.now);
+        assert_eq!(passed, Span::from_millis(milliseconds), "the next deadline");
+        self.now = next;
+        self.row(Event::Tick, wanted);
+    }
+
+    pub(crate) fn state(&self) -> UnitState {
+        self.m.summary().state
+    }
+
+    pub(crate) fn records(&self) -> Vec<ReloadRecord> {
+        let record = |action: &Action| match action {
+            Action::Record(record) => Some(record.clone()),
+            _ => None,
+        };
+        self.all.iter().filter_map(record).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn outcome(&self, outcome: Outcome, reason: &str) {
+        let records = self.records();
+        let last = records.last().expect("a record");
+        assert_eq!((last.outcome, last.reason.as_str()), (outcome, reason));
+    }
+
+    pub(crate) fn environment(&self, role: Role) -> Vec<(String, String)> {
+        let of = |action: &Action| match action {
+            Action::Spawn(spawn) if spawn.role == role => Some(spawn.environment.clone()),
+            _ => None,
+        };
+        self.all.iter().rev().find_map(of).expect("a process of that role")
+    }
+}
+
+pub(crate) const CODE3: Exit = Exit::Code(3);
+pub(crate) const SEGV: Exit = Exit::Signal { signal: 11, core: true };
+pub(crate) const TERM: Exit = Exit::Signal { signal: 15, core: false };
