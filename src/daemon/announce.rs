@@ -59,6 +59,7 @@ impl Daemon {
             Announcement::Reloaded { outcome, .. } => line.outcome = Some(*outcome),
             _ => {}
         }
+        self.web.announced(&line.unit, &fact, &line);
         self.clients.broadcast(&line);
     }
 
@@ -71,6 +72,7 @@ impl Daemon {
         {
             record.last_lines = unit.last_lines(Gen(number));
         }
+        self.web.recorded(&unit.name, &record);
         unit.remember(record);
     }
 }

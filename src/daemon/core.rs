@@ -1,6 +1,7 @@
 //! The daemon's state, and how an event goes through a unit's machine and becomes effects.
 
 use crate::daemon::control::Clients;
+use crate::daemon::http::web::Web;
 use crate::daemon::requests::Pending;
 use crate::daemon::shared::Shared;
 use crate::daemon::supervised::{Supervised, Traffic};
@@ -64,6 +65,8 @@ pub struct Daemon {
     pub exit: Option<u8>,
     /// Orphans that were reaped and are not ours.
     pub orphans: u64,
+    /// HTTP, and everything that is counted.
+    pub web: Web,
 }
 
 impl Daemon {

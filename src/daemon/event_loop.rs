@@ -78,6 +78,7 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)]) {
         }
     }
     daemon.tick();
+    daemon.serve_http();
     daemon.serve_clients();
 }
 

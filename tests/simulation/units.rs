@@ -142,6 +142,7 @@ pub(crate) fn base() -> Unit {
             binary_sha256: None,
         },
         health: None,
+        state: aeterna::unit::State::default(),
         daemon: DaemonSettings::default(),
     }
 }

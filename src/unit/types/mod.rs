@@ -3,10 +3,12 @@
 mod reload;
 mod service;
 mod socket;
+mod state;
 
 pub use reload::{CanaryBy, Check, DaemonSettings, HealthCheck, Hook, HttpTarget, Reload, Strategy};
 pub use service::{
     Command, EnvironmentFile, ExitStatusSet, Input, KillMode, Limit, NotifyAccess, Output, Resource, Restart,
     Service, ServiceType, SocketEnvironment, StartOn, WorkingDirectory,
 };
+pub use state::State;
 pub use socket::{Address, BindIpv6Only, Listen, ListenKind, Sharing, Socket, SocketOptions, same_endpoint};
