@@ -6,7 +6,10 @@
 
 #![cfg(test)]
 
+mod common;
+
 use aeterna::unit::{Context, Unit, parse};
+use common::skip;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -81,7 +84,10 @@ fn an_instance_of_a_template() {
 #[test]
 fn a_template_waits_for_its_file_name() {
     let said = import(&fixtures().join("chat@eu"), &["chat@.service"]);
-    assert_eq!(parsed(&said, "chat@us").service.exec_start[0].argv, ["/usr/bin/chat", "--room", "us", "--dir", "/var/lib/chat/us"]);
+    assert_eq!(
+        parsed(&said, "chat@us").service.exec_start[0].argv,
+        ["/usr/bin/chat", "--room", "us", "--dir", "/var/lib/chat/us"]
+    );
 }
 
 #[test]
@@ -107,7 +113,8 @@ fn processes_of_a_procfile() {
 #[test]
 fn what_cannot_be_imported_is_said() {
     let folder = fixtures().join("web");
-    for (file, part) in [("web.timer", "cannot read web.timer"), ("web.toml", "nothing that can be imported")] {
+    for (file, part) in [("web.timer", "cannot read web.timer"), ("web.toml", "nothing that can be imported")]
+    {
         let said = import(&folder, &[file]);
         assert_eq!((said.code, said.unit.as_str()), (1, ""), "{file}");
         assert!(said.warnings.contains(part), "{}", said.warnings);
@@ -161,7 +168,8 @@ fn every_line_is_accounted_for(folder: &Path, files: &[&str], said: &Said) {
     for file in files {
         let Ok(text) = std::fs::read_to_string(folder.join(file)) else { continue };
         for (index, line) in text.lines().enumerate() {
-            let Some((key, value)) = line.split_once('=').filter(|(key, _)| key.bytes().all(|b| b.is_ascii_alphanumeric()))
+            let Some((key, value)) =
+                line.split_once('=').filter(|(key, _)| key.bytes().all(|b| b.is_ascii_alphanumeric()))
             else {
                 continue;
             };
@@ -176,10 +184,4 @@ fn every_line_is_accounted_for(folder: &Path, files: &[&str], said: &Said) {
             );
         }
     }
-}
-
-/// Says that something could not be tried here.
-fn skip(reason: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }
