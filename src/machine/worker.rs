@@ -268,16 +268,12 @@ impl Turn<'_> {
     /// Nothing of the generation serves any more, or it never came up: what that means depends on what it is.
     pub(super) fn generation_lost(&mut self, number: Gen, end: End) {
         let Some(generation) = self.s.generation_mut(number) else { return };
-        let (success, lives) = (end.is_success(), generation.lives());
+        let success = end.is_success();
         let was_ready = generation.ready_at.is_some();
         let already = matches!(generation.phase, Phase::Stopping { .. });
-        let (steered, slot) = (generation.steered, generation.slot);
         generation.end.get_or_insert_with(|| end.clone());
         if already {
             return;
-        }
-        if steered && !lives && was_ready {
-            self.slot_is_dirty(slot);
         }
         match self.s.place(number) {
             Place::New => self.new_is_lost(number, &end),

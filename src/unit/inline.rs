@@ -58,6 +58,7 @@ pub fn inline(command: Vec<String>, listen: &[String], context: &Context) -> Res
             service,
             reload: reload_defaults(),
             health: None,
+            state: super::State::default(),
             daemon: DaemonSettings::default(),
         });
     }

@@ -481,3 +481,56 @@ fn a_workers_death_in_the_soak_rolls_back_and_in_service_does_not() {
     assert_eq!(rig.exits(1, CODE3), [""; 0], "the old one's workers are its own affair");
     assert_eq!(rig.exits(5, CODE3).last().unwrap(), "=ROLLING_BACK");
 }
+
+#[test]
+fn what_the_old_one_left_when_it_crashed_is_looked_after_at_the_switch() {
+    let mut rig = Rig::running(steered());
+    rig.reload_to(2, steered());
+    rig.spawned(2);
+    rig.exits(1, CODE3);
+    rig.empty(1);
+    let lines = rig.ready(2, 0);
+    assert_eq!(lines, ["promoted g2", "steer 1", "reply 1 promoted", "slot? 0", "keep [2]", "=RUNNING"]);
+    rig.row(Event::SlotState { slot: 0, queued: 2, migrated: false }, &["spawn 3 main0 g3 slot0"]);
+}
+
+#[test]
+fn the_answer_to_an_abandoned_load_is_nobodys() {
+    let mut rig = Rig::running(base());
+    rig.reload();
+    let force = Command::Reload { force: true, remember: false, reason: String::new() };
+    assert_eq!(rig.command(force), ["reply 1 aborted", "load"]);
+    rig.row(Event::Loaded(Err("line 3".into())), &[]);
+    rig.row(Event::Loaded(Ok(content(2, base()))), &["open 2"]);
+}
+
+#[test]
+fn nothing_follows_the_hook_that_runs_when_a_stop_begins() {
+    let mut unit = base();
+    unit.reload.strategy = Strategy::Immediate;
+    unit.reload.on_success = vec![hook("one", 5), hook("two", 5)];
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit);
+    rig.spawned(2);
+    assert!(rig.ready(2, 0).contains(&"spawn 3 onsuccess0 - slot0".to_owned()));
+    rig.spawned(3);
+    rig.command(Command::Stop { close: false });
+    for (proc, generation) in [(1, 1), (2, 2)] {
+        rig.exits(proc, TERM);
+        rig.empty(generation);
+    }
+    assert_eq!(rig.state(), UnitState::Stopping, "the hook still runs");
+    assert_eq!(rig.exits(3, Exit::Code(0)), ["signal 9 tree3", "dropstore", "reply 2 done", "=STOPPED"]);
+}
+
+#[test]
+fn a_stopped_unit_whose_start_by_reload_fails_has_failed() {
+    let mut rig = Rig::running(base());
+    rig.exits(1, Exit::Code(0));
+    rig.empty(1);
+    assert_eq!(rig.state(), UnitState::Stopped);
+    rig.reload_to(2, base());
+    rig.spawned(2);
+    rig.exits(2, CODE3);
+    assert_eq!(rig.empty(2).last().unwrap(), "=FAILED");
+}

@@ -459,3 +459,49 @@ fn a_service_that_says_stopping_goes_by_itself() {
     rig.exits(1, Exit::Code(0));
     assert_eq!(rig.empty(1), ["forget g1", "=STOPPED"]);
 }
+
+#[test]
+fn a_worker_that_was_started_again_has_a_watchdog_again() {
+    let mut unit = base();
+    unit.service.workers = 2;
+    unit.service.restart = Restart::Always;
+    unit.service.watchdog = Span::from_secs(3);
+    let mut rig = Rig::new(unit);
+    rig.event(Event::Boot);
+    rig.spawned(1);
+    rig.spawned(2);
+    rig.ready(1, 0);
+    rig.ready(1, 1);
+    rig.says(1, 0, Notification { watchdog_usec: Some(60_000_000), ..Notification::default() });
+    rig.exits(2, CODE3);
+    rig.after(100, &["spawn 3 main1 g1 slot0"]);
+    rig.spawned(3);
+    rig.ready(1, 1);
+    rig.after(3_000, &["signal 6 proc3"]);
+}
+
+#[test]
+fn a_worker_that_comes_after_the_stop_signal_is_not_left_alive() {
+    let mut unit = base();
+    unit.service.workers = 2;
+    let mut rig = Rig::new(unit);
+    rig.event(Event::Boot);
+    let failure = SpawnFailure { text: "no".into(), code: 127 };
+    rig.event(Event::SpawnFailed { proc: Proc(1), failure });
+    assert_eq!(rig.spawned(2), ["signal 9 proc2"]);
+}
+
+#[test]
+fn what_a_pre_command_left_is_waited_for_when_the_service_cannot_be_started() {
+    let mut unit = base();
+    unit.service.exec_start_pre = vec![command("/pre")];
+    let mut rig = Rig::new(unit);
+    rig.event(Event::Boot);
+    rig.spawned(1);
+    rig.exits(1, Exit::Code(0));
+    let failure = SpawnFailure { text: "no".into(), code: 127 };
+    let lines = rig.event(Event::SpawnFailed { proc: Proc(2), failure });
+    assert_eq!(lines, ["signal 15 everyone g1", "signal 18 everyone g1", "=STOPPING"]);
+    assert_eq!(rig.empty(1), ["forget g1", "=FAILED"]);
+    assert_eq!(rig.m.summary().ended, Some(127));
+}
