@@ -2,7 +2,7 @@
 //! goes back to the machine as an event.
 
 use crate::daemon::core::Daemon;
-use crate::daemon::supervised::{Child, Supervised, Traffic};
+use crate::daemon::supervised::{Child, LastWords, Supervised, Traffic};
 use crate::daemon::token::Owner;
 use crate::daemon::{launch, load, preflight, probes};
 use crate::machine::event::{
@@ -120,6 +120,10 @@ impl Daemon {
             }
         });
         let steered = unit.sockets.steered(&content.unit);
+        // A rollback brings a content back that nothing has used since it was dropped from the list.
+        if unit.content(content.id).is_none() {
+            unit.contents.push(content.clone());
+        }
         self.rewatch_sockets(index);
         self.queue.push_back((index, Event::Sockets { steered }));
         self.queue.push_back((index, Event::Opened { content: content.id, result }));
@@ -199,6 +203,7 @@ impl Daemon {
 
     fn try_spawn(&mut self, index: usize, spawn: &Spawn) -> Result<i32, SpawnFailure> {
         self.need_generation(index, spawn)?;
+        self.renew_group(index, spawn);
         let unit = &mut self.units[index];
         let launched = launch::launch(unit, &self.shared, spawn)?;
         let pid = launched.pid;
@@ -220,6 +225,19 @@ impl Daemon {
         }
         self.adopt_streams(index, spawn.generation, pid, launched.logs);
         Ok(pid)
+    }
+
+    /// ExecStopPost comes after the final signal, and a control group that was killed takes no more processes.
+    fn renew_group(&mut self, index: usize, spawn: &Spawn) {
+        let shell = spawn.generation.and_then(|number| self.units[index].generations.get_mut(&number));
+        let Some(group) = shell.and_then(|shell| shell.cgroup.as_mut()).filter(|group| group.was_killed())
+        else {
+            return;
+        };
+        let _ = self.poller.remove(group.events_fd());
+        if let Err(error) = group.renew() {
+            log::warn!("{}: cannot make its control group anew: {error}", self.units[index].name);
+        }
     }
 
     /// Makes what a generation needs at its first process.
@@ -252,10 +270,10 @@ impl Daemon {
             }
             Target::ProcTree(proc) => {
                 if let Some(child) = unit.children.get(&proc) {
-                    for pid in tree::tree(
-                        &TreeKey { mains: &[child.pid], invocation: &child.invocation },
-                        self.shared.pid,
-                    ) {
+                    // The mark of a generation is on its main processes too, which are not below this one.
+                    let invocation = if child.generation.is_some() { "" } else { child.invocation.as_str() };
+                    let key = TreeKey { mains: &[child.pid], invocation };
+                    for pid in tree::tree(&key, self.shared.pid) {
                         send(pid, signal);
                     }
                 }
@@ -344,7 +362,12 @@ impl Daemon {
         let unit = &mut self.units[index];
         unit.store.forget(generation);
         if let Some(shell) = unit.generations.remove(&generation) {
-            unit.last_words = Some((generation, shell.last_lines.into()));
+            let content = shell.content.and_then(|id| unit.content(id));
+            unit.last_words = Some(LastWords {
+                generation,
+                went_to: content.map(|content| content.unit.service.standard_error.clone()),
+                lines: shell.last_lines.into(),
+            });
             if let Some(socket) = shell.notify {
                 let _ = self.poller.remove(socket.fd.as_fd());
                 // Its name is ours alone: the folder belongs to us.

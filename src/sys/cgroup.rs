@@ -4,6 +4,7 @@
 
 use super::process;
 use nix::unistd::{AccessFlags, access};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -27,6 +28,7 @@ pub struct Cgroup {
     name: String,
     dir: OwnedFd,
     events: File,
+    killed: Cell<bool>,
 }
 
 impl CgroupRoot {
@@ -72,7 +74,7 @@ impl Cgroup {
     fn open(path: PathBuf, name: String) -> io::Result<Cgroup> {
         let dir = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(&path)?.into();
         let events = File::open(path.join("cgroup.events"))?;
-        let group = Cgroup { path, name, dir, events };
+        let group = Cgroup { path, name, dir, events, killed: Cell::new(false) };
         // The first change is only told to who has read the file before.
         group.populated();
         Ok(group)
@@ -121,12 +123,31 @@ impl Cgroup {
     /// # Errors
     /// Those of writing cgroup.kill, or of freezing on a kernel before 5.14.
     pub fn kill(&self) -> io::Result<()> {
+        self.killed.set(true);
         match fs::write(self.path.join("cgroup.kill"), "1") {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.freeze_and_kill(),
             // It was not made anew: the kernel's files cannot be created.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.freeze_and_kill(),
             result => result,
         }
+    }
+
+    /// Whether it was killed: the kernel (seen with 6.18) then ends whatever is started in it with CLONE_INTO_CGROUP,
+    /// because it compares the count of kills with that of the starter's own group. See [`Cgroup::renew`].
+    pub fn was_killed(&self) -> bool {
+        self.killed.get()
+    }
+
+    /// Makes the group anew under its name, so that processes can be started in it after a kill. Its descriptors are
+    /// other ones afterwards: out of the poll set first.
+    ///
+    /// # Errors
+    /// `EBUSY` if a process is in it; those of mkdir(2) and open(2).
+    pub fn renew(&mut self) -> io::Result<()> {
+        remove_tree(&self.path)?;
+        fs::create_dir(&self.path)?;
+        *self = Cgroup::open(self.path.clone(), self.name.clone())?;
+        Ok(())
     }
 
     /// What [`Cgroup::kill`] does without cgroup.kill: who is frozen cannot fork, and can be killed.
