@@ -33,16 +33,18 @@ fn a_listener_that_a_child_shuts_down_is_repaired() {
 #[test]
 fn an_old_generation_that_shuts_its_listener_down_at_its_end_loses_nothing() {
     let env = App { reload: "Strategy = \"immediate\"\nDrainTimeout = \"10s\"", ..APP }.start();
+    env.next_start("term=hang");
+    env.reload_well();
+    env.wait_state("app", UnitState::Running);
     let load = Load::start(&env.address("app", 0), 3, Manner::Fresh);
     for round in 1..=5 {
         load.wait_answers(30);
-        let (held, generation) = env.hold();
-        let mut orders = env.orders(generation as u32);
+        let old = env.unit_status("app").generation;
         env.reload_well();
-        // While it drains, as services do that close what they were lent.
-        orders.get("/shutdown?fd=3").unwrap();
+        env.wait_unit("app", "the old one drains", |u| u.generations.iter().any(|g| g.number == old));
+        assert_eq!(env.order(old, "/shutdown?fd=3"), "done\n");
         env.wait_unit("app", "repaired", |u| u.sockets[0].repairs >= round);
-        drop(held);
+        assert_eq!(env.ctl(&["kill", "app", "-s", "KILL", "--generation", &old.to_string()]).code, 0);
         env.wait_state("app", UnitState::Running);
     }
     let counts = load.finish();
