@@ -1,6 +1,7 @@
 //! The command line of `aeternad` (contract section 2). Reads arguments, touches nothing else.
 
 use crate::error::{Fatal, exit};
+use crate::proto::nearest::nearest;
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
 
@@ -20,6 +21,7 @@ Options:
   --show                 print the unit with every default filled in, start nothing
   --runtime-dir DIR      folder for the control socket, the lock and the services' sockets
   --control PATH         the control socket, if it is to be elsewhere
+  --http ADDR            serve metrics, status and a live page over HTTP: IP:PORT, PORT or /path
   --log-level LEVEL      error, warn, info, debug or trace
   --log-format FORMAT    text or json
   --version              print the version
@@ -60,6 +62,8 @@ pub struct Args {
     pub runtime_dir: Option<String>,
     /// `--control`.
     pub control: Option<String>,
+    /// `--http`.
+    pub http: Option<String>,
     /// `--log-level`.
     pub log_level: Option<String>,
     /// `--log-format`.
@@ -75,6 +79,7 @@ impl Args {
             command: Vec::new(),
             runtime_dir: None,
             control: None,
+            http: None,
             log_level: None,
             log_format: None,
         }
@@ -136,6 +141,7 @@ fn option(args: &mut Args, parser: &mut Parser, word: &Word) -> Result<(), lexop
         "show" => args.mode = Mode::Show,
         "runtime-dir" => args.runtime_dir = Some(parser.value()?.string()?),
         "control" => args.control = Some(parser.value()?.string()?),
+        "http" => args.http = Some(parser.value()?.string()?),
         "log-level" => args.log_level = Some(word_of(parser, &["error", "warn", "info", "debug", "trace"])?),
         "log-format" => args.log_format = Some(word_of(parser, &["text", "json"])?),
         "version" => args.mode = Mode::Version,
@@ -147,20 +153,21 @@ fn option(args: &mut Args, parser: &mut Parser, word: &Word) -> Result<(), lexop
 
 /// An unknown option, with the nearest one that exists.
 fn unknown(name: &str) -> lexopt::Error {
-    const KNOWN: [&str; 10] = [
+    const KNOWN: [&str; 11] = [
         "unit",
         "listen",
         "check",
         "show",
         "runtime-dir",
         "control",
+        "http",
         "log-level",
         "log-format",
         "version",
         "help",
     ];
     let dashes = if name.len() == 1 { "-" } else { "--" };
-    match KNOWN.iter().find(|known| name.len() > 1 && (known.starts_with(name) || name.starts_with(*known))) {
+    match nearest(name, KNOWN) {
         Some(near) => format!("unknown option --{name}; did you mean --{near}?").into(),
         None => format!("unknown option {dashes}{name}").into(),
     }
@@ -180,14 +187,14 @@ fn consistent(args: Args) -> Result<Args, Fatal> {
     if matches!(args.mode, Mode::Help | Mode::Version) {
         return Ok(args);
     }
+    if !args.listen.is_empty() && args.command.is_empty() {
+        return Err(usage("--listen needs a command behind --; a unit file has its own ListenStream"));
+    }
     if args.units.is_empty() && args.command.is_empty() {
         return Err(usage("nothing to do: give --unit FILE, or a command behind --"));
     }
     if !args.units.is_empty() && !args.command.is_empty() {
         return Err(usage("--unit and a command behind -- exclude each other"));
-    }
-    if !args.listen.is_empty() && args.command.is_empty() {
-        return Err(usage("--listen needs a command behind --; a unit file has its own ListenStream"));
     }
     Ok(args)
 }

@@ -9,8 +9,8 @@ use crate::machine::event::{
     Action, Content, ContentId, Event, Gen, Proc, Role, Spawn, SpawnFailure, Steering, Target,
 };
 use crate::sys::poll::Interest;
-use crate::sys::process;
 use crate::sys::tree::{self, TreeKey};
+use crate::sys::{clock, process};
 use crate::unit::Unit;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -58,6 +58,20 @@ impl Daemon {
             }
             Action::Stranded { count } => self.units[index].stranded += u64::from(count),
             Action::CountConnections => self.count_connections(index),
+            Action::AnswerCold(generation) => {
+                self.units[index].endpoint.cold(generation);
+                self.pump_state(index);
+            }
+            Action::Relay(transfer) => self.relay_state(index, transfer),
+            Action::CancelRelay => {
+                self.units[index].endpoint.cancel(clock::now());
+                self.pump_state(index);
+            }
+            Action::Resume(generation) => {
+                self.units[index].endpoint.resume(generation);
+                self.pump_state(index);
+            }
+            Action::Commit(generation) => self.commit_state(index, generation),
             Action::Promoted(generation) => self.promoted(index, generation),
             Action::Forget(generation) => self.forget(index, generation),
             Action::DropStore => self.drop_store(index),
@@ -203,7 +217,6 @@ impl Daemon {
 
     fn try_spawn(&mut self, index: usize, spawn: &Spawn) -> Result<i32, SpawnFailure> {
         self.need_generation(index, spawn)?;
-        self.renew_group(index, spawn);
         let unit = &mut self.units[index];
         let launched = launch::launch(unit, &self.shared, spawn)?;
         let pid = launched.pid;
@@ -227,19 +240,6 @@ impl Daemon {
         Ok(pid)
     }
 
-    /// ExecStopPost comes after the final signal, and a control group that was killed takes no more processes.
-    fn renew_group(&mut self, index: usize, spawn: &Spawn) {
-        let shell = spawn.generation.and_then(|number| self.units[index].generations.get_mut(&number));
-        let Some(group) = shell.and_then(|shell| shell.cgroup.as_mut()).filter(|group| group.was_killed())
-        else {
-            return;
-        };
-        let _ = self.poller.remove(group.events_fd());
-        if let Err(error) = group.renew() {
-            log::warn!("{}: cannot make its control group anew: {error}", self.units[index].name);
-        }
-    }
-
     /// Makes what a generation needs at its first process.
     fn need_generation(&mut self, index: usize, spawn: &Spawn) -> Result<(), SpawnFailure> {
         let Some(number) = spawn.generation else { return Ok(()) };
@@ -256,8 +256,11 @@ impl Daemon {
                 code: 1,
             })?;
         }
+        let owner = shell.owner;
         unit.generations.insert(number, shell);
-        Ok(())
+        let content = Arc::clone(&spawn.content.unit);
+        self.need_state_socket(index, &content, owner)
+            .map_err(|why| SpawnFailure { text: format!("cannot start {}: {why}", content.name), code: 1 })
     }
 
     fn signal(&mut self, index: usize, to: Target, signal: i32) {
@@ -319,11 +322,6 @@ impl Daemon {
     fn adopt_main(&mut self, index: usize, proc: Proc, pid: i32) {
         let unit = &self.units[index];
         let Some(child) = unit.children.get(&proc) else { return };
-        let inside = child.generation.is_some_and(|number| self.members(unit, number).contains(&pid));
-        if !inside {
-            log::warn!("{}: MAINPID={pid} is no process of this generation; ignored", unit.name);
-            return;
-        }
         self.pids.remove(&child.pid);
         self.pids.insert(pid, (index, proc));
         if let Some(child) = self.units[index].children.get_mut(&proc) {
@@ -349,6 +347,7 @@ impl Daemon {
 
     fn promoted(&mut self, index: usize, generation: Gen) {
         let unit = &mut self.units[index];
+        unit.promoted = Some(generation);
         unit.store.promoted(generation);
         let content = unit.generations.get(&generation).and_then(|shell| shell.content);
         if let Some(content) = content.and_then(|id| unit.content(id)).cloned() {
@@ -359,6 +358,8 @@ impl Daemon {
     }
 
     fn forget(&mut self, index: usize, generation: Gen) {
+        self.units[index].endpoint.forget(generation, clock::now());
+        self.pump_state(index);
         let unit = &mut self.units[index];
         unit.store.forget(generation);
         if let Some(shell) = unit.generations.remove(&generation) {

@@ -132,22 +132,10 @@ impl Cgroup {
         }
     }
 
-    /// Whether it was killed: the kernel (seen with 6.18) then ends whatever is started in it with CLONE_INTO_CGROUP,
-    /// because it compares the count of kills with that of the starter's own group. See [`Cgroup::renew`].
+    /// Whether [`Cgroup::kill`] was used. Linux 6.14 and later kill whatever clone3(2) starts in such a group
+    /// from outside of it, for ever after: who comes then has to join by itself.
     pub fn was_killed(&self) -> bool {
         self.killed.get()
-    }
-
-    /// Makes the group anew under its name, so that processes can be started in it after a kill. Its descriptors are
-    /// other ones afterwards: out of the poll set first.
-    ///
-    /// # Errors
-    /// `EBUSY` if a process is in it; those of mkdir(2) and open(2).
-    pub fn renew(&mut self) -> io::Result<()> {
-        remove_tree(&self.path)?;
-        fs::create_dir(&self.path)?;
-        *self = Cgroup::open(self.path.clone(), self.name.clone())?;
-        Ok(())
     }
 
     /// What [`Cgroup::kill`] does without cgroup.kill: who is frozen cannot fork, and can be killed.

@@ -166,22 +166,3 @@ fn a_name_cannot_leave_the_folder() {
     assert_eq!(group.path.parent(), Some(root.own.as_path()));
     group.remove().unwrap();
 }
-
-#[test]
-fn a_group_that_was_killed_is_made_anew_for_who_comes_next() {
-    let Some(root) = root("aeterna-test-renew") else { return };
-    let mut group = root.make("web-1").unwrap();
-    assert!(!group.was_killed());
-    group.kill().unwrap();
-    assert!(group.was_killed());
-    group.renew().unwrap();
-    assert!(!group.was_killed());
-    // Its processes live long enough to say so.
-    let main = populate(&group);
-    group.kill().unwrap();
-    wait::reap(main).unwrap();
-    while group.populated() {
-        std::thread::yield_now();
-    }
-    group.remove().unwrap();
-}

@@ -23,6 +23,7 @@ mod diagnostic;
 mod differences;
 mod expand;
 mod file;
+mod import;
 mod inline;
 mod print;
 mod read;
@@ -35,6 +36,7 @@ pub use diagnostic::Diagnostic;
 pub use differences::{Difference, Needs, SocketChange, differences};
 pub use expand::{expand_command, expand_text};
 pub use file::{Context, Parsed, keys, parse};
+pub use import::{Imported, Source, import};
 pub use inline::inline;
 pub use print::{defaults, print};
 pub use signal::{parse_signal, signal_name};
@@ -42,7 +44,7 @@ pub use types::{
     Address, BindIpv6Only, CanaryBy, Check, Command, DaemonSettings, EnvironmentFile, ExitStatusSet,
     HealthCheck, Hook, HttpTarget, Input, KillMode, Limit, Listen, ListenKind, NotifyAccess, Output, Reload,
     Resource, Restart, Service, ServiceType, Sharing, Socket, SocketEnvironment, SocketOptions, StartOn,
-    Strategy, WorkingDirectory, same_endpoint,
+    State, Strategy, WorkingDirectory, same_endpoint,
 };
 
 /// One unit: sockets, a service, how it is reloaded.
@@ -60,6 +62,8 @@ pub struct Unit {
     pub reload: Reload,
     /// `[HealthCheck]`, if the table is there.
     pub health: Option<HealthCheck>,
+    /// `[State]`: how its memory moves on.
+    pub state: State,
     /// `[Daemon]`: what the unit asks of the supervisor itself.
     pub daemon: DaemonSettings,
 }
