@@ -219,6 +219,9 @@ impl Daemon {
             }
         }
         self.adopt_streams(index, spawn.generation, pid, launched.logs);
+        if let (Some(number), Some(listener)) = (spawn.generation, launched.listener) {
+            self.adopt_filter(index, number, listener);
+        }
         Ok(pid)
     }
 
@@ -338,6 +341,7 @@ impl Daemon {
         }
         self.watch_stored(index);
         self.watch_paths(index);
+        self.settle_learned(index, generation);
     }
 
     fn forget(&mut self, index: usize, generation: Gen) {

@@ -16,7 +16,7 @@ pub fn starter_address(sockets: &ListenSet, listen: &Listen) -> String {
 
 /// The first steered stream address of a unit, with its real port: where [`crate::machine::event::ProbeKind::Accepts`] knocks.
 pub fn probe_address(sockets: &ListenSet, unit: &Unit) -> Option<Address> {
-    unit.listens().find_map(|(_, listen)| {
+    let declared = unit.listens().find_map(|(_, listen)| {
         if listen.kind != ListenKind::Stream {
             return None;
         }
@@ -25,7 +25,8 @@ pub fn probe_address(sockets: &ListenSet, unit: &Unit) -> Option<Address> {
             (address @ Address::Path(_), None) => Some(address.clone()),
             (_, None) => None,
         }
-    })
+    });
+    declared.or_else(|| sockets.learned_stream().map(|real| Address::Inet(loopback(real))))
 }
 
 /// A wildcard is reached over its loopback.

@@ -13,6 +13,7 @@ pub mod event_loop;
 pub mod fdstore;
 pub mod finish;
 pub mod inherit;
+pub mod intercept;
 pub mod launch;
 pub mod load;
 pub mod logging;

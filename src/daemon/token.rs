@@ -19,6 +19,8 @@ pub enum Owner {
     Cgroup(usize, u32),
     /// A stored descriptor of a unit.
     Stored(usize, u32),
+    /// The filter of a unit's processes, by its number.
+    Filter(usize, u32),
     /// inotify over a unit's `WatchPaths`.
     Paths(usize),
     /// inotify over the folders of a unit's Unix sockets.
@@ -42,6 +44,7 @@ impl Owner {
             Owner::Stored(unit, id) => (7, unit, id),
             Owner::Paths(unit) => (8, unit, 0),
             Owner::SocketPaths(unit) => (9, unit, 0),
+            Owner::Filter(unit, id) => (17, unit, id),
         };
         Token((kind << KIND_SHIFT) | ((unit as u64 & UNIT_MASK) << UNIT_SHIFT) | u64::from(id))
     }
@@ -60,6 +63,7 @@ impl Owner {
             7 => Owner::Stored(unit, id),
             8 => Owner::Paths(unit),
             9 => Owner::SocketPaths(unit),
+            17 => Owner::Filter(unit, id),
             _ => return None,
         })
     }
@@ -79,6 +83,7 @@ mod tests {
             Owner::Log(0, 1),
             Owner::Cgroup(1, 2),
             Owner::Stored(1, 2),
+            Owner::Filter(3, 4),
             Owner::Paths(5),
             Owner::SocketPaths(6),
         ] {
