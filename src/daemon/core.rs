@@ -114,12 +114,14 @@ impl Daemon {
     /// The nearest deadline of anything that has one.
     pub fn next_deadline(&self) -> Option<Monotime> {
         let units = self.units.iter().filter_map(|unit| unit.deadline);
+        let given = self.units.iter().filter_map(|unit| unit.filters.deadline());
         let accepts = self.units.iter().filter_map(|unit| unit.accept_again);
         let settled =
             self.units.iter().filter_map(|unit| unit.watch.as_ref().and_then(|watch| watch.settle_at));
         units
             .chain(settled)
             .chain(accepts)
+            .chain(given)
             .chain(self.machine.next_deadline())
             .chain(self.clients.deadline())
             .chain(self.upstream.deadline())
@@ -136,6 +138,9 @@ impl Daemon {
             }
             if due(self.units[index].watch.as_ref().and_then(|watch| watch.settle_at)) {
                 self.paths_settled(index);
+            }
+            if due(self.units[index].filters.deadline()) {
+                self.silent_listens(index);
             }
             if due(self.units[index].accept_again) {
                 self.units[index].accept_again = None;

@@ -32,6 +32,18 @@ pub(super) struct Outcome {
     pub(super) answer: Answer,
     /// What its generation listens on since then.
     pub(super) listens: Option<Listen>,
+    /// What it got, which listens already: the program may never call listen(2).
+    pub(super) given: Option<Listen>,
+}
+
+impl Outcome {
+    fn answer(answer: Answer) -> Outcome {
+        Outcome { answer, listens: None, given: None }
+    }
+
+    fn listens(address: Listen) -> Outcome {
+        Outcome { listens: Some(address), ..Outcome::answer(Answer::Done) }
+    }
 }
 
 /// A socket of the caller, as far as we can see it.
@@ -180,8 +192,10 @@ impl Handler<'_> {
         match self.put(fd, held, seen) {
             Ok(()) => {
                 // A datagram socket never listens: it serves from here on.
-                let serves = held.kind == ListenKind::Datagram;
-                Outcome { answer: Answer::Done, listens: serves.then(|| held.clone()) }
+                if held.kind == ListenKind::Datagram {
+                    return Outcome::listens(held.clone());
+                }
+                Outcome { given: Some(held.clone()), ..Outcome::answer(Answer::Done) }
             }
             Err(why) => {
                 let text = format!(
@@ -232,18 +246,15 @@ impl Handler<'_> {
                     self.number.0
                 ),
             );
-            return Outcome {
-                answer: error.raw_os_error().map_or(Answer::Continue, Answer::Failed),
-                listens: None,
-            };
+            return Outcome::answer(error.raw_os_error().map_or(Answer::Continue, Answer::Failed));
         }
         if !datagram {
             self.remember(seen.inode, wanted);
-            return Outcome { answer: Answer::Done, listens: None };
+            return Outcome::answer(Answer::Done);
         }
         let address = wanted.listen.endpoint();
-        let listens = seen.own.and_then(|own| self.learn(&wanted, own)).map(|()| address);
-        Outcome { answer: Answer::Done, listens }
+        let learned = seen.own.and_then(|own| self.learn(&wanted, own));
+        learned.map_or_else(|| Outcome::answer(Answer::Done), |()| Outcome::listens(address))
     }
 
     /// Without the caller's own socket: ours, with the defaults.
@@ -317,7 +328,7 @@ impl Handler<'_> {
             Found::Nothing => {
                 let address = wanted.listen.endpoint();
                 match seen.own.and_then(|own| self.learn(&wanted, own)) {
-                    Some(()) => Outcome { answer: Answer::Done, listens: Some(address) },
+                    Some(()) => Outcome::listens(address),
                     None => GO_ON,
                 }
             }
@@ -326,7 +337,7 @@ impl Handler<'_> {
 
     fn listen_held(&mut self, held: Listen) -> Outcome {
         match self.unit.sockets.listen_again(&held, self.slot()) {
-            Ok(()) => Outcome { answer: Answer::Done, listens: Some(held) },
+            Ok(()) => Outcome::listens(held),
             Err(error) => {
                 let text = format!(
                     "cannot listen on {}: {}",
@@ -350,7 +361,7 @@ impl Handler<'_> {
         let held =
             crate::sys::unixpath::identity(&inside).and_then(|inode| self.unit.sockets.address_at(inode));
         if held.is_some() && self.listener.is_valid(self.call) {
-            return Outcome { answer: Answer::Done, listens: None };
+            return Outcome::answer(Answer::Done);
         }
         GO_ON
     }

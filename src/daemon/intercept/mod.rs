@@ -32,11 +32,16 @@ use crate::daemon::sockets::Wanted;
 use crate::daemon::supervised::Supervised;
 use crate::daemon::token::Owner;
 use crate::machine::event::{Event, Gen, Missing};
+use crate::sys::clock;
 use crate::sys::poll::{Interest, Readiness};
 use crate::sys::seccomp::{self, Answer, Listener};
+use crate::time::{Monotime, Span};
 use crate::unit::Listen;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
+
+/// How long after bind(2) a program whose socket listens already may take to call listen(2).
+const SILENT_LISTEN: Span = Span::from_millis(500);
 
 /// EBUSY.
 const BUSY: i32 = 16;
@@ -49,6 +54,8 @@ pub struct Filters {
     last: u32,
     /// What the generation that was promoted last listened on.
     expected: Vec<Listen>,
+    /// Sockets that listen already and were given out: when their programs count as listening without a word.
+    given: Vec<(Monotime, Gen, Listen)>,
     /// What was complained about, once each.
     said: Vec<String>,
 }
@@ -67,6 +74,8 @@ pub struct Adopted {
     bound: HashMap<u64, Wanted>,
     /// Addresses that it listens on.
     listening: Vec<Listen>,
+    /// While it is drained: how long what it has accepted is waited for.
+    answers_until: Option<Monotime>,
 }
 
 impl Daemon {
@@ -133,7 +142,21 @@ impl Daemon {
             self.unwatch_sockets(index);
             self.rewatch_sockets(index);
         }
+        if let Some(address) = outcome.given {
+            let at = clock::now() + SILENT_LISTEN;
+            self.units[index].filters.given.push((at, filter.generation, address));
+        }
         outcome.listens.map(|address| (filter.generation, address))
+    }
+
+    /// Programs that look before they call listen(2), as HAProxy does, find that their socket listens already.
+    pub fn silent_listens(&mut self, index: usize) {
+        let now = clock::now();
+        let given = &mut self.units[index].filters.given;
+        let due: Vec<_> = given.extract_if(.., |(at, ..)| *at <= now).collect();
+        for (_, generation, address) in due {
+            self.listens(index, generation, address);
+        }
     }
 
     /// A generation listens on an address: for the machine.
@@ -171,6 +194,31 @@ impl Daemon {
             );
         }
         self.rewatch_sockets(index);
+    }
+}
+
+/// How long a drained generation may take for the requests that it has accepted already. A program that knows
+/// nothing of us often drops them at its stop signal; connections that stay idle must not hold it back.
+const ANSWERING: Span = Span::from_millis(500);
+
+impl Daemon {
+    /// A generation gets no new connections any more.
+    pub fn begin_answering(&mut self, index: usize, number: Gen) {
+        let unit = &mut self.units[index];
+        let adopted = unit.current.unit.service.intercept_bind;
+        if let Some(shell) = unit.generations.get_mut(&number).filter(|_| adopted) {
+            shell.adopted.answers_until = Some(clock::now() + ANSWERING);
+        }
+    }
+
+    /// How many connections a drained generation still has, as long as that is waited for.
+    pub fn still_answering(&self, index: usize, number: Gen) -> u32 {
+        let unit = &self.units[index];
+        let until = unit.generations.get(&number).and_then(|shell| shell.adopted.answers_until);
+        if until.is_none_or(|until| until <= clock::now()) {
+            return 0;
+        }
+        unit.sockets.established_of(&self.members(unit, number)).unwrap_or(0)
     }
 }
 
@@ -221,6 +269,11 @@ impl Filters {
         }
     }
 
+    /// When [`Daemon::silent_listens`] has something to do.
+    pub fn deadline(&self) -> Option<Monotime> {
+        self.given.iter().map(|(at, ..)| *at).min()
+    }
+
     /// Whether its processes cannot gain privileges, for status.
     pub fn note(&self) -> Option<&'static str> {
         (!self.live.is_empty() && !seccomp::is_admin()).then_some("no_new_privs is set for InterceptBind")
@@ -248,4 +301,4 @@ fn refusal(errno: i32) -> String {
 }
 
 /// The call goes on as if there were no filter.
-const GO_ON: call::Outcome = call::Outcome { answer: Answer::Continue, listens: None };
+const GO_ON: call::Outcome = call::Outcome { answer: Answer::Continue, listens: None, given: None };
