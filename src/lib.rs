@@ -14,6 +14,8 @@
 //! | 2 | [`sys`] | the kernel: one file per kernel thing, the only `unsafe` |
 //! | 3 | [`daemon`], [`ctl`] | the two programs: readiness becomes events, actions become system calls |
 //!
+//! [`sdk`] is for services: what a program calls that lets itself be replaced.
+//!
 //! `tests/layering.rs` keeps this picture true.
 
 pub mod ctl;
@@ -21,6 +23,7 @@ pub mod daemon;
 pub mod error;
 pub mod machine;
 pub mod proto;
+pub mod sdk;
 pub mod sys;
 pub mod time;
 pub mod unit;

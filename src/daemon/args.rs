@@ -22,6 +22,7 @@ Options:
   --show                 print the unit with every default filled in, start nothing
   --runtime-dir DIR      folder for the control socket, the lock and the services' sockets
   --control PATH         the control socket, if it is to be elsewhere
+  --http ADDR            serve metrics, status and a live page over HTTP: IP:PORT, PORT or /path
   --log-level LEVEL      error, warn, info, debug or trace
   --log-format FORMAT    text or json
   --version              print the version
@@ -64,6 +65,8 @@ pub struct Args {
     pub runtime_dir: Option<String>,
     /// `--control`.
     pub control: Option<String>,
+    /// `--http`.
+    pub http: Option<String>,
     /// `--log-level`.
     pub log_level: Option<String>,
     /// `--log-format`.
@@ -80,6 +83,7 @@ impl Args {
             command: Vec::new(),
             runtime_dir: None,
             control: None,
+            http: None,
             log_level: None,
             log_format: None,
         }
@@ -142,6 +146,7 @@ fn option(args: &mut Args, parser: &mut Parser, word: &Word) -> Result<(), lexop
         "show" => args.mode = Mode::Show,
         "runtime-dir" => args.runtime_dir = Some(parser.value()?.string()?),
         "control" => args.control = Some(parser.value()?.string()?),
+        "http" => args.http = Some(parser.value()?.string()?),
         "log-level" => args.log_level = Some(word_of(parser, &["error", "warn", "info", "debug", "trace"])?),
         "log-format" => args.log_format = Some(word_of(parser, &["text", "json"])?),
         "version" => args.mode = Mode::Version,
@@ -153,7 +158,7 @@ fn option(args: &mut Args, parser: &mut Parser, word: &Word) -> Result<(), lexop
 
 /// An unknown option, with the nearest one that exists.
 fn unknown(name: &str) -> lexopt::Error {
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 12] = [
         "unit",
         "listen",
         "intercept",
@@ -161,6 +166,7 @@ fn unknown(name: &str) -> lexopt::Error {
         "show",
         "runtime-dir",
         "control",
+        "http",
         "log-level",
         "log-format",
         "version",

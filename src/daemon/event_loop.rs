@@ -3,7 +3,7 @@
 //! Order of a turn: threads' reports, notify messages, traffic and log lines, signals and exits, commands,
 //! deadlines last, so that a deadline never beats a fact that has already arrived.
 
-use crate::daemon::core::{Daemon, Report};
+use crate::daemon::core::{Daemon, News, Report};
 use crate::daemon::sockets::SocketId;
 use crate::daemon::supervised::Traffic;
 use crate::daemon::token::Owner;
@@ -63,6 +63,8 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)]) {
             Some(Owner::Log(unit, id)) => daemon.read_log(unit, id),
             Some(Owner::Stored(unit, id)) => daemon.stored_ready(unit, id, *readiness),
             Some(Owner::Cgroup(unit, number)) => daemon.check_empty(unit, Gen(number)),
+            Some(Owner::StateSocket(unit)) => daemon.accept_state(unit),
+            Some(Owner::StateConnection(unit, id)) => daemon.state_ready(unit, id, *readiness),
             Some(Owner::Paths(unit)) => daemon.paths_changed(unit),
             Some(Owner::SocketPaths(unit)) => daemon.socket_paths_changed(unit),
             Some(owner @ (Owner::Control | Owner::Client(_))) => commands.push((owner, *readiness)),
@@ -79,6 +81,7 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)]) {
         }
     }
     daemon.tick();
+    daemon.serve_http();
     daemon.serve_clients();
 }
 
@@ -115,13 +118,19 @@ fn exit_of(status: WaitStatus) -> Exit {
 impl Daemon {
     /// Threads' results.
     fn take_reports(&mut self) {
-        while let Ok(Report { unit, event, probe_from }) = self.inbox.try_recv() {
-            if let (Some(from), Some(unit)) = (probe_from, self.units.get_mut(unit))
-                && let Err(why) = unit.sockets.end_probe(from)
-            {
-                log::warn!("{}: cannot steer its connections: {why}", unit.name);
+        while let Ok(Report { unit, news }) = self.inbox.try_recv() {
+            match news {
+                News::Event(event) => self.deliver(unit, event),
+                News::Relayed(outcome) => self.state_relayed(unit, *outcome),
+                News::Probed(event, from) => {
+                    if let (Some(from), Some(unit)) = (from, self.units.get_mut(unit))
+                        && let Err(why) = unit.sockets.end_probe(from)
+                    {
+                        log::warn!("{}: cannot steer its connections: {why}", unit.name);
+                    }
+                    self.deliver(unit, event);
+                }
             }
-            self.deliver(unit, event);
         }
     }
 

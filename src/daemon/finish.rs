@@ -4,7 +4,8 @@ use crate::daemon::core::Daemon;
 
 impl Daemon {
     /// Closes every socket, removes every name, and says goodbye. The services have gone.
-    pub fn finish(self) {
+    pub fn finish(mut self) {
+        self.web.stop();
         for unit in self.units {
             for shell in unit.generations.into_values() {
                 if let Some(socket) = shell.notify {

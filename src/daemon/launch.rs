@@ -262,6 +262,9 @@ fn facts(
         facts.worker = (service.workers > 1).then_some(worker);
         facts.watchdog_usec = (!service.watchdog.is_zero()).then(|| service.watchdog.as_micros());
     }
+    if is_main && content.state.enabled {
+        facts.state_socket = unit.state_socket.as_ref().map(|socket| socket.shown.clone());
+    }
     if is_main {
         facts.sockets = Some(handed_names(unit, spawn, content));
         facts.stored = stored_names(unit, spawn);

@@ -17,7 +17,7 @@ pub fn starter_address(sockets: &ListenSet, listen: &Listen) -> String {
 /// The first steered stream address of a unit, with its real port: where [`crate::machine::event::ProbeKind::Accepts`] knocks.
 pub fn probe_address(sockets: &ListenSet, unit: &Unit) -> Option<Address> {
     let declared = unit.listens().find_map(|(_, listen)| {
-        if listen.kind != ListenKind::Stream {
+        if listen.kind != ListenKind::Stream || !sockets.is_steered(&listen.endpoint()) {
             return None;
         }
         match (&listen.address, sockets.bound_address(listen)) {

@@ -64,7 +64,10 @@ impl Daemon {
                     self.clients.close(id);
                 }
             }
-            Err(why) => log::warn!("a control client was refused: {why:?}"),
+            Err(why) => {
+                self.web.metrics.on_control_error();
+                log::warn!("a control client was refused: {why:?}");
+            }
         }
     }
 
@@ -248,6 +251,9 @@ impl Daemon {
 
     /// A machine's answer.
     pub fn reply(&mut self, index: usize, req: Req, result: CommandResult) {
+        if self.web.hears(req, &result) {
+            return;
+        }
         let Some(at) = self.pending.iter().position(|wait| wait.parts.iter().any(|part| part.req == req))
         else {
             return;

@@ -5,6 +5,7 @@ use crate::daemon::args::{Args, Mode};
 use crate::daemon::control::Clients;
 use crate::daemon::core::Daemon;
 use crate::daemon::event_loop::Sources;
+use crate::daemon::http::web::Web;
 use crate::daemon::inherit::Inherited;
 use crate::daemon::load::{self, Loaded, Setting, Source};
 use crate::daemon::shared::{MAX_SUN_PATH, Shared, ShortDir};
@@ -21,6 +22,7 @@ use crate::proto::paths;
 use crate::sys::cgroup::CgroupRoot;
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::signal::Signals;
+use crate::sys::wake::Waker;
 use crate::sys::{dir, fd, message, process, user, wake};
 use crate::time::Span;
 use crate::unit::{self, Context, Unit};
@@ -93,6 +95,10 @@ fn runtime_root() -> String {
 /// What the units ask of the daemon, after they were found to agree.
 #[derive(Debug, Default)]
 pub struct Wishes {
+    /// `Http`.
+    pub http: Option<String>,
+    /// `HttpTokenFile`.
+    pub http_token_file: Option<String>,
     /// `LogLevel`.
     pub log_level: Option<String>,
     /// `LogFormat`.
@@ -109,6 +115,8 @@ pub fn wishes(units: &[Read]) -> Result<Wishes, Fatal> {
     let mut all = Wishes::default();
     for read in units {
         let daemon = &read.loaded.unit.daemon;
+        agree(&mut all.http, daemon.http.as_ref(), "Http", &read.loaded.unit)?;
+        agree(&mut all.http_token_file, daemon.http_token_file.as_ref(), "HttpTokenFile", &read.loaded.unit)?;
         agree(&mut all.log_level, daemon.log_level.as_ref(), "LogLevel", &read.loaded.unit)?;
         agree(&mut all.log_format, daemon.log_format.as_ref(), "LogFormat", &read.loaded.unit)?;
         agree(&mut all.stop_delay, daemon.stop_delay.as_ref(), "StopDelaySec", &read.loaded.unit)?;
@@ -218,6 +226,7 @@ pub fn prepare(args: &Args, units: Vec<Read>, wishes: &Wishes) -> Result<Ready, 
     let shared = shared(&home.dir, original_nofile);
     let upstream = Upstream::from_environment(&shared.environment, shared.pid);
     let (reports, inbox) = mpsc::channel();
+    let web = web(args, wishes, &waker)?;
     let machine = DaemonMachine::new(supervised.len(), wishes.stop_delay.unwrap_or(Span::ZERO));
     let daemon = Daemon {
         units: supervised,
@@ -229,6 +238,7 @@ pub fn prepare(args: &Args, units: Vec<Read>, wishes: &Wishes) -> Result<Ready, 
         pending: Vec::new(),
         last_req: 0,
         pids: HashMap::new(),
+        settling: false,
         queue: VecDeque::new(),
         reports,
         inbox,
@@ -237,8 +247,19 @@ pub fn prepare(args: &Args, units: Vec<Read>, wishes: &Wishes) -> Result<Ready, 
         stopping: false,
         exit: None,
         orphans: 0,
+        web,
     };
     Ok(Ready { daemon, sources: Sources { signals, wakeups }, control: home.control, lock: home.lock })
+}
+
+/// HTTP, if somebody wants it. Calls wait until the loop runs.
+fn web(args: &Args, wishes: &Wishes, waker: &Waker) -> Result<Web, Fatal> {
+    let mut web = Web::default();
+    if let Some(address) = args.http.as_ref().or(wishes.http.as_ref()) {
+        let token_file = wishes.http_token_file.as_deref().map(Path::new);
+        web.start(address, token_file, waker.clone()).map_err(|why| Fatal::new(exit::UNAVAILABLE, why))?;
+    }
+    Ok(web)
 }
 
 fn shared(dir: &Path, original_nofile: (u64, u64)) -> Shared {

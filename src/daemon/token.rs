@@ -21,6 +21,10 @@ pub enum Owner {
     Stored(usize, u32),
     /// The filter of a unit's processes, by its number.
     Filter(usize, u32),
+    /// A unit's SRP socket.
+    StateSocket(usize),
+    /// A connection to it.
+    StateConnection(usize, u32),
     /// inotify over a unit's `WatchPaths`.
     Paths(usize),
     /// inotify over the folders of a unit's Unix sockets.
@@ -45,6 +49,8 @@ impl Owner {
             Owner::Paths(unit) => (8, unit, 0),
             Owner::SocketPaths(unit) => (9, unit, 0),
             Owner::Filter(unit, id) => (17, unit, id),
+            Owner::StateSocket(unit) => (10, unit, 0),
+            Owner::StateConnection(unit, id) => (11, unit, id),
         };
         Token((kind << KIND_SHIFT) | ((unit as u64 & UNIT_MASK) << UNIT_SHIFT) | u64::from(id))
     }
@@ -64,6 +70,8 @@ impl Owner {
             8 => Owner::Paths(unit),
             9 => Owner::SocketPaths(unit),
             17 => Owner::Filter(unit, id),
+            10 => Owner::StateSocket(unit),
+            11 => Owner::StateConnection(unit, id),
             _ => return None,
         })
     }
@@ -86,6 +94,8 @@ mod tests {
             Owner::Filter(3, 4),
             Owner::Paths(5),
             Owner::SocketPaths(6),
+            Owner::StateSocket(6),
+            Owner::StateConnection(6, 8),
         ] {
             assert_eq!(Owner::of(owner.token()), Some(owner));
         }

@@ -11,7 +11,7 @@
 //! * Deadlines are asked for with `UnitMachine::next_deadline` and arrive as [`Event::Tick`]; a tick that comes
 //!   early is a no-op.
 
-use crate::time::Span;
+use crate::time::{Monotime, Span};
 use crate::unit::{CanaryBy, Unit};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -292,8 +292,32 @@ pub enum Event {
         /// Whether anything arrived on a socket since the last count.
         arrived: bool,
     },
+    /// A generation has connected to the SRP socket to get state.
+    SinkConnected(Gen),
+    /// A transfer of state is over, however it ended. If it was a handover that failed, the source has got
+    /// RESUME and the sink ERROR.
+    RelayEnded(Relayed),
     /// A deadline may have passed.
     Tick,
+}
+
+/// How a transfer of state ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Relayed {
+    /// Who gave.
+    pub from: Gen,
+    /// Who got.
+    pub to: Gen,
+    /// `Err`: why not, for people. `Ok` means acknowledged.
+    pub result: Result<(), String>,
+    /// State bytes.
+    pub bytes: u64,
+    /// State frames.
+    pub frames: u64,
+    /// Descriptors.
+    pub descriptors: u64,
+    /// From REQUEST to the end.
+    pub took: Span,
 }
 
 /// What a process is started for.
@@ -416,6 +440,17 @@ pub enum Action {
     },
     /// Answer [`Event::Connections`].
     CountConnections,
+    /// A sink has no predecessor with state: FINISHED at once.
+    AnswerCold(Gen),
+    /// Send REQUEST to the source's generation (as soon as it is connected) and relay its state to the sink's;
+    /// answer [`Event::RelayEnded`], also when `until` has passed, or when either is gone.
+    Relay(Transfer),
+    /// Give a transfer up; it ends with [`Event::RelayEnded`].
+    CancelRelay,
+    /// RESUME to a source that was asked and gets nothing back. A no-op where it was not asked, or told already.
+    Resume(Gen),
+    /// COMMIT to a source: its state is the newer generation's for good. Written before its stop signal.
+    Commit(Gen),
     /// This generation serves from now on: its changes to the descriptor store count, its state too.
     Promoted(Gen),
     /// A generation has ended and everything of it is gone: drop what belongs to it.
@@ -452,6 +487,21 @@ pub struct Spawn {
     pub handover: bool,
     /// More environment, made by the machine: `MAINPID`, `SERVICE_RESULT`, `AETERNA_RELOAD_OUTCOME`…
     pub environment: Vec<(String, String)>,
+}
+
+/// State that is to move from one generation to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transfer {
+    /// Who gives.
+    pub from: Gen,
+    /// Who gets.
+    pub to: Gen,
+    /// Whether this is the way back after a handover that was given up: RESUME first, to `to`.
+    pub back: bool,
+    /// When it must be acknowledged.
+    pub until: Option<Monotime>,
+    /// The most state, bytes.
+    pub max_bytes: u64,
 }
 
 /// Where new connections of steered sockets go.
@@ -551,6 +601,11 @@ pub enum Announcement {
         result: &'static str,
         /// More, for people; may be empty.
         detail: String,
+    },
+    /// State was relayed, or was not.
+    Handover {
+        /// How it ended.
+        relayed: Relayed,
     },
     /// STATUS=… of a generation.
     Status {

@@ -36,6 +36,7 @@ pub mod event;
 
 mod command;
 mod generation;
+mod handover;
 mod health;
 mod hooks;
 mod job;
@@ -169,6 +170,7 @@ impl State {
             dirty: Vec::new(),
             hooks: VecDeque::new(),
             last_reload: None,
+            last_handover: None,
             refuse_reloads: false,
             shutdown: false,
             settled: false,

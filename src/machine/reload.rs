@@ -1,7 +1,8 @@
 //! A reload from its beginning to the launch of the new generation; what follows is in `soak.rs`.
 
-use super::event::{Action, Announcement, Content, ContentId, Gen, Proc, Req, Role, Target};
+use super::event::{Action, Announcement, Content, ContentId, Gen, Proc, Relayed, Req, Role, Target};
 use super::generation::Kind;
+use super::handover::Handover;
 use super::hooks::command_ok;
 use super::pending::pending_keys;
 use super::restart::End;
@@ -33,6 +34,12 @@ pub(super) struct Reload {
     pub(super) phases: Vec<PhaseTime>,
     /// Whether the unit's state has changed since it began.
     pub(super) shown: bool,
+    /// State on its way; `None` if none is expected.
+    pub(super) handover: Option<Handover>,
+    /// The generation that has got REQUEST, and neither COMMIT nor RESUME yet.
+    pub(super) asked_for_state: Option<Gen>,
+    /// How the handover ended.
+    pub(super) relayed: Option<Relayed>,
     pub(super) phase: ReloadPhase,
 }
 
@@ -107,6 +114,9 @@ impl Turn<'_> {
             began: self.now,
             phases: Vec::new(),
             shown: false,
+            handover: None,
+            asked_for_state: None,
+            relayed: None,
             phase: ReloadPhase::Loading,
         });
         match to {
@@ -273,6 +283,7 @@ impl Turn<'_> {
             reload.phase = ReloadPhase::Starting;
         }
         self.s.ended = None;
+        self.expect_handover(new);
         self.steer();
         self.begin_start(new);
     }

@@ -22,12 +22,12 @@ pub(super) struct Quiesce {
 }
 
 impl Quiesce {
-    fn new(until: Option<Monotime>) -> Quiesce {
+    pub(super) fn new(until: Option<Monotime>) -> Quiesce {
         Quiesce { next: None, until, pause_ms: 1 }
     }
 
     /// Not empty yet: 1, 2, 4 … 50 ms.
-    fn look_again(&mut self, now: Monotime) {
+    pub(super) fn look_again(&mut self, now: Monotime) {
         self.next = Some(now + Span::from_millis(self.pause_ms));
         self.pause_ms = (self.pause_ms * 2).min(50);
     }
@@ -40,11 +40,12 @@ impl Quiesce {
 /// Whether a unit asks for at least one steered socket (contract section 6, `Sharing`).
 pub(super) fn declares_steered(unit: &Unit) -> bool {
     // What is adopted at bind(2) is steered as soon as it is known.
+    let auto = !unit.state.enabled;
     !unit.accepts()
-        && (unit.service.intercept_bind
+        && ((unit.service.intercept_bind && auto)
             || unit.listens().any(|(socket, listen)| match socket.sharing {
                 Sharing::Shared => false,
-                Sharing::Auto => listen.kind == ListenKind::Stream && is_inet(&listen.address),
+                Sharing::Auto => auto && listen.kind == ListenKind::Stream && is_inet(&listen.address),
                 Sharing::Steered => is_inet(&listen.address) || matches!(listen.address, Address::Path(_)),
             }))
 }
@@ -109,7 +110,8 @@ impl Turn<'_> {
         let steered = serving.filter(|g| g.steered).map(|g| g.slot);
         let new = self.s.reload.as_ref().and_then(|reload| {
             let new = self.s.generation(reload.new?).filter(|g| g.steered)?;
-            Some((new.slot, soak_weight(&reload.phase)?))
+            let soak = soak_weight(&reload.phase)?;
+            Some((new.slot, Turn::handover_weight(reload.handover).unwrap_or(soak)))
         });
         let by = match self.s.reload.as_ref().and_then(|reload| reload.content) {
             Some(content) => SteerBy::from(self.contents.get(content).unit.reload.canary_by),
@@ -176,6 +178,9 @@ impl Turn<'_> {
     pub(super) fn drain_state(&mut self, number: Gen, half_open: u32, queued: u32) {
         let now = self.now;
         let is_empty = half_open == 0 && queued == 0;
+        if self.s.current == Some(number) {
+            self.emptying(number, half_open, queued);
+        }
         let Some(generation) = self.s.generation_mut(number) else { return };
         if let Kind::Rescue { left } = &mut generation.kind {
             *left = queued;

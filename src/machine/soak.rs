@@ -26,6 +26,9 @@ pub(super) fn strategy_name(strategy: Strategy) -> &'static str {
 impl Turn<'_> {
     /// The generation that the reload has launched is ready.
     pub(super) fn new_is_ready(&mut self, number: Gen) {
+        if self.must_wait_for_state(number) {
+            return;
+        }
         let unit = self.unit_of(number);
         if let Some(pid) = self.s.generation(number).and_then(|g| g.first_pid())
             && let Some(reload) = self.s.reload.as_mut()
@@ -90,6 +93,7 @@ impl Turn<'_> {
         self.push(Action::Promoted(new));
         // The switch comes before anything else is said to the old one.
         self.steer();
+        self.commit_state();
         self.check_after_promotion(new);
         self.recheck_slots();
         self.end_reload(Outcome::Promoted, reason);
@@ -137,7 +141,10 @@ impl Turn<'_> {
         let when = match reload.phase {
             ReloadPhase::Starting => "before it was ready",
             ReloadPhase::Soaking(_) => "while it soaked",
-            ReloadPhase::RollingBack { .. } => return self.stop_lost(number, false),
+            ReloadPhase::RollingBack { .. } => {
+                self.giver_is_lost();
+                return self.stop_lost(number, false);
+            }
             ReloadPhase::Loading
             | ReloadPhase::Opening
             | ReloadPhase::Binary
@@ -161,14 +168,20 @@ impl Turn<'_> {
         let Some(reload) = self.s.reload.as_mut() else { return };
         self.s.why.clone_from(&reason);
         reload.phase = ReloadPhase::RollingBack { why: GivenUp { outcome, reason } };
-        let content = reload.content;
         let new = reload.new;
         self.steer();
-        let timeout = content.map_or(Span::ZERO, |content| self.unit(content).reload.drain_timeout);
+        let gives_back = self.take_state_back();
         match new {
-            Some(new) => self.drain(new, timeout),
+            Some(_) if gives_back => {}
+            Some(new) => self.stop_given_up(new),
             None => self.old_is_gone(),
         }
+    }
+
+    /// The launched generation goes, after what waits on its slot.
+    pub(super) fn stop_given_up(&mut self, new: Gen) {
+        let timeout = self.unit_of(new).reload.drain_timeout;
+        self.drain(new, timeout);
     }
 
     /// The launched generation is gone: the reload is over, unless the previous content must be started again.
@@ -244,6 +257,7 @@ impl Turn<'_> {
 
     /// The reload is over: the history, the log, who waits, and the hooks.
     pub(super) fn end_reload(&mut self, outcome: Outcome, reason: String) {
+        self.keep_state();
         let Some(mut reload) = self.s.reload.take() else { return };
         self.abandon_work(&reload);
         if reload.shown {
@@ -251,6 +265,7 @@ impl Turn<'_> {
             reload.phases.push(PhaseTime { phase: self.s.shown.name().to_lowercase(), seconds });
         }
         let unit = self.unit(reload.content.unwrap_or(self.s.content));
+        let relayed = reload.relayed.as_ref().filter(|relayed| relayed.result.is_ok());
         let record = ReloadRecord {
             outcome,
             reason: reason.clone(),
@@ -261,7 +276,10 @@ impl Turn<'_> {
             started_at: 0.0,
             duration: self.now.since(reload.began).as_secs_f64(),
             phases: reload.phases.clone(),
-            state_bytes: 0,
+            state_bytes: relayed.map_or(0, |relayed| relayed.bytes),
+            state_frames: relayed.map_or(0, |relayed| relayed.frames),
+            state_descriptors: relayed.map_or(0, |relayed| relayed.descriptors),
+            state_seconds: relayed.map_or(0.0, |relayed| relayed.took.as_secs_f64()),
             last_lines: Vec::new(),
         };
         self.record(record);
@@ -318,6 +336,9 @@ impl Turn<'_> {
             duration: 0.0,
             phases: Vec::new(),
             state_bytes: 0,
+            state_frames: 0,
+            state_descriptors: 0,
+            state_seconds: 0.0,
             last_lines: Vec::new(),
         };
         let (outcome, reason) = (record.outcome, record.reason.clone());

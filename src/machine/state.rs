@@ -1,6 +1,6 @@
 //! What the unit's machine remembers.
 
-use super::event::{Content, ContentId, Gen, Proc, ReloadRecord, Req, Role, Steering, UnitState};
+use super::event::{Content, ContentId, Gen, Proc, Relayed, ReloadRecord, Req, Role, Steering, UnitState};
 use super::generation::{Generation, Phase};
 use super::hooks::HookRun;
 use super::reload::{Queued, Reload};
@@ -186,6 +186,7 @@ pub(super) struct State {
     pub(super) dirty: Vec<DirtySlot>,
     pub(super) hooks: VecDeque<HookRun>,
     pub(super) last_reload: Option<(ReloadRecord, Monotime)>,
+    pub(super) last_handover: Option<(Relayed, Monotime)>,
     pub(super) refuse_reloads: bool,
     pub(super) shutdown: bool,
     pub(super) settled: bool,

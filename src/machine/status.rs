@@ -6,7 +6,7 @@ use super::reload::ReloadPhase;
 use super::state::{Contents, Place, Rest, State, Watch};
 use super::stop::StopStep;
 use super::turn::Turn;
-use crate::proto::status::{GenerationStatus, LastReload, UnitStatus};
+use crate::proto::status::{GenerationStatus, HandoverStatus, LastReload, UnitStatus};
 use crate::time::Monotime;
 use crate::unit::StartOn;
 
@@ -22,6 +22,9 @@ impl State {
                 | ReloadPhase::Opening
                 | ReloadPhase::Binary
                 | ReloadPhase::PreFlight { .. } => UnitState::PreChecking,
+                ReloadPhase::Starting if reload.handover.is_some_and(|handover| handover.is_shown()) => {
+                    UnitState::Handshaking
+                }
                 ReloadPhase::Command { .. } | ReloadPhase::AwaitReady { .. } | ReloadPhase::Starting => {
                     UnitState::Starting
                 }
@@ -61,7 +64,8 @@ impl State {
         };
         let idle = self.idle.and_then(|idle| idle.next);
         let hooks = self.hooks.front().and_then(super::hooks::HookRun::next_deadline);
-        let others = [reload, rest, watch, idle, hooks];
+        let handover = self.reload.as_ref().and_then(|reload| reload.handover?.next_deadline());
+        let others = [handover, reload, rest, watch, idle, hooks];
         generations.chain(others.into_iter().flatten()).min()
     }
 
@@ -99,6 +103,12 @@ impl State {
                 ago: now.since(*ended).as_secs_f64(),
                 duration: record.duration,
                 phases: record.phases.clone(),
+            }),
+            last_handover: self.last_handover.as_ref().map(|(relayed, at)| HandoverStatus {
+                status: if relayed.result.is_ok() { "success" } else { "failed" }.into(),
+                // The shell makes a date of it: here it is how long ago.
+                timestamp: now.since(*at).as_secs_f64(),
+                size_bytes: relayed.bytes,
             }),
             restarts: self.restarts,
             restart_in,
@@ -204,6 +214,7 @@ impl Turn<'_> {
             self.tick_generation(number);
         }
         self.tick_reload();
+        self.tick_handover();
         self.tick_rest();
         self.tick_idle();
         self.tick_hooks();

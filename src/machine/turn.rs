@@ -91,6 +91,8 @@ impl Turn<'_> {
             }
             Event::SlotState { slot, queued, migrated } => self.slot_state(slot, queued, migrated),
             Event::Connections { established, arrived } => self.connections(established, arrived),
+            Event::SinkConnected(generation) => self.sink_connected(generation),
+            Event::RelayEnded(relayed) => self.relay_ended(relayed),
             Event::Tick => self.tick(),
         }
         self.settle();
@@ -195,6 +197,7 @@ impl Turn<'_> {
         self.finish_down();
         self.continue_job();
         self.begin_queued();
+        self.settle_handover();
         self.steer();
         self.check_dirty_slots();
         self.keep_idle_count();

@@ -1,4 +1,10 @@
-//! HTTP/1.1 as far as a health probe needs it: one GET, and the status of what comes back.
+//! HTTP/1.1. Here: as far as a health probe needs it, one GET and the status of what comes back. Below: the
+//! server's side, from the bytes of a request to a [`route::Call`] and from a [`response::Response`] to bytes.
+
+pub mod guard;
+pub mod request;
+pub mod response;
+pub mod route;
 
 use crate::unit::HttpTarget;
 

@@ -4,7 +4,9 @@
 
 pub mod control;
 pub mod http;
+pub mod metrics;
 pub mod nearest;
 pub mod notify;
 pub mod paths;
+pub mod srp;
 pub mod status;

@@ -137,6 +137,15 @@ pub struct ReloadRecord {
     /// State bytes that were relayed.
     #[serde(default)]
     pub state_bytes: u64,
+    /// State frames that were relayed.
+    #[serde(default)]
+    pub state_frames: u64,
+    /// Descriptors that were relayed.
+    #[serde(default)]
+    pub state_descriptors: u64,
+    /// How long that took, seconds.
+    #[serde(default)]
+    pub state_seconds: f64,
     /// The last lines that the failed generation wrote to standard error, where they went through aeternad.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_lines: Vec<String>,
@@ -247,6 +256,9 @@ pub struct UnitStatus {
     pub sockets: Vec<SocketStatus>,
     /// The last reload.
     pub last_reload: Option<LastReload>,
+    /// The last handover of state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handover: Option<HandoverStatus>,
     /// Automatic restarts so far.
     pub restarts: u32,
     /// Seconds until the next automatic restart.

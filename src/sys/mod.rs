@@ -26,6 +26,7 @@ pub mod socket;
 pub mod sockopt;
 pub mod spawn;
 pub mod steer;
+pub mod stream;
 #[cfg(test)]
 mod testing;
 pub mod tree;

@@ -42,7 +42,7 @@ pub use types::{
     Address, BindIpv6Only, CanaryBy, Check, Command, DaemonSettings, EnvironmentFile, ExitStatusSet,
     HealthCheck, Hook, HttpTarget, Input, KillMode, Limit, Listen, ListenKind, NotifyAccess, Output, Reload,
     Resource, Restart, Service, ServiceType, Sharing, Socket, SocketEnvironment, SocketOptions, StartOn,
-    Strategy, WorkingDirectory, same_endpoint,
+    State, Strategy, WorkingDirectory, same_endpoint,
 };
 
 /// One unit: sockets, a service, how it is reloaded.
@@ -60,6 +60,8 @@ pub struct Unit {
     pub reload: Reload,
     /// `[HealthCheck]`, if the table is there.
     pub health: Option<HealthCheck>,
+    /// `[State]`: how its memory moves on.
+    pub state: State,
     /// `[Daemon]`: what the unit asks of the supervisor itself.
     pub daemon: DaemonSettings,
 }

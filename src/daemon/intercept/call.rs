@@ -10,11 +10,12 @@ use crate::daemon::supervised::Supervised;
 use crate::machine::event::Gen;
 use crate::sys::seccomp::{self, Answer, Call, FdFlags, Listener, What};
 use crate::sys::{limits, socket, sockopt};
-use crate::unit::{Listen, ListenKind, Sharing};
+use crate::unit::{Listen, ListenKind, Unit};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The longest sockaddr, bytes.
 const SOCKADDR_MAX: u32 = 128;
@@ -85,8 +86,11 @@ impl Handler<'_> {
         self.unit.generations.get(&self.number).map_or(0, |shell| shell.slot)
     }
 
-    fn sharing(&self) -> Sharing {
-        Sharing::Auto
+    /// The unit as it was when the caller's generation was launched.
+    fn content(&self) -> Arc<Unit> {
+        let content =
+            self.unit.generations.get(&self.number).and_then(|shell| self.unit.content(shell.content?));
+        Arc::clone(&content.unwrap_or(&self.unit.current).unit)
     }
 
     /// Looks at the caller's descriptor; `None` if it is no socket that could be held.
@@ -259,7 +263,7 @@ impl Handler<'_> {
 
     /// Without the caller's own socket: ours, with the defaults.
     fn bind_blind(&mut self, fd: i32, at: SocketAddr, wanted: &Wanted, seen: &Seen) -> Outcome {
-        let name = self.unit.name.clone();
+        let content = self.content();
         let mut guess = wanted.clone();
         if at.is_ipv6() {
             // Whoever has IPv4 already wants IPv6 only here; with the dual stack it would not fit.
@@ -272,7 +276,7 @@ impl Handler<'_> {
             };
             guess.v6_only = Some(matches!(self.unit.sockets.find(&v4), Found::Held(_)));
         }
-        match self.unit.sockets.learn_blind(&name, &guess, self.sharing()) {
+        match self.unit.sockets.learn_blind(&content, &guess) {
             Ok(()) => self.give(fd, &guess.listen.endpoint(), seen),
             Err(why) => {
                 self.say(Level::Error, &format!("{why}; generation {} binds by itself", self.number.0));
@@ -291,9 +295,9 @@ impl Handler<'_> {
     }
 
     fn learn(&mut self, wanted: &Wanted, own: OwnedFd) -> Option<()> {
-        let (name, slot, sharing) = (self.unit.name.clone(), self.slot(), self.sharing());
+        let (content, slot) = (self.content(), self.slot());
         let spelt = socket::spell(&wanted.listen.address);
-        match self.unit.sockets.learn(&name, wanted, sharing, slot, own) {
+        match self.unit.sockets.learn(&content, wanted, slot, own) {
             Ok(warning) => {
                 if let Some(text) = warning {
                     self.say(Level::Warning, &text);

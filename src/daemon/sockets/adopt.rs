@@ -6,13 +6,13 @@
 //! other slots get the same options. From then on it is an address like any other: permanent slots that are
 //! never closed, steered by weight, drained, rescued. It is held until a newer generation does not want it.
 
+use super::ListenSet;
 use super::endpoint::{Endpoint, Way, keep};
-use super::{ListenSet, SocketId};
 use crate::sys::seccomp::FdFlags;
 use crate::sys::sockopt::{self, Nature};
 use crate::sys::unixpath::BoundPath;
 use crate::sys::{socket, steer};
-use crate::unit::{Address, BindIpv6Only, Listen, ListenKind, Sharing, Socket};
+use crate::unit::{Address, BindIpv6Only, Listen, ListenKind, Socket, Unit};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -95,22 +95,21 @@ impl ListenSet {
         held.map_or(Ok(()), |(endpoint, slot)| socket::listen(slot.fd.as_fd(), endpoint.options.backlog))
     }
 
-    /// Holds the address that `own` is bound to and is about to listen on; when this returns, it listens. `name`
-    /// is for people and status. A warning is a sentence.
+    /// Holds the address that `own` is bound to and is about to listen on; when this returns, it listens. A
+    /// warning is a sentence.
     ///
     /// # Errors
     /// A sentence: it could not listen. Nothing is held then.
     pub fn learn(
         &mut self,
-        name: &str,
+        unit: &Unit,
         wanted: &Wanted,
-        sharing: Sharing,
         slot: u32,
         own: OwnedFd,
     ) -> Result<Option<String>, String> {
         let nature = sockopt::nature(own.as_fd()).ok().flatten();
-        let socket = template(name, wanted, sharing, nature.as_ref());
-        let mut endpoint = Endpoint::learned(&socket, &wanted.listen);
+        let socket = template(&unit.name, wanted, nature.as_ref());
+        let mut endpoint = Endpoint::learned(unit, &socket, &wanted.listen);
         endpoint.at = socket::local(own.as_fd()).ok();
         endpoint.address = match endpoint.at {
             Some(at) => at.to_string(),
@@ -135,9 +134,9 @@ impl ListenSet {
     ///
     /// # Errors
     /// A sentence.
-    pub fn learn_blind(&mut self, name: &str, wanted: &Wanted, sharing: Sharing) -> Result<(), String> {
-        let socket = template(name, wanted, sharing, None);
-        let (mut endpoint, _) = Endpoint::open(&socket, &wanted.listen, &mut self.ids)?;
+    pub fn learn_blind(&mut self, unit: &Unit, wanted: &Wanted) -> Result<(), String> {
+        let socket = template(&unit.name, wanted, None);
+        let (mut endpoint, _) = Endpoint::open(unit, &socket, &wanted.listen, &mut self.ids)?;
         endpoint.learned = true;
         endpoint.why = format!("bound by the program; {}", endpoint.why);
         self.endpoints.push(endpoint);
@@ -165,6 +164,11 @@ impl ListenSet {
         self.index_of(address).is_some_and(|index| self.endpoints[index].learned)
     }
 
+    /// Whether an address is held in slots.
+    pub fn is_steered(&self, address: &Listen) -> bool {
+        self.index_of(address).is_some_and(|index| self.endpoints[index].steered())
+    }
+
     /// How many addresses were learned.
     pub fn learned(&self) -> usize {
         self.endpoints.iter().filter(|endpoint| endpoint.learned).count()
@@ -184,21 +188,14 @@ impl ListenSet {
         found.and_then(|endpoint| endpoint.at)
     }
 
-    /// The numbers of the sockets of learned addresses.
-    pub fn learned_ids(&self) -> Vec<SocketId> {
-        let learned = self.endpoints.iter().filter(|endpoint| endpoint.learned);
-        learned.flat_map(|endpoint| endpoint.slots.iter().map(|slot| slot.id)).collect()
-    }
-
     fn index_of(&self, address: &Listen) -> Option<usize> {
         self.endpoints.iter().position(|endpoint| endpoint.listen.endpoint() == *address)
     }
 }
 
 /// The table that would declare a learned address.
-fn template(name: &str, wanted: &Wanted, sharing: Sharing, nature: Option<&Nature>) -> Socket {
+fn template(name: &str, wanted: &Wanted, nature: Option<&Nature>) -> Socket {
     let mut socket = crate::unit::undeclared_socket(name, wanted.listen.clone());
-    socket.sharing = sharing;
     let options = &mut socket.options;
     options.bind_ipv6_only = match wanted.v6_only {
         Some(true) => BindIpv6Only::Ipv6Only,
@@ -271,11 +268,11 @@ fn ip_of(address: &Address) -> Option<SocketAddr> {
 }
 
 impl Endpoint {
-    fn learned(socket: &Socket, listen: &Listen) -> Endpoint {
-        let (way, why) = super::endpoint::decide(socket, listen);
+    fn learned(unit: &Unit, socket: &Socket, listen: &Listen) -> Endpoint {
+        let (way, why) = super::endpoint::decide(unit, socket, listen);
         // The name in the file system is the program's: there is none to move.
         let way = if way == Way::Renamed { Way::Shared } else { way };
-        let mut endpoint = Endpoint::empty(socket, listen, way, format!("bound by the program; {why}"));
+        let mut endpoint = Endpoint::empty(socket, listen, way, way, format!("bound by the program; {why}"));
         endpoint.learned = true;
         endpoint
     }

@@ -88,6 +88,12 @@ fn start(unit: &Unit, tables: &Tables<'_>) {
             "Workers beside Accept = true: each connection has an instance of its own",
         );
     }
+    if unit.state.enabled {
+        error(
+            &[(&tables.state, "Enabled"), (socket, "Accept")],
+            "[State] beside Accept = true: an instance has no memory that could move to another",
+        );
+    }
     if unit.service.start_on != StartOn::Connection {
         error(
             &[(service, "StartOn"), (socket, "Accept")],

@@ -13,7 +13,7 @@ use super::check::no_canary;
 use super::file::{Context, keys, parse};
 use super::tables::{default_statuses, label, reload_defaults};
 use super::value::{CANARY_BY, STRATEGIES, print_address, print_status_ranges, word_of};
-use super::{Check, HealthCheck, Hook, Listen, ListenKind, Reload};
+use super::{Check, HealthCheck, Hook, Listen, ListenKind, Reload, State, signal_name};
 use entries::section;
 
 /// The unit as TOML that [`super::parse()`] reads back to an equal unit (with the same context). A key that has
@@ -81,7 +81,10 @@ pub(super) fn sections(unit: &Unit) -> Vec<Section> {
         sections.extend(hooks.iter().map(|one| hook(label, one)));
     }
     sections.extend(unit.health.as_ref().map(health));
+    sections.push(state(&unit.state));
     let mut daemon = section(label::DAEMON);
+    daemon.optional("Http", unit.daemon.http.as_deref().map(quote));
+    daemon.optional("HttpTokenFile", unit.daemon.http_token_file.as_deref().map(quote));
     daemon.optional("LogLevel", unit.daemon.log_level.as_deref().map(quote));
     daemon.optional("LogFormat", unit.daemon.log_format.as_deref().map(quote));
     daemon.optional("StopDelaySec", unit.daemon.stop_delay.map(|span| quote(&span.to_string())));
@@ -148,6 +151,21 @@ fn health(health: &HealthCheck) -> Section {
         section.void("ExpectStatus", statuses);
     }
     section.put("Always", health.always.to_string());
+    section
+}
+
+/// What does nothing while `Enabled` is false is shown as a remark: as a key it would earn a warning.
+fn state(state: &State) -> Section {
+    let mut section = section(label::STATE);
+    section.put("Enabled", state.enabled.to_string());
+    if state.enabled {
+        section.optional_text("SocketPath", state.socket_path.as_deref());
+        section.time("Timeout", state.timeout);
+        section.put("Required", state.required.to_string());
+        section.put("MaxBytes", state.max_bytes.to_string());
+        section.optional("Signal", state.signal.map(|number| quote(&signal_name(number))));
+    }
+    section.put("Descriptor", state.descriptor.to_string());
     section
 }
 

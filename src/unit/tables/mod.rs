@@ -10,6 +10,7 @@ mod process;
 mod reload;
 mod service;
 mod socket;
+mod state;
 
 pub(super) use about::{check_name, read_about};
 pub(super) use daemon::read_daemon;
@@ -17,6 +18,7 @@ pub(super) use health::{default_statuses, read_health};
 pub(super) use reload::{read_hook, read_reload, reload_defaults};
 pub(super) use service::{read_service, service_defaults};
 pub(super) use socket::{PlacedSocket, read_socket, socket_defaults};
+pub(super) use state::read_state;
 
 /// Labels of the tables, as messages show them.
 pub(super) mod label {
@@ -25,6 +27,7 @@ pub(super) mod label {
     pub(crate) const SERVICE: &str = "[Service]";
     pub(crate) const RELOAD: &str = "[Reload]";
     pub(crate) const HEALTH: &str = "[HealthCheck]";
+    pub(crate) const STATE: &str = "[State]";
     pub(crate) const DAEMON: &str = "[Daemon]";
     pub(crate) const PRE_FLIGHT: &str = "[[Reload.PreFlight]]";
     pub(crate) const ON_SUCCESS: &str = "[[Reload.OnSuccess]]";

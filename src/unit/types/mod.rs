@@ -3,6 +3,7 @@
 mod reload;
 mod service;
 mod socket;
+mod state;
 
 pub use reload::{CanaryBy, Check, DaemonSettings, HealthCheck, Hook, HttpTarget, Reload, Strategy};
 pub use service::{
@@ -10,3 +11,4 @@ pub use service::{
     Service, ServiceType, SocketEnvironment, StartOn, WorkingDirectory,
 };
 pub use socket::{Address, BindIpv6Only, Listen, ListenKind, Sharing, Socket, SocketOptions, same_endpoint};
+pub use state::State;

@@ -119,6 +119,10 @@ pub struct HealthCheck {
 /// `[Daemon]`: `None` where the unit says nothing.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct DaemonSettings {
+    /// `Http`: the address of the HTTP listener.
+    pub http: Option<String>,
+    /// `HttpTokenFile`.
+    pub http_token_file: Option<String>,
     /// `LogLevel`: `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: Option<String>,
     /// `LogFormat`: `text` or `json`.

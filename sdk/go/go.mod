@@ -1,0 +1,3 @@
+module aeterna
+
+go 1.19

@@ -1,0 +1,415 @@
+import java.io.EOFException;
+import java.io.IOException;
+import java.io.OutputStream;
+import java.net.InetSocketAddress;
+import java.net.SocketAddress;
+import java.net.UnixDomainSocketAddress;
+import java.nio.ByteBuffer;
+import java.nio.channels.Channel;
+import java.nio.channels.ServerSocketChannel;
+import java.nio.channels.SocketChannel;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.function.Consumer;
+import java.util.function.Supplier;
+
+/**
+ * Aeterna for services in Java (16 or later, no dependencies).
+ *
+ * <pre>
+ * ServerSocketChannel listener = Aeterna.listener("127.0.0.1", 8080);   // the unit: StandardInput = "socket"
+ * Aeterna.State state = new Aeterna.State();
+ * List&lt;Aeterna.Frame&gt; frames = state.load(given -&gt; counter.set(Long.parseLong(given.get(0).text())));
+ * state.keep(() -&gt; List.of(Aeterna.Frame.json(counter.toString())), given -&gt; {}, () -&gt; {});
+ * Aeterna.ready();
+ * </pre>
+ *
+ * Everything works without aeternad too: sockets are then bound here, notices go nowhere, and there is no state.
+ * A state that cannot be loaded is no state and a line on standard error that begins with "[Aeterna-SDK]".
+ * The protocol is described in aeterna-srp(7).
+ *
+ * Java has neither datagram Unix sockets nor descriptors by number. So the listener is the one on descriptor 0
+ * ({@link System#inheritedChannel}), notices go through a helper process (perl or python3; the unit needs
+ * {@code NotifyAccess = "all"}), and connections cannot be passed on.
+ */
+public final class Aeterna {
+    public static final int STATE_JSON = 0x02;
+    public static final int STATE_PROTOBUF = 0x03;
+    public static final int STATE_BYTES = 0x04;
+    public static final int STATE_FD = 0x05;
+
+    private static final int HELLO = 0x01, REQUEST = 0x10, RESUME = 0x11, COMMIT = 0x12;
+    private static final int ERROR = 0xFE, FINISHED = 0xFF;
+    private static final int MAGIC = 0xAE7E2024;
+    private static final int MAX_CONTROL = 64 * 1024;
+
+    private Aeterna() {}
+
+    private static void log(String text) {
+        System.err.println("[Aeterna-SDK] " + text);
+    }
+
+    /** Whether aeternad has started this program. */
+    public static boolean isManaged() {
+        return "1".equals(System.getenv("AETERNA_MANAGED"));
+    }
+
+    /** 1 for the first launch, one more for each; 0 without aeternad. */
+    public static int generation() {
+        String text = System.getenv("AETERNA_GENERATION");
+        return text == null ? 0 : Integer.parseInt(text);
+    }
+
+    /** The listening socket on descriptor 0; without aeternad one that is bound here. */
+    public static ServerSocketChannel listener(String host, int port) throws IOException {
+        return listener(new InetSocketAddress(host, port));
+    }
+
+    /** As {@link #listener(String, int)}, for any address. */
+    public static ServerSocketChannel listener(SocketAddress fallback) throws IOException {
+        Channel inherited = System.inheritedChannel();
+        if (inherited instanceof ServerSocketChannel) {
+            return (ServerSocketChannel) inherited;
+        }
+        if (isManaged()) {
+            throw new IOException("descriptor 0 is no listening socket: the unit needs StandardInput = \"socket\"");
+        }
+        boolean unix = fallback instanceof UnixDomainSocketAddress;
+        ServerSocketChannel own = unix
+            ? ServerSocketChannel.open(java.net.StandardProtocolFamily.UNIX) : ServerSocketChannel.open();
+        return own.bind(fallback);
+    }
+
+    // Notices: sd_notify(3)
+
+    private static final String PERL =
+        "use Socket; my $p = $ENV{NOTIFY_SOCKET}; $p =~ s/^@/\\0/; socket(my $s, AF_UNIX, SOCK_DGRAM, 0) or die;"
+            + " $/ = \"\\0\"; while (<STDIN>) { chomp; send($s, $_, 0, pack_sockaddr_un($p)); }";
+    private static final String PYTHON =
+        "import os,socket\np=os.environ['NOTIFY_SOCKET']\np='\\0'+p[1:] if p[0]=='@' else p\n"
+            + "s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM)\nb=b''\n"
+            + "while True:\n d=os.read(0,4096)\n if not d: break\n b+=d\n"
+            + " while b'\\0' in b:\n  m,b=b.split(b'\\0',1)\n  s.sendto(m,p)\n";
+
+    private static OutputStream helper;
+
+    /** KEY=value lines to the supervisor; whether there is one that could be told. */
+    public static synchronized boolean notify(String message) {
+        if (System.getenv("NOTIFY_SOCKET") == null) {
+            return false;
+        }
+        if (helper == null) {
+            helper = startHelper();
+        }
+        try {
+            helper.write((message + "\0").getBytes(StandardCharsets.UTF_8));
+            helper.flush();
+            return true;
+        } catch (IOException error) {
+            log("a notice cannot be sent: " + error.getMessage());
+            return false;
+        }
+    }
+
+    private static OutputStream startHelper() {
+        String[][] commands = {{"perl", "-e", PERL}, {"python3", "-c", PYTHON}};
+        for (String[] command : commands) {
+            try {
+                // Its standard input ends with this process, and so does it.
+                return new ProcessBuilder(command)
+                    .redirectOutput(ProcessBuilder.Redirect.INHERIT)
+                    .redirectError(ProcessBuilder.Redirect.INHERIT)
+                    .start().getOutputStream();
+            } catch (IOException missing) {
+                continue;
+            }
+        }
+        log("notices cannot be sent: neither perl nor python3 is there");
+        return OutputStream.nullOutputStream();
+    }
+
+    /** The service serves. */
+    public static boolean ready() {
+        return notify("READY=1");
+    }
+
+    /** The service is about to end. */
+    public static boolean stopping() {
+        return notify("STOPPING=1");
+    }
+
+    /** The service rereads its configuration by itself; {@link #ready} ends that. */
+    public static boolean reloading() {
+        // nanoTime is CLOCK_MONOTONIC on Linux.
+        return notify("RELOADING=1\nMONOTONIC_USEC=" + System.nanoTime() / 1000);
+    }
+
+    /** One line for {@code aeternactl status}. */
+    public static boolean status(String text) {
+        return notify("STATUS=" + text.replace('\n', ' '));
+    }
+
+    /** A piece of state. */
+    public static final class Frame {
+        public final int kind;
+        public final byte[] payload;
+
+        public Frame(int kind, byte[] payload) {
+            this.kind = kind;
+            this.payload = payload;
+        }
+
+        /** State as JSON text. */
+        public static Frame json(String text) {
+            return new Frame(STATE_JSON, text.getBytes(StandardCharsets.UTF_8));
+        }
+
+        /** State that only the service understands. */
+        public static Frame bytes(byte[] payload) {
+            return new Frame(STATE_BYTES, payload);
+        }
+
+        /** The payload as text. */
+        public String text() {
+            return new String(payload, StandardCharsets.UTF_8);
+        }
+    }
+
+    /** This generation's connection to aeternad's SRP socket. */
+    public static final class State {
+        private final String path;
+        private Wire wire;
+
+        /** The socket that AETERNA_STATE_SOCK names; without one there is no state. */
+        public State() {
+            this(System.getenv("AETERNA_STATE_SOCK"));
+        }
+
+        /** A socket by its path. */
+        public State(String path) {
+            this.path = path;
+        }
+
+        /** Takes the older generation's state over; blocks until it is there; never throws. */
+        public List<Frame> load() {
+            return load(frames -> {});
+        }
+
+        /**
+         * As {@link #load()}. {@code apply} may refuse the frames by throwing, and is not called if there are none:
+         * the state is acknowledged only if it does not.
+         */
+        public List<Frame> load(Consumer<List<Frame>> apply) {
+            if (path == null) {
+                return new ArrayList<>();
+            }
+            Wire fresh = null;
+            try {
+                fresh = Wire.greet(path, "sink");
+                List<Frame> frames = fresh.receive();
+                if (!frames.isEmpty()) {
+                    try {
+                        apply.accept(frames);
+                    } catch (RuntimeException refused) {
+                        fresh.complain("load_failed", String.valueOf(refused.getMessage()));
+                        throw refused;
+                    }
+                }
+                fresh.write(FINISHED, new byte[0]);
+                wire = fresh;
+                return frames;
+            } catch (IOException | RuntimeException error) {
+                log("no state was taken over, beginning with none: " + error);
+                if (fresh != null) {
+                    fresh.close();
+                }
+                return new ArrayList<>();
+            }
+        }
+
+        /**
+         * Gives the state to whoever asks for it, on a daemon thread. {@code save}: a newer generation is about to
+         * take over; accept nothing more, change nothing, give the state. {@code resume}: the handover was given
+         * up; serve on, with these frames if they are not null. {@code commit}: the state is the newer
+         * generation's for good; do not store it when the stop signal comes.
+         */
+        public void keep(Supplier<List<Frame>> save, Consumer<List<Frame>> resume, Runnable commit) {
+            if (path == null) {
+                return;
+            }
+            Thread thread = new Thread(() -> serve(save, resume, commit), "aeterna-state");
+            thread.setDaemon(true);
+            thread.start();
+        }
+
+        private void serve(Supplier<List<Frame>> save, Consumer<List<Frame>> resume, Runnable commit) {
+            boolean asked = false;
+            try {
+                Wire channel = wire != null ? wire : Wire.greet(path, "source");
+                while (true) {
+                    Frame frame = channel.read();
+                    switch (frame.kind) {
+                        case REQUEST:
+                            asked = true;
+                            channel.give(save.get());
+                            break;
+                        case RESUME:
+                            asked = false;
+                            List<Frame> given = null;
+                            try {
+                                given = channel.receive();
+                                channel.write(FINISHED, new byte[0]);
+                            } catch (IOException error) {
+                                log("nothing was given back: " + error.getMessage());
+                            }
+                            resume.accept(given == null || given.isEmpty() ? null : given);
+                            break;
+                        case COMMIT:
+                            asked = false;
+                            commit.run();
+                            break;
+                        case FINISHED: // the acknowledgement; COMMIT or RESUME will follow
+                            break;
+                        case ERROR:
+                            log("aeternad reports " + frame.text());
+                            break;
+                        default:
+                            throw new IOException("a frame of type " + frame.kind + " does not belong here");
+                    }
+                }
+            } catch (IOException | RuntimeException error) {
+                log("the connection to aeternad is over, no state will be handed over: " + error);
+            }
+            if (asked) {
+                resume.accept(null);
+            }
+        }
+    }
+
+    /** Frames over a connection, blocking. */
+    private static final class Wire {
+        private final SocketChannel channel;
+
+        private Wire(SocketChannel channel) {
+            this.channel = channel;
+        }
+
+        static Wire greet(String path, String role) throws IOException {
+            Wire wire = new Wire(SocketChannel.open(UnixDomainSocketAddress.of(path)));
+            wire.write(HELLO, ("{\"role\":\"" + role + "\"}").getBytes(StandardCharsets.UTF_8));
+            Frame answer = wire.read();
+            if (answer.kind != HELLO || !answer.text().contains("coordinator")) {
+                wire.close();
+                throw new IOException("HELLO was answered by type " + answer.kind + ": " + answer.text());
+            }
+            return wire;
+        }
+
+        void close() {
+            try {
+                channel.close();
+            } catch (IOException ignored) {
+                // There is nothing left to lose with it.
+            }
+        }
+
+        private static boolean isState(int kind) {
+            return kind >= STATE_JSON && kind <= STATE_FD;
+        }
+
+        private static boolean isControl(int kind) {
+            return kind == HELLO || kind >= REQUEST && kind <= COMMIT || kind == ERROR || kind == FINISHED;
+        }
+
+        Frame read() throws IOException {
+            ByteBuffer header = ByteBuffer.wrap(exactly(12));
+            long length = Integer.toUnsignedLong(header.getInt());
+            int magic = header.getInt();
+            int version = header.get();
+            int kind = Byte.toUnsignedInt(header.get());
+            int reserved = header.getShort();
+            String[] wrong = null;
+            if (magic != MAGIC) {
+                wrong = new String[] {"bad_magic", "another magic"};
+            } else if (version != 1) {
+                wrong = new String[] {"bad_version", "version " + version};
+            } else if (length < 8) {
+                wrong = new String[] {"bad_length", "length " + length};
+            } else if (!isState(kind) && !isControl(kind)) {
+                wrong = new String[] {"bad_type", "type " + kind};
+            } else if (reserved != 0) {
+                wrong = new String[] {"bad_reserved", "reserved bits"};
+            } else if (isControl(kind) && length - 8 > MAX_CONTROL || length - 8 > Integer.MAX_VALUE - 16) {
+                wrong = new String[] {"too_long", "a frame of " + length + " bytes"};
+            }
+            if (wrong != null) {
+                complain(wrong[0], wrong[1]);
+                throw new IOException("this is no SRP: " + wrong[1]);
+            }
+            return new Frame(kind, exactly((int) (length - 8)));
+        }
+
+        /** So many bytes; memory grows with what has come, not with what was announced. */
+        private byte[] exactly(int count) throws IOException {
+            byte[] data = new byte[Math.min(count, 1 << 16)];
+            int have = 0;
+            while (have < count) {
+                if (have == data.length) {
+                    data = Arrays.copyOf(data, (int) Math.min(count, 2L * have));
+                }
+                int got = channel.read(ByteBuffer.wrap(data, have, data.length - have));
+                if (got < 0) {
+                    throw new EOFException("aeternad closed the connection");
+                }
+                have += got;
+            }
+            return data;
+        }
+
+        void write(int kind, byte[] payload) throws IOException {
+            ByteBuffer header = ByteBuffer.allocate(12);
+            header.putInt(8 + payload.length).putInt(MAGIC).put((byte) 1).put((byte) kind).putShort((short) 0);
+            header.flip();
+            for (ByteBuffer part : new ByteBuffer[] {header, ByteBuffer.wrap(payload)}) {
+                while (part.hasRemaining()) {
+                    channel.write(part);
+                }
+            }
+        }
+
+        void complain(String code, String message) throws IOException {
+            String text = message.replaceAll("[\\\\\"\\p{Cntrl}]", " ");
+            write(ERROR, ("{\"code\":\"" + code + "\",\"message\":\"" + text + "\"}").getBytes(StandardCharsets.UTF_8));
+        }
+
+        /** Frames up to FINISHED. */
+        List<Frame> receive() throws IOException {
+            List<Frame> frames = new ArrayList<>();
+            while (true) {
+                Frame frame = read();
+                if (isState(frame.kind)) {
+                    frames.add(frame);
+                } else if (frame.kind == FINISHED) {
+                    return frames;
+                } else if (frame.kind == ERROR) {
+                    throw new IOException("aeternad reports " + frame.text());
+                } else {
+                    throw new IOException("a frame of type " + frame.kind + " among the state");
+                }
+            }
+        }
+
+        /** State and FINISHED. */
+        void give(List<Frame> frames) throws IOException {
+            long total = 0;
+            for (Frame frame : frames) {
+                write(frame.kind, frame.payload);
+                total += frame.payload.length;
+            }
+            String sums = "{\"frames\":" + frames.size() + ",\"bytes\":" + total + "}";
+            write(FINISHED, sums.getBytes(StandardCharsets.UTF_8));
+        }
+    }
+}

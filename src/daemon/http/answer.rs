@@ -1,0 +1,258 @@
+//! What the main loop does with a [`Call`]: reads are answered at once, the rest becomes a command of a unit.
+//! Pure; the daemon shows itself through [`View`].
+
+use crate::machine::event::{Command, CommandResult};
+use crate::proto::http::response::Response;
+use crate::proto::http::route::Call;
+use crate::proto::status::{Outcome, Status, UnitState, UnitStatus};
+
+/// The daemon, as far as HTTP shows it.
+pub trait View {
+    /// Every unit.
+    fn status(&self) -> Status;
+    /// One unit; `None` if there is none of this name.
+    fn unit(&self, name: &str) -> Option<UnitStatus>;
+    /// The text of `/metrics`.
+    fn metrics(&self) -> String;
+    /// Why `/ready` is 503, for people; `None` if it is 200. See [`serves`].
+    fn unready(&self) -> Option<String>;
+    /// The names of all units.
+    fn names(&self) -> Vec<String>;
+    /// Whether a reload of this unit is under way.
+    fn is_reloading(&self, unit: &str) -> bool;
+    /// Whether aeternad is stopping.
+    fn is_stopping(&self) -> bool;
+}
+
+/// Whether a unit in this state counts as serving (contract section 8): in RUNNING, LISTENING, and in every
+/// state of a reload, DRAINING included.
+pub const fn serves(state: UnitState, reloading: bool) -> bool {
+    match state {
+        UnitState::Running
+        | UnitState::Listening
+        | UnitState::PreChecking
+        | UnitState::Soaking
+        | UnitState::Draining
+        | UnitState::RollingBack => true,
+        UnitState::Starting | UnitState::Handshaking | UnitState::Stopping => reloading,
+        UnitState::Pending | UnitState::Backoff | UnitState::Stopped | UnitState::Failed => false,
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Task {
+    /// Send this answer.
+    Answer(Response),
+    /// Hand `command` to each of `units` and send [`answer_to`] what they reply at once.
+    Command {
+        /// Their names; each of them exists.
+        units: Vec<String>,
+        /// The same for all.
+        command: Command,
+        /// Where the progress shows.
+        location: String,
+    },
+}
+
+/// What a call asks of the daemon.
+pub fn task(call: &Call, view: &dyn View) -> Task {
+    let (unit, command) = match call {
+        Call::Reload { unit, reason, force } => {
+            (unit.as_deref(), Command::Reload { force: *force, remember: false, reason: reason.clone() })
+        }
+        Call::Promote(unit) => (Some(unit.as_str()), Command::Promote),
+        Call::Rollback(unit) => (Some(unit.as_str()), Command::Rollback),
+        Call::Metrics
+        | Call::Health
+        | Call::Ready
+        | Call::Status
+        | Call::Unit(_)
+        | Call::Events { .. }
+        | Call::Page => return Task::Answer(answer(call, view)),
+    };
+    match targets(unit, &command, view) {
+        Ok(units) => {
+            let location = match unit {
+                Some(unit) => format!("/v1/units/{}", encoded(unit)),
+                None => "/v1/status".into(),
+            };
+            Task::Command { units, command, location }
+        }
+        Err(response) => Task::Answer(response),
+    }
+}
+
+/// The answer to a read.
+fn answer(call: &Call, view: &dyn View) -> Response {
+    match call {
+        Call::Metrics => Response::ok("text/plain; version=0.0.4; charset=utf-8", view.metrics()),
+        Call::Health => Response::check(true, "ok", "", ""),
+        Call::Ready => match view.unready() {
+            None => Response::check(true, "ready", "", ""),
+            Some(why) => Response::check(false, "", &why, "GET /v1/status shows every unit"),
+        },
+        Call::Status => Response::json(200, &view.status()),
+        Call::Unit(name) => match view.unit(name) {
+            Some(unit) => Response::json(200, &unit),
+            None => no_such_unit(name, view),
+        },
+        Call::Page => super::page::render(&view.status()),
+        Call::Events { .. } | Call::Reload { .. } | Call::Promote(_) | Call::Rollback(_) => {
+            Response::error(400, "this is not answered by reading", "report this")
+        }
+    }
+}
+
+fn no_such_unit(name: &str, view: &dyn View) -> Response {
+    let names = view.names();
+    let known: Vec<&str> = names.iter().map(String::as_str).collect();
+    Response::no_such_unit(name, &known)
+}
+
+/// Which units a command is for: all of them can take it, or none gets it.
+fn targets(unit: Option<&str>, command: &Command, view: &dyn View) -> Result<Vec<String>, Response> {
+    let names = view.names();
+    let units = match unit {
+        Some(name) if names.iter().any(|known| known == name) => vec![name.to_owned()],
+        Some(name) => return Err(no_such_unit(name, view)),
+        None => names,
+    };
+    if view.is_stopping() {
+        return Err(Response::unavailable("aeternad is stopping", "nothing is reloaded any more"));
+    }
+    if matches!(command, Command::Reload { force: false, .. })
+        && let Some(busy) = units.iter().find(|unit| view.is_reloading(unit))
+    {
+        return Err(Response::busy(&format!("a reload of {busy} is under way; nothing was started")));
+    }
+    Ok(units)
+}
+
+/// The answer to a command, from what the units replied within the same turn: nothing yet, as a rule.
+pub fn answer_to(replies: &[CommandResult], location: &str) -> Response {
+    let mut notes: Vec<&str> = Vec::new();
+    for reply in replies {
+        match reply {
+            CommandResult::Busy(text) => return Response::busy(text),
+            CommandResult::Failed(text) => return Response::conflict(text),
+            CommandResult::Reload { outcome: Outcome::Refused, reason } => return Response::busy(reason),
+            CommandResult::Reload { outcome, reason } => {
+                notes.push(outcome.name());
+                notes.push(reason);
+            }
+            CommandResult::Done(note) => notes.push(note),
+        }
+    }
+    notes.retain(|note| !note.is_empty());
+    Response::accepted(location, &notes.join(": "))
+}
+
+/// Percent-encodes a name for a path.
+fn encoded(name: &str) -> String {
+    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~@:".contains(&byte);
+    name.bytes()
+        .map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Units by name, and whether a reload of each is under way.
+    struct Canned(Vec<(&'static str, bool)>, Option<&'static str>, bool);
+
+    impl View for Canned {
+        fn status(&self) -> Status {
+            Status { version: "1".into(), pid: 1, stopping: self.2, units: vec![], single: None }
+        }
+        fn unit(&self, _: &str) -> Option<UnitStatus> {
+            None
+        }
+        fn metrics(&self) -> String {
+            "a 1\n".into()
+        }
+        fn unready(&self) -> Option<String> {
+            self.1.map(str::to_owned)
+        }
+        fn names(&self) -> Vec<String> {
+            self.0.iter().map(|(name, _)| (*name).to_owned()).collect()
+        }
+        fn is_reloading(&self, unit: &str) -> bool {
+            self.0.iter().any(|(name, busy)| *name == unit && *busy)
+        }
+        fn is_stopping(&self) -> bool {
+            self.2
+        }
+    }
+
+    fn status(call: &Call, view: &Canned) -> u16 {
+        match task(call, view) {
+            Task::Answer(response) => response.status,
+            Task::Command { .. } => 202,
+        }
+    }
+
+    fn reload(unit: Option<&str>, force: bool) -> Call {
+        Call::Reload { unit: unit.map(str::to_owned), reason: "why".into(), force }
+    }
+
+    #[test]
+    fn a_reload_of_all_starts_nothing_if_one_is_busy() {
+        let view = Canned(vec![("a", false), ("b c", true)], None, false);
+        assert_eq!(status(&reload(None, false), &view), 409);
+        assert_eq!(status(&reload(Some("b c"), false), &view), 409);
+        assert_eq!(status(&reload(Some("x"), false), &view), 404);
+        assert_eq!(status(&Call::Promote("b c".into()), &view), 202);
+        let Task::Command { units, command, location } = task(&reload(None, true), &view) else { panic!() };
+        assert_eq!((units, location.as_str()), (vec!["a".to_owned(), "b c".to_owned()], "/v1/status"));
+        assert_eq!(command, Command::Reload { force: true, remember: false, reason: "why".into() });
+        let Task::Command { location, .. } = task(&reload(Some("b c"), true), &view) else { panic!() };
+        assert_eq!(location, "/v1/units/b%20c");
+    }
+
+    #[test]
+    fn nothing_is_reloaded_while_stopping() {
+        let view = Canned(vec![("a", false)], Some("aeternad is stopping"), true);
+        assert_eq!(status(&reload(None, true), &view), 503);
+        assert_eq!(status(&Call::Rollback("a".into()), &view), 503);
+        assert_eq!(status(&Call::Ready, &view), 503);
+        assert_eq!(status(&Call::Health, &view), 200);
+    }
+
+    #[test]
+    fn reads_are_answered() {
+        let view = Canned(vec![("a", false)], None, false);
+        for call in [Call::Metrics, Call::Health, Call::Ready, Call::Status, Call::Page] {
+            assert_eq!(status(&call, &view), 200, "{call:?}");
+        }
+        assert_eq!(status(&Call::Unit("b".into()), &view), 404);
+    }
+
+    #[test]
+    fn what_a_unit_replies_at_once_becomes_the_answer() {
+        let failed = CommandResult::Failed("not soaking".into());
+        let refused = CommandResult::Reload { outcome: Outcome::Refused, reason: "stopping".into() };
+        assert_eq!(answer_to(&[], "/v1/status").status, 202);
+        assert_eq!(answer_to(&[CommandResult::Done("promoted".into())], "/").status, 202);
+        for reply in [CommandResult::Busy("soaking".into()), failed, refused] {
+            assert_eq!(answer_to(&[CommandResult::Done(String::new()), reply], "/").status, 409);
+        }
+        let gone = CommandResult::Reload { outcome: Outcome::Failed, reason: "line 3".into() };
+        let body = String::from_utf8(answer_to(&[gone], "/v1/units/a").body).unwrap();
+        assert!(body.contains("failed: line 3"), "{body}");
+    }
+
+    #[test]
+    fn a_unit_serves_in_every_state_of_a_reload_and_not_before_its_first() {
+        for state in UnitState::ALL {
+            let never = [UnitState::Pending, UnitState::Backoff, UnitState::Stopped, UnitState::Failed];
+            assert_eq!(serves(state, true), !never.contains(&state), "{state:?}");
+        }
+        for state in [UnitState::Starting, UnitState::Handshaking, UnitState::Stopping] {
+            assert!(!serves(state, false));
+        }
+        assert!(serves(UnitState::Draining, false));
+    }
+}

@@ -1,0 +1,194 @@
+//! The listening socket.
+
+use super::Stream;
+use crate::proto::http::guard::Reach;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Where aeternad listens for HTTP. Shared by the accept thread and whoever ends it.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: Socket,
+    address: String,
+    path: Option<OwnPath>,
+    closed: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A path that we made: removed at the end, if it is still ours.
+#[derive(Debug)]
+struct OwnPath {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Listener {
+    /// Binds `IP:PORT`, `NAME:PORT`, `PORT` (every address of this machine), `/path`, `@abstract`.
+    pub(super) fn bind(address: &str) -> Result<Listener, String> {
+        let why = |error: &dyn std::fmt::Display| format!("cannot listen for HTTP on {address}: {error}");
+        let (socket, path) = if address.starts_with('/') {
+            let (socket, path) = bind_path(Path::new(address)).map_err(|error| why(&error))?;
+            (Socket::Unix(socket), Some(path))
+        } else if let Some(name) = address.strip_prefix('@') {
+            let name = SocketAddr::from_abstract_name(name).map_err(|error| why(&error))?;
+            (Socket::Unix(UnixListener::bind_addr(&name).map_err(|error| why(&error))?), None)
+        } else if let Ok(port) = address.parse::<u16>() {
+            // Without IPv6 in the kernel there is only the other wildcard.
+            let socket = TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)));
+            (Socket::Tcp(socket.map_err(|error| why(&error))?), None)
+        } else {
+            if address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+                return Err(why(&"it is none of IP:PORT, PORT, /path, @abstract"));
+            }
+            (Socket::Tcp(TcpListener::bind(address).map_err(|error| why(&error))?), None)
+        };
+        let address = match &socket {
+            Socket::Tcp(socket) => socket.local_addr().map_err(|error| why(&error))?.to_string(),
+            Socket::Unix(_) => address.to_owned(),
+        };
+        Ok(Listener { socket, address, path, closed: AtomicBool::new(false) })
+    }
+
+    /// With the real port.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Who can reach it.
+    pub(super) fn reach(&self) -> Reach {
+        match &self.socket {
+            Socket::Unix(_) => Reach::Unix,
+            Socket::Tcp(socket) => match socket.local_addr().map(|address| address.ip().to_canonical()) {
+                Ok(IpAddr::V4(ip)) if ip.is_loopback() => Reach::Loopback,
+                Ok(IpAddr::V6(ip)) if ip.is_loopback() => Reach::Loopback,
+                Ok(_) | Err(_) => Reach::Network,
+            },
+        }
+    }
+
+    /// The next connection, and who it is. Blocks.
+    pub(super) fn accept(&self) -> io::Result<Stream> {
+        match &self.socket {
+            Socket::Tcp(socket) => {
+                let (stream, _) = socket.accept()?;
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+            Socket::Unix(socket) => Ok(Stream::Unix(socket.accept()?.0)),
+        }
+    }
+
+    /// Whether [`Listener::close`] was called.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Accepts nothing more: a waiting `accept` fails (shutdown(2) on a listening socket does that on Linux).
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let copy = match &self.socket {
+            Socket::Tcp(socket) => socket.try_clone().map(OwnedFd::from),
+            Socket::Unix(socket) => socket.try_clone().map(OwnedFd::from),
+        };
+        let done = copy.and_then(|fd| TcpStream::from(fd).shutdown(Shutdown::Both));
+        if let Err(error) = done {
+            log::warn!("http: cannot stop listening on {}: {error}", self.address);
+        }
+        if let Some(own) = &self.path {
+            own.remove();
+        }
+    }
+}
+
+impl OwnPath {
+    fn remove(&self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|data| (data.dev(), data.ino()) == self.inode) {
+            // Nobody can use it any more; whoever cannot remove it leaves it to the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Binds a path. One that nobody listens on any more is removed first.
+fn bind_path(path: &Path) -> io::Result<(UnixListener, OwnPath)> {
+    let stale = fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket())
+        && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if stale {
+        fs::remove_file(path)?;
+    }
+    let socket = UnixListener::bind(path)?;
+    // Whoever may connect may read; changing something takes more (see proto::http::guard).
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    let data = fs::symlink_metadata(path)?;
+    Ok((socket, OwnPath { path: path.to_path_buf(), inode: (data.dev(), data.ino()) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reach_follows_from_the_address() {
+        for (address, reach) in [
+            ("127.0.0.1:0", Reach::Loopback),
+            ("localhost:0", Reach::Loopback),
+            ("0.0.0.0:0", Reach::Network),
+            ("@aeterna-test-reach", Reach::Unix),
+        ] {
+            let listener = Listener::bind(address).unwrap();
+            assert_eq!(listener.reach(), reach, "{address}");
+            assert!(!listener.address().ends_with(":0"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_said_to_be_none() {
+        for address in ["", "x", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:65536", "/nowhere/at/all"] {
+            let error = Listener::bind(address).unwrap_err();
+            assert!(error.starts_with(&format!("cannot listen for HTTP on {address}: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_stale_path_is_taken_over_and_a_living_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("http.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let listener = Listener::bind(path.to_str().unwrap()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert!(Listener::bind(path.to_str().unwrap()).is_err());
+        listener.close();
+        assert!(!path.exists());
+        // The one that looked whether anybody listens is in the queue still.
+        assert!(listener.accept().is_ok());
+        assert!(listener.accept().is_err());
+
+        std::fs::write(&path, "a file").unwrap();
+        assert!(Listener::bind(path.to_str().unwrap()).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a file");
+    }
+
+    #[test]
+    fn the_path_of_somebody_else_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("http.sock");
+        let listener = Listener::bind(path.to_str().unwrap()).unwrap();
+        fs::remove_file(&path).unwrap();
+        let other = UnixListener::bind(&path).unwrap();
+        listener.close();
+        assert!(path.exists());
+        drop(other);
+    }
+}

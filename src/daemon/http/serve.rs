@@ -1,0 +1,86 @@
+//! The main loop's part of HTTP: the daemon shows itself, and commands go to the machines.
+
+use super::answer::{Task, View, answer_to, serves, task};
+use super::facts;
+use crate::daemon::core::Daemon;
+use crate::machine::event::{Command, Event};
+use crate::proto::http::response::Response;
+use crate::proto::metrics::MetricsInput;
+use crate::proto::status::{Status, UnitStatus};
+
+impl Daemon {
+    /// Answers everything that was asked over HTTP.
+    pub fn serve_http(&mut self) {
+        while let Some(call) = self.web.next_call() {
+            let response = match task(&call.call, self) {
+                Task::Answer(response) => response,
+                Task::Command { units, command, location } => {
+                    log::info!("http: {} asks for {:?}", call.peer, call.call);
+                    self.http_command(&units, &command, &location)
+                }
+            };
+            // Whoever asked may have gone.
+            let _ = call.reply.send(response);
+        }
+    }
+
+    fn http_command(&mut self, units: &[String], command: &Command, location: &str) -> Response {
+        for name in units {
+            let Some(index) = self.unit_named(name) else { continue };
+            let req = self.new_req();
+            self.web.expect(req);
+            self.queue.push_back((index, Event::Command { req: Some(req), command: command.clone() }));
+        }
+        self.settle();
+        answer_to(&self.web.take_replies(), location)
+    }
+}
+
+impl View for Daemon {
+    fn status(&self) -> Status {
+        Daemon::status(self, None)
+    }
+
+    fn unit(&self, name: &str) -> Option<UnitStatus> {
+        let index = self.unit_named(name)?;
+        Daemon::status(self, Some(index)).units.pop()
+    }
+
+    fn metrics(&self) -> String {
+        self.web.metrics.render(&MetricsInput {
+            status: &Daemon::status(self, None),
+            ready: self.unready().is_none(),
+            orphans: self.orphans,
+            process: facts::process(),
+        })
+    }
+
+    fn unready(&self) -> Option<String> {
+        if self.stopping {
+            return Some("aeternad is stopping".to_owned());
+        }
+        let rest: Vec<String> = self
+            .units
+            .iter()
+            .filter_map(|unit| match unit.summary {
+                Some(now) if serves(now.state, now.reloading) => None,
+                Some(now) => Some(format!("{} is {}", unit.name, now.state.name())),
+                None => Some(format!("{} has not begun", unit.name)),
+            })
+            .collect();
+        if rest.is_empty() { None } else { Some(rest.join(", ")) }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.units.iter().map(|unit| unit.name.clone()).collect()
+    }
+
+    fn is_reloading(&self, unit: &str) -> bool {
+        let unit = self.unit_named(unit).and_then(|index| self.units.get(index));
+        unit.is_some_and(|unit| unit.summary.is_some_and(|now| now.reloading))
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+}

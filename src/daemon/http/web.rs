@@ -1,0 +1,121 @@
+//! The daemon's side of HTTP: the listener if there is one, the counters, and which replies a call waits for.
+
+use super::outside::Outside;
+use super::{HttpCall, HttpServer, facts};
+use crate::machine::event::{Announcement, CommandResult, Req};
+use crate::proto::metrics::Metrics;
+use crate::proto::status::{EventLine, ReloadRecord};
+use crate::sys::user;
+use crate::sys::wake::Waker;
+use std::path::Path;
+
+/// HTTP, as the main loop has it. Main thread only.
+#[derive(Debug, Default)]
+pub struct Web {
+    server: Option<HttpServer>,
+    /// What is counted, also while nobody can look.
+    pub metrics: Metrics,
+    waiting: Vec<Req>,
+    replies: Vec<CommandResult>,
+}
+
+impl Web {
+    /// Begins to listen; `waker` wakes the loop for each call.
+    ///
+    /// # Errors
+    /// What cannot be bound or read, and why: for people.
+    pub fn start(&mut self, address: &str, token_file: Option<&Path>, waker: Waker) -> Result<(), String> {
+        let server = HttpServer::start(address, token_file, Outside::new(waker), user::effective_uid())?;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// The next call, if somebody has asked something.
+    pub fn next_call(&self) -> Option<HttpCall> {
+        self.server.as_ref()?.calls().try_recv().ok()
+    }
+
+    /// A unit's machine has announced `fact`, which is `line` in the event stream.
+    pub fn announced(&mut self, unit: &str, fact: &Announcement, line: &EventLine) {
+        facts::count(&mut self.metrics, unit, fact);
+        if let Some(server) = &self.server {
+            server.broadcast(line);
+        }
+    }
+
+    /// A reload has ended.
+    pub fn recorded(&mut self, unit: &str, record: &ReloadRecord) {
+        self.metrics.on_reload(unit, record);
+    }
+
+    /// A call waits for the reply to this request, until [`Web::take_replies`].
+    pub fn expect(&mut self, req: Req) {
+        self.waiting.push(req);
+    }
+
+    /// Whether a call waits for this reply; if so, it is kept for it.
+    pub fn hears(&mut self, req: Req, result: &CommandResult) -> bool {
+        let hears = self.waiting.contains(&req);
+        if hears {
+            self.replies.push(result.clone());
+        }
+        hears
+    }
+
+    /// What was replied since [`Web::expect`]. Later replies go to nobody.
+    pub fn take_replies(&mut self) -> Vec<CommandResult> {
+        self.waiting.clear();
+        std::mem::take(&mut self.replies)
+    }
+
+    /// Stops listening; event streams end after what was sent to them.
+    pub fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::http::response::Response;
+    use crate::proto::http::route::Call;
+    use crate::sys::wake;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn a_call_wakes_the_loop_and_its_answer_goes_back() {
+        let (waker, wakeups) = wake::self_pipe().unwrap();
+        let mut web = Web::default();
+        assert!(web.next_call().is_none());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("http.sock");
+        web.start(path.to_str().unwrap(), None, waker).unwrap();
+        let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        client.write_all(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut sources = [nix::poll::PollFd::new(wakeups.fd(), nix::poll::PollFlags::POLLIN)];
+        nix::poll::poll(&mut sources, 20_000u16).unwrap();
+        wakeups.drain();
+        let call = web.next_call().unwrap();
+        assert_eq!(call.call, Call::Reload { unit: None, reason: String::new(), force: false });
+        assert_eq!(call.peer, format!("uid {}", user::effective_uid()));
+        call.reply.send(Response::accepted("/v1/status", "")).unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 202 Accepted\r\n"), "{text}");
+        web.stop();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn replies_are_heard_while_somebody_waits() {
+        let mut web = Web::default();
+        let done = CommandResult::Done("x".into());
+        assert!(!web.hears(Req(1), &done));
+        web.expect(Req(1));
+        assert!(web.hears(Req(1), &done));
+        assert_eq!(web.take_replies(), vec![done.clone()]);
+        assert!(!web.hears(Req(1), &done));
+    }
+}

@@ -1,0 +1,459 @@
+//! One connection: what its frames mean while no transfer has it.
+
+use super::{Change, ConnId, FRAME_TIME, Peer};
+use crate::daemon::relay::Held;
+use crate::machine::event::Gen;
+use crate::proto::srp::{Decoder, Hello, Message, Piece, Role};
+use crate::sys::stream::{self, Moved};
+use crate::time::Monotime;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+/// Bytes that are read at a time, and how often in one go: a peer that never stops sending holds nobody up.
+const CHUNK: usize = 16 * 1024;
+const CHUNKS: usize = 64;
+
+/// A peer that has so much to read and does not is given up, bytes.
+const MAX_OUTPUT: usize = 64 * 1024;
+
+/// What the poll loop is to wait for on a socket. Neither: for its hang-up only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wants {
+    /// Until it is readable.
+    pub read: bool,
+    /// Until it is writable.
+    pub write: bool,
+}
+
+/// What a connection has noticed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    /// It has this role now.
+    Role(Role),
+    /// An acknowledgement that was waited for.
+    Acknowledged,
+    /// For people.
+    Trouble(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// It is sent what is queued, then it is over.
+    Closing,
+    Over,
+}
+
+/// Where a source stands with what it was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Debts {
+    /// REQUEST was sent, and neither RESUME nor COMMIT since.
+    pub(super) requested: bool,
+    /// A transfer was given up: what still comes of it is thrown away.
+    pub(super) discarding: bool,
+    /// The FINISHED of that transfer has not come.
+    pub(super) owes: bool,
+    /// Acknowledgements of a FINISHED behind RESUME that have not come.
+    pub(super) acks: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Conn {
+    /// `None` while the relay has it.
+    stream: Option<UnixStream>,
+    pub(super) peer: Peer,
+    role: Option<Role>,
+    /// It has said HELLO.
+    greeted: bool,
+    /// It was told more than HELLO: its role stays.
+    used: bool,
+    /// A sink that was told that there is nothing.
+    cold: bool,
+    replaced: bool,
+    phase: Phase,
+    pub(super) decoder: Decoder,
+    pub(super) held: Option<Held>,
+    pub(super) descriptors: Vec<OwnedFd>,
+    pub(super) debts: Debts,
+    hung_up: bool,
+    output: Vec<u8>,
+    /// When its role is implied.
+    silent_by: Option<Monotime>,
+    /// When the frame that has begun must be whole, or the ERROR read.
+    whole_by: Option<Monotime>,
+    registered: Option<Wants>,
+}
+
+impl Conn {
+    pub(super) fn new(stream: UnixStream, peer: Peer, implied_at: Monotime) -> Conn {
+        Conn {
+            stream: Some(stream),
+            peer,
+            role: None,
+            greeted: false,
+            used: false,
+            cold: false,
+            replaced: false,
+            phase: Phase::Open,
+            decoder: Decoder::new(),
+            held: None,
+            descriptors: Vec::new(),
+            debts: Debts::default(),
+            hung_up: false,
+            output: Vec::new(),
+            silent_by: Some(implied_at),
+            whole_by: None,
+            registered: None,
+        }
+    }
+
+    pub(super) fn stream(&self) -> Option<&UnixStream> {
+        self.stream.as_ref()
+    }
+
+    pub(super) fn into_stream(self) -> Option<UnixStream> {
+        self.stream
+    }
+
+    /// Whether it is this generation's connection in this role.
+    pub(super) fn is(&self, generation: Gen, role: Role) -> bool {
+        let lives = self.phase == Phase::Open && !self.replaced;
+        lives && self.peer.generation == generation && self.role == Some(role)
+    }
+
+    /// Reads until there is no more, or something that only a transfer may take.
+    pub(super) fn read(&mut self, now: Monotime) -> Vec<Note> {
+        let mut notes = Vec::new();
+        if self.held.is_some() {
+            // Nothing was asked for but the hang-up. What it has sent before that is still there.
+            self.hung_up = true;
+            return notes;
+        }
+        if self.phase == Phase::Closing {
+            // Its hang-up: writing tells whether anybody is left to read.
+            self.flush();
+        }
+        let mut buffer = vec![0; CHUNK];
+        for _ in 0..CHUNKS {
+            let Some(stream) = self.stream.as_ref().filter(|_| self.phase == Phase::Open) else { break };
+            if self.held.is_some() {
+                break;
+            }
+            let room = self.decoder.wanted().min(CHUNK);
+            match stream::receive(stream.as_fd(), &mut buffer[..room], &mut self.descriptors) {
+                Ok(Moved::Bytes(count)) => self.digest(&buffer[..count], &mut notes),
+                Ok(Moved::NotYet) => break,
+                Ok(Moved::Ended) => self.phase = Phase::Over,
+                Err(error) => {
+                    notes.push(Note::Trouble(format!("cannot read from it: {error}")));
+                    self.phase = Phase::Over;
+                }
+            }
+        }
+        self.mind_time(now);
+        notes
+    }
+
+    /// A frame that has begun must end, an ERROR be read; waiting for a frame costs nothing.
+    fn mind_time(&mut self, now: Monotime) {
+        let begun = !self.decoder.is_between_frames() && self.decoder.state_left() == 0;
+        if self.phase == Phase::Closing || begun {
+            self.whole_by.get_or_insert(now + FRAME_TIME);
+        } else {
+            self.whole_by = None;
+        }
+    }
+
+    fn digest(&mut self, mut input: &[u8], notes: &mut Vec<Note>) {
+        while self.phase == Phase::Open {
+            match self.decoder.next(&mut input) {
+                Ok(Some(piece)) => {
+                    let done = self.piece(&piece, notes);
+                    if let Err((code, why)) = done {
+                        self.accuse(code, why, notes);
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => self.accuse(error.code(), error.to_string(), notes),
+            }
+            if self.held.is_some() {
+                break;
+            }
+        }
+    }
+
+    /// One piece of what a peer says: `Err` is what is wrong with it.
+    fn piece(&mut self, piece: &Piece<'_>, notes: &mut Vec<Note>) -> Result<(), (&'static str, String)> {
+        if let Piece::Message(Message::Hello(hello)) = piece {
+            return self.hello(hello, notes);
+        }
+        let role = match self.role {
+            Some(role) => role,
+            None => self.take_role(self.peer.implied, notes),
+        };
+        if self.debts.discarding {
+            self.descriptors.clear();
+        }
+        match (piece, role) {
+            (Piece::Body(_) | Piece::End, _) => Ok(()),
+            (Piece::State(_), Role::Source) if self.debts.discarding => Ok(()),
+            (Piece::State(header), Role::Source) => {
+                self.held = Some(Held::State(*header));
+                Ok(())
+            }
+            (Piece::Message(_), _) if !self.descriptors.is_empty() => {
+                Err(("stray_descriptors", "descriptors belong to STATE_FD frames".into()))
+            }
+            (Piece::Message(Message::Finished(totals)), Role::Source) => {
+                if self.debts.owes {
+                    self.debts.owes = false;
+                } else if self.debts.acks > 0 {
+                    self.debts.acks -= 1;
+                    notes.push(Note::Acknowledged);
+                } else if !self.debts.discarding {
+                    self.held = Some(Held::Finished(*totals));
+                }
+                Ok(())
+            }
+            (Piece::Message(Message::Finished(None)), Role::Sink) if self.cold => {
+                notes.push(Note::Acknowledged);
+                Ok(())
+            }
+            (Piece::Message(Message::Error(complaint)), _) => {
+                let text = format!("it reports {}: {}", complaint.code, complaint.message);
+                notes.push(Note::Trouble(text));
+                Ok(())
+            }
+            (Piece::State(header), Role::Sink) => Err(("unexpected", format!("{} from a sink", header.kind))),
+            (Piece::Message(message), _) => {
+                Err(("unexpected", format!("{} was not expected here", message.kind())))
+            }
+        }
+    }
+
+    fn hello(&mut self, hello: &Hello, notes: &mut Vec<Note>) -> Result<(), (&'static str, String)> {
+        let said = match hello {
+            Hello::Source => Role::Source,
+            Hello::Sink => Role::Sink,
+            Hello::Coordinator { .. } => {
+                return Err(("unexpected", "only aeternad is the coordinator".into()));
+            }
+        };
+        if !self.descriptors.is_empty() {
+            return Err(("stray_descriptors", "descriptors belong to STATE_FD frames".into()));
+        }
+        if self.role.is_some_and(|role| role != said) && (self.greeted || self.used) {
+            return Err(("unexpected", "HELLO with another role".into()));
+        }
+        self.greeted = true;
+        let answer = self.hello_bytes();
+        self.push(&answer);
+        if self.role != Some(said) {
+            self.take_role(said, notes);
+        }
+        Ok(())
+    }
+
+    /// The answer to this peer's HELLO.
+    pub(super) fn hello_bytes(&self) -> Vec<u8> {
+        let Peer { generation: Gen(generation), predecessor, .. } = self.peer;
+        Message::Hello(Hello::Coordinator { generation, predecessor }).to_bytes()
+    }
+
+    /// What the relay answers a HELLO with that comes late: nothing, if there was one.
+    pub(super) fn late_hello(&self) -> Vec<u8> {
+        if self.greeted { Vec::new() } else { self.hello_bytes() }
+    }
+
+    fn take_role(&mut self, role: Role, notes: &mut Vec<Note>) -> Role {
+        self.role = Some(role);
+        self.silent_by = None;
+        notes.push(Note::Role(role));
+        role
+    }
+
+    pub(super) fn become_source(&mut self) {
+        self.role = Some(Role::Source);
+        self.cold = false;
+    }
+
+    pub(super) fn deadline(&self) -> Option<Monotime> {
+        let times = [self.silent_by, self.whole_by];
+        times.into_iter().flatten().min().filter(|_| self.stream.is_some())
+    }
+
+    pub(super) fn on_deadline(&mut self, now: Monotime) -> Vec<Note> {
+        let mut notes = Vec::new();
+        if self.silent_by.take_if(|by| *by <= now).is_some() && self.decoder.is_between_frames() {
+            self.take_role(self.peer.implied, &mut notes);
+        }
+        if self.whole_by.take_if(|by| *by <= now).is_some() {
+            if self.phase == Phase::Open {
+                self.accuse("timeout", format!("a frame did not end within {FRAME_TIME}"), &mut notes);
+                self.mind_time(now);
+            } else {
+                self.phase = Phase::Over;
+            }
+        }
+        notes
+    }
+
+    /// Says what is wrong, and ends the connection when that has been read.
+    fn accuse(&mut self, code: &str, why: String, notes: &mut Vec<Note>) {
+        self.push(&Message::error(code, why.clone()).to_bytes());
+        notes.push(Note::Trouble(format!("it broke the protocol: {why}")));
+        self.close();
+    }
+
+    /// Ends it once everything has been written.
+    fn close(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = if self.output.is_empty() { Phase::Over } else { Phase::Closing };
+        }
+    }
+
+    /// A newer connection has its role; nobody misses it.
+    pub(super) fn replace(&mut self) {
+        self.replaced = true;
+        self.phase = Phase::Over;
+    }
+
+    pub(super) fn is_replaced(&self) -> bool {
+        self.replaced
+    }
+
+    /// Ends it at once. One that the relay has ends when it comes back.
+    pub(super) fn end(&mut self) {
+        self.phase = Phase::Over;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Over && self.stream.is_some()
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.phase != Phase::Open
+    }
+
+    /// The role that its generation has lost with it.
+    pub(super) fn missed(&self) -> Option<Role> {
+        self.role.filter(|_| !self.replaced)
+    }
+
+    /// Queues a frame and writes what the socket takes.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        self.output.extend_from_slice(bytes);
+        self.flush();
+        if self.output.len() > MAX_OUTPUT {
+            self.phase = Phase::Over;
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        let Some(stream) = &self.stream else { return };
+        while !self.output.is_empty() && self.phase != Phase::Over {
+            match stream::send(stream.as_fd(), &self.output, &[]) {
+                Ok(Moved::Bytes(count)) => drop(self.output.drain(..count)),
+                Ok(Moved::NotYet) => return,
+                // Nobody reads any more; what it has sent may still be wanted.
+                Ok(Moved::Ended) | Err(_) => self.output.clear(),
+            }
+        }
+        if self.phase == Phase::Closing {
+            self.phase = Phase::Over;
+        }
+    }
+
+    pub(super) fn is_flushed(&self) -> bool {
+        self.output.is_empty()
+    }
+
+    /// FINISHED without any state. Returns whether it is a sink that will say when it has read that: one that
+    /// never said HELLO may as well be a source that has come early.
+    pub(super) fn answer_cold(&mut self) -> bool {
+        self.used = true;
+        self.cold = self.greeted;
+        self.debts.acks += u32::from(!self.greeted);
+        self.push(&Message::Finished(None).to_bytes());
+        self.greeted
+    }
+
+    pub(super) fn request(&mut self) {
+        self.used = true;
+        self.debts.requested = true;
+        self.debts.discarding = false;
+        self.push(&Message::Request.to_bytes());
+    }
+
+    pub(super) fn commit(&mut self) -> bool {
+        if !std::mem::take(&mut self.debts.requested) {
+            return false;
+        }
+        self.push(&Message::Commit.to_bytes());
+        self.is_flushed() && self.phase == Phase::Open
+    }
+
+    /// RESUME, with something to come: the caller sees to that.
+    pub(super) fn resume_with_state(&mut self) -> bool {
+        if !std::mem::take(&mut self.debts.requested) {
+            return false;
+        }
+        self.push(&Message::Resume.to_bytes());
+        true
+    }
+
+    /// RESUME, and that nothing is given back.
+    pub(super) fn resume(&mut self) {
+        if self.resume_with_state() {
+            self.debts.discarding = true;
+            self.debts.acks += 1;
+            self.push(&Message::Finished(None).to_bytes());
+        }
+    }
+
+    /// Lends the socket to the relay.
+    pub(super) fn lend(&mut self) -> Option<UnixStream> {
+        self.registered = None;
+        self.used = true;
+        (self.silent_by, self.whole_by) = (None, None);
+        self.stream.take()
+    }
+
+    /// The relay has handed it back.
+    pub(super) fn give_back(&mut self, stream: UnixStream, decoder: Decoder) {
+        self.stream = Some(stream);
+        self.decoder = decoder;
+        self.hung_up = false;
+        if self.replaced {
+            self.phase = Phase::Over;
+        }
+    }
+
+    /// The relay's peer is gone.
+    pub(super) fn lost(&mut self) {
+        self.phase = Phase::Over;
+    }
+
+    fn wants(&self) -> Option<Wants> {
+        if self.stream.is_none() || self.hung_up {
+            return None;
+        }
+        let open = self.phase == Phase::Open;
+        Some(Wants { read: open && self.held.is_none(), write: !self.output.is_empty() })
+    }
+
+    /// What it wants, if that is not what the poll set waits for.
+    pub(super) fn take_change(&mut self, id: ConnId) -> Option<Change> {
+        let wants = self.wants();
+        let before = std::mem::replace(&mut self.registered, wants);
+        match (before, wants) {
+            (None, Some(wants)) => Some(Change::Add(id, wants)),
+            (Some(before), Some(wants)) if before != wants => Some(Change::Modify(id, wants)),
+            (Some(_), None) => Some(Change::Remove(id)),
+            (Some(_), Some(_)) | (None, None) => None,
+        }
+    }
+}

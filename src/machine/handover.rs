@@ -1,0 +1,414 @@
+//! State on its way from the old generation to the new one (contract section 7): when it is asked for, what its
+//! failure means, and who is told what afterwards.
+//!
+//! A handover belongs to a reload. The old generation has been *asked* from the first REQUEST on; it is told
+//! exactly one of COMMIT (at promotion) and RESUME (in every other case), and never gets a stop signal between
+//! REQUEST and the ACK.
+
+use super::event::{Action, Announcement, Gen, Outcome, Relayed, Transfer};
+use super::generation::Phase;
+use super::reload::ReloadPhase;
+use super::slots::Quiesce;
+use super::turn::Turn;
+use crate::time::Monotime;
+use crate::unit::State as StateRules;
+use serde::{Deserialize, Serialize};
+
+/// Where the handover of a reload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Handover {
+    /// Not begun: no sink has connected. A deadline runs once the new generation is otherwise ready.
+    Awaited { until: Option<Monotime> },
+    /// Steered on purpose: the new generation gets every new connection; the old one's queue is emptied first.
+    Emptying { wait: Quiesce },
+    /// The relay runs.
+    Running { until: Option<Monotime>, began: Monotime, start_by: Option<Monotime> },
+    /// Acknowledged: the old generation waits for COMMIT or RESUME.
+    Acknowledged,
+    /// There is none, or it failed: the new generation starts cold.
+    Cold,
+    /// The reload was given up: the state goes back.
+    GivingBack { until: Option<Monotime> },
+}
+
+impl Handover {
+    pub(super) fn next_deadline(&self) -> Option<Monotime> {
+        match self {
+            Handover::Awaited { until }
+            | Handover::Running { until, .. }
+            | Handover::GivingBack { until } => *until,
+            Handover::Emptying { wait } => wait.next_deadline(),
+            Handover::Acknowledged | Handover::Cold => None,
+        }
+    }
+
+    /// Whether the unit shows HANDSHAKING: from the sink's connection to its ACK.
+    pub(super) fn is_shown(&self) -> bool {
+        matches!(self, Handover::Emptying { .. } | Handover::Running { .. })
+    }
+}
+
+impl Turn<'_> {
+    fn handover(&self) -> Option<Handover> {
+        self.s.reload.as_ref().and_then(|reload| reload.handover)
+    }
+
+    fn set_handover(&mut self, next: Handover) {
+        if let Some(reload) = self.s.reload.as_mut() {
+            reload.handover = Some(next);
+        }
+    }
+
+    fn rules_of(&self, number: Gen) -> StateRules {
+        self.unit_of(number).state.clone()
+    }
+
+    /// Whether the old generation has state for the one that the reload launches: both speak SRP, both live.
+    fn predecessor(&self) -> Option<Gen> {
+        let old = self.s.serving()?;
+        self.rules_of(old.number).enabled.then_some(old.number)
+    }
+
+    /// A launch beside a generation that has state: the handover is expected.
+    pub(super) fn expect_handover(&mut self, new: Gen) {
+        let wanted = self.rules_of(new).enabled && self.predecessor().is_some();
+        if let Some(reload) = self.s.reload.as_mut() {
+            reload.handover = wanted.then_some(Handover::Awaited { until: None });
+        }
+    }
+
+    /// A generation asks for state.
+    pub(super) fn sink_connected(&mut self, number: Gen) {
+        let is_new = self.s.reload.as_ref().is_some_and(|reload| reload.new == Some(number));
+        match self.handover().filter(|_| is_new) {
+            Some(Handover::Awaited { .. }) => match self.predecessor() {
+                Some(old) => self.begin_handover(old, number),
+                // It died meanwhile, and its memory with it.
+                None => {
+                    self.set_handover(Handover::Cold);
+                    self.push(Action::AnswerCold(number));
+                }
+            },
+            // It has connected anew while its state is on the way: the relay ends, and this one is too late.
+            Some(Handover::Emptying { .. } | Handover::Running { .. } | Handover::GivingBack { .. }) => {}
+            Some(Handover::Acknowledged | Handover::Cold) | None => self.push(Action::AnswerCold(number)),
+        }
+        self.after_handover();
+    }
+
+    fn begin_handover(&mut self, old: Gen, new: Gen) {
+        let rules = self.rules_of(new);
+        let steered = self.s.generation(new).is_some_and(|g| g.steered);
+        if !steered {
+            self.begin_relay(old, new);
+            return;
+        }
+        // What the old one has not accepted yet would be served with memory that it no longer owns.
+        let slot = self.s.generation(old).map_or(0, |g| g.slot);
+        let until = self.now.after(rules.timeout);
+        self.set_handover(Handover::Emptying { wait: Quiesce::new(until) });
+        self.steer();
+        self.push(Action::BeginDrain { generation: old, slot });
+        self.push(Action::CheckDrain { generation: old, slot });
+    }
+
+    fn begin_relay(&mut self, old: Gen, new: Gen) {
+        let rules = self.rules_of(new);
+        let until = self.now.after(rules.timeout);
+        if let Some(reload) = self.s.reload.as_mut() {
+            reload.asked_for_state = Some(old);
+        }
+        let start_by = self.hold_start(new);
+        self.set_handover(Handover::Running { until, began: self.now, start_by });
+        let old_rules = self.rules_of(old);
+        self.push(Action::Relay(Transfer {
+            from: old,
+            to: new,
+            back: false,
+            until,
+            max_bytes: rules.max_bytes,
+        }));
+        if let Some(signal) = old_rules.signal {
+            self.push(Action::Signal { to: super::event::Target::Mains(old), signal });
+        }
+    }
+
+    /// What is on the old generation's slot while it is being emptied for the handover.
+    pub(super) fn emptying(&mut self, number: Gen, half_open: u32, queued: u32) {
+        let now = self.now;
+        let Some(reload) = self.s.reload.as_mut() else { return };
+        let (Some(new), Some(Handover::Emptying { wait })) = (reload.new, reload.handover.as_mut()) else {
+            return;
+        };
+        if half_open == 0 && queued == 0 {
+            self.begin_relay(number, new);
+        } else if wait.next.is_none() {
+            wait.look_again(now);
+        }
+    }
+
+    /// A transfer is over.
+    pub(super) fn relay_ended(&mut self, relayed: Relayed) {
+        let (from, to) = (relayed.from, relayed.to);
+        let result = relayed.result.clone();
+        let new = self.s.reload.as_ref().and_then(|reload| reload.new);
+        if new != Some(to) && new != Some(from) {
+            // A transfer of an earlier reload, whose end comes late.
+            return;
+        }
+        self.s.last_handover = Some((relayed.clone(), self.now));
+        match self.handover() {
+            Some(Handover::Running { began, start_by, .. }) => {
+                self.note_handover(&relayed);
+                self.announce(Announcement::Handover { relayed });
+                self.go_on_with_start(to, began, start_by);
+                match result {
+                    Ok(()) => self.set_handover(Handover::Acknowledged),
+                    Err(why) => self.handover_failed(from, to, &why),
+                }
+            }
+            Some(Handover::GivingBack { .. }) => {
+                self.announce(Announcement::Handover { relayed });
+                self.given_back();
+            }
+            Some(
+                Handover::Awaited { .. }
+                | Handover::Emptying { .. }
+                | Handover::Acknowledged
+                | Handover::Cold,
+            )
+            | None => {}
+        }
+        self.after_handover();
+    }
+
+    fn note_handover(&mut self, relayed: &Relayed) {
+        if let Some(reload) = self.s.reload.as_mut() {
+            reload.relayed = Some(relayed.clone());
+        }
+    }
+
+    /// The relay's time does not count against `TimeoutStartSec`: the deadline is taken out until its end.
+    fn hold_start(&mut self, number: Gen) -> Option<Monotime> {
+        match self.s.generation_mut(number).map(|g| &mut g.phase) {
+            Some(Phase::Starting { deadline, .. }) => deadline.take(),
+            Some(Phase::Up | Phase::Quiescing { .. } | Phase::Stopping { .. }) | None => None,
+        }
+    }
+
+    fn go_on_with_start(&mut self, number: Gen, began: Monotime, start_by: Option<Monotime>) {
+        let took = self.now.since(began);
+        if let Some(Phase::Starting { deadline, .. }) = self.s.generation_mut(number).map(|g| &mut g.phase) {
+            *deadline = start_by.map(|by| by + took);
+        }
+    }
+
+    /// Loss of memory is better than loss of service, unless the unit says otherwise.
+    fn handover_failed(&mut self, from: Gen, to: Gen, why: &str) {
+        if let Some(reload) = self.s.reload.as_mut() {
+            // The shell has told it to go on as it was.
+            reload.asked_for_state = None;
+        }
+        self.set_handover(Handover::Cold);
+        let text = format!("the state of generation {} did not reach generation {}: {why}", from.0, to.0);
+        if self.rules_of(to).required {
+            self.roll_back(Outcome::RolledBack, format!("{text} ([State] Required)"));
+        } else {
+            self.warn(format!("{text}; it starts without"));
+        }
+    }
+
+    /// Whether readiness waits for the handover; begins the wait for a sink that has not come yet.
+    pub(super) fn must_wait_for_state(&mut self, number: Gen) -> bool {
+        match self.handover() {
+            Some(Handover::Awaited { until: None }) if self.predecessor().is_some() => {
+                let until = self.now.after(self.rules_of(number).timeout);
+                self.set_handover(Handover::Awaited { until });
+                true
+            }
+            Some(
+                Handover::Awaited { until: Some(_) } | Handover::Emptying { .. } | Handover::Running { .. },
+            ) => true,
+            Some(Handover::Awaited { until: None }) => {
+                self.set_handover(Handover::Cold);
+                false
+            }
+            Some(Handover::Acknowledged | Handover::Cold | Handover::GivingBack { .. }) | None => false,
+        }
+    }
+
+    /// The new generation may have been ready but for its state.
+    fn after_handover(&mut self) {
+        let Some(reload) = self.s.reload.as_ref() else { return };
+        let (ReloadPhase::Starting, Some(new)) = (&reload.phase, reload.new) else { return };
+        let settled = matches!(reload.handover, Some(Handover::Acknowledged | Handover::Cold));
+        let is_up = self.s.generation(new).is_some_and(|g| matches!(g.phase, Phase::Up));
+        if settled && is_up {
+            self.new_is_ready(new);
+        }
+    }
+
+    /// What is due in a handover.
+    pub(super) fn tick_handover(&mut self) {
+        let now = self.now;
+        let Some(reload) = self.s.reload.as_ref() else { return };
+        let (Some(new), Some(handover)) = (reload.new, reload.handover) else { return };
+        match handover {
+            Handover::Awaited { until: Some(until) } if until <= now => {
+                let old = self.predecessor().unwrap_or(new);
+                let limit = self.rules_of(new).timeout;
+                self.handover_failed(
+                    old,
+                    new,
+                    &format!("it did not ask for it within {limit} (no sink connected)"),
+                );
+                self.after_handover();
+            }
+            Handover::Emptying { wait } => self.tick_emptying(wait, new),
+            Handover::Running { until: Some(until), .. } | Handover::GivingBack { until: Some(until) }
+                if until <= now =>
+            {
+                // The shell has the same deadline; this is for a shell that has not said so.
+                self.push(Action::CancelRelay);
+                self.forget_deadline();
+            }
+            Handover::Awaited { .. }
+            | Handover::Running { .. }
+            | Handover::GivingBack { .. }
+            | Handover::Acknowledged
+            | Handover::Cold => {}
+        }
+    }
+
+    fn tick_emptying(&mut self, mut wait: Quiesce, new: Gen) {
+        let Some(old) = self.predecessor() else {
+            self.set_handover(Handover::Cold);
+            self.push(Action::AnswerCold(new));
+            self.after_handover();
+            return;
+        };
+        if wait.until.is_some_and(|until| until <= self.now) {
+            self.begin_relay(old, new);
+        } else if wait.next.is_some_and(|next| next <= self.now) {
+            wait.next = None;
+            self.set_handover(Handover::Emptying { wait });
+            let slot = self.s.generation(old).map_or(0, |g| g.slot);
+            self.push(Action::CheckDrain { generation: old, slot });
+        }
+    }
+
+    fn forget_deadline(&mut self) {
+        if let Some(reload) = self.s.reload.as_mut()
+            && let Some(Handover::Running { until, .. } | Handover::GivingBack { until }) =
+                reload.handover.as_mut()
+        {
+            *until = None;
+        }
+    }
+
+    /// Promotion: what the old one gave is gone from it for good.
+    pub(super) fn commit_state(&mut self) {
+        let Some(reload) = self.s.reload.as_mut() else { return };
+        if let Some(old) = reload.asked_for_state.take()
+            && self.s.generation(old).is_some_and(super::generation::Generation::lives)
+        {
+            self.push(Action::Commit(old));
+        }
+    }
+
+    /// The reload is given up. Whether the new generation must live on until it has given the state back.
+    pub(super) fn take_state_back(&mut self) -> bool {
+        let Some(reload) = self.s.reload.as_mut() else { return false };
+        let (handover, new) = (reload.handover, reload.new);
+        // A sink that comes now is too late.
+        reload.handover = handover.map(|_| Handover::Cold);
+        let asked = reload.asked_for_state.take();
+        if matches!(handover, Some(Handover::Running { .. })) {
+            // The end of the relay tells the source to go on.
+            self.push(Action::CancelRelay);
+            return false;
+        }
+        let Some(old) = asked else { return false };
+        // One that hangs or falls apart is not asked: it would only keep everybody waiting.
+        let well = |g: &super::generation::Generation| {
+            g.ready_at.is_some() && g.workers.iter().all(|w| w.proc.is_some() && w.doomed.is_none())
+        };
+        let gives = new.filter(|new| self.s.generation(*new).is_some_and(well));
+        let serves = self.s.generation(old).is_some_and(|g| matches!(g.phase, Phase::Up));
+        match gives.filter(|_| serves) {
+            Some(new) => {
+                let rules = self.rules_of(new);
+                let until = self.now.after(rules.timeout);
+                self.set_handover(Handover::GivingBack { until });
+                let max_bytes = rules.max_bytes;
+                self.push(Action::Relay(Transfer { from: new, to: old, back: true, until, max_bytes }));
+                true
+            }
+            None => {
+                self.push(Action::Resume(old));
+                false
+            }
+        }
+    }
+
+    /// The state is back, or is not coming: the new generation may go.
+    fn given_back(&mut self) {
+        self.set_handover(Handover::Cold);
+        let Some(reload) = self.s.reload.as_ref() else { return };
+        let (ReloadPhase::RollingBack { .. }, Some(new)) = (&reload.phase, reload.new) else { return };
+        self.stop_given_up(new);
+    }
+
+    /// The one who gives the state back has died: there is nothing to wait for.
+    pub(super) fn giver_is_lost(&mut self) {
+        if matches!(self.handover(), Some(Handover::GivingBack { .. })) {
+            self.push(Action::CancelRelay);
+            self.set_handover(Handover::Cold);
+        }
+    }
+
+    /// A stop ends the reload: whoever was asked for its state keeps it.
+    pub(super) fn keep_state(&mut self) {
+        let Some(reload) = self.s.reload.as_mut() else { return };
+        let asked = reload.asked_for_state.take();
+        match reload.handover {
+            // The end of the relay tells the source to go on.
+            Some(Handover::Running { .. } | Handover::GivingBack { .. }) => self.push(Action::CancelRelay),
+            Some(
+                Handover::Awaited { .. }
+                | Handover::Emptying { .. }
+                | Handover::Acknowledged
+                | Handover::Cold,
+            )
+            | None => asked.into_iter().for_each(|old| self.push(Action::Resume(old))),
+        }
+    }
+
+    /// The share of new connections of a generation whose handover has begun: everything, as the old one accepts
+    /// nothing more.
+    pub(super) fn handover_weight(handover: Option<Handover>) -> Option<u8> {
+        match handover {
+            Some(Handover::Emptying { .. } | Handover::Running { .. } | Handover::Acknowledged) => Some(100),
+            Some(Handover::Awaited { .. } | Handover::Cold | Handover::GivingBack { .. }) | None => None,
+        }
+    }
+
+    /// The old generation has died while its state was awaited: there is nothing to wait for.
+    pub(super) fn settle_handover(&mut self) {
+        let (Some(handover), None) = (self.handover(), self.predecessor()) else { return };
+        let new = self.s.reload.as_ref().and_then(|reload| reload.new);
+        match handover {
+            Handover::Awaited { until: Some(_) } => self.set_handover(Handover::Cold),
+            Handover::Emptying { .. } => {
+                self.set_handover(Handover::Cold);
+                new.into_iter().for_each(|new| self.push(Action::AnswerCold(new)));
+            }
+            Handover::Awaited { until: None }
+            | Handover::Running { .. }
+            | Handover::Acknowledged
+            | Handover::Cold
+            | Handover::GivingBack { .. } => return,
+        }
+        self.after_handover();
+    }
+}

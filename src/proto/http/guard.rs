@@ -1,0 +1,227 @@
+//! Who may ask what (contract section 8): names that lead to a loopback listener, pages of elsewhere, tokens.
+
+use crate::proto::http::request::{Head, Method};
+use crate::proto::http::response::Response;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Who can reach a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Programs of this machine, over a loopback address.
+    Loopback,
+    /// Programs of this machine, over a Unix socket.
+    Unix,
+    /// Anybody.
+    Network,
+}
+
+/// Whether `Host` and `Origin` allow this request.
+///
+/// A page of elsewhere can make a browser send a request to this machine: directly (then its `Origin` is not
+/// ours), or under a name of its own that it lets point here (then its `Host` is not a loopback one).
+///
+/// # Errors
+/// 403.
+pub fn check_names(head: &Head, reach: Reach) -> Result<(), Response> {
+    // No browser speaks HTTP/1.0; health checks do, without a Host.
+    if let Some(host) = &head.host
+        && reach == Reach::Loopback
+        && !is_loopback(host)
+    {
+        let text = "this Host is not a name of the loopback address that aeternad listens on";
+        return Err(Response::error(403, text, "use localhost or 127.0.0.1 in the URL"));
+    }
+    if let Some(origin) = &head.origin {
+        let own = head.host.as_deref().map(|host| format!("http://{host}"));
+        if !own.is_some_and(|own| own.eq_ignore_ascii_case(origin)) {
+            let hint = "only aeternad's own page may call it from a browser";
+            return Err(Response::error(403, "the request comes from a page of another origin", hint));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a `Host`, with or without a port, is `localhost` or a loopback address.
+fn is_loopback(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, rest)) => {
+            let port = if rest.is_empty() { Some("") } else { rest.strip_prefix(':') };
+            return port.is_some_and(is_port) && address.parse().is_ok_and(|ip: Ipv6Addr| ip.is_loopback());
+        }
+        None => host.split_once(':').unwrap_or((host, "")),
+    };
+    let named = name.eq_ignore_ascii_case("localhost");
+    is_port(port) && (named || name.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback()))
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// What a listener knows about the rights of its callers.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// Who can reach it.
+    pub reach: Reach,
+    /// What is in `HttpTokenFile`, if there is one.
+    pub token: Option<&'a str>,
+    /// The daemon's own user.
+    pub own_uid: u32,
+}
+
+/// Whether this POST may be carried out. `peer` finds out which user of this machine is at the other end
+/// (`None`: nobody knows); it is asked only if that decides.
+///
+/// # Errors
+/// 401 where a token would help, 403 where none can.
+pub fn check_post(
+    head: &Head,
+    rules: Rules<'_>,
+    peer: impl FnOnce() -> Result<Option<u32>, String>,
+) -> Result<(), Response> {
+    if head.method != Method::Post {
+        return Ok(());
+    }
+    if let Some(token) = rules.token {
+        return check_token(head, token);
+    }
+    if rules.reach == Reach::Network {
+        let hint = "set [Daemon] HttpTokenFile and send its token, or let aeternad listen on 127.0.0.1";
+        return Err(Response::error(
+            403,
+            "nobody may change anything over the network without a token",
+            hint,
+        ));
+    }
+    let hint = "ask as root or as aeternad's own user, or set [Daemon] HttpTokenFile";
+    match peer() {
+        Ok(Some(uid)) if uid == 0 || uid == rules.own_uid => Ok(()),
+        Ok(Some(uid)) => Err(Response::error(403, &format!("uid {uid} may look, but change nothing"), hint)),
+        Ok(None) => Err(Response::error(403, "cannot tell which user asks", hint)),
+        Err(why) => Err(Response::error(403, &format!("cannot tell which user asks: {why}"), hint)),
+    }
+}
+
+fn check_token(head: &Head, token: &str) -> Result<(), Response> {
+    let given = head.bearer.as_deref();
+    if given.is_some_and(|given| same(given.as_bytes(), token.as_bytes())) {
+        return Ok(());
+    }
+    let text = if given.is_some() { "this is not the token" } else { "this needs a token" };
+    let hint = "send Authorization: Bearer with the content of HttpTokenFile";
+    Err(Response::error(401, text, hint).with("WWW-Authenticate", "Bearer realm=\"aeternad\"".into()))
+}
+
+/// Whether two secrets are the same, in a time that does not tell how far they agree. No secret is empty.
+fn same(given: &[u8], expected: &[u8]) -> bool {
+    let mut difference = given.len() ^ expected.len();
+    for (at, byte) in given.iter().enumerate() {
+        let other = expected.get(at % expected.len().max(1)).copied().unwrap_or_default();
+        difference |= usize::from(byte ^ other);
+    }
+    std::hint::black_box(difference) == 0 && !expected.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::http::request::parse_head;
+
+    fn head(method: &str, fields: &str) -> Head {
+        let text = format!("{method} /v1/reload HTTP/1.1\r\n{fields}\r\n");
+        parse_head(text.as_bytes()).unwrap().unwrap().0
+    }
+
+    fn status(result: Result<(), Response>) -> u16 {
+        result.map_or_else(|response| response.status, |()| 200)
+    }
+
+    #[test]
+    fn a_loopback_listener_is_reached_under_loopback_names_only() {
+        for good in ["localhost", "LocalHost:9091", "127.0.0.1", "127.8.0.1:1", "[::1]", "[::1]:9091"] {
+            let head = head("GET", &format!("Host: {good}\r\n"));
+            assert_eq!(status(check_names(&head, Reach::Loopback)), 200, "{good}");
+        }
+        for bad in [
+            "evil.example",
+            "evil.example:9091",
+            "127.0.0.1.evil.example",
+            "localhost.evil",
+            "10.0.0.1",
+            "[::2]",
+            "[::1",
+            "[::1]x",
+            "",
+            "localhost:9091@evil",
+            "2130706433",
+        ] {
+            let head = head("GET", &format!("Host: {bad}\r\n"));
+            assert_eq!(status(check_names(&head, Reach::Loopback)), 403, "{bad}");
+            assert_eq!(status(check_names(&head, Reach::Network)), 200, "{bad}");
+        }
+        let (old, _) = parse_head(b"GET /health HTTP/1.0\r\n\r\n").unwrap().unwrap();
+        assert_eq!(status(check_names(&old, Reach::Loopback)), 200);
+    }
+
+    #[test]
+    fn a_page_of_elsewhere_gets_nothing() {
+        for (origin, expected) in [
+            ("http://localhost:9091", 200),
+            ("HTTP://LOCALHOST:9091", 200),
+            ("http://localhost", 403),
+            ("https://localhost:9091", 403),
+            ("http://evil.example", 403),
+            ("null", 403),
+            ("", 403),
+        ] {
+            let head = head("GET", &format!("Host: localhost:9091\r\nOrigin: {origin}\r\n"));
+            for reach in [Reach::Loopback, Reach::Unix, Reach::Network] {
+                assert_eq!(status(check_names(&head, reach)), expected, "{origin}");
+            }
+        }
+    }
+
+    #[test]
+    fn with_a_token_file_the_token_decides_and_nothing_else() {
+        let rules = Rules { reach: Reach::Network, token: Some("s3cret"), own_uid: 7 };
+        for (field, expected) in [
+            ("Authorization: Bearer s3cret\r\n", 200),
+            ("Authorization: Bearer s3cre\r\n", 401),
+            ("Authorization: Bearer s3crets3cret\r\n", 401),
+            ("Authorization: Bearer \r\n", 401),
+            ("Authorization: Basic s3cret\r\n", 401),
+            ("", 401),
+        ] {
+            let head = head("POST", &format!("Host: a\r\n{field}"));
+            let result = check_post(&head, rules, || panic!("nobody asks for the peer"));
+            assert_eq!(status(result), expected, "{field}");
+        }
+        let unix = Rules { reach: Reach::Unix, token: Some(""), own_uid: 0 };
+        let empty = head("POST", "Host: a\r\nAuthorization: Bearer \r\n");
+        assert_eq!(status(check_post(&empty, unix, || Ok(Some(0)))), 401);
+    }
+
+    #[test]
+    fn without_a_token_file_only_root_and_the_own_user_of_this_machine_may() {
+        let post = head("POST", "Host: a\r\n");
+        for reach in [Reach::Loopback, Reach::Unix] {
+            let rules = Rules { reach, token: None, own_uid: 7 };
+            assert_eq!(status(check_post(&post, rules, || Ok(Some(0)))), 200);
+            assert_eq!(status(check_post(&post, rules, || Ok(Some(7)))), 200);
+            assert_eq!(status(check_post(&post, rules, || Ok(Some(8)))), 403);
+            assert_eq!(status(check_post(&post, rules, || Ok(None))), 403);
+            assert_eq!(status(check_post(&post, rules, || Err("EPERM".into()))), 403);
+        }
+        let rules = Rules { reach: Reach::Network, token: None, own_uid: 7 };
+        assert_eq!(status(check_post(&post, rules, || Ok(Some(0)))), 403);
+        assert_eq!(status(check_post(&head("GET", "Host: a\r\n"), rules, || Ok(None))), 200);
+    }
+
+    #[test]
+    fn secrets_are_compared_whole() {
+        assert!(same(b"abc", b"abc"));
+        for (a, b) in [("abc", "abd"), ("abc", "ab"), ("ab", "abc"), ("", ""), ("", "a"), ("abab", "ab")] {
+            assert!(!same(a.as_bytes(), b.as_bytes()), "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! State that outlives a reload: taken from the older generation at the start, given to the newer one when it
+//! asks (aeterna-srp(7)).
+
+use super::channel::{Channel, Incoming, Wait};
+use super::log;
+use crate::proto::srp::{FrameType, Hello, Message, Role, Totals};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// What a frame's payload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// JSON.
+    Json,
+    /// Protobuf.
+    Protobuf,
+    /// Whatever the service makes of it.
+    Bytes,
+    /// JSON about the descriptors that come with the frame.
+    Descriptors,
+}
+
+impl Kind {
+    pub(super) const fn frame_type(self) -> FrameType {
+        match self {
+            Kind::Json => FrameType::StateJson,
+            Kind::Protobuf => FrameType::StateProtobuf,
+            Kind::Bytes => FrameType::StateBytes,
+            Kind::Descriptors => FrameType::StateFd,
+        }
+    }
+
+    /// The kind of a STATE frame; anything else would be bytes.
+    pub(super) const fn of(kind: FrameType) -> Kind {
+        match kind {
+            FrameType::StateJson => Kind::Json,
+            FrameType::StateProtobuf => Kind::Protobuf,
+            FrameType::StateFd => Kind::Descriptors,
+            _ => Kind::Bytes,
+        }
+    }
+}
+
+/// A piece of state: up to 4 GiB - 9 bytes, with up to 253 descriptors.
+#[derive(Debug)]
+pub struct Frame {
+    /// What the payload is.
+    pub kind: Kind,
+    /// The payload.
+    pub payload: Vec<u8>,
+    /// The descriptors of a [`Kind::Descriptors`] frame; another kind has none.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+impl Frame {
+    /// State as JSON text.
+    pub fn json(text: impl Into<String>) -> Frame {
+        Frame { kind: Kind::Json, payload: text.into().into_bytes(), descriptors: Vec::new() }
+    }
+
+    /// State that only the service understands.
+    pub fn bytes(payload: impl Into<Vec<u8>>) -> Frame {
+        Frame { kind: Kind::Bytes, payload: payload.into(), descriptors: Vec::new() }
+    }
+
+    /// Descriptors (connections, memfds…) and the JSON that says what they are:
+    /// `{"kind":"connection","name":"…"}`.
+    pub fn descriptors(about: impl Into<String>, descriptors: Vec<OwnedFd>) -> Frame {
+        Frame { kind: Kind::Descriptors, payload: about.into().into_bytes(), descriptors }
+    }
+
+    /// The payload as text.
+    ///
+    /// # Errors
+    /// It is not UTF-8.
+    pub fn text(&self) -> io::Result<&str> {
+        std::str::from_utf8(&self.payload).map_err(io::Error::other)
+    }
+}
+
+/// Whoever has the state while the service runs. Called on a thread of its own ([`State::keep`]).
+pub trait Keeper: Send + 'static {
+    /// A newer generation is about to take over: accept nothing more, change nothing any more, and give the
+    /// state. Descriptors are given as duplicates, so that the service can go on if the reload fails.
+    fn save(&mut self) -> Vec<Frame>;
+
+    /// The handover was given up: serve on. With `Some`, with this state, which the newer generation gave
+    /// back; with `None`, with one's own, which [`Keeper::save`] has left untouched.
+    fn resume(&mut self, state: Option<Vec<Frame>>);
+
+    /// The state is the newer generation's for good: do not store it anywhere when the stop signal comes.
+    fn committed(&mut self) {}
+}
+
+/// This generation's connection to aeternad's SRP socket.
+#[derive(Debug)]
+pub struct State {
+    path: Option<PathBuf>,
+    channel: Option<Channel>,
+}
+
+impl State {
+    /// The socket that `AETERNA_STATE_SOCK` names; without one there is no state and nobody to keep it for.
+    pub fn connect() -> State {
+        State { path: std::env::var_os("AETERNA_STATE_SOCK").map(PathBuf::from), channel: None }
+    }
+
+    /// A socket by its path.
+    pub fn at(path: &Path) -> State {
+        State { path: Some(path.to_path_buf()), channel: None }
+    }
+
+    /// Takes the older generation's state over. Blocks until it is there.
+    ///
+    /// `apply` turns the frames (at least one) into what the service works with; the state is acknowledged only
+    /// if it can. `None` if there is no older generation, or its state cannot be had: then a line on standard
+    /// error says why, and the service begins afresh.
+    pub fn load<T, E: std::fmt::Display>(
+        &mut self,
+        apply: impl FnOnce(Vec<Frame>) -> Result<T, E>,
+    ) -> Option<T> {
+        let path = self.path.clone()?;
+        match self.try_load(&path, apply) {
+            Ok(state) => state,
+            Err(error) => {
+                log(&format!("no state was taken over, beginning with none: {error}"));
+                None
+            }
+        }
+    }
+
+    fn try_load<T, E: std::fmt::Display>(
+        &mut self,
+        path: &Path,
+        apply: impl FnOnce(Vec<Frame>) -> Result<T, E>,
+    ) -> io::Result<Option<T>> {
+        let mut channel = greet(path, Role::Sink)?;
+        let frames = receive(&mut channel)?;
+        let state = if frames.is_empty() {
+            None
+        } else {
+            match apply(frames) {
+                Ok(state) => Some(state),
+                Err(error) => {
+                    let why = error.to_string();
+                    channel.say(&Message::error("load_failed", why.clone()))?;
+                    return Err(io::Error::other(why));
+                }
+            }
+        };
+        channel.say(&Message::Finished(None))?;
+        self.channel = Some(channel);
+        Ok(state)
+    }
+
+    /// Gives the state to whoever asks for it, on a thread of its own, until aeternad is gone. Does nothing
+    /// without aeternad.
+    pub fn keep(self, mut keeper: impl Keeper) {
+        let Some(path) = self.path else { return };
+        let work = move || {
+            let mut asked = false;
+            let end = match self.channel.map_or_else(|| greet(&path, Role::Source), Ok) {
+                Ok(channel) => serve(channel, &mut keeper, &mut asked),
+                Err(error) => error,
+            };
+            // Nobody can say any more that the newer generation has it for good.
+            if asked {
+                keeper.resume(None);
+            }
+            log(&format!("the connection to aeternad is over, no state will be handed over: {end}"));
+        };
+        if let Err(error) = std::thread::Builder::new().name("aeterna-state".into()).spawn(work) {
+            log(&format!("no state will be handed over: cannot start a thread: {error}"));
+        }
+    }
+}
+
+/// Connects and says HELLO; aeternad's answer is the first frame.
+fn greet(path: &Path, role: Role) -> io::Result<Channel> {
+    let mut channel = Channel::connect(path)
+        .map_err(|error| io::Error::other(format!("cannot connect to {}: {error}", path.display())))?;
+    channel.say(&Message::Hello(role.into()))?;
+    match channel.read(Wait::Soon)? {
+        Incoming::Message(Message::Hello(Hello::Coordinator { .. })) => Ok(channel),
+        Incoming::Message(Message::Error(complaint)) => Err(io::Error::other(complaint.message)),
+        other => Err(io::Error::other(format!("HELLO was answered by {other:?}"))),
+    }
+}
+
+/// Frames up to FINISHED. aeternad's own deadline ends the waiting: it then says ERROR.
+fn receive(channel: &mut Channel) -> io::Result<Vec<Frame>> {
+    let mut frames = Vec::new();
+    loop {
+        match channel.read(Wait::Idle)? {
+            Incoming::State(frame) => frames.push(frame),
+            Incoming::Message(Message::Finished(_)) => return Ok(frames),
+            Incoming::Message(Message::Error(complaint)) => return Err(io::Error::other(complaint.message)),
+            Incoming::Message(other) => {
+                return Err(io::Error::other(format!("{} among the state", other.kind())));
+            }
+        }
+    }
+}
+
+/// Answers aeternad until the connection ends, and says why it did. `asked`: the state was given, and nothing
+/// was said about it since.
+fn serve(mut channel: Channel, keeper: &mut impl Keeper, asked: &mut bool) -> io::Error {
+    loop {
+        let said = match channel.read(Wait::Idle) {
+            Ok(said) => said,
+            Err(error) => return error,
+        };
+        let done = match said {
+            Incoming::Message(Message::Request) => {
+                *asked = true;
+                give(&channel, &keeper.save())
+            }
+            Incoming::Message(Message::Resume) => {
+                *asked = false;
+                let frames = receive(&mut channel);
+                let acknowledged = match &frames {
+                    Ok(_) => channel.say(&Message::Finished(None)),
+                    Err(_) => Ok(()),
+                };
+                keeper.resume(frames.ok().filter(|frames| !frames.is_empty()));
+                acknowledged
+            }
+            Incoming::Message(Message::Commit) => {
+                *asked = false;
+                keeper.committed();
+                Ok(())
+            }
+            // The acknowledgement; COMMIT or RESUME will follow.
+            Incoming::Message(Message::Finished(_)) => Ok(()),
+            Incoming::Message(Message::Error(complaint)) => {
+                log(&format!("aeternad reports {}: {}", complaint.code, complaint.message));
+                Ok(())
+            }
+            Incoming::Message(Message::Hello(_)) | Incoming::State(_) => {
+                Err(io::Error::other("a frame that does not belong here"))
+            }
+        };
+        if let Err(error) = done {
+            return error;
+        }
+    }
+}
+
+fn give(channel: &Channel, frames: &[Frame]) -> io::Result<()> {
+    for frame in frames {
+        channel.send(frame)?;
+    }
+    let bytes = frames.iter().map(|frame| frame.payload.len() as u64).sum();
+    channel.say(&Message::Finished(Some(Totals { frames: Some(frames.len() as u64), bytes: Some(bytes) })))
+}
