@@ -116,6 +116,9 @@ const KILL: &[OptionSpec] = &[
     with_value("generation", "N", "only this generation's main processes"),
 ];
 
+const IMPORT: &[OptionSpec] =
+    &[with_value("process", "NAME", "which process of a Procfile (default \"web\", else the first)")];
+
 const fn command(
     name: &'static str,
     operands: Operands,
@@ -207,6 +210,15 @@ const COMMANDS: &[CommandSpec] = &[
         &[],
         "validate unit files, without a daemon",
         "A folder stands for all its *.toml. Prints \"FILE: ok\", or every error; exit status 78 if there is one.",
+    ),
+    command(
+        "import",
+        Operands::Files,
+        IMPORT,
+        "print systemd units, an aeterna.yaml or a Procfile as a unit",
+        "Takes a .service and the .socket files that start it, with their drop-ins (NAME.d/*.conf), or one\n\
+         aeterna.yaml, or one Procfile. The unit goes to standard output; every line that has no equivalent is\n\
+         named on standard error.",
     ),
     command(
         "upgrade",

@@ -11,6 +11,7 @@ mod client;
 mod completions;
 mod failure;
 mod help;
+mod import;
 mod interrupt;
 mod output;
 mod parse;
@@ -72,6 +73,7 @@ fn dispatch(invocation: &Invocation, uid: u32, output: &mut Output) -> Result<u8
         Command::Completions { shell: Shell::Units } => show::unit_names(&target, output),
         Command::Completions { shell } => Ok(print(&completions::script(*shell), output)),
         Command::Check { files } => Ok(check::check(files, uid, json, output)),
+        Command::Import { files, process } => import::import(files, process.as_deref(), json, output),
         Command::OwnVersion => Ok(print(concat!("aeternactl ", env!("CARGO_PKG_VERSION"), "\n"), output)),
         Command::Help { about: None } => Ok(print(&help::overview(), output)),
         Command::Help { about: Some(command) } => Ok(print(&help::about(command), output)),

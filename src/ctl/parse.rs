@@ -32,6 +32,7 @@ pub(super) enum Command {
     Events { unit: Option<String> },
     Task(Task),
     Check { files: Vec<PathBuf> },
+    Import { files: Vec<PathBuf>, process: Option<String> },
     Version,
     OwnVersion,
     Help { about: Option<&'static CommandSpec> },
@@ -224,6 +225,10 @@ impl Found {
                 timeout: None,
             }),
             "check" => Command::Check { files: self.operands.iter().map(PathBuf::from).collect() },
+            "import" => Command::Import {
+                files: self.operands.iter().map(PathBuf::from).collect(),
+                process: self.value("process").map(String::from),
+            },
             "version" => Command::Version,
             "completions" => Command::Completions { shell: self.shell()? },
             _ => Command::Help { about: self.maybe_command()? },

@@ -325,11 +325,6 @@ impl Daemon {
     fn adopt_main(&mut self, index: usize, proc: Proc, pid: i32) {
         let unit = &self.units[index];
         let Some(child) = unit.children.get(&proc) else { return };
-        let inside = child.generation.is_some_and(|number| self.members(unit, number).contains(&pid));
-        if !inside {
-            log::warn!("{}: MAINPID={pid} is no process of this generation; ignored", unit.name);
-            return;
-        }
         self.pids.remove(&child.pid);
         self.pids.insert(pid, (index, proc));
         if let Some(child) = self.units[index].children.get_mut(&proc) {

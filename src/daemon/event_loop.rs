@@ -158,6 +158,10 @@ impl Daemon {
             self.orphans += 1;
             return false;
         };
+        // What it said came before its end, also where both arrived since the last look.
+        if let Some(number) = self.units[index].children.get(&proc).and_then(|child| child.generation) {
+            self.read_notifications(index, number);
+        }
         let unit = &mut self.units[index];
         let child = unit.children.remove(&proc);
         let generation = child.and_then(|child| child.generation);

@@ -78,6 +78,7 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
         ignore_sigpipe: service.ignore_sigpipe,
         cgroup: group.map(Cgroup::dir_fd),
         traps: if service.intercept_bind && gets_sockets(spawn.role) { Traps::Sockets } else { Traps::None },
+        joins_cgroup: group.is_some_and(Cgroup::was_killed),
     };
     match spawn::spawn(&plan) {
         Ok(process) => Ok(Launched {
@@ -115,14 +116,15 @@ fn program_of(
 fn refused(unit: &str, plan: &Plan<'_>, error: &spawn::SpawnError) -> SpawnFailure {
     let program = plan.program.to_string_lossy();
     let why = reason(&std::io::Error::from_raw_os_error(error.errno));
+    let advice = error.advice(plan).map_or_else(String::new, |text| format!(" ({text})"));
     let text = match error.stage {
-        Stage::Exec => format!("exec {program}: {why} ({})", error.explain(plan)),
+        Stage::Exec => format!("exec {program}: {why}{advice}"),
         Stage::Directory => {
             let folder =
                 plan.directory.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
             format!("chdir {folder}: {why}")
         }
-        _ => format!("{}: {why} ({})", error.stage.words(), error.explain(plan)),
+        _ => format!("{}: {why}{advice}", error.stage.words()),
     };
     SpawnFailure { text: format!("cannot start {unit}: {text}"), code: exec_code(error) }
 }
@@ -318,9 +320,10 @@ fn handed_names(unit: &Supervised, spawn: &Spawn, content: &Unit) -> Vec<Handed>
     }
     content
         .listens()
-        .map(|(socket, listen)| Handed {
+        .zip(unit.sockets.bound_addresses(content))
+        .map(|((socket, listen), bound)| Handed {
             name: socket.name.clone(),
-            address: lookups::starter_address(&unit.sockets, listen),
+            address: lookups::starter_address(listen, bound),
         })
         .collect()
 }

@@ -154,7 +154,7 @@ impl Turn<'_> {
         let new = self.s.reload.as_ref().and_then(|reload| reload.new);
         if new != Some(to) && new != Some(from) {
             // A transfer of an earlier reload, whose end comes late.
-            return;
+            return self.give_up_late(&relayed);
         }
         self.s.last_handover = Some((relayed.clone(), self.now));
         match self.handover() {
@@ -177,9 +177,17 @@ impl Turn<'_> {
                 | Handover::Acknowledged
                 | Handover::Cold,
             )
-            | None => {}
+            | None => self.give_up_late(&relayed),
         }
         self.after_handover();
+    }
+
+    /// It was acknowledged just as it was given up: the source still waits for a word.
+    fn give_up_late(&mut self, relayed: &Relayed) {
+        let is_handover = relayed.from < relayed.to;
+        if is_handover && relayed.result.is_ok() && self.s.generation(relayed.from).is_some() {
+            self.push(Action::Resume(relayed.from));
+        }
     }
 
     fn note_handover(&mut self, relayed: &Relayed) {

@@ -137,8 +137,9 @@ impl Moving {
             Action::Relay(transfer) => {
                 if transfer.back {
                     self.asked = self.asked.filter(|asked| *asked != transfer.to);
-                } else if let Some(asked) = self.asked.replace(transfer.from).filter(|_| !self.cancelled) {
-                    return Err(format!("{asked:?} was asked for its state, and now another one is"));
+                } else {
+                    // One that was asked before has died, or the end of its relay has told it.
+                    self.asked = Some(transfer.from);
                 }
                 self.relay = Some(*transfer);
                 self.cancelled = false;

@@ -6,10 +6,11 @@ const generation = Number(process.env.AETERNA_GENERATION || 0);
 let draining = false;
 
 const server = http.createServer((request, response) => {
-  const headers = { 'Content-Type': 'application/json' };
+  const body = JSON.stringify({ pid: process.pid, generation }) + '\n';
+  const headers = { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body) };
   if (draining) headers.Connection = 'close';
   response.writeHead(200, headers);
-  response.end(JSON.stringify({ pid: process.pid, generation }) + '\n');
+  response.end(body);
 });
 
 process.on('SIGTERM', () => {

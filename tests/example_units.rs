@@ -1,0 +1,202 @@
+//! Every unit in `units/` runs as it is, but for the address: it serves, and it is replaced under load without
+//! a failed request.
+
+#![cfg(test)]
+
+mod common;
+
+use aeterna::proto::status::UnitState;
+use common::load::{Load, Manner};
+use common::{Env, http, process, repository, skip};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+/// What each unit needs to be there besides this repository. A unit without a line here fails the test below.
+const UNITS: &[(&str, &[&str])] = &[
+    ("echo", &[]),
+    ("gin", &["go", GO_SYSTEMD, GIN]),
+    ("go", &["go", GO_SYSTEMD]),
+    ("gunicorn", &["gunicorn"]),
+    ("inetd", &[]),
+    ("node", &["node"]),
+    ("rsyslogd", &["rsyslogd"]),
+];
+const GO_SYSTEMD: &str = "/usr/share/gocode/src/github.com/coreos/go-systemd";
+const GIN: &str = "/usr/share/gocode/src/github.com/gin-gonic/gin";
+
+/// Whether everything that the unit needs is installed; says so if not.
+fn can_run(name: &str) -> bool {
+    let needs = UNITS.iter().find(|(unit, _)| *unit == name).unwrap().1;
+    let folders = ["/usr/sbin", "/usr/bin", "/bin", "/usr/local/bin"].map(str::to_string);
+    let path = std::env::var("PATH").unwrap_or_default();
+    let folders: Vec<String> = path.split(':').map(str::to_string).chain(folders).collect();
+    let there = |need: &str| {
+        Path::new(need).is_absolute() && Path::new(need).exists()
+            || folders.iter().any(|folder| Path::new(folder).join(need).is_file())
+    };
+    let missing = needs.iter().find(|need| !there(need));
+    if let Some(missing) = missing {
+        skip(&format!("units/{name}.toml needs {missing}"));
+    }
+    missing.is_none()
+}
+
+/// The unit's text with these replacements, each of which must apply.
+fn changed(name: &str, replacements: &[(&str, &str)]) -> String {
+    let path = repository().join("units").join(format!("{name}.toml"));
+    let mut text = std::fs::read_to_string(path).unwrap();
+    for (from, to) in replacements {
+        assert!(text.contains(from), "units/{name}.toml has no {from}");
+        text = text.replace(from, to);
+    }
+    text
+}
+
+/// A port that nobody uses at the moment.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Runs a web unit on another port, replaces its service under load, and looks that nothing failed.
+fn serves_and_is_replaced(name: &str, port: &str, more: &[(&str, &str)], manner: Manner) {
+    if !can_run(name) {
+        return;
+    }
+    let mut env = Env::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let fixed = format!("127.0.0.1:{port}");
+    let mut replacements =
+        vec![(fixed.as_str(), address.as_str()), ("SoakTime = \"5s\"", "SoakTime = \"1s\"")];
+    replacements.extend(more);
+    env.unit(name, &changed(name, &replacements));
+    env.working_directory(repository());
+    env.start();
+    env.wait_state(name, UnitState::Running);
+    assert!(env.get(name, "/").body.contains("pid"), "it says who answers");
+    let load = Load::start(&address, 2, manner);
+    load.wait_answers(20);
+    let reload = env.ctl(&["reload", name]);
+    assert_eq!(reload.code, 0, "{reload:?}");
+    env.wait_unit(name, "only the new generation is left", |unit| {
+        unit.generation == 2 && unit.generations.len() == 1
+    });
+    load.wait_answers(20);
+    let counts = load.finish();
+    assert_eq!(counts.failed, [""; 0], "of {} requests", counts.ok);
+    assert!(counts.by_generation.contains_key(&1) && counts.by_generation.contains_key(&2), "{counts:?}");
+}
+
+/// Builds a Go program of `units/apps` and gives the replacement that makes the unit start it.
+fn go_program(env: &Env, name: &str) -> String {
+    let program = env.path(name).display().to_string();
+    let mut build = env.command("go");
+    let source = repository().join("units/apps").join(name).join("main.go");
+    build.env("GO111MODULE", "off").env("GOPATH", "/usr/share/gocode");
+    build.args(["build", "-o", &program]).arg(source);
+    let built = env.finish(build);
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    program
+}
+
+#[test]
+fn every_unit_is_known_here_and_valid() {
+    let folder = repository().join("units");
+    let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<String> = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    names.sort_unstable();
+    let known: Vec<&str> = UNITS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, known);
+    let env = Env::new();
+    let check = env.daemon(&["--check", "--unit", &folder.display().to_string()]);
+    assert_eq!((check.code, check.stderr.as_str()), (0, ""), "{}", check.stdout);
+}
+
+#[test]
+fn echo_is_replaced_without_a_failed_request() {
+    let echo = format!("ExecStart = \"{}\"", common::example("echo").display());
+    let program = ("ExecStart = \"./target/debug/examples/echo\"", echo.as_str());
+    serves_and_is_replaced("echo", "8080", &[program], Manner::KeepAlive);
+}
+
+#[test]
+fn gunicorn_is_replaced_without_a_failed_request() {
+    serves_and_is_replaced("gunicorn", "8081", &[], Manner::Fresh);
+}
+
+#[test]
+fn a_go_server_is_replaced_without_a_failed_request() {
+    if can_run("go") {
+        let env = Env::new();
+        let program = go_program(&env, "go");
+        serves_and_is_replaced("go", "8082", &[("./target/apps/go", &program)], Manner::Fresh);
+    }
+}
+
+#[test]
+fn a_gin_application_is_replaced_without_a_failed_request() {
+    if can_run("gin") {
+        let env = Env::new();
+        let program = go_program(&env, "gin");
+        serves_and_is_replaced("gin", "8083", &[("./target/apps/gin", &program)], Manner::Fresh);
+    }
+}
+
+#[test]
+fn a_node_server_is_replaced_without_a_failed_request() {
+    serves_and_is_replaced("node", "8084", &[], Manner::Fresh);
+}
+
+#[test]
+fn inetd_starts_a_process_for_each_connection() {
+    let mut env = Env::new();
+    env.unit("inetd", &changed("inetd", &[("127.0.0.1:8085", "127.0.0.1:0")]));
+    env.working_directory(repository());
+    env.start();
+    env.wait_state("inetd", UnitState::Listening);
+    let address = env.address("inetd", 0);
+    let mut clients: Vec<http::Client> = (0..3).map(|_| http::Client::connect(&address).unwrap()).collect();
+    for client in &mut clients {
+        assert_eq!(client.line().unwrap(), "Hello 127.0.0.1, who are you?");
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.write(format!("client {number}\n").as_bytes()).unwrap();
+        assert_eq!(client.rest().unwrap(), format!("Welcome, client {number}.\n"));
+    }
+}
+
+#[test]
+fn rsyslogd_is_replaced_without_a_lost_message() {
+    if !can_run("rsyslogd") {
+        return;
+    }
+    let mut env = Env::new();
+    let folder = env.path("syslog").display().to_string();
+    let replacements =
+        [("/tmp/aeterna-rsyslogd", folder.as_str()), ("SoakTime = \"2s\"", "SoakTime = \"1s\"")];
+    env.unit("rsyslogd", &changed("rsyslogd", &replacements));
+    env.working_directory(repository());
+    env.start();
+    env.wait_state("rsyslogd", UnitState::Running);
+    let old = env.main_pid("rsyslogd");
+    let sender = UnixDatagram::unbound().unwrap();
+    let path = env.path("syslog/log");
+    let say = |number: usize| {
+        let text = format!("<13>Nov 20 10:00:00 test: message {number}.");
+        sender.send_to(text.as_bytes(), &path).unwrap();
+    };
+    let messages = env.path("syslog/messages");
+    let arrived = || {
+        let text = std::fs::read_to_string(&messages).unwrap_or_default();
+        (0..).take_while(|number| text.contains(&format!("message {number}."))).count()
+    };
+    (0..100).for_each(say);
+    let reload = env.ctl_start(&["reload", "rsyslogd"]);
+    (100..200).for_each(say);
+    assert_eq!(env.finish_child(reload).code, 0);
+    env.wait("the end of the old rsyslogd", || (!process::exists(old)).then_some(()));
+    (200..300).for_each(say);
+    env.wait("all messages", || (arrived() == 300).then_some(()));
+}

@@ -1,0 +1,3 @@
+<?php
+header('Content-Type: application/json');
+printf("{\"pid\":%d,\"generation\":%d}\n", getmypid(), getenv('AETERNA_GENERATION'));
