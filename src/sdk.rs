@@ -32,7 +32,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 pub use listeners::{Listeners, Which};
-pub use state::{Frame, Keeper, Kind, State};
+pub use state::{Frame, Keeper, Kept, Kind, State};
 
 /// The service serves: sd_notify(3) `READY=1`.
 ///

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 /// No file has more lines of code than this, its tests, comments and empty lines left out.
-const LONGEST_FILE: usize = 400;
+const LONGEST_FILE: usize = 450;
 
 /// A source file under `src/`.
 struct Source {

@@ -4,12 +4,14 @@
 
 mod common;
 
+use aeterna::daemon::relay::{self, Inlet, Job, Outlet, RelayResult};
 use aeterna::proto::srp::{Decoder, Header, Hello, Message, Piece, Totals};
 use aeterna::sys::clock;
 use aeterna::sys::stream::{self, Moved, Watch};
 use aeterna::time::Span;
 use common::{Env, example, repository, skip};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -445,4 +447,177 @@ fn c() {
 #[test]
 fn cpp() {
     compiled("g++", &["-std=c++11", "-x", "c++"]);
+}
+
+/// One generation of an example program, and the coordinator's end of its SRP connection.
+struct Generation {
+    child: Child,
+    stream: UnixStream,
+    /// Kept open: a service may say more than the test reads.
+    _notices: UnixDatagram,
+}
+
+impl Generation {
+    /// Starts it on the listener, as a supervisor would, and reads its HELLO.
+    fn start(env: &Env, number: u32, listener: &TcpListener, program: &[String]) -> Generation {
+        let (path, notify) = (env.path(&format!("srp{number}")), env.path(&format!("notify{number}")));
+        let srp = UnixListener::bind(&path).unwrap();
+        let notices = UnixDatagram::bind(&notify).unwrap();
+        let mut command = env.command("/bin/sh");
+        command.args(["-c", "exec 3<&0 0</dev/null; export LISTEN_PID=$$; exec \"$0\" \"$@\""]).args(program);
+        command.stdin(OwnedFd::from(listener.try_clone().unwrap())).env("LISTEN_FDS", "1");
+        command.env("AETERNA_STATE_SOCK", path).env("NOTIFY_SOCKET", notify);
+        command.env("AETERNA_GENERATION", number.to_string()).env("AETERNA_MANAGED", "1");
+        let child = command.spawn().unwrap();
+        let mut stream = accept(&srp);
+        stream.set_read_timeout(Some(common::WAIT)).unwrap();
+        let mut hello = vec![0; Message::Hello(Hello::Sink).to_bytes().len()];
+        // Languages write their JSON with and without a space: its length comes first.
+        stream.read_exact(&mut hello[..12]).unwrap();
+        let mut payload = vec![0; Header::parse(hello[..12].try_into().unwrap()).unwrap().payload as usize];
+        stream.read_exact(&mut payload).unwrap();
+        stream.write_all(&self::hello(number > 1).to_bytes()).unwrap();
+        if number == 1 {
+            let finished = Message::Finished(None).to_bytes();
+            stream.write_all(&finished).unwrap();
+            stream.read_exact(&mut [0; 12]).unwrap();
+            notices.set_read_timeout(Some(common::WAIT)).unwrap();
+            notices.recv(&mut [0; 100]).unwrap();
+        }
+        Generation { child, stream, _notices: notices }
+    }
+
+    /// Hands its state over to `to`, with the daemon's relay; tells it so; stops it.
+    fn hand_over(mut self, to: &Generation) {
+        self.stream.write_all(&Message::Request.to_bytes()).unwrap();
+        let inlet = Inlet {
+            stream: self.stream.try_clone().unwrap(),
+            decoder: Decoder::new(),
+            held: None,
+            descriptors: Vec::new(),
+            acks: 0,
+            hello: Vec::new(),
+        };
+        let outlet =
+            Outlet { stream: to.stream.try_clone().unwrap(), decoder: Decoder::new(), hello: Vec::new() };
+        let (cancel, _tx) = std::io::pipe().unwrap();
+        let deadline = Some(clock::now() + Span::from_secs(20));
+        let job = Job { source: inlet, sink: outlet, deadline, max_bytes: u64::MAX, copying: relay::FASTEST };
+        assert_eq!(relay::run(job, &cancel).result, RelayResult::Done);
+        self.stream.set_nonblocking(false).unwrap();
+        self.stream.write_all(&Message::Commit.to_bytes()).unwrap();
+        common::process::kill(self.child.id() as i32, nix::sys::signal::Signal::SIGTERM);
+        assert_eq!(common::process::code(self.child.wait().unwrap()), 0);
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two clients of a chat talk before, during and after its replacement, on the connections that they have.
+fn chat(program: &[String]) {
+    let env = Env::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let old = Generation::start(&env, 1, &listener, program);
+    let join = |name: &str| {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(common::WAIT)).unwrap();
+        (&stream).write_all(format!("{name}\n").as_bytes()).unwrap();
+        let mut reader = BufReader::new(stream);
+        assert!(line(&mut reader).starts_with(&format!("* {name} has come")));
+        reader
+    };
+    let mut alice = join("alice");
+    let mut bob = join("bob");
+    assert!(line(&mut alice).starts_with("* bob has come (generation 1)"));
+    // Half a line before, the other half while nobody reads.
+    alice.get_ref().write_all(b"hal").unwrap();
+    bob.get_ref().write_all(b"hello\n").unwrap();
+    assert_eq!((line(&mut alice), line(&mut bob)), ("bob: hello".into(), "bob: hello".into()));
+    let new = Generation::start(&env, 2, &listener, program);
+    old.hand_over(&new);
+    alice.get_ref().write_all(b"f a line\n").unwrap();
+    assert_eq!(
+        (line(&mut alice), line(&mut bob)),
+        ("alice: half a line".into(), "alice: half a line".into())
+    );
+    let mut carol = join("carol");
+    assert!(line(&mut bob).contains("carol has come (generation 2)"));
+    bob.get_ref().write_all(b"welcome\n").unwrap();
+    assert_eq!(line(&mut carol), "bob: welcome");
+}
+
+fn line(reader: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    line.trim_end().to_string()
+}
+
+#[test]
+fn clients_of_the_chat_stay_connected() {
+    chat(&[example("chat").display().to_string()]);
+}
+
+fn python_app(path: &str) -> Vec<String> {
+    vec!["python3".into(), "-B".into(), repository().join(path).display().to_string()]
+}
+
+#[test]
+fn clients_of_the_python_chat_stay_connected() {
+    if has("python3") {
+        chat(&python_app("units/apps/chat/chat.py"));
+    }
+}
+
+#[test]
+fn the_agent_remembers_its_conversations() {
+    if !has("python3") {
+        return;
+    }
+    let (env, program) = (Env::new(), python_app("units/apps/agent/agent.py"));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let say = |text: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let length = text.len();
+        let head = format!("POST /chat?session=s HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(format!("{head}{text}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let old = Generation::start(&env, 1, &listener, &program);
+    assert!(say("My name is Ada").contains("1 messages so far"));
+    let new = Generation::start(&env, 2, &listener, &program);
+    old.hand_over(&new);
+    let answer = say("What is my name?");
+    assert!(answer.contains("Your name is Ada.") && answer.contains("\"generation\": 2"), "{answer}");
+}
+
+#[test]
+fn the_cache_changes_hands_as_a_memfd() {
+    if !has("python3") {
+        return;
+    }
+    let (env, program) = (Env::new(), python_app("units/apps/cache/cache.py"));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let ask = |request: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let old = Generation::start(&env, 1, &listener, &program);
+    assert!(ask("PUT /k HTTP/1.0\r\nContent-Length: 5\r\n\r\nvalue").contains("201"));
+    let new = Generation::start(&env, 2, &listener, &program);
+    old.hand_over(&new);
+    assert!(ask("GET /k HTTP/1.0\r\n\r\n").ends_with("value"));
+    assert!(ask("GET /other HTTP/1.0\r\n\r\n").contains("404"));
 }

@@ -64,6 +64,9 @@ typedef struct {
 typedef struct {
     const char *path; /* NULL: there is no aeternad and no state */
     int fd;           /* -1 until there is a connection */
+    int standing;     /* 0: the state is this generation's; 1: it was asked for; 2: it is a newer one's */
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
 } aeterna_state;
 
 /* Where a save callback writes to. */
@@ -419,6 +422,27 @@ AETERNA_API int aeterna_greet_(const char *path, const char *hello) {
 AETERNA_API void aeterna_state_init(aeterna_state *state, const char *path) {
     state->path = path ? path : getenv("AETERNA_STATE_SOCK");
     state->fd = -1;
+    state->standing = 0;
+    pthread_mutex_init(&state->mutex, NULL);
+    pthread_cond_init(&state->changed, NULL);
+}
+
+AETERNA_API void aeterna_set_(aeterna_state *state, int standing) {
+    pthread_mutex_lock(&state->mutex);
+    state->standing = standing;
+    pthread_cond_broadcast(&state->changed);
+    pthread_mutex_unlock(&state->mutex);
+}
+
+/* Whether the state is a newer generation's for good: to be asked when the stop signal has come (not in its
+ * handler), before anything is stored or said to clients. aeternad's word on it precedes the signal on another
+ * way, so this waits, if the state was asked for, until that has been read. */
+AETERNA_API int aeterna_handed_over(aeterna_state *state) {
+    pthread_mutex_lock(&state->mutex);
+    while (state->standing == 1) pthread_cond_wait(&state->changed, &state->mutex);
+    int theirs = state->standing == 2;
+    pthread_mutex_unlock(&state->mutex);
+    return theirs;
 }
 
 /* Takes the older generation's state over; blocks until it is there. `apply` (may be NULL) may refuse the frames
@@ -461,7 +485,7 @@ AETERNA_API int aeterna_give(aeterna_writer *writer, int kind, const void *paylo
 
 /* Answers aeternad until the connection ends: for programs that bring their own thread. */
 AETERNA_API void aeterna_serve(aeterna_state *state, const aeterna_keeper *keeper) {
-    int asked = 0, good = 1;
+    int good = 1;
     aeterna_frame frame;
     if (!state->path) return;
     if (state->fd < 0) state->fd = aeterna_greet_(state->path, "{\"role\":\"source\"}");
@@ -470,18 +494,18 @@ AETERNA_API void aeterna_serve(aeterna_state *state, const aeterna_keeper *keepe
         if (frame.kind == AETERNA_REQUEST_) {
             aeterna_writer writer = {state->fd, 0, 0, 0};
             char totals[80];
-            asked = 1;
+            aeterna_set_(state, 1);
             keeper->save(&writer, keeper->context);
             snprintf(totals, sizeof totals, "{\"frames\":%llu,\"bytes\":%llu}", writer.frames, writer.bytes);
             good = !writer.failed && aeterna_write_(state->fd, AETERNA_FINISHED_, totals, strlen(totals), NULL, 0) == 0;
         } else if (frame.kind == AETERNA_RESUME_) {
-            asked = 0;
             if (aeterna_receive_(state->fd, &given) == 0) good = aeterna_write_(state->fd, AETERNA_FINISHED_, NULL, 0, NULL, 0) == 0;
             if (keeper->resume) keeper->resume(given.count ? &given : NULL, keeper->context);
             aeterna_frames_free(&given);
+            aeterna_set_(state, 0);
         } else if (frame.kind == AETERNA_COMMIT_) {
-            asked = 0;
             if (keeper->commit) keeper->commit(keeper->context);
+            aeterna_set_(state, 2);
         } else if (frame.kind == AETERNA_ERROR_) {
             aeterna_log("aeternad reports", (const char *)frame.payload);
         } else if (frame.kind != AETERNA_FINISHED_) { /* the acknowledgement; COMMIT or RESUME will follow */
@@ -492,7 +516,9 @@ AETERNA_API void aeterna_serve(aeterna_state *state, const aeterna_keeper *keepe
     aeterna_log("the connection to aeternad is over, no state will be handed over", strerror(errno));
     if (state->fd >= 0) close(state->fd);
     state->fd = -1;
-    if (asked && keeper->resume) keeper->resume(NULL, keeper->context);
+    if (state->standing != 1) return;
+    if (keeper->resume) keeper->resume(NULL, keeper->context);
+    aeterna_set_(state, 0);
 }
 
 typedef struct {

@@ -21,6 +21,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 )
@@ -172,6 +173,42 @@ type Keeper struct {
 type State struct {
 	path    string
 	channel *channel
+
+	mutex    sync.Mutex
+	standing int
+	waiting  []chan struct{}
+}
+
+const (
+	mine = iota
+	asked
+	theirs
+)
+
+// HandedOver tells whether the state is a newer generation's for good: to be asked when the stop signal has
+// come, before anything is stored or said to clients. aeternad's word on it precedes the signal on another
+// way, so this waits, if the state was asked for, until that has been read.
+func (s *State) HandedOver() bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	for s.standing == asked {
+		changed := make(chan struct{})
+		s.waiting = append(s.waiting, changed)
+		s.mutex.Unlock()
+		<-changed
+		s.mutex.Lock()
+	}
+	return s.standing == theirs
+}
+
+func (s *State) set(standing int) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.standing = standing
+	for _, changed := range s.waiting {
+		close(changed)
+	}
+	s.waiting = nil
 }
 
 // NewState uses the socket that AETERNA_STATE_SOCK names; without one there is no state.
@@ -223,7 +260,6 @@ func (s *State) Keep(keeper Keeper) {
 }
 
 func (s *State) serve(keeper Keeper) {
-	asked := false
 	c, err := s.channel, error(nil)
 	if c == nil {
 		c, err = greet(s.path, "source")
@@ -235,10 +271,9 @@ func (s *State) serve(keeper Keeper) {
 		}
 		switch frame.Kind {
 		case request:
-			asked = true
+			s.set(asked)
 			err = c.give(keeper.Save())
 		case resume:
-			asked = false
 			frames, problem := c.receive()
 			if problem == nil {
 				err = c.write(finished, nil, nil)
@@ -250,11 +285,12 @@ func (s *State) serve(keeper Keeper) {
 			if keeper.Resume != nil {
 				keeper.Resume(frames)
 			}
+			s.set(mine)
 		case commit:
-			asked = false
 			if keeper.Commit != nil {
 				keeper.Commit()
 			}
+			s.set(theirs)
 		case finished: // the acknowledgement; COMMIT or RESUME will follow
 		case failure:
 			logf("aeternad reports %s", frame.Payload)
@@ -263,8 +299,11 @@ func (s *State) serve(keeper Keeper) {
 		}
 	}
 	logf("the connection to aeternad is over, no state will be handed over: %v", err)
-	if asked && keeper.Resume != nil {
-		keeper.Resume(nil)
+	if s.standing == asked {
+		if keeper.Resume != nil {
+			keeper.Resume(nil)
+		}
+		s.set(mine)
 	}
 }
 

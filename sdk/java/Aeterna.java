@@ -177,10 +177,14 @@ public final class Aeterna {
         }
     }
 
+    /** Whose the state is. */
+    private enum Standing { MINE, ASKED, THEIRS }
+
     /** This generation's connection to aeternad's SRP socket. */
     public static final class State {
         private final String path;
         private Wire wire;
+        private Standing standing = Standing.MINE;
 
         /** The socket that AETERNA_STATE_SOCK names; without one there is no state. */
         public State() {
@@ -244,19 +248,38 @@ public final class Aeterna {
             thread.start();
         }
 
+        /**
+         * Whether the state is a newer generation's for good: to be asked when the stop signal has come (in a
+         * shutdown hook), before anything is stored or said to clients. aeternad's word on it precedes the signal
+         * on another way, so this waits, if the state was asked for, until that has been read.
+         */
+        public synchronized boolean handedOver() throws InterruptedException {
+            while (standing == Standing.ASKED) {
+                wait();
+            }
+            return standing == Standing.THEIRS;
+        }
+
+        private synchronized void set(Standing now) {
+            standing = now;
+            notifyAll();
+        }
+
+        private synchronized boolean isAsked() {
+            return standing == Standing.ASKED;
+        }
+
         private void serve(Supplier<List<Frame>> save, Consumer<List<Frame>> resume, Runnable commit) {
-            boolean asked = false;
             try {
                 Wire channel = wire != null ? wire : Wire.greet(path, "source");
                 while (true) {
                     Frame frame = channel.read();
                     switch (frame.kind) {
                         case REQUEST:
-                            asked = true;
+                            set(Standing.ASKED);
                             channel.give(save.get());
                             break;
                         case RESUME:
-                            asked = false;
                             List<Frame> given = null;
                             try {
                                 given = channel.receive();
@@ -265,10 +288,11 @@ public final class Aeterna {
                                 log("nothing was given back: " + error.getMessage());
                             }
                             resume.accept(given == null || given.isEmpty() ? null : given);
+                            set(Standing.MINE);
                             break;
                         case COMMIT:
-                            asked = false;
                             commit.run();
+                            set(Standing.THEIRS);
                             break;
                         case FINISHED: // the acknowledgement; COMMIT or RESUME will follow
                             break;
@@ -282,8 +306,9 @@ public final class Aeterna {
             } catch (IOException | RuntimeException error) {
                 log("the connection to aeternad is over, no state will be handed over: " + error);
             }
-            if (asked) {
+            if (isAsked()) {
                 resume.accept(null);
+                set(Standing.MINE);
             }
         }
     }

@@ -104,6 +104,21 @@ class State {
   constructor(path = process.env.AETERNA_STATE_SOCK) {
     this.path = path;
     this.channel = null;
+    this.standing = 'mine'; // 'asked' from REQUEST on, then 'mine' again or 'theirs'
+    this.waiting = [];
+  }
+
+  /** Whether the state is a newer generation's for good: to be asked when the stop signal has come, before
+   *  anything is stored or said to clients. aeternad's word on it precedes the signal on another way, so this
+   *  waits, if the state was asked for, until that has been read. */
+  async handedOver() {
+    while (this.standing === 'asked') await new Promise((resolve) => this.waiting.push(resolve));
+    return this.standing === 'theirs';
+  }
+
+  set(standing) {
+    this.standing = standing;
+    this.waiting.splice(0).forEach((resolve) => resolve());
   }
 
   /** Takes the older generation's state over: a promise of its frames, which never fails. `apply(frames)` may
@@ -141,17 +156,15 @@ class State {
   }
 
   async serve(save, resume, commit) {
-    let asked = false;
     try {
       const channel = this.channel || (await greet(this.path, 'source'));
       channel.socket.unref();
       for (;;) {
         const { kind, payload } = await channel.read();
         if (kind === REQUEST) {
-          asked = true;
+          this.set('asked');
           await channel.give(await save());
         } else if (kind === RESUME) {
-          asked = false;
           let frames = null;
           try {
             frames = await channel.receive();
@@ -160,9 +173,10 @@ class State {
             log(`nothing was given back: ${error.message}`);
           }
           await resume(frames && frames.length ? frames : null);
+          this.set('mine');
         } else if (kind === COMMIT) {
-          asked = false;
           await commit();
+          this.set('theirs');
         } else if (kind === ERROR) {
           log(`aeternad reports ${payload}`);
         } else if (kind !== FINISHED) {
@@ -172,7 +186,9 @@ class State {
       }
     } catch (error) {
       log(`the connection to aeternad is over, no state will be handed over: ${error.message}`);
-      if (asked) await resume(null);
+      if (this.standing !== 'asked') return;
+      await resume(null);
+      this.set('mine');
     }
   }
 }

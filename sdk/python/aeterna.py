@@ -97,14 +97,18 @@ def listener(which, fallback):
 
 
 def notify(message):
-    """KEY=value lines to the supervisor; whether there is one."""
+    """KEY=value lines to the supervisor; whether they have reached one."""
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
         return False
     if path.startswith("@"):
         path = "\0" + path[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s:
-        s.sendto(message.encode(), path)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s:
+            s.sendto(message.encode(), path)
+    except OSError as error:  # a supervisor that is gone is no reason to stop serving
+        log("cannot tell %s: %s" % (message.split("=")[0], error))
+        return False
     return True
 
 
@@ -169,6 +173,21 @@ class State:
     def __init__(self, path=None):
         self._path = path or os.environ.get("AETERNA_STATE_SOCK")
         self._channel = None
+        self._standing = "mine"  # "asked" from REQUEST on, then "mine" again or "theirs"
+        self._changed = threading.Condition()
+
+    def handed_over(self):
+        """Whether the state is a newer generation's for good: to be asked when the stop signal has come, before
+        anything is stored or said to clients. aeternad's word on it precedes the signal on another way, so this
+        waits, if the state was asked for, until that has been read."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._standing != "asked")
+            return self._standing == "theirs"
+
+    def _set(self, standing):
+        with self._changed:
+            self._standing = standing
+            self._changed.notify_all()
 
     def load(self, apply=None):
         """Takes the older generation's state over; blocks until it is there. Returns its frames.
@@ -214,16 +233,15 @@ class State:
             work.start()
 
     def _serve(self, save, resume, commit):
-        asked = False
         try:
             channel = self._channel or _greet(self._path, "source")
             while True:
                 kind, payload, _ = channel.read()
                 if kind == _REQUEST:
-                    asked = True
+                    self._set("asked")
                     channel.give(save())
                 elif kind == _RESUME:
-                    asked, frames = False, []
+                    frames = []
                     try:
                         frames = channel.receive()
                         channel.write(_FINISHED)
@@ -231,18 +249,21 @@ class State:
                         log("nothing was given back: %s" % error)
                     if resume:
                         resume(frames or None)
+                    self._set("mine")
                 elif kind == _COMMIT:
-                    asked = False
                     if commit:
                         commit()
+                    self._set("theirs")
                 elif kind == _ERROR:
                     log("aeternad reports %s" % payload.decode(errors="replace"))
                 elif kind != _FINISHED:  # the acknowledgement; COMMIT or RESUME will follow
                     raise Error("a frame of type 0x%02x does not belong here" % kind)
         except Exception as error:  # the service goes on, but nobody will get its state
             log("the connection to aeternad is over, no state will be handed over: %s" % error)
-        if asked and resume:
-            resume(None)
+        if self._standing == "asked":
+            if resume:
+                resume(None)
+            self._set("mine")
 
 
 def _json(value):

@@ -1,7 +1,7 @@
 //! Facts become one line of the log, one line of the event stream, and an entry of the history.
 
 use crate::daemon::core::Daemon;
-use crate::machine::event::{Announcement, Exit, Gen, ReloadRecord};
+use crate::machine::event::{Announcement, Exit, Gen, Relayed, ReloadRecord};
 use crate::proto::status::EventLine;
 use crate::sys::clock;
 use log::Level;
@@ -105,10 +105,10 @@ fn tell(fact: &Announcement) -> Told {
         Announcement::Restarting { result } => {
             Told::new(Level::Warn, "restarting", format!("restarting it ({result})"))
         }
-        Announcement::Step { generation, text } => {
-            let told = Told::new(Level::Info, "step", text.clone());
-            generation.map_or_else(|| Told::new(Level::Info, "step", text.clone()), |number| told.of(number))
-        }
+        Announcement::Step { generation, text } => Told {
+            generation: generation.map(|number| number.0),
+            ..Told::new(Level::Info, "step", text.clone())
+        },
         Announcement::Weight { generation, weight } => {
             let text = format!("generation {} gets {weight} % of new connections", generation.0);
             Told::new(Level::Info, "weight", text).of(*generation)
@@ -123,6 +123,7 @@ fn tell(fact: &Announcement) -> Told {
             )
             .of(*generation)
         }
+        Announcement::Handover { relayed } => handed_over(relayed),
         Announcement::Status { generation, text } => {
             Told::new(Level::Info, "status", format!("generation {} says: {text}", generation.0))
                 .of(*generation)
@@ -135,6 +136,25 @@ fn tell(fact: &Announcement) -> Told {
         }
         Announcement::Warning { text } => Told::new(Level::Warn, "warning", text.clone()),
     }
+}
+
+fn handed_over(relayed: &Relayed) -> Told {
+    let (from, to) = (relayed.from.0, relayed.to.0);
+    let told = match &relayed.result {
+        Ok(()) => {
+            let milliseconds = relayed.took.as_secs_f64() * 1e3;
+            let text = format!(
+                "generation {to} has the state of generation {from}: {} bytes in {} frames, {} descriptors, {milliseconds:.1} ms",
+                relayed.bytes, relayed.frames, relayed.descriptors
+            );
+            Told::new(Level::Info, "handover", text)
+        }
+        Err(why) => {
+            let text = format!("no state from generation {from} to generation {to}: {why}");
+            Told::new(Level::Warn, "handover", text)
+        }
+    };
+    told.of(relayed.to)
 }
 
 /// How a process ended, as the rest of a sentence.

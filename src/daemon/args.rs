@@ -1,6 +1,7 @@
 //! The command line of `aeternad` (contract section 2). Reads arguments, touches nothing else.
 
 use crate::error::{Fatal, exit};
+use crate::proto::nearest::nearest;
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
 
@@ -166,7 +167,7 @@ fn unknown(name: &str) -> lexopt::Error {
         "help",
     ];
     let dashes = if name.len() == 1 { "-" } else { "--" };
-    match KNOWN.iter().find(|known| name.len() > 1 && (known.starts_with(name) || name.starts_with(*known))) {
+    match nearest(name, KNOWN) {
         Some(near) => format!("unknown option --{name}; did you mean --{near}?").into(),
         None => format!("unknown option {dashes}{name}").into(),
     }
@@ -186,14 +187,14 @@ fn consistent(args: Args) -> Result<Args, Fatal> {
     if matches!(args.mode, Mode::Help | Mode::Version) {
         return Ok(args);
     }
+    if !args.listen.is_empty() && args.command.is_empty() {
+        return Err(usage("--listen needs a command behind --; a unit file has its own ListenStream"));
+    }
     if args.units.is_empty() && args.command.is_empty() {
         return Err(usage("nothing to do: give --unit FILE, or a command behind --"));
     }
     if !args.units.is_empty() && !args.command.is_empty() {
         return Err(usage("--unit and a command behind -- exclude each other"));
-    }
-    if !args.listen.is_empty() && args.command.is_empty() {
-        return Err(usage("--listen needs a command behind --; a unit file has its own ListenStream"));
     }
     Ok(args)
 }

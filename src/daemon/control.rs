@@ -74,6 +74,12 @@ impl Clients {
     /// [`Rejected`]; the connection is closed.
     pub fn accept(&mut self, mut stream: UnixStream, uid: u32) -> Result<ClientId, Rejected> {
         stream.set_nonblocking(true).map_err(Rejected::Io)?;
+        if self.clients.len() >= MAX_CLIENTS
+            && let Some(silent) = self.clients.iter().find(|(_, c)| c.is_silent()).map(|(id, _)| *id)
+        {
+            // Whoever connects and says nothing has no right to keep the others out.
+            self.close(silent);
+        }
         let (why, text) = if uid != 0 && uid != self.own_uid {
             let text = format!("only root and uid {} may talk to this aeternad, not uid {uid}", self.own_uid);
             (Rejected::NotAllowed { uid }, text)

@@ -2,6 +2,7 @@
 
 use crate::daemon::control::Clients;
 use crate::daemon::http::web::Web;
+use crate::daemon::relay::RelayOutcome;
 use crate::daemon::requests::Pending;
 use crate::daemon::shared::Shared;
 use crate::daemon::supervised::{Supervised, Traffic};
@@ -23,9 +24,18 @@ pub struct Report {
     /// Whose.
     pub unit: usize,
     /// What.
-    pub event: Event,
-    /// The source address of a probe that is over: nobody is to be steered by it any more.
-    pub probe_from: Option<SocketAddr>,
+    pub news: News,
+}
+
+/// The kinds of news.
+#[derive(Debug)]
+pub enum News {
+    /// Something for the machine.
+    Event(Event),
+    /// A probe is over: nobody is to be steered by its source address any more.
+    Probed(Event, Option<SocketAddr>),
+    /// A relay is over.
+    Relayed(Box<RelayOutcome>),
 }
 
 /// The whole daemon. Lives on the main thread.
@@ -49,6 +59,8 @@ pub struct Daemon {
     pub last_req: u64,
     /// Which process of which unit a pid is.
     pub pids: HashMap<i32, (usize, Proc)>,
+    /// Whether the queue is being worked through.
+    pub settling: bool,
     /// What waits to be handed to a machine.
     pub queue: VecDeque<(usize, Event)>,
     /// For threads: where they report.
@@ -78,9 +90,14 @@ impl Daemon {
 
     /// Works through everything that waits to be handed to a machine.
     pub fn settle(&mut self) {
+        // A machine's action may come back here: its events wait until it is done.
+        if std::mem::replace(&mut self.settling, true) {
+            return;
+        }
         while let Some((unit, event)) = self.queue.pop_front() {
             self.step(unit, event);
         }
+        self.settling = false;
     }
 
     fn step(&mut self, index: usize, event: Event) {
@@ -118,11 +135,13 @@ impl Daemon {
     pub fn next_deadline(&self) -> Option<Monotime> {
         let units = self.units.iter().filter_map(|unit| unit.deadline);
         let accepts = self.units.iter().filter_map(|unit| unit.accept_again);
+        let states = self.units.iter().filter_map(|unit| unit.endpoint.deadline());
         let settled =
             self.units.iter().filter_map(|unit| unit.watch.as_ref().and_then(|watch| watch.settle_at));
         units
             .chain(settled)
             .chain(accepts)
+            .chain(states)
             .chain(self.machine.next_deadline())
             .chain(self.clients.deadline())
             .chain(self.upstream.deadline())
@@ -139,6 +158,9 @@ impl Daemon {
             }
             if due(self.units[index].watch.as_ref().and_then(|watch| watch.settle_at)) {
                 self.paths_settled(index);
+            }
+            if due(self.units[index].endpoint.deadline()) {
+                self.state_deadline(index);
             }
             if due(self.units[index].accept_again) {
                 self.units[index].accept_again = None;

@@ -9,8 +9,8 @@ use crate::machine::event::{
     Action, Content, ContentId, Event, Gen, Proc, Role, Spawn, SpawnFailure, Steering, Target,
 };
 use crate::sys::poll::Interest;
-use crate::sys::process;
 use crate::sys::tree::{self, TreeKey};
+use crate::sys::{clock, process};
 use crate::unit::Unit;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -58,6 +58,20 @@ impl Daemon {
             }
             Action::Stranded { count } => self.units[index].stranded += u64::from(count),
             Action::CountConnections => self.count_connections(index),
+            Action::AnswerCold(generation) => {
+                self.units[index].endpoint.cold(generation);
+                self.pump_state(index);
+            }
+            Action::Relay(transfer) => self.relay_state(index, transfer),
+            Action::CancelRelay => {
+                self.units[index].endpoint.cancel(clock::now());
+                self.pump_state(index);
+            }
+            Action::Resume(generation) => {
+                self.units[index].endpoint.resume(generation);
+                self.pump_state(index);
+            }
+            Action::Commit(generation) => self.commit_state(index, generation),
             Action::Promoted(generation) => self.promoted(index, generation),
             Action::Forget(generation) => self.forget(index, generation),
             Action::DropStore => self.drop_store(index),
@@ -238,8 +252,11 @@ impl Daemon {
                 code: 1,
             })?;
         }
+        let owner = shell.owner;
         unit.generations.insert(number, shell);
-        Ok(())
+        let content = Arc::clone(&spawn.content.unit);
+        self.need_state_socket(index, &content, owner)
+            .map_err(|why| SpawnFailure { text: format!("cannot start {}: {why}", content.name), code: 1 })
     }
 
     fn signal(&mut self, index: usize, to: Target, signal: i32) {
@@ -301,11 +318,6 @@ impl Daemon {
     fn adopt_main(&mut self, index: usize, proc: Proc, pid: i32) {
         let unit = &self.units[index];
         let Some(child) = unit.children.get(&proc) else { return };
-        let inside = child.generation.is_some_and(|number| self.members(unit, number).contains(&pid));
-        if !inside {
-            log::warn!("{}: MAINPID={pid} is no process of this generation; ignored", unit.name);
-            return;
-        }
         self.pids.remove(&child.pid);
         self.pids.insert(pid, (index, proc));
         if let Some(child) = self.units[index].children.get_mut(&proc) {
@@ -331,6 +343,7 @@ impl Daemon {
 
     fn promoted(&mut self, index: usize, generation: Gen) {
         let unit = &mut self.units[index];
+        unit.promoted = Some(generation);
         unit.store.promoted(generation);
         let content = unit.generations.get(&generation).and_then(|shell| shell.content);
         if let Some(content) = content.and_then(|id| unit.content(id)).cloned() {
@@ -341,6 +354,8 @@ impl Daemon {
     }
 
     fn forget(&mut self, index: usize, generation: Gen) {
+        self.units[index].endpoint.forget(generation, clock::now());
+        self.pump_state(index);
         let unit = &mut self.units[index];
         unit.store.forget(generation);
         if let Some(shell) = unit.generations.remove(&generation) {

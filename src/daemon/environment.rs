@@ -37,6 +37,8 @@ pub struct Facts {
     pub watchdog_usec: Option<u64>,
     /// `FDSTORE`.
     pub fd_store_max: u32,
+    /// `AETERNA_STATE_SOCK`.
+    pub state_socket: Option<String>,
     /// A serving predecessor.
     pub handover: bool,
     /// `INVOCATION_ID`: marks the generation's processes.
@@ -123,6 +125,9 @@ fn protocol(service: &Service, facts: &Facts) -> BTreeMap<String, String> {
     }
     if let Some(path) = &facts.notify_socket {
         set("NOTIFY_SOCKET", path.clone());
+    }
+    if let Some(path) = &facts.state_socket {
+        set("AETERNA_STATE_SOCK", path.clone());
     }
     if let Some(usec) = facts.watchdog_usec {
         set("WATCHDOG_USEC", usec.to_string());

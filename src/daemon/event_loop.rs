@@ -3,7 +3,7 @@
 //! Order of a turn: threads' reports, notify messages, traffic and log lines, signals and exits, commands,
 //! deadlines last, so that a deadline never beats a fact that has already arrived.
 
-use crate::daemon::core::{Daemon, Report};
+use crate::daemon::core::{Daemon, News, Report};
 use crate::daemon::sockets::SocketId;
 use crate::daemon::supervised::Traffic;
 use crate::daemon::token::Owner;
@@ -62,6 +62,8 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)]) {
             Some(Owner::Log(unit, id)) => daemon.read_log(unit, id),
             Some(Owner::Stored(unit, id)) => daemon.stored_ready(unit, id, *readiness),
             Some(Owner::Cgroup(unit, number)) => daemon.check_empty(unit, Gen(number)),
+            Some(Owner::StateSocket(unit)) => daemon.accept_state(unit),
+            Some(Owner::StateConnection(unit, id)) => daemon.state_ready(unit, id, *readiness),
             Some(Owner::Paths(unit)) => daemon.paths_changed(unit),
             Some(Owner::SocketPaths(unit)) => daemon.socket_paths_changed(unit),
             Some(owner @ (Owner::Control | Owner::Client(_))) => commands.push((owner, *readiness)),
@@ -115,13 +117,19 @@ fn exit_of(status: WaitStatus) -> Exit {
 impl Daemon {
     /// Threads' results.
     fn take_reports(&mut self) {
-        while let Ok(Report { unit, event, probe_from }) = self.inbox.try_recv() {
-            if let (Some(from), Some(unit)) = (probe_from, self.units.get_mut(unit))
-                && let Err(why) = unit.sockets.end_probe(from)
-            {
-                log::warn!("{}: cannot steer its connections: {why}", unit.name);
+        while let Ok(Report { unit, news }) = self.inbox.try_recv() {
+            match news {
+                News::Event(event) => self.deliver(unit, event),
+                News::Relayed(outcome) => self.state_relayed(unit, *outcome),
+                News::Probed(event, from) => {
+                    if let (Some(from), Some(unit)) = (from, self.units.get_mut(unit))
+                        && let Err(why) = unit.sockets.end_probe(from)
+                    {
+                        log::warn!("{}: cannot steer its connections: {why}", unit.name);
+                    }
+                    self.deliver(unit, event);
+                }
             }
-            self.deliver(unit, event);
         }
     }
 
@@ -149,6 +157,10 @@ impl Daemon {
             self.orphans += 1;
             return false;
         };
+        // What it said came before its end, also where both arrived since the last look.
+        if let Some(number) = self.units[index].children.get(&proc).and_then(|child| child.generation) {
+            self.read_notifications(index, number);
+        }
         let unit = &mut self.units[index];
         let child = unit.children.remove(&proc);
         let generation = child.and_then(|child| child.generation);

@@ -9,6 +9,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
+/// The name under which `[State] Descriptor` hands state on.
+pub const STATE: &str = "aeterna-state";
+
 /// A descriptor in the store.
 #[derive(Debug)]
 pub struct Stored {
@@ -124,6 +127,10 @@ impl FdStore {
     }
 
     fn add(&mut self, stored: Stored) {
+        if stored.name == STATE {
+            // Only the last one is the state.
+            self.held.retain(|have| have.name != STATE);
+        }
         let new = identity(stored.fd.as_fd());
         if new.is_some()
             && self.held.iter().any(|have| have.name == stored.name && identity(have.fd.as_fd()) == new)

@@ -74,6 +74,7 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
         no_new_privileges: service.no_new_privileges,
         ignore_sigpipe: service.ignore_sigpipe,
         cgroup: group.map(Cgroup::dir_fd),
+        joins_cgroup: group.is_some_and(Cgroup::was_killed),
     };
     match spawn::spawn(&plan) {
         Ok(process) => Ok(Launched {
@@ -110,14 +111,15 @@ fn program_of(
 fn refused(unit: &str, plan: &Plan<'_>, error: &spawn::SpawnError) -> SpawnFailure {
     let program = plan.program.to_string_lossy();
     let why = reason(&std::io::Error::from_raw_os_error(error.errno));
+    let advice = error.advice(plan).map_or_else(String::new, |text| format!(" ({text})"));
     let text = match error.stage {
-        Stage::Exec => format!("exec {program}: {why} ({})", error.explain(plan)),
+        Stage::Exec => format!("exec {program}: {why}{advice}"),
         Stage::Directory => {
             let folder =
                 plan.directory.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
             format!("chdir {folder}: {why}")
         }
-        _ => format!("{}: {why} ({})", error.stage.words(), error.explain(plan)),
+        _ => format!("{}: {why}{advice}", error.stage.words()),
     };
     SpawnFailure { text: format!("cannot start {unit}: {text}"), code: exec_code(error) }
 }
@@ -257,6 +259,9 @@ fn facts(
         facts.worker = (service.workers > 1).then_some(worker);
         facts.watchdog_usec = (!service.watchdog.is_zero()).then(|| service.watchdog.as_micros());
     }
+    if is_main && content.state.enabled {
+        facts.state_socket = unit.state_socket.as_ref().map(|socket| socket.shown.clone());
+    }
     if is_main {
         facts.sockets = Some(handed_names(unit, spawn, content));
         facts.stored = stored_names(unit, spawn);
@@ -310,9 +315,10 @@ fn handed_names(unit: &Supervised, spawn: &Spawn, content: &Unit) -> Vec<Handed>
     }
     content
         .listens()
-        .map(|(socket, listen)| Handed {
+        .zip(unit.sockets.bound_addresses(content))
+        .map(|((socket, listen), bound)| Handed {
             name: socket.name.clone(),
-            address: lookups::starter_address(&unit.sockets, listen),
+            address: lookups::starter_address(listen, bound),
         })
         .collect()
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Fatal, exit};
 use crate::machine::event::{Content, ContentId};
-use crate::unit::{self, Address, Context, Listen, Unit};
+use crate::unit::{self, Context, Unit};
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsString;
 use std::hash::{Hash, Hasher};
@@ -168,7 +168,7 @@ pub fn clash(one: &Unit, other: &Unit) -> Vec<String> {
         found.push(format!("two units are called \"{}\"; give one of them another [Unit] Name", one.name));
     }
     for (_, listen) in other.listens() {
-        if one.listens().any(|(_, have)| unit::same_endpoint(have, listen) && !is_port_zero(listen)) {
+        if one.listens().any(|(_, have)| unit::same_endpoint(have, listen) && !listen.any_port()) {
             found.push(format!(
                 "the units \"{}\" and \"{}\" both listen on {}",
                 one.name, other.name, listen.address
@@ -176,15 +176,6 @@ pub fn clash(one: &Unit, other: &Unit) -> Vec<String> {
         }
     }
     found
-}
-
-/// Port 0 is another port each time it is bound.
-fn is_port_zero(listen: &Listen) -> bool {
-    match &listen.address {
-        Address::Port(port) => *port == 0,
-        Address::Inet(address) | Address::Scoped(address, _) => address.port() == 0,
-        Address::Path(_) | Address::Abstract(_) | Address::Vsock { .. } | Address::Netlink { .. } => false,
-    }
 }
 
 /// Makes a content of what was read, with the id of an earlier one if it is the same.

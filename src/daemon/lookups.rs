@@ -6,8 +6,8 @@ use crate::unit::{Address, Listen, ListenKind, Unit};
 use std::net::SocketAddr;
 
 /// An address as other starters write it: a bare port for a wildcard, `127.0.0.1:80`, a path.
-pub fn starter_address(sockets: &ListenSet, listen: &Listen) -> String {
-    match (&listen.address, sockets.bound_address(listen)) {
+pub fn starter_address(listen: &Listen, bound: Option<SocketAddr>) -> String {
+    match (&listen.address, bound) {
         (Address::Port(_), Some(real)) => real.port().to_string(),
         (_, Some(real)) => real.to_string(),
         (address, None) => socket::spell(address),
@@ -16,11 +16,11 @@ pub fn starter_address(sockets: &ListenSet, listen: &Listen) -> String {
 
 /// The first steered stream address of a unit, with its real port: where [`crate::machine::event::ProbeKind::Accepts`] knocks.
 pub fn probe_address(sockets: &ListenSet, unit: &Unit) -> Option<Address> {
-    unit.listens().find_map(|(_, listen)| {
+    unit.listens().zip(sockets.bound_addresses(unit)).find_map(|((_, listen), bound)| {
         if listen.kind != ListenKind::Stream {
             return None;
         }
-        match (&listen.address, sockets.bound_address(listen)) {
+        match (&listen.address, bound) {
             (_, Some(real)) => Some(Address::Inet(loopback(real))),
             (address @ Address::Path(_), None) => Some(address.clone()),
             (_, None) => None,

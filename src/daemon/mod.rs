@@ -12,6 +12,7 @@ pub mod environment;
 pub mod event_loop;
 pub mod fdstore;
 pub mod finish;
+pub mod handover;
 pub mod http;
 pub mod inherit;
 pub mod launch;

@@ -52,7 +52,7 @@ impl Daemon {
             return;
         }
         let Some(text) = buffer.get(..received.bytes) else { return };
-        let message = match notify::parse(text) {
+        let mut message = match notify::parse(text) {
             Ok(message) => message,
             Err(why) => {
                 log::warn!(
@@ -71,6 +71,12 @@ impl Daemon {
                 number.0
             );
             return;
+        }
+        if let Some(pid) = message.main_pid
+            && !self.members(unit, number).contains(&pid)
+        {
+            log::warn!("{}: MAINPID={pid} is no process of generation {}; ignored", unit.name, number.0);
+            message.main_pid = None;
         }
         self.store_descriptors(index, number, from, &message, received.fds);
         self.deliver(index, Event::Notified { generation: number, from, message });

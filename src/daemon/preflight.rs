@@ -1,6 +1,6 @@
 //! The check of the program before anything is launched: there, executable, of the right SHA-256.
 
-use crate::daemon::core::Report;
+use crate::daemon::core::{News, Report};
 use crate::daemon::environment::DEFAULT_PATH;
 use crate::daemon::launch::describe;
 use crate::machine::event::{Content, Event};
@@ -17,11 +17,8 @@ pub fn check_binary(index: usize, content: Content, name: String, reports: Sende
     let id = content.id;
     let report = move |result| {
         // The daemon is ending if nobody listens.
-        let _ = reports.send(Report {
-            unit: index,
-            event: Event::BinaryChecked { content: id, result },
-            probe_from: None,
-        });
+        let event = Event::BinaryChecked { content: id, result };
+        let _ = reports.send(Report { unit: index, news: News::Event(event) });
         waker.wake();
     };
     if content.unit.reload.binary_sha256.is_none() {

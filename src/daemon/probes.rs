@@ -5,7 +5,7 @@
 //! generation. The last byte of the request is held back until that is known, so that no other generation ever
 //! answers a probe.
 
-use crate::daemon::core::{Daemon, Report};
+use crate::daemon::core::{Daemon, News, Report};
 use crate::daemon::lookups;
 use crate::machine::event::{Event, Gen, ProbeKind, ProbeResult};
 use crate::proto::http;
@@ -81,7 +81,7 @@ pub fn start(daemon: &mut Daemon, index: usize, generation: Gen, number: u32, ki
     let report = move |result| {
         let event = Event::Probed { generation, probe: number, result };
         // The daemon is ending if nobody listens.
-        let _ = reports.send(Report { unit: index, event, probe_from: from });
+        let _ = reports.send(Report { unit: index, news: News::Probed(event, from) });
         waker.wake();
     };
     let fallback = report.clone();

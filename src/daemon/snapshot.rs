@@ -85,6 +85,10 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
     let mut status = unit.machine.status(clock::now());
     status.description.clone_from(&unit.current.unit.description);
     status.file = unit.source.file();
+    if let Some(last) = &mut status.last_handover {
+        // The machine knows how long ago it was, not the date.
+        last.timestamp = clock::unix_time() - last.timestamp;
+    }
     status.sockets = unit.sockets.status();
     status.stored_descriptors = u32::try_from(unit.store.len()).unwrap_or(u32::MAX);
     for generation in &mut status.generations {
@@ -108,6 +112,6 @@ fn single(unit: &UnitStatus) -> SingleStatus {
         current_pid: unit.main_pids.first().copied(),
         old_pid: old.and_then(|generation| generation.pids.first().copied()),
         uptime: serving.map_or(0.0, |generation| generation.age),
-        last_handover: None,
+        last_handover: unit.last_handover.clone(),
     }
 }

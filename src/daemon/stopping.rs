@@ -33,6 +33,8 @@ impl Daemon {
         match action {
             DaemonAction::All(command) => {
                 for index in 0..self.units.len() {
+                    // It counts on an answer from each, also where nothing changes.
+                    self.units[index].summary = None;
                     self.command(index, command.clone());
                 }
             }

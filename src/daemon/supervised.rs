@@ -1,9 +1,11 @@
 //! What the shell keeps for one unit: its machine, its sockets, its processes and their descriptors.
 
 use crate::daemon::fdstore::FdStore;
+use crate::daemon::handover::StateSocket;
 use crate::daemon::load::Source;
 use crate::daemon::logpipe::LogPipe;
 use crate::daemon::sockets::{ListenSet, PeerName};
+use crate::daemon::srp::Endpoint;
 use crate::machine::UnitMachine;
 use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, Role, Summary};
 use crate::sys::cgroup::Cgroup;
@@ -141,6 +143,12 @@ pub struct Supervised {
     pub streams: HashMap<u32, Stream>,
     /// The newest id of a log pipe.
     pub last_stream: u32,
+    /// Its SRP socket, once a launch wanted one.
+    pub state_socket: Option<StateSocket>,
+    /// Who is connected to it.
+    pub endpoint: Endpoint,
+    /// The generation that was promoted last.
+    pub promoted: Option<Gen>,
     /// `WatchPaths`.
     pub watch: Option<PathWatch>,
     /// Restarts by reason, for the metrics.
@@ -185,6 +193,9 @@ impl Supervised {
             last_words: None,
             streams: HashMap::new(),
             last_stream: 0,
+            state_socket: None,
+            endpoint: Endpoint::new(),
+            promoted: None,
             watch: None,
             restarts: BTreeMap::new(),
             stranded: 0,

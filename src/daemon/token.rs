@@ -19,6 +19,10 @@ pub enum Owner {
     Cgroup(usize, u32),
     /// A stored descriptor of a unit.
     Stored(usize, u32),
+    /// A unit's SRP socket.
+    StateSocket(usize),
+    /// A connection to it.
+    StateConnection(usize, u32),
     /// inotify over a unit's `WatchPaths`.
     Paths(usize),
     /// inotify over the folders of a unit's Unix sockets.
@@ -42,6 +46,8 @@ impl Owner {
             Owner::Stored(unit, id) => (7, unit, id),
             Owner::Paths(unit) => (8, unit, 0),
             Owner::SocketPaths(unit) => (9, unit, 0),
+            Owner::StateSocket(unit) => (10, unit, 0),
+            Owner::StateConnection(unit, id) => (11, unit, id),
         };
         Token((kind << KIND_SHIFT) | ((unit as u64 & UNIT_MASK) << UNIT_SHIFT) | u64::from(id))
     }
@@ -60,6 +66,8 @@ impl Owner {
             7 => Owner::Stored(unit, id),
             8 => Owner::Paths(unit),
             9 => Owner::SocketPaths(unit),
+            10 => Owner::StateSocket(unit),
+            11 => Owner::StateConnection(unit, id),
             _ => return None,
         })
     }
@@ -81,6 +89,8 @@ mod tests {
             Owner::Stored(1, 2),
             Owner::Paths(5),
             Owner::SocketPaths(6),
+            Owner::StateSocket(6),
+            Owner::StateConnection(6, 8),
         ] {
             assert_eq!(Owner::of(owner.token()), Some(owner));
         }

@@ -121,7 +121,13 @@ impl Turn<'_> {
         let start_by = self.hold_start(new);
         self.set_handover(Handover::Running { until, began: self.now, start_by });
         let old_rules = self.rules_of(old);
-        self.push(Action::Relay(Transfer { from: old, to: new, back: false, until, max_bytes: rules.max_bytes }));
+        self.push(Action::Relay(Transfer {
+            from: old,
+            to: new,
+            back: false,
+            until,
+            max_bytes: rules.max_bytes,
+        }));
         if let Some(signal) = old_rules.signal {
             self.push(Action::Signal { to: super::event::Target::Mains(old), signal });
         }
@@ -145,9 +151,12 @@ impl Turn<'_> {
     pub(super) fn relay_ended(&mut self, relayed: Relayed) {
         let (from, to) = (relayed.from, relayed.to);
         let result = relayed.result.clone();
-        if result.is_ok() {
-            self.s.last_handover = Some((relayed.clone(), self.now));
+        let new = self.s.reload.as_ref().and_then(|reload| reload.new);
+        if new != Some(to) && new != Some(from) {
+            // A transfer of an earlier reload, whose end comes late.
+            return self.give_up_late(&relayed);
         }
+        self.s.last_handover = Some((relayed.clone(), self.now));
         match self.handover() {
             Some(Handover::Running { began, start_by, .. }) => {
                 self.note_handover(&relayed);
@@ -162,10 +171,23 @@ impl Turn<'_> {
                 self.announce(Announcement::Handover { relayed });
                 self.given_back();
             }
-            Some(Handover::Awaited { .. } | Handover::Emptying { .. } | Handover::Acknowledged | Handover::Cold)
-            | None => {}
+            Some(
+                Handover::Awaited { .. }
+                | Handover::Emptying { .. }
+                | Handover::Acknowledged
+                | Handover::Cold,
+            )
+            | None => self.give_up_late(&relayed),
         }
         self.after_handover();
+    }
+
+    /// It was acknowledged just as it was given up: the source still waits for a word.
+    fn give_up_late(&mut self, relayed: &Relayed) {
+        let is_handover = relayed.from < relayed.to;
+        if is_handover && relayed.result.is_ok() && self.s.generation(relayed.from).is_some() {
+            self.push(Action::Resume(relayed.from));
+        }
     }
 
     fn note_handover(&mut self, relayed: &Relayed) {
@@ -212,7 +234,9 @@ impl Turn<'_> {
                 self.set_handover(Handover::Awaited { until });
                 true
             }
-            Some(Handover::Awaited { until: Some(_) } | Handover::Emptying { .. } | Handover::Running { .. }) => true,
+            Some(
+                Handover::Awaited { until: Some(_) } | Handover::Emptying { .. } | Handover::Running { .. },
+            ) => true,
             Some(Handover::Awaited { until: None }) => {
                 self.set_handover(Handover::Cold);
                 false
@@ -241,11 +265,17 @@ impl Turn<'_> {
             Handover::Awaited { until: Some(until) } if until <= now => {
                 let old = self.predecessor().unwrap_or(new);
                 let limit = self.rules_of(new).timeout;
-                self.handover_failed(old, new, &format!("it did not ask for it within {limit} (no sink connected)"));
+                self.handover_failed(
+                    old,
+                    new,
+                    &format!("it did not ask for it within {limit} (no sink connected)"),
+                );
                 self.after_handover();
             }
             Handover::Emptying { wait } => self.tick_emptying(wait, new),
-            Handover::Running { until: Some(until), .. } | Handover::GivingBack { until: Some(until) } if until <= now => {
+            Handover::Running { until: Some(until), .. } | Handover::GivingBack { until: Some(until) }
+                if until <= now =>
+            {
                 // The shell has the same deadline; this is for a shell that has not said so.
                 self.push(Action::CancelRelay);
                 self.forget_deadline();
@@ -277,7 +307,8 @@ impl Turn<'_> {
 
     fn forget_deadline(&mut self) {
         if let Some(reload) = self.s.reload.as_mut()
-            && let Some(Handover::Running { until, .. } | Handover::GivingBack { until }) = reload.handover.as_mut()
+            && let Some(Handover::Running { until, .. } | Handover::GivingBack { until }) =
+                reload.handover.as_mut()
         {
             *until = None;
         }
@@ -297,16 +328,20 @@ impl Turn<'_> {
     pub(super) fn take_state_back(&mut self) -> bool {
         let Some(reload) = self.s.reload.as_mut() else { return false };
         let (handover, new) = (reload.handover, reload.new);
+        // A sink that comes now is too late.
+        reload.handover = handover.map(|_| Handover::Cold);
+        let asked = reload.asked_for_state.take();
         if matches!(handover, Some(Handover::Running { .. })) {
             // The end of the relay tells the source to go on.
-            reload.handover = Some(Handover::Cold);
-            reload.asked_for_state = None;
             self.push(Action::CancelRelay);
             return false;
         }
-        let Some(old) = reload.asked_for_state.take() else { return false };
-        reload.handover = Some(Handover::Cold);
-        let gives = new.filter(|new| self.s.generation(*new).is_some_and(|g| g.lives() && g.ready_at.is_some()));
+        let Some(old) = asked else { return false };
+        // One that hangs or falls apart is not asked: it would only keep everybody waiting.
+        let well = |g: &super::generation::Generation| {
+            g.ready_at.is_some() && g.workers.iter().all(|w| w.proc.is_some() && w.doomed.is_none())
+        };
+        let gives = new.filter(|new| self.s.generation(*new).is_some_and(well));
         let serves = self.s.generation(old).is_some_and(|g| matches!(g.phase, Phase::Up));
         match gives.filter(|_| serves) {
             Some(new) => {
@@ -343,14 +378,17 @@ impl Turn<'_> {
     /// A stop ends the reload: whoever was asked for its state keeps it.
     pub(super) fn keep_state(&mut self) {
         let Some(reload) = self.s.reload.as_mut() else { return };
-        let under_way =
-            matches!(reload.handover, Some(Handover::Running { .. } | Handover::GivingBack { .. }));
         let asked = reload.asked_for_state.take();
-        if under_way {
-            self.push(Action::CancelRelay);
-        }
-        if let Some(old) = asked {
-            self.push(Action::Resume(old));
+        match reload.handover {
+            // The end of the relay tells the source to go on.
+            Some(Handover::Running { .. } | Handover::GivingBack { .. }) => self.push(Action::CancelRelay),
+            Some(
+                Handover::Awaited { .. }
+                | Handover::Emptying { .. }
+                | Handover::Acknowledged
+                | Handover::Cold,
+            )
+            | None => asked.into_iter().for_each(|old| self.push(Action::Resume(old))),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::event::{Action, CommandResult, Content, ContentId, Req};
 use super::generation::Phase;
+use super::restart::Window;
 use super::state::{Job, JobKind, JobPhase, Rest};
 use super::turn::Turn;
 use crate::unit::StartOn;
@@ -43,6 +44,10 @@ impl Turn<'_> {
                 self.begin_job(req, JobKind::Start, true);
             }
             None => {
+                if self.s.rest == Rest::Failed {
+                    // Whoever starts it by hand has seen why it failed.
+                    self.s.starts = Window::default();
+                }
                 let rests = matches!(self.s.rest, Rest::Stopped | Rest::Failed | Rest::Pending);
                 self.begin_job(req, JobKind::Start, !rests && self.s.down.is_none());
             }

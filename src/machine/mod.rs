@@ -176,6 +176,7 @@ impl State {
             settled: false,
             ended: None,
             last_status: None,
+            last_end: String::new(),
             pending: Vec::new(),
         }
     }

@@ -102,6 +102,7 @@ impl Turn<'_> {
         let service = &unit.service;
         self.s.result = Some(end.result.text().into());
         self.s.last_status = Some(end.exit_status());
+        self.s.last_end.clone_from(&end.text);
         self.s.settled = true;
         let failed = if end.is_success() { Ok(()) } else { Err(format!("the service {}", end.text)) };
         self.job_done(failed);
@@ -178,7 +179,8 @@ impl Turn<'_> {
     }
 
     fn start_limit_hit(&mut self, burst: u32, interval: Span) {
-        let before = if self.s.why.is_empty() { String::new() } else { format!("; last: {}", self.s.why) };
+        let last = &self.s.last_end;
+        let before = if last.is_empty() { String::new() } else { format!("; the last one {last}") };
         let text = format!(
             "started more than {burst} times within {interval} (start-limit-hit){before}. \
              Find out why, then start it by hand"

@@ -83,12 +83,10 @@ impl End {
     pub(super) fn not_started(failure: &SpawnFailure) -> End {
         // 126 and 127 are the program's fault, as systemd's 203 is; everything else is ours.
         let result = if failure.code == 1 { Word::Resources } else { Word::ExitCode };
-        End {
-            result,
-            exit: None,
-            code: failure.code.max(1),
-            text: format!("could not be started: {}", failure.text),
-        }
+        // "cannot start app: exec …": which unit it is, the reader knows.
+        let why = failure.text.strip_prefix("cannot start ").and_then(|text| text.split_once(": "));
+        let text = format!("could not be started: {}", why.map_or(failure.text.as_str(), |(_, why)| why));
+        End { result, exit: None, code: failure.code.max(1), text }
     }
 
     /// It was given up on.

@@ -192,6 +192,8 @@ pub(super) struct State {
     pub(super) settled: bool,
     pub(super) ended: Option<u8>,
     pub(super) last_status: Option<u8>,
+    /// What the service did at its last end, for the one who reads why it is not started again.
+    pub(super) last_end: String,
     pub(super) pending: Vec<String>,
 }
 

@@ -105,7 +105,7 @@ impl State {
                 phases: record.phases.clone(),
             }),
             last_handover: self.last_handover.as_ref().map(|(relayed, at)| HandoverStatus {
-                status: "success".into(),
+                status: if relayed.result.is_ok() { "success" } else { "failed" }.into(),
                 // The shell makes a date of it: here it is how long ago.
                 timestamp: now.since(*at).as_secs_f64(),
                 size_bytes: relayed.bytes,

@@ -108,7 +108,8 @@ impl Turn<'_> {
 
     /// The generation's mains are gone, or never came up: cleans up after it.
     pub(super) fn stop_lost(&mut self, number: Gen, exec_stop: bool) {
-        if self.s.generation(number).is_some_and(|g| matches!(g.phase, Phase::Stopping { .. })) {
+        // It may be gone already: a stop that leaves the rest alone ends with the main process.
+        if self.s.generation(number).is_none_or(|g| matches!(g.phase, Phase::Stopping { .. })) {
             return;
         }
         let clock = self.stop_timeout(number);

@@ -7,6 +7,7 @@ use crate::proto::srp::{FrameType, Hello, Message, Role, Totals};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// What a frame's payload is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,23 +157,65 @@ impl State {
 
     /// Gives the state to whoever asks for it, on a thread of its own, until aeternad is gone. Does nothing
     /// without aeternad.
-    pub fn keep(self, mut keeper: impl Keeper) {
-        let Some(path) = self.path else { return };
+    pub fn keep(self, mut keeper: impl Keeper) -> Kept {
+        let kept = Kept { standing: Arc::default() };
+        let Some(path) = self.path else { return kept };
+        let theirs = kept.clone();
         let work = move || {
-            let mut asked = false;
             let end = match self.channel.map_or_else(|| greet(&path, Role::Source), Ok) {
-                Ok(channel) => serve(channel, &mut keeper, &mut asked),
+                Ok(channel) => serve(channel, &mut keeper, &theirs),
                 Err(error) => error,
             };
             // Nobody can say any more that the newer generation has it for good.
-            if asked {
+            if theirs.is(Standing::Asked) {
                 keeper.resume(None);
+                theirs.set(Standing::Mine);
             }
             log(&format!("the connection to aeternad is over, no state will be handed over: {end}"));
         };
         if let Err(error) = std::thread::Builder::new().name("aeterna-state".into()).spawn(work) {
             log(&format!("no state will be handed over: cannot start a thread: {error}"));
         }
+        kept
+    }
+}
+
+/// Whose the state is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Standing {
+    #[default]
+    Mine,
+    /// It was asked for; COMMIT or RESUME will come.
+    Asked,
+    Theirs,
+}
+
+/// What has become of a state that is kept for a newer generation.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    standing: Arc<(Mutex<Standing>, Condvar)>,
+}
+
+impl Kept {
+    /// Whether the state is a newer generation's for good: to be asked when the stop signal has come, before
+    /// anything is stored or said to clients. aeternad's word on it precedes the signal on another way, so
+    /// this waits, if the state was asked for, until that has been read; not on the keeper's own thread.
+    pub fn is_handed_over(&self) -> bool {
+        let (standing, changed) = &*self.standing;
+        let mut standing = standing.lock().unwrap_or_else(PoisonError::into_inner);
+        while *standing == Standing::Asked {
+            standing = changed.wait(standing).unwrap_or_else(PoisonError::into_inner);
+        }
+        *standing == Standing::Theirs
+    }
+
+    fn is(&self, what: Standing) -> bool {
+        *self.standing.0.lock().unwrap_or_else(PoisonError::into_inner) == what
+    }
+
+    fn set(&self, what: Standing) {
+        *self.standing.0.lock().unwrap_or_else(PoisonError::into_inner) = what;
+        self.standing.1.notify_all();
     }
 }
 
@@ -203,9 +246,8 @@ fn receive(channel: &mut Channel) -> io::Result<Vec<Frame>> {
     }
 }
 
-/// Answers aeternad until the connection ends, and says why it did. `asked`: the state was given, and nothing
-/// was said about it since.
-fn serve(mut channel: Channel, keeper: &mut impl Keeper, asked: &mut bool) -> io::Error {
+/// Answers aeternad until the connection ends, and says why it did.
+fn serve(mut channel: Channel, keeper: &mut impl Keeper, kept: &Kept) -> io::Error {
     loop {
         let said = match channel.read(Wait::Idle) {
             Ok(said) => said,
@@ -213,22 +255,22 @@ fn serve(mut channel: Channel, keeper: &mut impl Keeper, asked: &mut bool) -> io
         };
         let done = match said {
             Incoming::Message(Message::Request) => {
-                *asked = true;
+                kept.set(Standing::Asked);
                 give(&channel, &keeper.save())
             }
             Incoming::Message(Message::Resume) => {
-                *asked = false;
                 let frames = receive(&mut channel);
                 let acknowledged = match &frames {
                     Ok(_) => channel.say(&Message::Finished(None)),
                     Err(_) => Ok(()),
                 };
                 keeper.resume(frames.ok().filter(|frames| !frames.is_empty()));
+                kept.set(Standing::Mine);
                 acknowledged
             }
             Incoming::Message(Message::Commit) => {
-                *asked = false;
                 keeper.committed();
+                kept.set(Standing::Theirs);
                 Ok(())
             }
             // The acknowledgement; COMMIT or RESUME will follow.

@@ -4,6 +4,7 @@
 
 use super::process;
 use nix::unistd::{AccessFlags, access};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -27,6 +28,7 @@ pub struct Cgroup {
     name: String,
     dir: OwnedFd,
     events: File,
+    killed: Cell<bool>,
 }
 
 impl CgroupRoot {
@@ -72,7 +74,7 @@ impl Cgroup {
     fn open(path: PathBuf, name: String) -> io::Result<Cgroup> {
         let dir = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(&path)?.into();
         let events = File::open(path.join("cgroup.events"))?;
-        let group = Cgroup { path, name, dir, events };
+        let group = Cgroup { path, name, dir, events, killed: Cell::new(false) };
         // The first change is only told to who has read the file before.
         group.populated();
         Ok(group)
@@ -121,12 +123,19 @@ impl Cgroup {
     /// # Errors
     /// Those of writing cgroup.kill, or of freezing on a kernel before 5.14.
     pub fn kill(&self) -> io::Result<()> {
+        self.killed.set(true);
         match fs::write(self.path.join("cgroup.kill"), "1") {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.freeze_and_kill(),
             // It was not made anew: the kernel's files cannot be created.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.freeze_and_kill(),
             result => result,
         }
+    }
+
+    /// Whether [`Cgroup::kill`] was used. Linux 6.14 and later kill whatever clone3(2) starts in such a group
+    /// from outside of it, for ever after: who comes then has to join by itself.
+    pub fn was_killed(&self) -> bool {
+        self.killed.get()
     }
 
     /// What [`Cgroup::kill`] does without cgroup.kill: who is frozen cannot fork, and can be killed.

@@ -63,6 +63,8 @@ pub struct Plan<'a> {
     pub ignore_sigpipe: bool,
     /// The directory of the cgroup to start in; `None`: ours.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Whether the child joins the cgroup by itself: see [`super::cgroup::Cgroup::was_killed`].
+    pub joins_cgroup: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -87,6 +89,7 @@ impl<'a> Plan<'a> {
             no_new_privileges: false,
             ignore_sigpipe: false,
             cgroup: None,
+            joins_cgroup: false,
         }
     }
 }
@@ -193,13 +196,26 @@ impl SpawnError {
     pub fn explain(&self, plan: &Plan<'_>) -> String {
         let reason = nix::Error::from_raw(self.errno).desc();
         let program = plan.program.to_string_lossy();
-        let advice = match (self.stage, self.errno) {
-            (Stage::Exec, libc::ENOENT) if std::path::Path::new(&*program).exists() => {
+        let advice = self.advice(plan).unwrap_or(reason);
+        match (self.stage, &plan.directory) {
+            (Stage::Exec, _) => format!("cannot execute {program}: {advice}"),
+            (Stage::Directory, Some(directory)) => {
+                format!("cannot change to the directory {}: {reason}", directory.to_string_lossy())
+            }
+            _ => format!("cannot {} of {program}: {advice}", self.stage.words()),
+        }
+    }
+
+    /// What to do about it, where that is known; `None` where the errno says it all.
+    pub fn advice(&self, plan: &Plan<'_>) -> Option<&'static str> {
+        let exists = || std::path::Path::new(&*plan.program.to_string_lossy()).exists();
+        Some(match (self.stage, self.errno) {
+            (Stage::Exec, libc::ENOENT) if exists() => {
                 "its interpreter does not exist: check its first line, or what it is linked with"
             }
             (Stage::Exec, libc::ENOEXEC) => "not a program: a script needs a first line like #!/bin/sh",
             (Stage::Exec, libc::EACCES) => {
-                "permission denied: make it executable; its folders must be open to the user, its mount not noexec"
+                "make it executable; its folders must be open to the user, its mount not noexec"
             }
             (Stage::Exec, libc::ETXTBSY) => "somebody is writing it: replace programs by rename",
             (Stage::Exec, libc::E2BIG) => "its arguments and environment are too long",
@@ -209,15 +225,8 @@ impl SpawnError {
             (Stage::Nice, libc::EACCES) => "a lower value than our own needs CAP_SYS_NICE",
             (Stage::Affinity, libc::EINVAL) => "none of these processors exists, or none is allowed here",
             (Stage::Clone, libc::EAGAIN) => "too many processes: see LimitNPROC, pids.max and kernel.pid_max",
-            _ => reason,
-        };
-        match (self.stage, &plan.directory) {
-            (Stage::Exec, _) => format!("cannot execute {program}: {advice}"),
-            (Stage::Directory, Some(directory)) => {
-                format!("cannot change to the directory {}: {reason}", directory.to_string_lossy())
-            }
-            _ => format!("cannot {} of {program}: {advice}", self.stage.words()),
-        }
+            _ => return None,
+        })
     }
 }
 

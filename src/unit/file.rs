@@ -5,8 +5,8 @@ use super::check::check;
 use super::diagnostic::Diagnostic;
 use super::read::{Reader, Table, nearest};
 use super::tables::{
-    PlacedSocket, label, read_about, read_daemon, read_health, read_hook, read_reload, read_service, read_state,
-    read_socket,
+    PlacedSocket, label, read_about, read_daemon, read_health, read_hook, read_reload, read_service,
+    read_socket, read_state,
 };
 use super::value::Specifiers;
 use std::collections::BTreeSet;

@@ -35,7 +35,7 @@ pub fn inline(command: Vec<String>, listen: &[String], context: &Context) -> Res
                 if sockets
                     .iter()
                     .flat_map(|socket| &socket.listen)
-                    .any(|known| same_endpoint(known, &one)) =>
+                    .any(|known| !one.any_port() && same_endpoint(known, &one)) =>
             {
                 errors.push(format!("--listen {text}: this address is there twice"));
             }

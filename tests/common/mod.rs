@@ -86,6 +86,7 @@ pub struct Env {
     variables: Vec<(String, String)>,
     working_directory: PathBuf,
     survivors_allowed: bool,
+    user: Option<u32>,
 }
 
 impl Default for Env {
@@ -112,6 +113,7 @@ impl Env {
             arguments: Vec::new(),
             variables: Vec::new(),
             survivors_allowed: false,
+            user: None,
         }
     }
 
@@ -175,6 +177,19 @@ impl Env {
         self
     }
 
+    /// The daemon runs as nobody at its next start: no control groups, no privileges, a folder of its own.
+    /// Whether this machine lets us.
+    pub fn as_nobody(&mut self) -> bool {
+        const NOBODY: u32 = 65534;
+        if !nix::unistd::geteuid().is_root() {
+            skip("only root can start a daemon as another user");
+            return false;
+        }
+        std::os::unix::fs::chown(self.dir(), Some(NOBODY), Some(NOBODY)).unwrap();
+        self.user = Some(NOBODY);
+        true
+    }
+
     /// Processes may outlive the daemon in this test (`KillMode = "process"`); they are killed in the end.
     pub fn allow_survivors(&mut self) -> &mut Env {
         self.survivors_allowed = true;
@@ -202,6 +217,11 @@ impl Env {
     /// waits until its control socket answers. The events are followed from then on.
     pub fn start_with(&mut self, arguments: &[&str]) -> &mut Env {
         self.launch(arguments);
+        self.wait_control()
+    }
+
+    /// Waits until the control socket answers, and follows the events from then on.
+    pub fn wait_control(&mut self) -> &mut Env {
         let socket = self.runtime_dir().join("control.sock");
         let stream = loop {
             match control::connect(&socket) {
@@ -220,14 +240,23 @@ impl Env {
 
     /// Starts aeternad and waits for nothing.
     pub fn launch(&mut self, arguments: &[&str]) {
+        let command = self.command(AETERNAD);
+        self.launch_by(command, arguments);
+    }
+
+    /// Starts aeternad by a command that ends in its program (`unshare … aeternad`), and waits for nothing.
+    pub fn launch_by(&mut self, mut command: Command, arguments: &[&str]) {
         assert!(self.daemon.is_none(), "the daemon runs already");
-        let mut command = self.command(AETERNAD);
         command.arg("--runtime-dir").arg(self.runtime_dir());
         if !self.arguments.iter().any(|a| a == "--log-level") {
             command.args(["--log-level", "debug"]);
         }
         command.args(&self.arguments).args(arguments);
         let (rx, tx) = std::io::pipe().unwrap();
+        if let Some(user) = self.user {
+            std::os::unix::process::CommandExt::uid(&mut command, user);
+            std::os::unix::process::CommandExt::gid(&mut command, user);
+        }
         command.stdin(Stdio::null()).stdout(tx.try_clone().unwrap()).stderr(tx);
         self.facts = Arc::new(Facts::default());
         self.daemon = Some(command.spawn().unwrap());
@@ -237,6 +266,12 @@ impl Env {
                 facts.add_log(&String::from_utf8_lossy(&line));
             }
         });
+    }
+
+    /// Takes over a daemon that was started by other means; its streams stay its own.
+    pub fn adopt(&mut self, daemon: Child) {
+        assert!(self.daemon.is_none(), "the daemon runs already");
+        self.daemon = Some(daemon);
     }
 
     /// The daemon's pid.

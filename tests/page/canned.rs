@@ -178,6 +178,7 @@ pub fn unit(name: &str, state: UnitState, since: f64, generations: Vec<Generatio
         generations,
         sockets: vec![],
         last_reload: None,
+        last_handover: None,
         restarts: 0,
         restart_in: None,
         stored_descriptors: 0,

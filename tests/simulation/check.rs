@@ -107,6 +107,66 @@ pub(crate) struct Checks {
     reload_since: Option<Monotime>,
     bound: Span,
     watched: bool,
+    state: Moving,
+}
+
+/// State on its way (contract section 7).
+#[derive(Default)]
+struct Moving {
+    relay: Option<Transfer>,
+    /// The relay was told to end: its end may come at any time, and tells the source.
+    cancelled: bool,
+    /// Who has got REQUEST, and neither COMMIT nor RESUME yet.
+    asked: Option<Gen>,
+}
+
+impl Moving {
+    fn event(&mut self, event: &Event) {
+        let Event::RelayEnded(relayed) = event else { return };
+        let Some(relay) = self.relay.filter(|r| r.from == relayed.from && r.to == relayed.to) else { return };
+        if relayed.result.is_err() && !relay.back && self.asked == Some(relayed.from) {
+            // The shell has sent RESUME.
+            self.asked = None;
+        }
+        self.relay = None;
+        self.cancelled = false;
+    }
+
+    fn action(&mut self, action: &Action) -> Result<(), String> {
+        match action {
+            Action::Relay(transfer) => {
+                if transfer.back {
+                    self.asked = self.asked.filter(|asked| *asked != transfer.to);
+                } else {
+                    // One that was asked before has died, or the end of its relay has told it.
+                    self.asked = Some(transfer.from);
+                }
+                self.relay = Some(*transfer);
+                self.cancelled = false;
+            }
+            Action::Resume(generation) if self.asked == Some(*generation) => self.asked = None,
+            Action::Resume(generation) => {
+                return Err(format!("RESUME to {generation:?}, which was not asked"));
+            }
+            Action::Commit(generation) if self.asked == Some(*generation) => self.asked = None,
+            Action::Commit(generation) => {
+                return Err(format!("COMMIT to {generation:?}, which was not asked"));
+            }
+            Action::CancelRelay => self.cancelled = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn stop_signal(&self, generation: Gen, stopping: bool) -> Result<(), String> {
+        if self.asked == Some(generation) && !self.cancelled {
+            return Err(format!("{generation:?} is stopped, and was told neither COMMIT nor RESUME"));
+        }
+        if !stopping && !self.cancelled && self.relay.is_some_and(|relay| relay.from == generation) {
+            return Err(format!("{generation:?} is stopped while its state is on the way"));
+        }
+        Ok(())
+    }
 }
 
 impl Checks {
@@ -126,6 +186,7 @@ impl Checks {
             reload_since: None,
             bound: Span::ZERO,
             watched: false,
+            state: Moving::default(),
         }
     }
 
@@ -156,6 +217,7 @@ impl Checks {
         if matches!(turn.event, Event::Traffic | Event::Accepted { .. }) {
             self.watched = false;
         }
+        self.state.event(turn.event);
         let mut counts = Counts::default();
         for action in turn.actions {
             self.action(turn, action, &mut counts)?;
@@ -177,6 +239,7 @@ impl Checks {
     }
 
     fn action(&mut self, turn: &Turned<'_>, action: &Action, counts: &mut Counts) -> Result<(), String> {
+        self.state.action(action)?;
         match action {
             Action::Spawn(spawn) => self.spawned(spawn, turn.after)?,
             Action::Announce(fact) => self.announced(fact, counts),
@@ -288,7 +351,10 @@ impl Checks {
                 return Err(format!("nonsense: {steering:?}"));
             }
             let ready = self.generations.values().any(|known| known.slot == slot && known.ready);
-            if weight > 0 && !ready {
+            // With state on its way it gets everything: the old one accepts nothing more.
+            let moving =
+                self.generations.values().any(|known| known.slot == slot && known.unit.state.enabled);
+            if weight > 0 && !ready && !moving {
                 return Err(format!("{steering:?}, but nobody on that slot is ready"));
             }
         }
@@ -334,6 +400,13 @@ impl Checks {
         let Some(known) = self.generations.get_mut(&generation) else { return Ok(()) };
         known.killed |= signal == known.unit.service.final_kill_signal || signal == 9;
         let polite = signal == known.unit.service.kill_signal;
+        if polite
+            && lives
+            && !known.stopping
+            && !matches!(turn.event, Event::Command { command: Command::Kill { .. }, .. })
+        {
+            self.state.stop_signal(generation, stopping)?;
+        }
         if !polite || by_command || !lives || known.stopping {
             return Ok(());
         }
@@ -381,6 +454,7 @@ impl Checks {
             + soak
             + times(stop, 16)
             + times(drain, 2)
+            + times(longest(&|unit| unit.state.timeout), 6)
             + Span::from_secs(120);
         let since = self.reload_since.unwrap_or(now);
         if now.since(since) > bound {

@@ -55,6 +55,14 @@ pub(crate) fn short(action: &Action) -> Option<String> {
         Action::CheckSlot(slot) => format!("slot? {slot}"),
         Action::Stranded { count } => format!("stranded {count}"),
         Action::CountConnections => "count".into(),
+        Action::AnswerCold(g) => format!("cold g{}", g.0),
+        Action::Relay(t) => {
+            let how = if t.back { "back" } else { "relay" };
+            format!("{how} g{} g{}", t.from.0, t.to.0)
+        }
+        Action::CancelRelay => "cancel relay".into(),
+        Action::Resume(g) => format!("resume g{}", g.0),
+        Action::Commit(g) => format!("commit g{}", g.0),
         Action::Promoted(g) => format!("promoted g{}", g.0),
         Action::Forget(g) => format!("forget g{}", g.0),
         Action::DropStore => "dropstore".into(),

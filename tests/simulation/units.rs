@@ -254,6 +254,7 @@ fn random_unit(random: &mut Random, accept: bool) -> Unit {
     }
     random_reload(random, &mut unit, oneshot || accept);
     random_sockets(random, &mut unit, accept);
+    random_state(random, &mut unit, accept);
     unit
 }
 
@@ -293,6 +294,14 @@ fn random_reload(random: &mut Random, unit: &mut Unit, no_overlap: bool) {
             always: random.one_in(2),
             ..health(check)
         });
+    }
+}
+
+fn random_state(random: &mut Random, unit: &mut Unit, accept: bool) {
+    if !accept && random.one_in(2) {
+        unit.state.enabled = true;
+        unit.state.required = random.one_in(3);
+        unit.state.signal = random.pick(&[None, None, Some(10)]);
     }
 }
 

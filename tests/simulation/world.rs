@@ -259,19 +259,17 @@ impl<'a> World<'a> {
                 let (half_open, queued) = if busy { (1, 2) } else { (0, 0) };
                 self.later.push(Event::DrainState { generation, half_open, queued });
             }
-            Action::CheckSlot(slot) => {
-                let (queued, migrated) = match if self.fair { 0 } else { self.choices.below(4) } {
-                    1 => (3, false),
-                    2 => (3, true),
-                    _ => (0, false),
-                };
-                self.later.push(Event::SlotState { slot, queued, migrated });
-            }
+            Action::CheckSlot(slot) => self.check_slot(slot),
             Action::CountConnections => {
                 let established = self.choices.below(2);
                 self.later.push(Event::Connections { established, arrived: false });
             }
-            Action::AdoptMain { .. }
+            Action::Relay(transfer) => self.relay(transfer),
+            Action::AnswerCold(_)
+            | Action::CancelRelay
+            | Action::Resume(_)
+            | Action::Commit(_)
+            | Action::AdoptMain { .. }
             | Action::KeepSockets(_)
             | Action::FlushPending
             | Action::CloseConnection(_)
@@ -286,6 +284,23 @@ impl<'a> World<'a> {
             | Action::Reply { .. } => {}
         }
         Ok(())
+    }
+
+    fn check_slot(&mut self, slot: u32) {
+        let (queued, migrated) = match if self.fair { 0 } else { self.choices.below(4) } {
+            1 => (3, false),
+            2 => (3, true),
+            _ => (0, false),
+        };
+        self.later.push(Event::SlotState { slot, queued, migrated });
+    }
+
+    fn relay(&mut self, transfer: Transfer) {
+        let result = self.refused("the source broke the protocol");
+        let (from, to) = (transfer.from, transfer.to);
+        let took = Span::from_millis(1);
+        let relayed = Relayed { from, to, result, bytes: 3, frames: 1, descriptors: 0, took };
+        self.later.push(Event::RelayEnded(relayed));
     }
 
     fn refused(&mut self, why: &str) -> Result<(), String> {
@@ -319,6 +334,12 @@ impl<'a> World<'a> {
         self.next_pid += 1;
         self.now_events.push_back(Event::Spawned { proc, pid: self.next_pid });
         let is_main = matches!(role, Role::Main { .. } | Role::Instance(_));
+        if let (Role::Main { .. }, Some(generation), true) =
+            (role, generation, spawn.content.unit.state.enabled)
+            && !self.choices.rarely(4)
+        {
+            self.later.push(Event::SinkConnected(generation));
+        }
         // Commands end by themselves sooner or later, unless they hang.
         let oneshot = spawn.content.unit.service.service_type == ServiceType::Oneshot;
         if (!is_main || oneshot) && !self.choices.rarely(6) {

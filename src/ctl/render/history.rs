@@ -59,6 +59,9 @@ mod tests {
             duration: 2.5,
             phases: samples::phases(),
             state_bytes: 1_572_864,
+            state_frames: 3,
+            state_descriptors: 0,
+            state_seconds: 0.01,
             last_lines: vec![],
         };
         let failed = ReloadRecord {

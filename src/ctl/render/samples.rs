@@ -45,6 +45,7 @@ pub(super) fn unit(name: &str) -> UnitStatus {
         generations: vec![generation(1, "serving", vec![100])],
         sockets: vec![socket(name, "0.0.0.0:80")],
         last_reload: None,
+        last_handover: None,
         restarts: 0,
         restart_in: None,
         stored_descriptors: 0,

@@ -135,6 +135,11 @@ impl Client {
         self.push_answer(&to_line(&Line::Error(Refusal::bad(why))));
     }
 
+    /// Whether it has asked for nothing, and waits for nothing.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.busy && self.input.is_empty() && self.output.is_empty()
+    }
+
     /// The deadline has passed.
     pub(super) fn give_up(&mut self) {
         if self.phase == Phase::Closing {

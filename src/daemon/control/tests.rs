@@ -284,8 +284,11 @@ fn strangers_and_the_sixty_fifth_are_sent_away_with_a_reason() {
 
     let mut peers = Vec::new();
     for n in 0..MAX_CLIENTS {
-        let (peer, theirs) = UnixStream::pair().unwrap();
-        clients.accept(theirs, if n % 2 == 0 { 0 } else { 1000 }).unwrap();
+        let (mut peer, theirs) = UnixStream::pair().unwrap();
+        let id = clients.accept(theirs, if n % 2 == 0 { 0 } else { 1000 }).unwrap();
+        // Half a request: a silent one would make room.
+        peer.write_all(b"{").unwrap();
+        clients.on_readable(id, Monotime(0));
         peers.push(peer);
     }
     let (mut peer, theirs) = UnixStream::pair().unwrap();

@@ -23,12 +23,16 @@ pub fn count(metrics: &mut Metrics, unit: &str, fact: &Announcement) {
     match fact {
         Announcement::State { from, lasted, .. } => metrics.on_state(unit, *from, lasted.as_secs_f64()),
         Announcement::Restarting { result } => metrics.on_restart(unit, result),
+        Announcement::Handover { relayed } if relayed.result.is_ok() => {
+            metrics.on_handover(relayed.took.as_secs_f64(), relayed.bytes);
+        }
         Announcement::Health { result, .. } => metrics.on_health(unit, result),
         Announcement::Started { .. }
         | Announcement::Ready { .. }
         | Announcement::Ended { .. }
         | Announcement::Step { .. }
         | Announcement::Weight { .. }
+        | Announcement::Handover { .. }
         | Announcement::Status { .. }
         | Announcement::Reloaded { .. }
         | Announcement::Warning { .. } => {}

@@ -177,6 +177,7 @@ mod tests {
             generations: vec![],
             sockets: vec![socket],
             last_reload: None,
+            last_handover: None,
             restarts: 0,
             restart_in: None,
             stored_descriptors: 0,

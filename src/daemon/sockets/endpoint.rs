@@ -3,7 +3,7 @@
 use super::SocketId;
 use crate::sys::unixpath::{self, BoundPath};
 use crate::sys::{socket, sockopt, steer};
-use crate::unit::{Address, Listen, ListenKind, Sharing, Socket, SocketOptions};
+use crate::unit::{Address, Listen, ListenKind, Sharing, Socket, SocketOptions, Unit};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,7 +21,7 @@ pub(super) enum Way {
 }
 
 /// Decides how an address is shared, and says why in words.
-pub(super) fn decide(socket: &Socket, listen: &Listen) -> (Way, String) {
+pub(super) fn decide(unit: &Unit, socket: &Socket, listen: &Listen) -> (Way, String) {
     let tcp = listen.kind == ListenKind::Stream
         && matches!(listen.address, Address::Port(_) | Address::Inet(_) | Address::Scoped(..));
     let unix_stream = matches!(listen.address, Address::Path(_))
@@ -34,6 +34,10 @@ pub(super) fn decide(socket: &Socket, listen: &Listen) -> (Way, String) {
         Sharing::Steered => {
             (Way::Shared, "only TCP and Unix paths that are connected to can be steered".into())
         }
+        Sharing::Auto if unit.state.enabled => (
+            Way::Shared,
+            "with [State] connections wait while the memory moves, unless the unit says otherwise".into(),
+        ),
         Sharing::Auto if tcp => (Way::Group, "TCP is steered unless the unit says otherwise".into()),
         Sharing::Auto => (Way::Shared, "only TCP is steered unless the unit says otherwise".into()),
     }
@@ -111,12 +115,13 @@ fn without_aliases(options: &SocketOptions) -> SocketOptions {
 impl Endpoint {
     /// Binds an address. Warnings are sentences; an error leaves nothing behind.
     pub(super) fn open(
+        unit: &Unit,
         socket: &Socket,
         listen: &Listen,
         ids: &mut Ids,
     ) -> Result<(Endpoint, Vec<String>), String> {
-        let (way, why) = decide(socket, listen);
-        let mut endpoint = Endpoint::empty(socket, listen, way, why);
+        let (way, why) = decide(unit, socket, listen);
+        let mut endpoint = Endpoint::empty(socket, listen, way, way, why);
         let warnings = match way {
             Way::Shared => endpoint.open_shared(ids)?,
             Way::Group => endpoint.open_group(ids)?,
@@ -131,13 +136,14 @@ impl Endpoint {
 
     /// Takes over a socket that the parent process left us.
     pub(super) fn inherit(
+        unit: &Unit,
         socket: &Socket,
         listen: &Listen,
         fd: OwnedFd,
         ids: &mut Ids,
     ) -> (Endpoint, Vec<String>) {
         let why = "inherited from the process that started aeternad".to_owned();
-        let mut endpoint = Endpoint::empty(socket, listen, Way::Shared, why);
+        let mut endpoint = Endpoint::empty(socket, listen, Way::Shared, decide(unit, socket, listen).0, why);
         endpoint.at = socket::local(fd.as_fd()).ok();
         endpoint.address = match (endpoint.at, socket::describe(fd.as_fd())) {
             (Some(at), _) => at.to_string(),
@@ -157,7 +163,7 @@ impl Endpoint {
         (endpoint, warnings)
     }
 
-    fn empty(socket: &Socket, listen: &Listen, way: Way, why: String) -> Endpoint {
+    fn empty(socket: &Socket, listen: &Listen, way: Way, wanted: Way, why: String) -> Endpoint {
         Endpoint {
             listen: listen.clone(),
             name: socket.name.clone(),
@@ -165,7 +171,7 @@ impl Endpoint {
             address: String::new(),
             at: None,
             way,
-            wanted: decide(socket, listen).0,
+            wanted,
             why,
             slots: Vec::new(),
             order: Vec::new(),

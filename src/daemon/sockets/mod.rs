@@ -87,8 +87,8 @@ impl ListenSet {
         }
         for (gift, (socket, listen)) in gifts.into_iter().zip(unit.listens()) {
             let opened = match gift {
-                Some(fd) => Ok(Endpoint::inherit(socket, listen, fd, &mut set.ids)),
-                None => Endpoint::open(socket, listen, &mut set.ids),
+                Some(fd) => Ok(Endpoint::inherit(unit, socket, listen, fd, &mut set.ids)),
+                None => Endpoint::open(unit, socket, listen, &mut set.ids),
             };
             match opened {
                 Ok((endpoint, more)) => {
@@ -115,7 +115,7 @@ impl ListenSet {
             if found.is_some() {
                 continue;
             }
-            match Endpoint::open(socket, listen, &mut self.ids) {
+            match Endpoint::open(unit, socket, listen, &mut self.ids) {
                 Ok((endpoint, more)) => {
                     new.push(endpoint);
                     warnings.extend(more);
@@ -129,7 +129,7 @@ impl ListenSet {
         }
         for ((socket, listen), found) in unit.listens().zip(plan) {
             if let Some(endpoint) = found.and_then(|index| self.endpoints.get_mut(index)) {
-                warnings.extend(update(endpoint, socket, listen));
+                warnings.extend(update(endpoint, unit, socket, listen));
             }
         }
         self.endpoints.extend(new);
@@ -270,11 +270,16 @@ impl ListenSet {
 }
 
 /// Sets on an endpoint what a newer content says; what has to wait, as sentences.
-fn update(endpoint: &mut Endpoint, socket: &crate::unit::Socket, listen: &Listen) -> Vec<String> {
+fn update(
+    endpoint: &mut Endpoint,
+    unit: &Unit,
+    socket: &crate::unit::Socket,
+    listen: &Listen,
+) -> Vec<String> {
     let mut warnings = Vec::new();
     endpoint.name.clone_from(&socket.name);
     endpoint.listen = listen.clone();
-    let (way, _) = endpoint::decide(socket, listen);
+    let (way, _) = endpoint::decide(unit, socket, listen);
     let mut waiting = sockopt::fixed_differences(&endpoint.options, &socket.options);
     if way != endpoint.way && endpoint.wanted != way {
         waiting.push("Sharing");

@@ -16,12 +16,11 @@ impl ListenSet {
         self.endpoints.iter().map(row).collect()
     }
 
-    /// Where an address of a unit is really bound: with the port that the kernel chose. `None` if it is not an
-    /// IP address, or not bound.
-    pub fn bound_address(&self, listen: &crate::unit::Listen) -> Option<std::net::SocketAddr> {
-        let held =
-            self.endpoints.iter().find(|endpoint| crate::unit::same_endpoint(&endpoint.listen, listen))?;
-        crate::sys::socket::local(held.slots.first()?.fd.as_fd()).ok()
+    /// Where each address of a unit is really bound, in its order: with the port that the kernel chose. `None`
+    /// for what is no IP address, or not bound.
+    pub fn bound_addresses(&self, unit: &crate::unit::Unit) -> Vec<Option<std::net::SocketAddr>> {
+        let held = self.plan(unit).into_iter().map(|index| self.endpoints.get(index?));
+        held.map(|endpoint| crate::sys::socket::local(endpoint?.slots.first()?.fd.as_fd()).ok()).collect()
     }
 
     /// Listeners of somebody else beside our steered ones, who would take connections from us; sentences. Only

@@ -49,6 +49,7 @@ fn unit(name: &str, state: UnitState) -> UnitStatus {
         ],
         sockets: vec![socket("http", Some(5)), socket("http", Some(0)), socket("fifo", None)],
         last_reload: None,
+        last_handover: None,
         restarts: 0,
         restart_in: None,
         stored_descriptors: 0,
@@ -79,6 +80,9 @@ fn record(outcome: Outcome) -> ReloadRecord {
         duration: 1.0,
         phases: vec![phase("pre_checking", 0.2), phase("soaking", 30.0), phase("surprising", 1.0)],
         state_bytes: 0,
+        state_frames: 0,
+        state_descriptors: 0,
+        state_seconds: 0.0,
         last_lines: vec![],
     }
 }

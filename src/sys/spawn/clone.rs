@@ -75,11 +75,11 @@ pub(super) fn by_clone3(job: &mut Job<'_>, stack: &mut Stack) -> Result<Process,
         stack_size: size_of_val(stack.as_slice()) as u64,
         ..CloneArgs::default()
     };
-    if let Some(cgroup) = job.plan.cgroup {
+    if let Some(cgroup) = job.plan.cgroup.filter(|_| !job.plan.joins_cgroup) {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
-    job.joins_cgroup = false;
+    job.joins_cgroup = job.plan.joins_cgroup && job.plan.cgroup.is_some();
     // The kernel has dealt with the handlers; what is ignored it leaves.
     job.dispositions = job::ignored_signals();
     let pid = clone3(&raw mut args, (&raw mut *job).cast());

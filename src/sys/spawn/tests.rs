@@ -285,7 +285,7 @@ fn a_program_that_cannot_be_executed_is_told_exactly() {
             "interpreter does not exist",
         ),
         (program(at, "nothing", b"just text\n", 0o755), libc::ENOEXEC, "#!/bin/sh"),
-        (text(at.to_str().unwrap()), libc::EACCES, "permission denied"),
+        (text(at.to_str().unwrap()), libc::EACCES, "make it executable"),
     ] {
         for [way] in EACH {
             let pipes = Pipes::new();
@@ -460,6 +460,18 @@ fn a_child_starts_in_its_cgroup() {
         assert!(
             child.proc("cgroup").lines().any(|line| line.starts_with("0::") && line.ends_with(group.name()))
         );
+        assert_eq!(group.pids(), [child.process.pid]);
+        group.kill().unwrap();
+        drop(child);
+        while group.populated() {
+            std::thread::yield_now();
+        }
+        // What was killed once takes processes again.
+        let pipes = Pipes::new();
+        let mut plan = pipes.shell("");
+        plan.cgroup = Some(group.dir_fd());
+        plan.joins_cgroup = group.was_killed();
+        let child = pipes.start(&plan, way);
         assert_eq!(group.pids(), [child.process.pid]);
         drop(child);
         while group.populated() {

@@ -100,6 +100,9 @@ fn agreement(unit: &Unit, tables: &Tables<'_>) {
 fn repeated(unit: &Unit, tables: &Tables<'_>, places: &[Vec<usize>]) {
     let mut seen: HashMap<(Option<ListenKind>, Address), &Listen> = HashMap::new();
     for ((_, listen), place) in unit.listens().zip(places.iter().flatten()) {
+        if listen.any_port() {
+            continue;
+        }
         let Listen { kind, address } = listen.endpoint();
         // A path is one file, whatever kind of socket it is.
         let kind = if matches!(address, Address::Path(_)) { None } else { Some(kind) };

@@ -10,5 +10,5 @@ pub use service::{
     Command, EnvironmentFile, ExitStatusSet, Input, KillMode, Limit, NotifyAccess, Output, Resource, Restart,
     Service, ServiceType, SocketEnvironment, StartOn, WorkingDirectory,
 };
-pub use state::State;
 pub use socket::{Address, BindIpv6Only, Listen, ListenKind, Sharing, Socket, SocketOptions, same_endpoint};
+pub use state::State;

@@ -172,6 +172,17 @@ impl Listen {
         let address = wildcard(&self.address).map_or_else(|| self.address.clone(), Address::Port);
         Listen { kind: self.kind, address }
     }
+
+    /// Whether the port is left to the kernel: another one for every line that says so.
+    pub fn any_port(&self) -> bool {
+        match &self.address {
+            Address::Port(port) => *port == 0,
+            Address::Inet(address) | Address::Scoped(address, _) => address.port() == 0,
+            Address::Path(_) | Address::Abstract(_) | Address::Vsock { .. } | Address::Netlink { .. } => {
+                false
+            }
+        }
+    }
 }
 
 /// Whether two addresses mean the same endpoint for one kind: what "keeps a socket at a reload" and what

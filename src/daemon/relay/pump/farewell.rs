@@ -1,0 +1,80 @@
+//! The end of a transfer: who is told what, and what is handed back.
+
+use super::{BUFFER, Failure, Pump, Step};
+use crate::daemon::relay::{Job, RelayOutcome, RelayResult, SinkBack, SourceBack, complaint};
+use crate::proto::srp::{HEADER, Message};
+use crate::sys::clock;
+use crate::sys::stream::{self, Moved, Watch};
+use crate::time::Span;
+use std::os::fd::AsFd;
+
+/// The rest of a broken frame that is filled up with zeroes, so that ERROR can follow it, bytes. Beyond that
+/// the sink's connection is closed in the middle of the frame, which says the same.
+const MOST_FILLING: u64 = 16 * 1024 * 1024;
+
+/// How long a sink may take to read that the transfer has failed.
+const FAREWELL: Span = Span::from_secs(1);
+
+impl Pump<'_> {
+    /// Tells both sides as well as it can be done, and gives back what can still be used.
+    pub(super) fn fail(mut self, failure: Failure) -> RelayOutcome {
+        if let Some(accuse) = &failure.accuse {
+            let _ = stream::send(self.job.source.stream.as_fd(), &accuse.to_bytes(), &[]);
+        }
+        let told = !failure.sink_lost && self.tell_sink(&failure.result).is_ok();
+        self.outcome(failure.result, !failure.source_lost, told)
+    }
+
+    /// Ends the frame that the sink is in the middle of, then says that all of it is void.
+    fn tell_sink(&mut self, result: &RelayResult) -> Step<()> {
+        let gone = self.sink_frame - self.sink_left;
+        if gone == 0 {
+            self.sink_left = 0;
+        }
+        // Nothing can follow the half of a header.
+        if self.sink_left > MOST_FILLING || (self.sink_left > 0 && gone < HEADER as u64) {
+            return Err(Failure::plain(RelayResult::Cancelled));
+        }
+        self.deadline = Some(clock::now() + FAREWELL);
+        // Whoever gave the transfer up has hung up already: only the deadline ends this.
+        let zeroes = vec![0; BUFFER];
+        while self.sink_left > 0 {
+            let count = zeroes.len().min(self.sink_left as usize);
+            self.write_farewell(&zeroes[..count])?;
+        }
+        self.write_farewell(&Message::Error(complaint(result)).to_bytes())
+    }
+
+    fn write_farewell(&mut self, mut bytes: &[u8]) -> Step<()> {
+        while !bytes.is_empty() {
+            let sink = &self.job.sink.stream;
+            match stream::send(sink.as_fd(), bytes, &[]) {
+                Ok(Moved::Bytes(count)) => {
+                    bytes = &bytes[count..];
+                    self.sink_left = self.sink_left.saturating_sub(count as u64);
+                }
+                Ok(Moved::NotYet) if self.deadline.is_some_and(|by| by > clock::now()) => {
+                    let _ = stream::wait([Watch::write(sink)], self.deadline);
+                }
+                _ => return Err(Failure::plain(RelayResult::Cancelled)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn outcome(self, result: RelayResult, keep_source: bool, keep_sink: bool) -> RelayOutcome {
+        let Job { source, sink, .. } = self.job;
+        let source = SourceBack { stream: source.stream, decoder: source.decoder, finished: self.finished };
+        let sink = SinkBack { stream: sink.stream, decoder: sink.decoder };
+        RelayOutcome {
+            result,
+            frames: self.frames,
+            bytes: self.bytes,
+            descriptors: self.descriptors,
+            claimed: self.claimed,
+            duration: Span::ZERO,
+            source: keep_source.then_some(source),
+            sink: keep_sink.then_some(sink),
+        }
+    }
+}
