@@ -189,7 +189,8 @@ fn nginx_is_replaced_without_a_failed_request() {
     let port = free_port();
     let conf = with_own_port(&files, "nginx", "nginx.conf", port, "127.0.0.1:8088");
     let pids = files.path("nginx").display().to_string();
-    let replacements = [("units/apps/nginx/nginx.conf", conf.as_str()), ("/tmp/aeterna-nginx", pids.as_str())];
+    let replacements =
+        [("units/apps/nginx/nginx.conf", conf.as_str()), ("/tmp/aeterna-nginx", pids.as_str())];
     serves_at("nginx", "8088", port, &replacements, Manner::Fresh);
 }
 
@@ -255,13 +256,9 @@ fn fastcgi(address: &str, script: &str) -> String {
         parameter("CONTENT_LENGTH", "0"),
     ]
     .concat();
-    let request = [
-        record(1, &[0, 1, 0, 0, 0, 0, 0, 0]),
-        record(4, &parameters),
-        record(4, &[]),
-        record(5, &[]),
-    ]
-    .concat();
+    let request =
+        [record(1, &[0, 1, 0, 0, 0, 0, 0, 0]), record(4, &parameters), record(4, &[]), record(5, &[])]
+            .concat();
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     stream.write_all(&request).unwrap();
     let mut answer = Vec::new();

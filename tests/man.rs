@@ -186,8 +186,10 @@ fn the_process_contract_names_every_variable_and_state() {
     env.wait_state("app", aeterna::proto::status::UnitState::Running);
     let report: serde_json::Value = serde_json::from_str(&env.get("app", "/report").body).unwrap();
     let names = report["env"].as_object().unwrap().keys().filter(|name| *name != "AETERNA_LOG");
-    let given: BTreeSet<&str> =
-        names.map(String::as_str).filter(|name| GIVEN.iter().any(|prefix| name.starts_with(prefix))).collect();
+    let given: BTreeSet<&str> = names
+        .map(String::as_str)
+        .filter(|name| GIVEN.iter().any(|prefix| name.starts_with(prefix)))
+        .collect();
     assert!(given.len() > 15, "{given:?}");
     let missing: Vec<&&str> =
         given.iter().filter(|name| **name != "AETERNA_FD_http" && !text.contains(**name)).collect();
@@ -198,6 +200,6 @@ fn the_process_contract_names_every_variable_and_state() {
         listed.filter(|word| !given.contains(word) && !ELSEWHERE.contains(word)).collect();
     assert!(invented.is_empty(), "nobody gives {invented:?}");
     for state in aeterna::proto::status::UnitState::ALL {
-        assert!(text.contains(&format!(".It {state}\n")), "aeterna(7) does not name {state}");
+        assert!(text.contains(&format!(".It {}\n", state.name())), "aeterna(7) does not name {state:?}");
     }
 }

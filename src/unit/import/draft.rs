@@ -101,7 +101,8 @@ impl Table {
     fn arrange(&mut self) {
         if self.header == "[Service]" {
             let keys = keys();
-            let place = |key: &str| keys.iter().position(|(table, known)| *table == self.header && *known == key);
+            let place =
+                |key: &str| keys.iter().position(|(table, known)| *table == self.header && *known == key);
             self.entries.sort_by_key(|entry| place(&entry.key).unwrap_or(usize::MAX));
         }
     }
