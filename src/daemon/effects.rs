@@ -2,7 +2,7 @@
 //! goes back to the machine as an event.
 
 use crate::daemon::core::Daemon;
-use crate::daemon::supervised::{Child, Supervised, Traffic};
+use crate::daemon::supervised::{Child, LastWords, Supervised, Traffic};
 use crate::daemon::token::Owner;
 use crate::daemon::{launch, load, preflight, probes};
 use crate::machine::event::{
@@ -134,6 +134,10 @@ impl Daemon {
             }
         });
         let steered = unit.sockets.steered(&content.unit);
+        // A rollback brings a content back that nothing has used since it was dropped from the list.
+        if unit.content(content.id).is_none() {
+            unit.contents.push(content.clone());
+        }
         self.rewatch_sockets(index);
         self.queue.push_back((index, Event::Sockets { steered }));
         self.queue.push_back((index, Event::Opened { content: content.id, result }));
@@ -269,10 +273,10 @@ impl Daemon {
             }
             Target::ProcTree(proc) => {
                 if let Some(child) = unit.children.get(&proc) {
-                    for pid in tree::tree(
-                        &TreeKey { mains: &[child.pid], invocation: &child.invocation },
-                        self.shared.pid,
-                    ) {
+                    // The mark of a generation is on its main processes too, which are not below this one.
+                    let invocation = if child.generation.is_some() { "" } else { child.invocation.as_str() };
+                    let key = TreeKey { mains: &[child.pid], invocation };
+                    for pid in tree::tree(&key, self.shared.pid) {
                         send(pid, signal);
                     }
                 }
@@ -359,7 +363,12 @@ impl Daemon {
         let unit = &mut self.units[index];
         unit.store.forget(generation);
         if let Some(shell) = unit.generations.remove(&generation) {
-            unit.last_words = Some((generation, shell.last_lines.into()));
+            let content = shell.content.and_then(|id| unit.content(id));
+            unit.last_words = Some(LastWords {
+                generation,
+                went_to: content.map(|content| content.unit.service.standard_error.clone()),
+                lines: shell.last_lines.into(),
+            });
             if let Some(socket) = shell.notify {
                 let _ = self.poller.remove(socket.fd.as_fd());
                 // Its name is ours alone: the folder belongs to us.

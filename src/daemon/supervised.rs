@@ -11,7 +11,8 @@ use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, R
 use crate::sys::cgroup::Cgroup;
 use crate::sys::inotify::Watcher;
 use crate::time::Monotime;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use crate::unit::Output;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -72,6 +73,17 @@ pub struct GenerationShell {
     pub last_lines: VecDeque<String>,
 }
 
+/// What a generation that is gone has left.
+#[derive(Debug)]
+pub struct LastWords {
+    /// Whose.
+    pub generation: Gen,
+    /// Its last lines on standard error, where they went through us.
+    pub lines: Vec<String>,
+    /// Its `StandardError`.
+    pub went_to: Option<Output>,
+}
+
 /// A log pipe and where its lines come from.
 #[derive(Debug)]
 pub struct Stream {
@@ -94,8 +106,8 @@ pub struct PathWatch {
     pub paths: Vec<String>,
     /// When the changes seen so far count as settled.
     pub settle_at: Option<Monotime>,
-    /// One of the paths that changed, for the reason.
-    pub changed: String,
+    /// The paths that changed since then.
+    pub changed: BTreeSet<PathBuf>,
 }
 
 /// One unit.
@@ -138,7 +150,7 @@ pub struct Supervised {
     /// The last reloads, oldest first.
     pub history: VecDeque<ReloadRecord>,
     /// What the generation that went last wrote at its end, for the answer of a failed reload.
-    pub last_words: Option<(Gen, Vec<String>)>,
+    pub last_words: Option<LastWords>,
     /// Log pipes by id.
     pub streams: HashMap<u32, Stream>,
     /// The newest id of a log pipe.
@@ -211,7 +223,7 @@ impl Supervised {
     pub fn last_lines(&self, number: Gen) -> Vec<String> {
         match (self.generations.get(&number), &self.last_words) {
             (Some(shell), _) => shell.last_lines.iter().cloned().collect(),
-            (None, Some((whose, lines))) if *whose == number => lines.clone(),
+            (None, Some(last)) if last.generation == number => last.lines.clone(),
             (None, _) => Vec::new(),
         }
     }
