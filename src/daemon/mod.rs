@@ -15,6 +15,7 @@ pub mod finish;
 pub mod handover;
 pub mod http;
 pub mod inherit;
+pub mod intercept;
 pub mod launch;
 pub mod load;
 pub mod logging;
