@@ -2,7 +2,7 @@
 //! goes back to the machine as an event.
 
 use crate::daemon::core::Daemon;
-use crate::daemon::supervised::{Child, Supervised, Traffic};
+use crate::daemon::supervised::{Child, LastWords, Supervised, Traffic};
 use crate::daemon::token::Owner;
 use crate::daemon::{launch, load, preflight, probes};
 use crate::machine::event::{
@@ -46,9 +46,13 @@ impl Daemon {
             Action::AdoptMain { proc, pid } => self.adopt_main(index, proc, pid),
             Action::Probe { generation, probe, kind } => probes::start(self, index, generation, probe, kind),
             Action::Steer(steering) => self.steer(index, steering),
-            Action::BeginDrain { slot, .. } => self.units[index].sockets.begin_drain(slot),
+            Action::BeginDrain { generation, slot } => {
+                self.begin_answering(index, generation);
+                self.units[index].sockets.begin_drain(slot);
+            }
             Action::CheckDrain { generation, slot } => {
                 let (half_open, queued) = self.units[index].sockets.drain_state(slot);
+                let queued = if queued == 0 { self.still_answering(index, generation) } else { queued };
                 self.queue.push_back((index, Event::DrainState { generation, half_open, queued }));
             }
             Action::CheckSlot(slot) => {
@@ -134,6 +138,10 @@ impl Daemon {
             }
         });
         let steered = unit.sockets.steered(&content.unit);
+        // A rollback brings a content back that nothing has used since it was dropped from the list.
+        if unit.content(content.id).is_none() {
+            unit.contents.push(content.clone());
+        }
         self.rewatch_sockets(index);
         self.queue.push_back((index, Event::Sockets { steered }));
         self.queue.push_back((index, Event::Opened { content: content.id, result }));
@@ -233,6 +241,9 @@ impl Daemon {
             }
         }
         self.adopt_streams(index, spawn.generation, pid, launched.logs);
+        if let (Some(number), Some(listener)) = (spawn.generation, launched.listener) {
+            self.adopt_filter(index, number, listener);
+        }
         Ok(pid)
     }
 
@@ -269,10 +280,10 @@ impl Daemon {
             }
             Target::ProcTree(proc) => {
                 if let Some(child) = unit.children.get(&proc) {
-                    for pid in tree::tree(
-                        &TreeKey { mains: &[child.pid], invocation: &child.invocation },
-                        self.shared.pid,
-                    ) {
+                    // The mark of a generation is on its main processes too, which are not below this one.
+                    let invocation = if child.generation.is_some() { "" } else { child.invocation.as_str() };
+                    let key = TreeKey { mains: &[child.pid], invocation };
+                    for pid in tree::tree(&key, self.shared.pid) {
                         send(pid, signal);
                     }
                 }
@@ -351,6 +362,7 @@ impl Daemon {
         }
         self.watch_stored(index);
         self.watch_paths(index);
+        self.settle_learned(index, generation);
     }
 
     fn forget(&mut self, index: usize, generation: Gen) {
@@ -359,7 +371,12 @@ impl Daemon {
         let unit = &mut self.units[index];
         unit.store.forget(generation);
         if let Some(shell) = unit.generations.remove(&generation) {
-            unit.last_words = Some((generation, shell.last_lines.into()));
+            let content = shell.content.and_then(|id| unit.content(id));
+            unit.last_words = Some(LastWords {
+                generation,
+                went_to: content.map(|content| content.unit.service.standard_error.clone()),
+                lines: shell.last_lines.into(),
+            });
             if let Some(socket) = shell.notify {
                 let _ = self.poller.remove(socket.fd.as_fd());
                 // Its name is ours alone: the folder belongs to us.

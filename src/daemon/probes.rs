@@ -53,6 +53,13 @@ pub fn start(daemon: &mut Daemon, index: usize, generation: Gen, number: u32, ki
     let task =
         content.and_then(|content| task_of(&content, kind, lookups::probe_address(&unit.sockets, &content)));
     let Some(mut task) = task else {
+        if kind == ProbeKind::Accepts {
+            // Nothing that can be connected to is steered here after all: its listens were enough.
+            daemon
+                .queue
+                .push_back((index, Event::Probed { generation, probe: number, result: ProbeResult::Pass }));
+            return;
+        }
         let result = ProbeResult::Fail("there is nothing to connect to".into());
         daemon.queue.push_back((index, Event::Probed { generation, probe: number, result }));
         return;

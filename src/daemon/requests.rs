@@ -8,6 +8,7 @@ use crate::proto::control::{Line, Refusal, RefusalCode, ReloadReply, Reply, Requ
 use crate::proto::status::Outcome;
 use crate::sys::poll::{Interest, Readiness, Token};
 use crate::sys::{clock, message, peer};
+use crate::unit::Output;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
@@ -308,6 +309,25 @@ impl Daemon {
             Some(record) if failed && record.outcome != Outcome::Promoted => record.last_lines.clone(),
             _ => Vec::new(),
         };
+        let new =
+            unit.history.back().filter(|_| failed && last_lines.is_empty()).and_then(|r| r.new_generation);
+        let words = unit.last_words.as_ref().filter(|words| Some(words.generation.0) == new);
+        let reason = match words.and_then(|words| words.went_to.as_ref()).and_then(where_to_look) {
+            Some(place) => format!("{reason}; {place}: StandardError = \"log\" would show it here"),
+            None => reason,
+        };
         ReloadReply { unit: unit.name.clone(), outcome, reason, last_lines }
+    }
+}
+
+/// Where a failed generation's last words went, if not through us.
+fn where_to_look(output: &Output) -> Option<&'static str> {
+    match output {
+        Output::Log => None,
+        Output::Null => Some("what it wrote to standard error went nowhere"),
+        Output::Inherit => Some("what it wrote is where aeternad's own output goes"),
+        Output::Socket | Output::File(_) | Output::Append(_) => {
+            Some("what it wrote is where StandardError says")
+        }
     }
 }

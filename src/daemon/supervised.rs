@@ -2,6 +2,7 @@
 
 use crate::daemon::fdstore::FdStore;
 use crate::daemon::handover::StateSocket;
+use crate::daemon::intercept::{Adopted, Filters};
 use crate::daemon::load::Source;
 use crate::daemon::logpipe::LogPipe;
 use crate::daemon::sockets::{ListenSet, PeerName};
@@ -11,7 +12,8 @@ use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, R
 use crate::sys::cgroup::Cgroup;
 use crate::sys::inotify::Watcher;
 use crate::time::Monotime;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use crate::unit::Output;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -68,8 +70,21 @@ pub struct GenerationShell {
     pub content: Option<ContentId>,
     /// The program that its main process runs, for "newer on disk".
     pub program: Option<PathBuf>,
+    /// With `InterceptBind`: what it has bound and listens on.
+    pub adopted: Adopted,
     /// Its last lines on standard error, where they go through us.
     pub last_lines: VecDeque<String>,
+}
+
+/// What a generation that is gone has left.
+#[derive(Debug)]
+pub struct LastWords {
+    /// Whose.
+    pub generation: Gen,
+    /// Its last lines on standard error, where they went through us.
+    pub lines: Vec<String>,
+    /// Its `StandardError`.
+    pub went_to: Option<Output>,
 }
 
 /// A log pipe and where its lines come from.
@@ -94,8 +109,8 @@ pub struct PathWatch {
     pub paths: Vec<String>,
     /// When the changes seen so far count as settled.
     pub settle_at: Option<Monotime>,
-    /// One of the paths that changed, for the reason.
-    pub changed: String,
+    /// The paths that changed since then.
+    pub changed: BTreeSet<PathBuf>,
 }
 
 /// One unit.
@@ -138,7 +153,9 @@ pub struct Supervised {
     /// The last reloads, oldest first.
     pub history: VecDeque<ReloadRecord>,
     /// What the generation that went last wrote at its end, for the answer of a failed reload.
-    pub last_words: Option<(Gen, Vec<String>)>,
+    pub last_words: Option<LastWords>,
+    /// With `InterceptBind`: the filters of its processes, and what has to be listened on.
+    pub filters: Filters,
     /// Log pipes by id.
     pub streams: HashMap<u32, Stream>,
     /// The newest id of a log pipe.
@@ -191,6 +208,7 @@ impl Supervised {
             connections: HashMap::new(),
             history: VecDeque::new(),
             last_words: None,
+            filters: Filters::default(),
             streams: HashMap::new(),
             last_stream: 0,
             state_socket: None,
@@ -211,7 +229,7 @@ impl Supervised {
     pub fn last_lines(&self, number: Gen) -> Vec<String> {
         match (self.generations.get(&number), &self.last_words) {
             (Some(shell), _) => shell.last_lines.iter().cloned().collect(),
-            (None, Some((whose, lines))) if *whose == number => lines.clone(),
+            (None, Some(last)) if last.generation == number => last.lines.clone(),
             (None, _) => Vec::new(),
         }
     }

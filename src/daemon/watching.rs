@@ -8,6 +8,7 @@ use crate::machine::event::Command;
 use crate::sys::clock;
 use crate::sys::inotify::Watcher;
 use crate::sys::poll::Interest;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 impl Daemon {
@@ -31,6 +32,7 @@ impl Daemon {
                 return;
             }
         };
+        watcher.follow_writes();
         for path in paths {
             if let Err(error) = watcher.add(Path::new(path)) {
                 log::warn!("{}: cannot watch {path}: {error}", unit.name);
@@ -40,7 +42,7 @@ impl Daemon {
             log::warn!("{}: cannot watch its WatchPaths: {error}", unit.name);
         }
         unit.watch =
-            Some(PathWatch { watcher, paths: paths.clone(), settle_at: None, changed: String::new() });
+            Some(PathWatch { watcher, paths: paths.clone(), settle_at: None, changed: BTreeSet::new() });
     }
 
     /// Something below the watched paths changed: wait until it has settled.
@@ -50,8 +52,12 @@ impl Daemon {
         let Some(watch) = &mut unit.watch else { return };
         match watch.watcher.read() {
             Ok(changes) => {
-                if let Some(change) = changes.into_iter().next() {
-                    watch.changed = change.path.display().to_string();
+                for change in changes {
+                    // Somebody writes a file all the time: only what has begun to change is waited for.
+                    if change.is_partial && !watch.changed.contains(&change.path) {
+                        continue;
+                    }
+                    watch.changed.insert(change.path);
                     watch.settle_at = Some(clock::now() + debounce);
                 }
             }
@@ -63,7 +69,12 @@ impl Daemon {
     pub fn paths_settled(&mut self, index: usize) {
         let Some(watch) = &mut self.units[index].watch else { return };
         watch.settle_at = None;
-        let reason = format!("{} changed", watch.changed);
+        let changed = std::mem::take(&mut watch.changed);
+        let first = changed.first().map(|path| path.display().to_string()).unwrap_or_default();
+        let reason = match changed.len() {
+            0 | 1 => format!("{first} changed"),
+            more => format!("{first} and {} more changed", more - 1),
+        };
         self.command(index, Command::Reload { force: false, remember: true, reason });
     }
 

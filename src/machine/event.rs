@@ -151,6 +151,17 @@ pub enum ProbeResult {
     NeverReached,
 }
 
+/// What a generation of an `InterceptBind` unit does not yet listen on, of what its predecessor did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Missing {
+    /// Nothing: it is up.
+    Nothing,
+    /// Only addresses that the unit does not declare: it is waited for a while. Their names, for people.
+    Learned(String),
+    /// Addresses that the unit declares. Their names, for people.
+    Declared(String),
+}
+
 /// What a probe is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProbeKind {
@@ -238,6 +249,14 @@ pub enum Event {
         from: Sender,
         /// What it says.
         message: Notification,
+    },
+    /// `InterceptBind`: a generation listens on something, or what it still has to listen on has changed. Also
+    /// when nothing can be intercepted, with [`Missing::Nothing`].
+    Listened {
+        /// Whose.
+        generation: Gen,
+        /// What its predecessor listened on, and it does not yet.
+        missing: Missing,
     },
     /// Answers [`Action::Probe`].
     Probed {

@@ -21,6 +21,8 @@ pub const FOLDERS_MAX: usize = 4096;
 pub struct Change {
     /// What; a wanted path itself where the kernel only says that it lost count.
     pub path: PathBuf,
+    /// Only this is known: somebody is still writing it.
+    pub is_partial: bool,
 }
 
 /// Watches a set of paths. One thread at a time.
@@ -29,6 +31,7 @@ pub struct Watcher {
     inotify: Inotify,
     wanted: Vec<PathBuf>,
     folders: HashMap<WatchDescriptor, Folder>,
+    writes: AddWatchFlags,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +47,13 @@ impl Watcher {
     /// Watches nothing yet. Errors: EMFILE, where the user has too many inotify instances.
     pub fn new() -> io::Result<Watcher> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        Ok(Watcher { inotify, wanted: Vec::new(), folders: HashMap::new() })
+        let (wanted, folders) = (Vec::new(), HashMap::new());
+        Ok(Watcher { inotify, wanted, folders, writes: AddWatchFlags::empty() })
+    }
+
+    /// Also tells what is still being written ([`Change::is_partial`]), in folders that are added after this.
+    pub fn follow_writes(&mut self) {
+        self.writes = AddWatchFlags::IN_MODIFY;
     }
 
     /// Watches an absolute path too. Errors: ENOSPC where the user has too many watches; a path that is not
@@ -64,7 +73,7 @@ impl Watcher {
     /// What happened since the last time, each path once; never waits. What editors drop beside the files
     /// that they write is left out.
     pub fn read(&mut self) -> io::Result<Vec<Change>> {
-        let (mut changed, mut moved) = (BTreeSet::new(), false);
+        let (mut changed, mut partial, mut moved) = (BTreeSet::new(), BTreeSet::new(), false);
         loop {
             let events = match self.inotify.read_events() {
                 Err(Errno::EAGAIN) => break,
@@ -80,7 +89,8 @@ impl Watcher {
                 moved |= event.mask.intersects(structural());
                 let Some(folder) = self.folders.get(&event.wd) else { continue };
                 if let Some(path) = folder.concerns(event.name.as_deref()) {
-                    changed.insert(path);
+                    let only_written = event.mask == AddWatchFlags::IN_MODIFY;
+                    if only_written { &mut partial } else { &mut changed }.insert(path);
                 }
                 if event.mask.contains(AddWatchFlags::IN_IGNORED) {
                     self.folders.remove(&event.wd);
@@ -90,7 +100,9 @@ impl Watcher {
         if moved {
             self.watch_again();
         }
-        Ok(changed.into_iter().map(|path| Change { path }).collect())
+        partial.retain(|path| !changed.contains(path));
+        let whole = changed.into_iter().map(|path| Change { path, is_partial: false });
+        Ok(whole.chain(partial.into_iter().map(|path| Change { path, is_partial: true })).collect())
     }
 
     /// Looks again what is there: a folder may have come, or another one of the same name.
@@ -146,7 +158,7 @@ impl Watcher {
 
     fn watch_folder(&mut self, path: &Path) -> io::Result<&mut Folder> {
         // The kernel gives the same number for a folder that is watched already.
-        let flags = structural() | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_ONLYDIR;
+        let flags = structural() | AddWatchFlags::IN_CLOSE_WRITE | self.writes | AddWatchFlags::IN_ONLYDIR;
         let number = self.inotify.add_watch(path, flags)?;
         let folder = self.folders.entry(number).or_default();
         folder.path = path.to_path_buf();

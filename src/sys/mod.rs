@@ -19,6 +19,7 @@ pub mod poll;
 pub mod probe;
 pub mod process;
 pub mod rundir;
+pub mod seccomp;
 pub mod signal;
 pub mod sockdiag;
 pub mod socket;

@@ -240,15 +240,17 @@ pub fn salt() -> u32 {
     std::collections::hash_map::RandomState::new().build_hasher().finish() as u32
 }
 
-/// Takes a listener out of its group: shutdown(2). With `net.ipv4.tcp_migrate_req = 1` what is queued moves to
-/// the others, otherwise it is lost. [`super::socket::listen`] brings it back as the last member.
+/// Takes a listener out of its group: connect(2) to AF_UNSPEC. With `net.ipv4.tcp_migrate_req = 1` what is queued moves
+/// to the others, otherwise it is lost. [`super::socket::listen`] brings it back as the last member. Works too on one
+/// that somebody has shut down, and forgets that: shutdown(2) on it would stay, and be inherited by every connection
+/// that it accepts later, which would then read an end of file.
 pub fn leave(member: BorrowedFd<'_>) -> io::Result<()> {
     use std::os::fd::AsRawFd;
-    match nix::sys::socket::shutdown(member.as_raw_fd(), nix::sys::socket::Shutdown::Read) {
-        // Somebody else has shut it down before us.
-        Ok(()) | Err(nix::errno::Errno::ENOTCONN) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    let mut nowhere = [0_u8; size_of::<libc::sockaddr_in>()];
+    nowhere[..2].copy_from_slice(&(libc::AF_UNSPEC as u16).to_ne_bytes());
+    // SAFETY: the address is alive and as long as is said; its family is all that is read.
+    let r = unsafe { libc::connect(member.as_raw_fd(), nowhere.as_ptr().cast(), nowhere.len() as u32) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Whether the kernel moves a closing listener's queue to the others of its group.

@@ -10,7 +10,8 @@ pub struct TreeKey<'a> {
     /// The pids of the processes that we have started for it; each leads a session. Only what is not reaped, or still has
     /// processes in its session: another pid may mean somebody else by now.
     pub mains: &'a [i32],
-    /// The value of `INVOCATION_ID` in their environment; it marks what has left its parent and its session.
+    /// The value of `INVOCATION_ID` in their environment; it marks what has left its parent and its session. Empty: there
+    /// is no such mark.
     pub invocation: &'a str,
 }
 
@@ -53,6 +54,9 @@ fn pids() -> impl Iterator<Item = i32> {
 
 /// Whether a process was started with this `INVOCATION_ID`. Not if we may not look.
 fn is_marked(pid: i32, invocation: &str) -> bool {
+    if invocation.is_empty() {
+        return false;
+    }
     let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
         return false;
     };

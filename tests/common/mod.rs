@@ -23,6 +23,7 @@
 #![allow(unreachable_pub, reason = "a module of several test crates")]
 #![allow(missing_docs, reason = "every item that is not plain says what it does")]
 
+pub mod app;
 pub mod control;
 pub mod facts;
 pub mod http;

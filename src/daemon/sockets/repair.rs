@@ -42,9 +42,13 @@ pub(super) fn revive(endpoint: &mut Endpoint, slot: usize, steered: &Steered) ->
         }
         (_, Address::Abstract(_)) => reopen(endpoint, slot)?,
         _ if endpoint.listen.kind == ListenKind::Datagram => reopen(endpoint, slot)?,
-        _ => socket::listen(member.fd.as_fd(), endpoint.options.backlog).map_err(|error| {
-            format!("cannot listen on {} again: {}", endpoint.address, socket::errno_text(&error))
-        })?,
+        _ => {
+            let fd = member.fd.as_fd();
+            let left = if endpoint.at.is_some() { steer::leave(fd) } else { Ok(()) };
+            left.and_then(|()| socket::listen(fd, endpoint.options.backlog)).map_err(|error| {
+                format!("cannot listen on {} again: {}", endpoint.address, socket::errno_text(&error))
+            })?;
+        }
     }
     endpoint.slots[slot].broken = false;
     endpoint.repairs += 1;

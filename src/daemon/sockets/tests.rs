@@ -243,7 +243,7 @@ fn switching_under_load_loses_nothing() {
     }
     clients.into_iter().for_each(|client| client.join().unwrap());
     serving.end();
-    assert!(switches > 1, "{switches}");
+    assert!(switches > 0, "{switches}");
     assert_eq!(*failures.lock().unwrap(), Vec::<String>::new(), "after {switches} switches");
 }
 

@@ -143,18 +143,17 @@ fn restart(unit: &Unit, tables: &Tables<'_>) {
 
 fn streams(unit: &Unit, tables: &Tables<'_>) {
     let service = &tables.service;
-    let from_socket = unit.service.standard_input == Input::Socket;
-    if from_socket && tables.sockets.is_empty() {
+    if !tables.sockets.is_empty() {
+        return;
+    }
+    if unit.service.standard_input == Input::Socket {
         error(&[(service, "StandardInput")], "StandardInput = \"socket\" needs a [[Socket]]");
     }
     for (key, stream) in
         [("StandardOutput", &unit.service.standard_output), ("StandardError", &unit.service.standard_error)]
     {
-        if *stream == Output::Socket && !from_socket {
-            error(
-                &[(service, key), (service, "StandardInput")],
-                format!("{key} = \"socket\" needs StandardInput = \"socket\": it is the same descriptor"),
-            );
+        if *stream == Output::Socket {
+            error(&[(service, key)], format!("{key} = \"socket\" needs a [[Socket]]"));
         }
     }
 }

@@ -1,0 +1,88 @@
+//! The lent socket comes back whole.
+
+#![cfg(test)]
+
+mod common;
+
+use aeterna::proto::status::UnitState;
+use common::app::{APP, App};
+use common::http;
+use common::load::{Load, Manner};
+
+#[test]
+fn a_listener_that_a_child_shuts_down_is_repaired() {
+    for sharing in ["steered", "shared"] {
+        let socket = format!("ListenStream = \"127.0.0.1:0\"\nSharing = \"{sharing}\"");
+        let env = App {
+            socket: &socket,
+            service: "Type = \"notify\"\nRestart = \"always\"\nRestartSec = 0",
+            ..APP
+        }
+        .start();
+        let address = env.address("app", 0);
+        env.order(1, "/shutdown?fd=3");
+        env.wait_unit("app", "repaired", |u| u.sockets[0].repairs >= 1);
+        // Whether its own process accepts again is its affair: the next generation does.
+        env.reload_well();
+        env.wait_state("app", UnitState::Running);
+        assert_eq!(http::get(&address, "/").unwrap().status, 200, "{sharing}");
+        assert_eq!(env.address("app", 0), address);
+    }
+}
+
+#[test]
+fn an_old_generation_that_shuts_its_listener_down_at_its_end_loses_nothing() {
+    let env = App { reload: "Strategy = \"immediate\"\nDrainTimeout = \"10s\"", ..APP }.start();
+    env.next_start("term=hang");
+    env.reload_well();
+    env.wait_state("app", UnitState::Running);
+    let load = Load::start(&env.address("app", 0), 3, Manner::Fresh);
+    for round in 1..=5 {
+        load.wait_answers(30);
+        let old = env.unit_status("app").generation;
+        env.reload_well();
+        env.wait_unit("app", "the old one drains", |u| u.generations.iter().any(|g| g.number == old));
+        assert_eq!(env.order(old, "/shutdown?fd=3"), "done\n");
+        env.wait_unit("app", "repaired", |u| u.sockets[0].repairs >= round);
+        assert_eq!(env.ctl(&["kill", "app", "-s", "KILL", "--generation", &old.to_string()]).code, 0);
+        env.wait_state("app", UnitState::Running);
+    }
+    let counts = load.finish();
+    assert_eq!(counts.failed, Vec::<String>::new(), "of {}", counts.ok);
+}
+
+#[test]
+fn a_unix_path_that_is_unlinked_comes_back_with_its_queue() {
+    let env = App { socket: "ListenStream = \"{dir}/app.sock\"", ..APP }.start();
+    let path = env.path("app.sock");
+    let address = path.display().to_string();
+    let mut orders = env.orders(1);
+    orders.get("/stop-accepting").unwrap();
+    let mut queued = http::Client::connect(&address).unwrap();
+    queued.send("/", "Connection: close\r\n").unwrap();
+    env.wait_unit("app", "one in the queue", |u| u.sockets[0].queue == Some(1));
+    std::fs::remove_file(&path).unwrap();
+    env.wait("the path is back", || path.exists().then_some(()));
+    let mut later = http::Client::connect(&address).unwrap();
+    later.send("/", "Connection: close\r\n").unwrap();
+    orders.get("/accept-again").unwrap();
+    assert_eq!(queued.receive().unwrap().status, 200);
+    env.reload_well();
+    assert_eq!(later.receive().unwrap().status, 200, "no later than after the next reload");
+    assert_eq!(http::get(&address, "/").unwrap().status, 200);
+}
+
+#[test]
+fn the_queue_and_its_limit_are_in_the_status() {
+    let env = App { socket: "ListenStream = \"127.0.0.1:0\"\nBacklog = 17", ..APP }.start();
+    let mut orders = env.orders(1);
+    orders.get("/stop-accepting").unwrap();
+    let address = env.address("app", 0);
+    // One may be accepted that the service was waiting for already.
+    let clients: Vec<_> = (0..6).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
+    let socket = env.wait_unit("app", "queued", |u| u.sockets[0].queue >= Some(5)).sockets.remove(0);
+    assert_eq!(socket.limit, Some(17));
+    drop(clients);
+    orders.get("/accept-again").unwrap();
+    env.wait_unit("app", "empty", |u| u.sockets[0].queue == Some(0));
+}
