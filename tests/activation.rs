@@ -7,7 +7,7 @@ mod common;
 
 use aeterna::proto::status::UnitState;
 use common::http::{self, Client};
-use common::{Env, example};
+use common::{Env, example, process};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::io::Write;
@@ -528,4 +528,90 @@ fn an_inherited_name_with_another_address_is_an_error_and_strays_are_closed() {
     let log = std::fs::read_to_string(env.path("stderr")).unwrap();
     assert!(log.contains("closed the inherited socket \"stray\""), "{log}");
     assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens there any more");
+}
+
+#[test]
+fn a_stopped_unit_is_not_started_by_traffic_and_answers_it_after_a_start() {
+    let env = app("[Socket]\nListenStream = \"127.0.0.1:0\"", "StartOn = \"connection\"");
+    env.wait_state("app", UnitState::Listening);
+    let address = env.address("app", 0);
+    assert_eq!(env.ctl(&["stop", "app"]).code, 0);
+    let mut waiting = Client::connect(&address).unwrap();
+    waiting.send("/", "").unwrap();
+    // Two questions and answers later it would have started long ago.
+    for _ in 0..2 {
+        assert_eq!(env.unit_status("app").state, UnitState::Stopped);
+    }
+    assert_eq!(env.ctl(&["start", "app"]).code, 0);
+    assert_eq!(waiting.receive().unwrap().status, 200);
+}
+
+#[test]
+fn a_trigger_limit_pauses_and_the_socket_lives_on() {
+    let mut env = Env::new();
+    env.unit(
+        "app",
+        r#"
+        [Socket]
+        ListenStream = "{dir}/sock"
+        Accept = true
+        TriggerLimitIntervalSec = "400ms"
+        TriggerLimitBurst = 3
+        [Service]
+        ExecStart = ["/bin/sh", "-c", "echo hello"]
+        StandardOutput = "socket"
+        "#,
+    );
+    env.start();
+    env.wait_state("app", UnitState::Listening);
+    let path = env.path("sock").display().to_string();
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(&path).unwrap()).collect();
+    for client in &mut clients {
+        assert_eq!(client.rest().unwrap(), "hello\n", "late, but served");
+    }
+    assert_eq!(env.unit_status("app").state, UnitState::Listening);
+}
+
+#[test]
+fn what_waits_is_thrown_away_where_that_is_asked_for() {
+    let mut env = Env::new();
+    env.unit(
+        "app",
+        r#"
+        [Socket]
+        ListenStream = "{dir}/sock"
+        FlushPending = true
+        [Service]
+        ExecStart = "{probe} no_accept"
+        Type = "notify"
+        StartOn = "connection"
+        "#,
+    );
+    env.start();
+    env.wait_state("app", UnitState::Listening);
+    let mut client = Client::connect(&env.path("sock").display().to_string()).unwrap();
+    env.wait_state("app", UnitState::Running);
+    process::kill(env.main_pid("app"), Signal::SIGTERM);
+    assert_eq!(client.rest().unwrap_or_default(), "", "closed, not served");
+    env.wait_state("app", UnitState::Listening);
+}
+
+#[test]
+fn without_privileges_everything_is_handed_over_too() {
+    let mut env = Env::new();
+    if !env.as_nobody() {
+        return;
+    }
+    env.unit(
+        "app",
+        "[Socket]\nListenStream = [\"127.0.0.1:0\", \"{dir}/sock\"]\n[Service]\nExecStart = \"{probe} orders={dir}/orders\"\nType = \"notify\"\nRestart = \"always\"",
+    );
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    let report = report(&env);
+    assert_eq!(report["uid"][0], 65534);
+    assert_eq!(report["fds"].as_object().unwrap().len(), 5, "{report}");
+    process::kill(env.main_pid("app"), Signal::SIGKILL);
+    env.wait_unit("app", "generation 2", |u| u.generation == 2 && u.state == UnitState::Running);
+    assert_eq!(env.get("app", "/").status, 200);
 }

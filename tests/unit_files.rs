@@ -285,6 +285,7 @@ const VALUES: &[(&str, &str, &[&str])] = &[
     ("[Service]", "StopWhenIdleSec", &["'infinity'"]),
     ("[Service]", "Workers", &["1", "4096"]),
     ("[Service]", "SocketEnvironment", &["'nginx'", "['einhorn', 'php-fpm', 'server-starter']"]),
+    ("[Service]", "InterceptBind", FLAG),
     ("[Service]", "NonBlocking", FLAG),
     ("[Service]", "FileDescriptorStoreMax", &["0", "100"]),
     (

@@ -11,12 +11,14 @@ aeternad holds a service's sockets and replaces the service without losing a con
 
 Usage:
   aeternad --unit FILE... [options]                                supervise these units
-  aeternad [options] [--listen ADDR...] -- COMMAND [ARG...]        one unit without a file
+  aeternad [options] [--listen ADDR...] [--intercept] -- COMMAND [ARG...]
+                                                                   one unit without a file
   aeternad --check --unit FILE...                                  validate only
 
 Options:
   --unit FILE...         unit files, or folders (all their *.toml)
   --listen ADDR          with COMMAND: bind ADDR and hand it to it; repeatable
+  --intercept            with COMMAND: hold what it binds by itself, so that it can be replaced
   --check                print \"FILE: ok\" or every error (exit status 78), start nothing
   --show                 print the unit with every default filled in, start nothing
   --runtime-dir DIR      folder for the control socket, the lock and the services' sockets
@@ -56,6 +58,8 @@ pub struct Args {
     pub units: Vec<OsString>,
     /// `--listen`, in order.
     pub listen: Vec<String>,
+    /// `--intercept`.
+    pub intercept: bool,
     /// What stands behind `--`.
     pub command: Vec<String>,
     /// `--runtime-dir`.
@@ -76,6 +80,7 @@ impl Args {
             mode: Mode::Run,
             units: Vec::new(),
             listen: Vec::new(),
+            intercept: false,
             command: Vec::new(),
             runtime_dir: None,
             control: None,
@@ -137,6 +142,7 @@ fn option(args: &mut Args, parser: &mut Parser, word: &Word) -> Result<(), lexop
     match name {
         "unit" => args.units.extend(parser.values()?),
         "listen" => args.listen.push(parser.value()?.string()?),
+        "intercept" => args.intercept = true,
         "check" => args.mode = Mode::Check,
         "show" => args.mode = Mode::Show,
         "runtime-dir" => args.runtime_dir = Some(parser.value()?.string()?),
@@ -153,9 +159,10 @@ fn option(args: &mut Args, parser: &mut Parser, word: &Word) -> Result<(), lexop
 
 /// An unknown option, with the nearest one that exists.
 fn unknown(name: &str) -> lexopt::Error {
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 12] = [
         "unit",
         "listen",
+        "intercept",
         "check",
         "show",
         "runtime-dir",
@@ -196,6 +203,9 @@ fn consistent(args: Args) -> Result<Args, Fatal> {
     if !args.units.is_empty() && !args.command.is_empty() {
         return Err(usage("--unit and a command behind -- exclude each other"));
     }
+    if args.intercept && args.command.is_empty() {
+        return Err(usage("--intercept needs a command behind --; a unit file has InterceptBind"));
+    }
     Ok(args)
 }
 
@@ -235,6 +245,7 @@ mod tests {
             "--unit",
             "--unit a -- b",
             "--listen 80",
+            "--intercept --unit a",
             "--unti a",
             "--log-level loud --unit a",
         ] {

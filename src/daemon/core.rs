@@ -134,6 +134,7 @@ impl Daemon {
     /// The nearest deadline of anything that has one.
     pub fn next_deadline(&self) -> Option<Monotime> {
         let units = self.units.iter().filter_map(|unit| unit.deadline);
+        let given = self.units.iter().filter_map(|unit| unit.filters.deadline());
         let accepts = self.units.iter().filter_map(|unit| unit.accept_again);
         let states = self.units.iter().filter_map(|unit| unit.endpoint.deadline());
         let settled =
@@ -141,6 +142,7 @@ impl Daemon {
         units
             .chain(settled)
             .chain(accepts)
+            .chain(given)
             .chain(states)
             .chain(self.machine.next_deadline())
             .chain(self.clients.deadline())
@@ -158,6 +160,9 @@ impl Daemon {
             }
             if due(self.units[index].watch.as_ref().and_then(|watch| watch.settle_at)) {
                 self.paths_settled(index);
+            }
+            if due(self.units[index].filters.deadline()) {
+                self.silent_listens(index);
             }
             if due(self.units[index].endpoint.deadline()) {
                 self.state_deadline(index);

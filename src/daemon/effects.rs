@@ -38,9 +38,13 @@ impl Daemon {
             Action::AdoptMain { proc, pid } => self.adopt_main(index, proc, pid),
             Action::Probe { generation, probe, kind } => probes::start(self, index, generation, probe, kind),
             Action::Steer(steering) => self.steer(index, steering),
-            Action::BeginDrain { slot, .. } => self.units[index].sockets.begin_drain(slot),
+            Action::BeginDrain { generation, slot } => {
+                self.begin_answering(index, generation);
+                self.units[index].sockets.begin_drain(slot);
+            }
             Action::CheckDrain { generation, slot } => {
                 let (half_open, queued) = self.units[index].sockets.drain_state(slot);
+                let queued = if queued == 0 { self.still_answering(index, generation) } else { queued };
                 self.queue.push_back((index, Event::DrainState { generation, half_open, queued }));
             }
             Action::CheckSlot(slot) => {
@@ -277,6 +281,9 @@ impl Daemon {
             }
         }
         self.adopt_streams(index, spawn.generation, pid, launched.logs);
+        if let (Some(number), Some(listener)) = (spawn.generation, launched.listener) {
+            self.adopt_filter(index, number, listener);
+        }
         Ok(pid)
     }
 
@@ -402,6 +409,7 @@ impl Daemon {
         }
         self.watch_stored(index);
         self.watch_paths(index);
+        self.settle_learned(index, generation);
     }
 
     fn forget(&mut self, index: usize, generation: Gen) {

@@ -57,6 +57,7 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)]) {
     let mut commands = Vec::new();
     for (token, readiness) in ready {
         match Owner::of(*token) {
+            Some(Owner::Filter(unit, id)) => daemon.trapped(unit, id, *readiness),
             Some(Owner::Notify(unit, number)) => daemon.read_notifications(unit, Gen(number)),
             Some(Owner::Socket(unit, id)) => daemon.socket_ready(unit, id, *readiness),
             Some(Owner::Log(unit, id)) => daemon.read_log(unit, id),

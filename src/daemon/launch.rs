@@ -10,7 +10,8 @@ use crate::daemon::supervised::{GenerationShell, Supervised};
 use crate::machine::event::{Gen, Role, Spawn, SpawnFailure};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::limits;
-use crate::sys::spawn::{self, Credentials, Plan, Stage};
+use crate::sys::seccomp::Listener;
+use crate::sys::spawn::{self, Credentials, Plan, Stage, Traps};
 use crate::sys::user::{self, Account};
 use crate::unit::{self, Command, Service, Unit};
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub struct Launched {
     pub invocation: String,
     /// Read ends of its log pipes: standard output's, standard error's.
     pub logs: [Option<OwnedFd>; 2],
+    /// With `InterceptBind`: where its calls come from, or why they do not.
+    pub listener: Option<Result<Listener, i32>>,
 }
 
 /// Starts a process.
@@ -74,6 +77,7 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
         no_new_privileges: service.no_new_privileges,
         ignore_sigpipe: service.ignore_sigpipe,
         cgroup: group.map(Cgroup::dir_fd),
+        traps: if service.intercept_bind && gets_sockets(spawn.role) { Traps::Sockets } else { Traps::None },
         joins_cgroup: group.is_some_and(Cgroup::was_killed),
     };
     match spawn::spawn(&plan) {
@@ -82,6 +86,7 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
             program,
             invocation: facts.invocation,
             logs: streams.into_logs(),
+            listener: process.listener,
         }),
         Err(error) => Err(refused(&name, &plan, &error)),
     }
@@ -249,7 +254,8 @@ fn facts(
         invocation: shell.map_or_else(|| shared.new_invocation(), |shell| shell.invocation.clone()),
         handover: spawn.handover,
         extra: spawn.environment.clone(),
-        fd_store_max: service.fd_store_max,
+        // [State] Descriptor is room for one.
+        fd_store_max: service.fd_store_max.max(u32::from(content.state.descriptor)),
         ..Facts::default()
     };
     if notifies && let Some(socket) = shell.and_then(|shell| shell.notify.as_ref()) {

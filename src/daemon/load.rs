@@ -1,5 +1,6 @@
 //! Unit files: finding, reading, parsing. What cannot be used is said with file, line and column.
 
+use crate::daemon::launch::describe;
 use crate::error::{Fatal, exit};
 use crate::machine::event::{Content, ContentId};
 use crate::unit::{self, Context, Unit};
@@ -73,7 +74,7 @@ impl Source {
 
 fn load_file(path: &Path, setting: &Setting) -> Result<Loaded, String> {
     let shown = path.display();
-    let text = read_bounded(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let text = read_bounded(path).map_err(|error| format!("cannot read {shown}: {}", describe(&error)))?;
     let context = Context {
         stem: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         file: shown.to_string(),
@@ -129,7 +130,7 @@ pub fn find(arguments: &[OsString]) -> Result<Vec<PathBuf>, Fatal> {
                 errors.push(format!("cannot use {}: no *.toml in this folder", path.display()))
             }
             Ok(found) => files.extend(found),
-            Err(error) => errors.push(format!("cannot read {}: {error}", path.display())),
+            Err(error) => errors.push(format!("cannot read {}: {}", path.display(), describe(&error))),
         }
     }
     if errors.is_empty() { Ok(files) } else { Err(Fatal::new(exit::CONFIG, errors.join("\n"))) }

@@ -16,8 +16,8 @@ pub fn starter_address(listen: &Listen, bound: Option<SocketAddr>) -> String {
 
 /// The first steered stream address of a unit, with its real port: where [`crate::machine::event::ProbeKind::Accepts`] knocks.
 pub fn probe_address(sockets: &ListenSet, unit: &Unit) -> Option<Address> {
-    unit.listens().zip(sockets.bound_addresses(unit)).find_map(|((_, listen), bound)| {
-        if listen.kind != ListenKind::Stream {
+    let declared = unit.listens().zip(sockets.bound_addresses(unit)).find_map(|((_, listen), bound)| {
+        if listen.kind != ListenKind::Stream || !sockets.is_steered(&listen.endpoint()) {
             return None;
         }
         match (&listen.address, bound) {
@@ -25,7 +25,8 @@ pub fn probe_address(sockets: &ListenSet, unit: &Unit) -> Option<Address> {
             (address @ Address::Path(_), None) => Some(address.clone()),
             (_, None) => None,
         }
-    })
+    });
+    declared.or_else(|| sockets.learned_stream().map(|real| Address::Inet(loopback(real))))
 }
 
 /// A wildcard is reached over its loopback.

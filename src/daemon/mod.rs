@@ -15,6 +15,7 @@ pub mod finish;
 pub mod handover;
 pub mod http;
 pub mod inherit;
+pub mod intercept;
 pub mod launch;
 pub mod load;
 pub mod logging;
@@ -88,10 +89,13 @@ fn supervise(args: &args::Args) -> Result<u8, Fatal> {
     setup::start_log(args, &wishes);
     let setup::Ready { mut daemon, sources, control, lock } = setup::prepare(args, units, &wishes)?;
     log::info!(
-        "aeternad {} runs, pid {}, {} units, control socket {}",
+        "aeternad {} runs, pid {}, {}, control socket {}",
         env!("CARGO_PKG_VERSION"),
         daemon.shared.pid,
-        daemon.units.len(),
+        match daemon.units.len() {
+            1 => "1 unit".to_owned(),
+            count => format!("{count} units"),
+        },
         control.display()
     );
     for index in 0..daemon.units.len() {

@@ -71,7 +71,8 @@ fn inline(args: &Args, setting: &Setting) -> Result<Source, Fatal> {
         runtime_dir: setting.runtime_root.clone(),
         pid1: setting.pid1,
     };
-    match unit::inline(args.command.clone(), &args.listen, &context) {
+    let sockets = if args.intercept { unit::Sockets::Intercepted } else { unit::Sockets::Handed };
+    match unit::inline(args.command.clone(), &args.listen, sockets, &context) {
         Ok(unit) => Ok(Source::Inline(Arc::new(unit))),
         Err(errors) => {
             let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");

@@ -2,6 +2,7 @@
 
 use crate::daemon::fdstore::FdStore;
 use crate::daemon::handover::StateSocket;
+use crate::daemon::intercept::{Adopted, Filters};
 use crate::daemon::load::Source;
 use crate::daemon::logpipe::LogPipe;
 use crate::daemon::sockets::{ListenSet, PeerName};
@@ -71,6 +72,8 @@ pub struct GenerationShell {
     pub content: Option<ContentId>,
     /// The program that its main process runs, for "newer on disk".
     pub program: Option<PathBuf>,
+    /// With `InterceptBind`: what it has bound and listens on.
+    pub adopted: Adopted,
     /// Its last lines on standard error, where they go through us.
     pub last_lines: VecDeque<String>,
 }
@@ -155,6 +158,8 @@ pub struct Supervised {
     pub history: VecDeque<ReloadRecord>,
     /// What the generation that went last wrote at its end, for the answer of a failed reload.
     pub last_words: Option<LastWords>,
+    /// With `InterceptBind`: the filters of its processes, and what has to be listened on.
+    pub filters: Filters,
     /// Log pipes by id.
     pub streams: HashMap<u32, Stream>,
     /// The newest id of a log pipe.
@@ -208,6 +213,7 @@ impl Supervised {
             connections: HashMap::new(),
             history: VecDeque::new(),
             last_words: None,
+            filters: Filters::default(),
             streams: HashMap::new(),
             last_stream: 0,
             state_socket: None,

@@ -19,6 +19,8 @@ pub enum Owner {
     Cgroup(usize, u32),
     /// A stored descriptor of a unit.
     Stored(usize, u32),
+    /// The filter of a unit's processes, by its number.
+    Filter(usize, u32),
     /// A unit's SRP socket.
     StateSocket(usize),
     /// A connection to it.
@@ -46,6 +48,7 @@ impl Owner {
             Owner::Stored(unit, id) => (7, unit, id),
             Owner::Paths(unit) => (8, unit, 0),
             Owner::SocketPaths(unit) => (9, unit, 0),
+            Owner::Filter(unit, id) => (17, unit, id),
             Owner::StateSocket(unit) => (10, unit, 0),
             Owner::StateConnection(unit, id) => (11, unit, id),
         };
@@ -66,6 +69,7 @@ impl Owner {
             7 => Owner::Stored(unit, id),
             8 => Owner::Paths(unit),
             9 => Owner::SocketPaths(unit),
+            17 => Owner::Filter(unit, id),
             10 => Owner::StateSocket(unit),
             11 => Owner::StateConnection(unit, id),
             _ => return None,
@@ -87,6 +91,7 @@ mod tests {
             Owner::Log(0, 1),
             Owner::Cgroup(1, 2),
             Owner::Stored(1, 2),
+            Owner::Filter(3, 4),
             Owner::Paths(5),
             Owner::SocketPaths(6),
             Owner::StateSocket(6),

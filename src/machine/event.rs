@@ -151,6 +151,17 @@ pub enum ProbeResult {
     NeverReached,
 }
 
+/// What a generation of an `InterceptBind` unit does not yet listen on, of what its predecessor did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Missing {
+    /// Nothing: it is up.
+    Nothing,
+    /// Only addresses that the unit does not declare: it is waited for a while. Their names, for people.
+    Learned(String),
+    /// Addresses that the unit declares. Their names, for people.
+    Declared(String),
+}
+
 /// What a probe is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProbeKind {
@@ -239,6 +250,14 @@ pub enum Event {
         /// What it says.
         message: Notification,
     },
+    /// `InterceptBind`: a generation listens on something, or what it still has to listen on has changed. Also
+    /// when nothing can be intercepted, with [`Missing::Nothing`].
+    Listened {
+        /// Whose.
+        generation: Gen,
+        /// What its predecessor listened on, and it does not yet.
+        missing: Missing,
+    },
     /// Answers [`Action::Probe`].
     Probed {
         /// Whom it was meant for.
@@ -287,6 +306,28 @@ pub enum Event {
     Tick,
 }
 
+/// Why a transfer of state failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Whose doing it was.
+    pub fault: Fault,
+    /// For people.
+    pub why: String,
+}
+
+/// Whose doing it was that a transfer of state failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    /// Who gave missed the time, broke the protocol, reported an error or died.
+    Source,
+    /// Who took refused the state, broke the protocol or died; its process tells which.
+    Sink,
+    /// Who took did not acknowledge in time: whether it has the state nobody knows.
+    SinkSilent,
+    /// It was given up, or a newer connection has replaced one of the two.
+    Cancelled,
+}
+
 /// How a transfer of state ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Relayed {
@@ -294,8 +335,8 @@ pub struct Relayed {
     pub from: Gen,
     /// Who got.
     pub to: Gen,
-    /// `Err`: why not, for people. `Ok` means acknowledged.
-    pub result: Result<(), String>,
+    /// `Err`: why not. `Ok` means acknowledged.
+    pub result: Result<(), Failure>,
     /// State bytes.
     pub bytes: u64,
     /// State frames.

@@ -1,6 +1,6 @@
 //! One generation: its phases with their deadlines inside, and the way from launch to ready.
 
-use super::event::{Action, Announcement, Conn, ContentId, Gen, Proc, Role, Target};
+use super::event::{Action, Announcement, Conn, ContentId, Gen, Missing, Proc, Role, Target};
 use super::health::Health;
 use super::reload::ReloadPhase;
 use super::restart::{End, Word};
@@ -9,7 +9,7 @@ use super::state::{Place, SIGKILL};
 use super::stop::{StopPlan, StopStep};
 use super::turn::Turn;
 use super::worker::Worker;
-use crate::time::Monotime;
+use crate::time::{Monotime, Span};
 use crate::unit::ServiceType;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,21 @@ pub(super) enum StartStep {
     Checking,
 }
 
+/// How long a learned address is waited for after the first listen.
+const LEARNED_PATIENCE: Span = Span::from_secs(5);
+
+/// What a generation listens on, where its unit has `InterceptBind` (contract section 5).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Listens {
+    /// On nothing yet.
+    #[default]
+    Nowhere,
+    /// Not on all that its predecessor listened on; a time: no longer waited for than this.
+    Partly { missing: Missing, until: Option<Monotime> },
+    /// On everything that counts.
+    Everywhere,
+}
+
 /// One launch of the unit's service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Generation {
@@ -65,6 +80,7 @@ pub(super) struct Generation {
     pub(super) ready_at: Option<Monotime>,
     pub(super) phase: Phase,
     pub(super) workers: Vec<Worker>,
+    pub(super) listens: Listens,
     /// Whether nothing of its tree lives.
     pub(super) empty: bool,
     /// Whether anything was started since it was last empty.
@@ -83,6 +99,13 @@ impl Generation {
 
     pub(super) fn first_pid(&self) -> Option<i32> {
         self.workers.iter().find_map(|worker| worker.pid)
+    }
+
+    fn step(&self) -> Option<StartStep> {
+        match self.phase {
+            Phase::Starting { step, .. } => Some(step),
+            Phase::Up | Phase::Quiescing { .. } | Phase::Stopping { .. } => None,
+        }
     }
 
     pub(super) fn is_starting(&self) -> bool {
@@ -112,6 +135,7 @@ impl Turn<'_> {
                 deadline: self.now.after(unit.service.timeout_start),
             },
             workers: Vec::new(),
+            listens: Listens::default(),
             empty: true,
             had_process: false,
             drained: false,
@@ -138,10 +162,7 @@ impl Turn<'_> {
     }
 
     pub(super) fn step_of(&self, number: Gen) -> Option<StartStep> {
-        match self.s.generation(number)?.phase {
-            Phase::Starting { step, .. } => Some(step),
-            Phase::Up | Phase::Quiescing { .. } | Phase::Stopping { .. } => None,
-        }
+        self.s.generation(number)?.step()
     }
 
     fn start_pre(&mut self, number: Gen, index: u32) {
@@ -223,9 +244,57 @@ impl Turn<'_> {
             return;
         }
         let all = self.s.generation(number).is_some_and(|g| g.workers.iter().all(|worker| worker.up));
-        if all {
+        if all && self.listens_enough(number) {
             self.start_post(number, 0);
         }
+    }
+
+    /// A first generation is up at its first listen, a later one when it listens on all that counts. A service
+    /// that tells by READY=1 when it is up is believed.
+    fn listens_enough(&self, number: Gen) -> bool {
+        let unit = self.unit_of(number);
+        let tells = !matches!(unit.service.service_type, ServiceType::Simple | ServiceType::Exec);
+        if !unit.service.intercept_bind || tells {
+            return true;
+        }
+        self.s.generation(number).is_some_and(|g| g.listens == Listens::Everywhere)
+    }
+
+    pub(super) fn listened(&mut self, number: Gen, missing: Missing) {
+        let now = self.now;
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        let since_first = match &generation.listens {
+            Listens::Nowhere => now.after(LEARNED_PATIENCE),
+            Listens::Partly { until, .. } => *until,
+            Listens::Everywhere => return,
+        };
+        generation.listens = match missing {
+            Missing::Nothing => Listens::Everywhere,
+            missing @ (Missing::Learned(_) | Missing::Declared(_)) => {
+                Listens::Partly { missing, until: since_first }
+            }
+        };
+        self.mains_progress(number);
+    }
+
+    /// What only the program has bound is not waited for for ever.
+    fn tick_listens(&mut self, number: Gen) {
+        let now = self.now;
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        let Listens::Partly { missing: Missing::Learned(names), until: Some(until) } = &generation.listens
+        else {
+            return;
+        };
+        if *until > now || generation.step() != Some(StartStep::Mains) {
+            return;
+        }
+        let text = format!(
+            "generation {} does not listen on {names}, as the one before did; not waited for any longer, and given up at promotion",
+            number.0
+        );
+        generation.listens = Listens::Everywhere;
+        self.warn(text);
+        self.mains_progress(number);
     }
 
     fn start_post(&mut self, number: Gen, index: u32) {
@@ -336,6 +405,23 @@ impl Turn<'_> {
             && until <= self.now
         {
             self.start_checking(number);
+        } else {
+            self.tick_listens(number);
+        }
+    }
+
+    /// What a start waits for when all processes run.
+    fn why_not_listening(&self, number: Gen) -> String {
+        match self.s.generation(number).map(|g| &g.listens) {
+            Some(Listens::Nowhere) if self.unit_of(number).service.intercept_bind => {
+                "it never listened on anything (InterceptBind waits for its first listen)".into()
+            }
+            Some(Listens::Partly { missing: Missing::Declared(names) | Missing::Learned(names), .. }) => {
+                format!("it never listened on {names}, as the one before did")
+            }
+            Some(Listens::Nowhere | Listens::Partly { .. } | Listens::Everywhere) | None => {
+                "it did not start".into()
+            }
         }
     }
 
@@ -347,7 +433,7 @@ impl Turn<'_> {
             StartStep::Mains => match unit.service.service_type {
                 ServiceType::Notify | ServiceType::NotifyReload => "it never said READY=1".into(),
                 ServiceType::Oneshot => "it did not end".into(),
-                ServiceType::Simple | ServiceType::Exec => "it did not start".into(),
+                ServiceType::Simple | ServiceType::Exec => self.why_not_listening(number),
             },
             StartStep::Post { .. } => "ExecStartPost did not end".into(),
             StartStep::Warmup { .. } => "WarmupDelay is longer".into(),

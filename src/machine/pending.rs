@@ -17,6 +17,7 @@ pub(super) fn pending_keys(running: &Unit, read: &Unit) -> Vec<String> {
     compare(a.exec_start != b.exec_start, "ExecStart");
     compare(a.service_type != b.service_type, "Type");
     compare(a.workers != b.workers, "Workers");
+    compare(a.intercept_bind != b.intercept_bind, "InterceptBind");
     compare(a.socket_environment != b.socket_environment, "SocketEnvironment");
     compare(a.non_blocking != b.non_blocking, "NonBlocking");
     compare(a.watchdog != b.watchdog, "WatchdogSec");

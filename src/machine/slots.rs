@@ -39,13 +39,15 @@ impl Quiesce {
 
 /// Whether a unit asks for at least one steered socket (contract section 6, `Sharing`).
 pub(super) fn declares_steered(unit: &Unit) -> bool {
+    // What is adopted at bind(2) is steered as soon as it is known.
     let auto = !unit.state.enabled;
     !unit.accepts()
-        && unit.listens().any(|(socket, listen)| match socket.sharing {
-            Sharing::Shared => false,
-            Sharing::Auto => auto && listen.kind == ListenKind::Stream && is_inet(&listen.address),
-            Sharing::Steered => is_inet(&listen.address) || matches!(listen.address, Address::Path(_)),
-        })
+        && ((unit.service.intercept_bind && auto)
+            || unit.listens().any(|(socket, listen)| match socket.sharing {
+                Sharing::Shared => false,
+                Sharing::Auto => auto && listen.kind == ListenKind::Stream && is_inet(&listen.address),
+                Sharing::Steered => is_inet(&listen.address) || matches!(listen.address, Address::Path(_)),
+            }))
 }
 
 /// The name of the first steered stream socket.
@@ -58,6 +60,7 @@ fn steered_stream(unit: &Unit) -> Option<&str> {
                     || (socket.sharing == Sharing::Steered && matches!(listen.address, Address::Path(_))))
         })
         .map(|(socket, _)| socket.name.as_str())
+        .or(unit.service.intercept_bind.then_some("the sockets that it binds"))
 }
 
 fn is_inet(address: &Address) -> bool {

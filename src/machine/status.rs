@@ -1,7 +1,7 @@
 //! Looking at the machine: the unit's state, its next deadline, and the snapshot for people.
 
-use super::event::{Gen, Summary, UnitState};
-use super::generation::{Generation, Phase, StartStep};
+use super::event::{Gen, Missing, Summary, UnitState};
+use super::generation::{Generation, Listens, Phase, StartStep};
 use super::reload::ReloadPhase;
 use super::state::{Contents, Place, Rest, State, Watch};
 use super::stop::StopStep;
@@ -196,7 +196,14 @@ impl Generation {
             Phase::Stopping { step, .. } => step.deadline(),
         };
         let workers = self.workers.iter().filter_map(super::worker::Worker::next_deadline);
-        workers.chain(phase).chain(self.health.next_deadline()).min()
+        let listens = match (&self.phase, &self.listens) {
+            (
+                Phase::Starting { step: StartStep::Mains, .. },
+                Listens::Partly { missing: Missing::Learned(_), until },
+            ) => *until,
+            (_, Listens::Nowhere | Listens::Everywhere | Listens::Partly { .. }) => None,
+        };
+        workers.chain(phase).chain(listens).chain(self.health.next_deadline()).min()
     }
 }
 

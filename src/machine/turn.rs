@@ -84,6 +84,7 @@ impl Turn<'_> {
             Event::Exited { proc, exit } => self.exited(proc, exit),
             Event::Emptied(generation) => self.emptied(generation),
             Event::Notified { generation, from, message } => self.notified(generation, from, &message),
+            Event::Listened { generation, missing } => self.listened(generation, missing),
             Event::Probed { generation, probe, result } => self.probed(generation, probe, result),
             Event::DrainState { generation, half_open, queued } => {
                 self.drain_state(generation, half_open, queued);

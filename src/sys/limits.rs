@@ -60,6 +60,20 @@ pub fn set_limit(resource: i32, soft: u64, hard: u64) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The first port that everybody may bind: below it CAP_NET_BIND_SERVICE is needed.
+pub fn first_free_port() -> u16 {
+    first_number("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or(1024)
+}
+
+/// The first of the ports that the kernel gives to clients.
+pub fn first_local_port() -> u16 {
+    first_number("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or(32768)
+}
+
+fn first_number(path: &str) -> Option<u16> {
+    std::fs::read_to_string(path).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::isolated;

@@ -39,6 +39,16 @@ pub struct Received {
     pub control_truncated: bool,
 }
 
+/// Two connected stream sockets, close-on-exec.
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let pair =
+        nix::sys::socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+    Ok(pair)
+}
+
 /// Receives one message (on a stream: what one recvmsg gives), never waits. Errors: EAGAIN if there is none.
 pub fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8], max_fds: usize) -> io::Result<Received> {
     let fds_space = aligned(HEADER + 4 * max_fds.min(FDS_MAX));

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod ability;
 pub mod cgroup;
 pub mod clock;
 pub mod datagram;
@@ -19,6 +20,7 @@ pub mod poll;
 pub mod probe;
 pub mod process;
 pub mod rundir;
+pub mod seccomp;
 pub mod signal;
 pub mod sockdiag;
 pub mod socket;

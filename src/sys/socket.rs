@@ -310,6 +310,40 @@ fn claim_owner(fd: BorrowedFd<'_>, place: Place) -> bool {
     wanted && nix::unistd::fchown(fd, Some(SLOT_UID.into()), None).is_ok()
 }
 
+/// Gives a program's own socket to [`SLOT_UID`], if we may, as the other slots of its address; whether it has
+/// that owner.
+pub fn claim(fd: BorrowedFd<'_>) -> bool {
+    claim_owner(fd, Place::FirstSlot)
+}
+
+/// The inode number of a socket: what /proc shows as `socket:[N]`.
+///
+/// # Errors
+/// Those of fstat(2).
+pub fn inode(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(nix::sys::stat::fstat(fd)?.st_ino)
+}
+
+/// `IPV6_V6ONLY`; `None` if it is no IPv6 socket.
+pub fn v6_only(fd: BorrowedFd<'_>) -> Option<bool> {
+    let is_v6 =
+        sockopt::get_int(fd, libc::SOL_SOCKET, libc::SO_DOMAIN).is_ok_and(|domain| domain == libc::AF_INET6);
+    is_v6.then(|| sockopt::get_int(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY).is_ok_and(|on| on != 0))
+}
+
+/// bind(2) of somebody's socket to an IP address.
+///
+/// # Errors
+/// Those of bind(2).
+pub fn bind(fd: BorrowedFd<'_>, at: SocketAddr) -> io::Result<()> {
+    Ok(nix::sys::socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(at))?)
+}
+
+/// The sentence for an IP address that cannot be bound, with who holds it and what to do.
+pub fn explain_bind(at: SocketAddr, kind: ListenKind, error: &io::Error) -> String {
+    bind_error(at, &at.to_string(), kind, Errno::from_raw(error.raw_os_error().unwrap_or_default())).text
+}
+
 /// Why an IP address cannot be bound, and what to do.
 fn bind_error(at: SocketAddr, address: &str, kind: ListenKind, error: Errno) -> SocketError {
     let hint = match error {

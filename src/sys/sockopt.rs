@@ -6,7 +6,7 @@ use crate::unit::{ListenKind, SocketOptions};
 use nix::libc;
 use std::ffi::c_int;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// `IPV6_TRANSPARENT`, which not every C library names.
 const IPV6_TRANSPARENT: c_int = 75;
@@ -56,6 +56,126 @@ pub fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let mut bytes = [0; 8];
     get_bytes(fd, libc::SOL_SOCKET, libc::SO_COOKIE, &mut bytes)?;
     Ok(u64::from_ne_bytes(bytes))
+}
+
+/// What a program may set on a listener and expects to find on it, or on what it accepts.
+const COPIED: [(c_int, c_int); 22] = [
+    (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+    (libc::SOL_SOCKET, libc::SO_LINGER),
+    (libc::SOL_SOCKET, libc::SO_RCVBUF),
+    (libc::SOL_SOCKET, libc::SO_SNDBUF),
+    (libc::SOL_SOCKET, libc::SO_RCVLOWAT),
+    (libc::SOL_SOCKET, libc::SO_PRIORITY),
+    (libc::SOL_SOCKET, libc::SO_MARK),
+    (libc::SOL_SOCKET, libc::SO_PASSCRED),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMP),
+    (libc::SOL_SOCKET, libc::SO_BROADCAST),
+    (libc::IPPROTO_IP, libc::IP_TOS),
+    (libc::IPPROTO_IP, libc::IP_TTL),
+    (libc::IPPROTO_IP, libc::IP_PKTINFO),
+    (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+    (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+    (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+    (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+    (libc::IPPROTO_TCP, libc::TCP_FASTOPEN),
+];
+
+/// Gives `to` the options that somebody has set on `from`: those that differ from a new socket's. What an
+/// older kernel or our rights do not allow is left out.
+pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+    let Ok(pristine) = alike(from) else { return };
+    for (level, name) in COPIED {
+        let read = |fd: BorrowedFd<'_>| {
+            let mut bytes = [0; 8];
+            get_bytes(fd, level, name, &mut bytes).ok().map(|length| bytes.get(..length).map(<[u8]>::to_vec))
+        };
+        let wanted = read(from);
+        if wanted == read(pristine.as_fd()) || wanted == read(to) {
+            continue;
+        }
+        if let Some(Some(mut value)) = wanted {
+            let doubled = level == libc::SOL_SOCKET && (name == libc::SO_RCVBUF || name == libc::SO_SNDBUF);
+            if doubled && let Ok(bytes) = <[u8; 4]>::try_from(value.as_slice()) {
+                // The kernel reports twice what was asked for.
+                value = (c_int::from_ne_bytes(bytes) / 2).to_ne_bytes().to_vec();
+            }
+            let _ = set_bytes(to, level, name, &value);
+        }
+    }
+}
+
+/// A new socket of the same family, type and protocol.
+fn alike(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let family = get_int(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)?;
+    let kind = get_int(fd, libc::SOL_SOCKET, libc::SO_TYPE)?;
+    let protocol = get_int(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL)?;
+    // SAFETY: socket(2) takes three numbers.
+    let raw = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// What a program's own socket is, before it is bound or after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nature {
+    /// `SO_TYPE`, for the kinds that can be adopted: TCP (and MPTCP), UDP, AF_UNIX.
+    pub kind: ListenKind,
+    /// `IPV6_V6ONLY`; `None` if it is no IPv6 socket.
+    pub v6_only: Option<bool>,
+    /// Whether its protocol is the plain one of its kind: MPTCP is not.
+    pub plain: bool,
+    /// `SO_BINDTODEVICE`.
+    pub device: Option<String>,
+    /// `IP_FREEBIND`.
+    pub free_bind: bool,
+    /// `IP_TRANSPARENT`.
+    pub transparent: bool,
+}
+
+/// Looks at a socket; `None` for a kind that is not adopted.
+///
+/// # Errors
+/// Those of getsockopt(2): `ENOTSOCK`.
+pub fn nature(fd: BorrowedFd<'_>) -> io::Result<Option<Nature>> {
+    let family = get_int(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)?;
+    let protocol = get_int(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL)?;
+    let kind = match get_int(fd, libc::SOL_SOCKET, libc::SO_TYPE)? {
+        libc::SOCK_STREAM => ListenKind::Stream,
+        libc::SOCK_DGRAM => ListenKind::Datagram,
+        libc::SOCK_SEQPACKET => ListenKind::SequentialPacket,
+        _ => return Ok(None),
+    };
+    let inet = family == libc::AF_INET || family == libc::AF_INET6;
+    let adopted = match (inet, kind, protocol) {
+        (true, ListenKind::Stream, libc::IPPROTO_TCP | libc::IPPROTO_MPTCP) => true,
+        (true, ListenKind::Datagram, libc::IPPROTO_UDP) => true,
+        (true, _, _) => false,
+        (false, _, _) => family == libc::AF_UNIX,
+    };
+    if !adopted {
+        return Ok(None);
+    }
+    let on = |level, name| get_int(fd, level, name).is_ok_and(|value| value != 0);
+    let v6_only = (family == libc::AF_INET6).then(|| on(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY));
+    let mut name = [0; libc::IFNAMSIZ];
+    let length = get_bytes(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, &mut name).unwrap_or(0);
+    let device = String::from_utf8_lossy(name.get(..length).unwrap_or_default());
+    let device = device.trim_end_matches('\0');
+    Ok(Some(Nature {
+        kind,
+        v6_only,
+        plain: protocol != libc::IPPROTO_MPTCP,
+        device: (inet && !device.is_empty()).then(|| device.to_owned()),
+        free_bind: inet && on(libc::IPPROTO_IP, libc::IP_FREEBIND),
+        transparent: inet && on(libc::IPPROTO_IP, libc::IP_TRANSPARENT),
+    }))
 }
 
 /// What a set of options is for.

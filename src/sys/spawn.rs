@@ -12,13 +12,14 @@ mod clone;
 mod find;
 mod job;
 
-use super::wait;
+use super::seccomp::Listener;
+use super::{message, wait};
 use clone::Way;
 pub use find::find_program;
 use job::Job;
 use std::ffi::CString;
 use std::fmt;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Everything about a process to start.
 ///
@@ -65,6 +66,18 @@ pub struct Plan<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// Whether the child joins the cgroup by itself: see [`super::cgroup::Cgroup::was_killed`].
     pub joins_cgroup: bool,
+    /// Whether its calls of bind(2), listen(2) and unlink(2) come to us: [`super::seccomp`].
+    pub traps: Traps,
+}
+
+/// Whether a process gets a filter that sends some of its calls to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traps {
+    /// No.
+    None,
+    /// Yes; a process that may not have it without no_new_privs gets that too. It is started even if the
+    /// filter cannot be installed.
+    Sockets,
 }
 
 impl<'a> Plan<'a> {
@@ -89,6 +102,7 @@ impl<'a> Plan<'a> {
             no_new_privileges: false,
             ignore_sigpipe: false,
             cgroup: None,
+            traps: Traps::None,
             joins_cgroup: false,
         }
     }
@@ -112,6 +126,9 @@ pub struct Process {
     pub pid: i32,
     /// Its pidfd(2); `None` on a kernel before 5.2.
     pub pidfd: Option<OwnedFd>,
+    /// What came of [`Plan::traps`], if it was asked for: where the calls come from, or an errno. `EBUSY`: it is
+    /// under the filter of another supervisor already.
+    pub listener: Option<Result<Listener, i32>>,
 }
 
 /// The steps of a start, in their order.
@@ -241,12 +258,31 @@ pub fn spawn(plan: &Plan<'_>) -> Result<Process, SpawnError> {
     spawn_by(plan, &clone::WAYS)
 }
 
+/// The descriptor that the child has sent before its execve(2): it is there already, or never comes.
+fn receive(channel: OwnedFd, refused: Option<i32>) -> Result<Listener, i32> {
+    if let Some(errno) = refused {
+        return Err(errno);
+    }
+    let received = message::recv(channel.as_fd(), &mut [0; 1], 1);
+    let received = received.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
+    received.fds.into_iter().next().map(Listener::new).ok_or(libc::EMFILE)
+}
+
 /// [`spawn`] by the given ways.
 fn spawn_by(plan: &Plan<'_>, ways: &[Way]) -> Result<Process, SpawnError> {
     let mut job = Job::new(plan);
+    let channel = match plan.traps {
+        Traps::None => None,
+        Traps::Sockets => Some(message::pair().map_err(|error| SpawnError {
+            stage: Stage::Descriptors,
+            errno: error.raw_os_error().unwrap_or(libc::EMFILE),
+        })?),
+    };
+    job.channel = channel.as_ref().map(|(_, theirs)| theirs.as_raw_fd());
     let started = clone::start(&mut job, ways);
     job.restore_dumpable();
-    let process = started.map_err(|errno| SpawnError { stage: Stage::Clone, errno })?;
+    let mut process = started.map_err(|errno| SpawnError { stage: Stage::Clone, errno })?;
+    process.listener = channel.map(|(ours, _)| receive(ours, job.refused));
     match job.failure {
         None => Ok(process),
         Some(failure) => {

@@ -14,6 +14,15 @@ const KINDS: [(&str, ListenKind); 3] = [
     ("fifo:", ListenKind::Fifo),
 ];
 
+/// How the command of an inline unit gets its sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sockets {
+    /// By sd_listen_fds(3) only.
+    Handed,
+    /// Also at its own bind(2): `InterceptBind`.
+    Intercepted,
+}
+
 /// The unit that a command line describes: `Type = "exec"`, `Restart = "no"`, streams inherited, named after the
 /// command, its sockets `socket1`, `socket2`… in the order of `listen`.
 ///
@@ -22,7 +31,12 @@ const KINDS: [(&str, ListenKind); 3] = [
 ///
 /// # Errors
 /// Everything that is wrong with the command or an address, without positions.
-pub fn inline(command: Vec<String>, listen: &[String], context: &Context) -> Result<Unit, Vec<Diagnostic>> {
+pub fn inline(
+    command: Vec<String>,
+    listen: &[String],
+    way: Sockets,
+    context: &Context,
+) -> Result<Unit, Vec<Diagnostic>> {
     let mut errors = Vec::new();
     let name = unit_name(command.first().map(String::as_str).unwrap_or_default());
     let command = literal(command).map_err(|why| errors.push(why)).ok();
@@ -49,6 +63,7 @@ pub fn inline(command: Vec<String>, listen: &[String], context: &Context) -> Res
     }
     let mut service = service_defaults(context.pid1);
     service.standard_input = Input::Inherit;
+    service.intercept_bind = way == Sockets::Intercepted;
     service.exec_start.extend(command);
     if errors.is_empty() {
         return Ok(Unit {
@@ -65,6 +80,13 @@ pub fn inline(command: Vec<String>, listen: &[String], context: &Context) -> Res
     let place =
         |message| Diagnostic { file: context.file.clone(), line: 0, column: 0, message: one_line(message) };
     Err(errors.into_iter().map(place).collect())
+}
+
+/// The table of a socket that no unit declares, with every default: a program has bound it by itself.
+pub fn undeclared_socket(unit: &str, listen: Listen) -> Socket {
+    let mut socket = socket_defaults(unit, false);
+    socket.listen.push(listen);
+    socket
 }
 
 /// The program's base name as the name of a unit.
@@ -114,7 +136,7 @@ mod tests {
         let command = command.iter().map(ToString::to_string).collect();
         let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
         let shown = |errors: Vec<Diagnostic>| errors.iter().map(ToString::to_string).collect();
-        inline(command, &listen, &context()).map_err(shown)
+        inline(command, &listen, Sockets::Handed, &context()).map_err(shown)
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub use differences::{Difference, Needs, SocketChange, differences};
 pub use expand::{expand_command, expand_text};
 pub use file::{Context, Parsed, keys, parse};
 pub use import::{Imported, Source, import};
-pub use inline::inline;
+pub use inline::{Sockets, inline, undeclared_socket};
 pub use print::{defaults, print};
 pub use signal::{parse_signal, signal_name};
 pub use types::{

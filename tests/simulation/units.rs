@@ -76,6 +76,7 @@ fn service() -> Service {
         stop_when_idle: Span::INFINITY,
         workers: 1,
         socket_environment: Vec::new(),
+        intercept_bind: false,
         non_blocking: false,
         restart: Restart::No,
         restart_sec: Span::from_millis(100),

@@ -84,6 +84,8 @@ pub(super) struct Endpoint {
     /// Who has taken our visible name, if that was reported.
     pub(super) displaced: Option<(u64, u64)>,
     pub(super) owned: bool,
+    /// A program bound it: no unit declares it.
+    pub(super) learned: bool,
     pub(super) repairs: u32,
 }
 
@@ -163,7 +165,7 @@ impl Endpoint {
         (endpoint, warnings)
     }
 
-    fn empty(socket: &Socket, listen: &Listen, way: Way, wanted: Way, why: String) -> Endpoint {
+    pub(super) fn empty(socket: &Socket, listen: &Listen, way: Way, wanted: Way, why: String) -> Endpoint {
         Endpoint {
             listen: listen.clone(),
             name: socket.name.clone(),
@@ -181,6 +183,7 @@ impl Endpoint {
             keep: None,
             displaced: None,
             owned: false,
+            learned: false,
             repairs: 0,
         }
     }
@@ -237,6 +240,9 @@ impl Endpoint {
             (Way::Group, Some(at), _) => {
                 let place = socket::Place::NextSlot { at, owned: self.owned };
                 let next = socket::open(&self.listen, &self.options, place).map_err(|e| e.text)?;
+                if let Some(first) = self.slots.first().filter(|_| self.learned) {
+                    sockopt::copy(first.fd.as_fd(), next.fd.as_fd());
+                }
                 self.slots.push(ids.slot(next.fd, None));
                 self.order.push(number);
             }
@@ -359,7 +365,7 @@ impl Endpoint {
 }
 
 /// A hidden second name for a socket or FIFO. Where the file system has no hard links there is none.
-fn keep(bound: &BoundPath) -> Option<BoundPath> {
+pub(super) fn keep(bound: &BoundPath) -> Option<BoundPath> {
     let hidden = unixpath::hidden(&bound.path, "");
     if unixpath::occupant(&hidden).ok()? == unixpath::Occupant::Stale {
         fs::remove_file(&hidden).ok()?;

@@ -13,6 +13,7 @@
 //! them already); [`ListenSet::close`] removes the names too.
 
 mod accept;
+mod adopt;
 mod drain;
 mod endpoint;
 mod repair;
@@ -22,6 +23,7 @@ mod steering;
 mod tests;
 
 pub use accept::PeerName;
+pub use adopt::{Found, Wanted};
 
 use super::inherit::Inherited;
 use crate::sys::inotify::Watcher;
@@ -149,7 +151,9 @@ impl ListenSet {
     /// Closes what none of `units` declares; how many addresses. Their descriptors leave the poller with
     /// epoll_ctl(2) *before* this: a process that still holds the socket would keep them registered.
     pub fn keep(&mut self, units: &[&Unit]) -> usize {
-        let mut wanted = vec![false; self.endpoints.len()];
+        // What programs have taught us stays, unless nothing does.
+        let learned = |endpoint: &Endpoint| endpoint.learned && !units.is_empty();
+        let mut wanted: Vec<bool> = self.endpoints.iter().map(learned).collect();
         for unit in units {
             for index in self.plan(unit).into_iter().flatten() {
                 wanted[index] = true;
@@ -176,7 +180,9 @@ impl ListenSet {
 
     /// Whether any address of `unit` is really steered here.
     pub fn steered(&self, unit: &Unit) -> bool {
-        self.plan(unit).into_iter().flatten().any(|index| self.endpoints[index].steered())
+        // What programs will bind is taken for steered: nothing is lost if it then is not.
+        (unit.service.intercept_bind && !unit.state.enabled)
+            || self.plan(unit).into_iter().flatten().any(|index| self.endpoints[index].steered())
     }
 
     /// The sockets for a process of `unit` on `slot`, in the order of the unit (descriptors 3, 4, 5…). Makes
@@ -278,6 +284,7 @@ fn update(
     let mut warnings = Vec::new();
     endpoint.name.clone_from(&socket.name);
     endpoint.listen = listen.clone();
+    endpoint.learned = false;
     let (way, _) = endpoint::decide(unit, socket, listen);
     let mut waiting = sockopt::fixed_differences(&endpoint.options, &socket.options);
     if way != endpoint.way && endpoint.wanted != way {

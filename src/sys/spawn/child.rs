@@ -3,6 +3,7 @@
 
 use super::job::{Job, SIGNALS};
 use super::{SpawnError, Stage, clone};
+use crate::sys::seccomp;
 use std::convert::Infallible;
 use std::ffi::{CStr, c_long, c_void};
 use std::os::fd::AsRawFd;
@@ -29,9 +30,12 @@ fn run(job: &mut Job<'_>) -> Result<Infallible, SpawnError> {
     set_nice(job)?;
     set_affinity(job)?;
     // Before the limits: a limit on descriptors is for the program, not for this.
+    move_channel(job)?;
     place_descriptors(&mut job.sources)?;
     set_limits(job)?;
     set_umask(job.plan.umask);
+    // As long as it may be installed without no_new_privs; nothing of what follows is trapped.
+    install_filter(job)?;
     become_user(job)?;
     enter_directory(job)?;
     forbid_new_privileges(job)?;
@@ -156,6 +160,66 @@ fn place_descriptors(sources: &mut [i32]) -> Step {
     Ok(())
 }
 
+/// Moves our end of the socket pair out of the way of the program's descriptors.
+fn move_channel(job: &mut Job<'_>) -> Step {
+    let above = job.sources.len() as i32;
+    if let Some(channel) = job.channel.filter(|channel| *channel < above) {
+        // SAFETY: takes numbers only.
+        let moved = unsafe { libc::fcntl(channel, libc::F_DUPFD_CLOEXEC, above) };
+        check(Stage::Descriptors, moved.into())?;
+        job.channel = Some(moved);
+    }
+    Ok(())
+}
+
+/// Installs the filter and sends its descriptor to our parent, who reads it when we have executed. Without a
+/// filter the program runs all the same.
+fn install_filter(job: &mut Job<'_>) -> Step {
+    let Some(channel) = job.channel else { return Ok(()) };
+    let mut installed = seccomp::install();
+    if installed == Err(libc::EACCES) {
+        no_new_privileges()?;
+        installed = seccomp::install();
+    }
+    match installed {
+        Ok(listener) => check(Stage::Descriptors, send_descriptor(channel, listener)),
+        Err(errno) => {
+            job.refused = Some(errno);
+            Ok(())
+        }
+    }
+}
+
+/// sendmsg(2) of one byte and one descriptor.
+fn send_descriptor(channel: i32, fd: i32) -> c_long {
+    let mut byte = 0_u8;
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // A `cmsghdr` and one descriptor, as CMSG_SPACE lays them out: length, level and type, the number.
+    let mut control = [0_usize; 3];
+    // SAFETY: takes a number.
+    let length = unsafe { libc::CMSG_LEN(size_of::<i32>() as u32) };
+    // SAFETY: a structure of integers, for which zeroes are valid.
+    let mut header: libc::cmsghdr = unsafe { std::mem::zeroed() };
+    header.cmsg_len = length as _;
+    header.cmsg_level = libc::SOL_SOCKET;
+    header.cmsg_type = libc::SCM_RIGHTS;
+    let start: *mut libc::cmsghdr = control.as_mut_ptr().cast();
+    // SAFETY: `control` is aligned for the header and longer than it.
+    unsafe { start.write(header) };
+    // SAFETY: the data begin behind the header, within `control`.
+    let data = unsafe { start.add(1) };
+    // SAFETY: `control` has room for an int there.
+    unsafe { data.cast::<i32>().write(fd) };
+    // SAFETY: a structure of integers and pointers, for which zeroes are valid.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = start.cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: every pointer in `message` is to a local that is valid for the length beside it.
+    unsafe { libc::sendmsg(channel, &raw const message, libc::MSG_NOSIGNAL) as c_long }
+}
+
 fn set_limits(job: &Job<'_>) -> Step {
     for (resource, soft, hard) in &job.plan.limits {
         let pair = crate::sys::limits::Pair { soft: *soft, hard: *hard };
@@ -207,9 +271,10 @@ fn enter_directory(job: &Job<'_>) -> Step {
 }
 
 fn forbid_new_privileges(job: &Job<'_>) -> Step {
-    if !job.plan.no_new_privileges {
-        return Ok(());
-    }
+    if job.plan.no_new_privileges { no_new_privileges() } else { Ok(()) }
+}
+
+fn no_new_privileges() -> Step {
     // The kernel wants the unused arguments to be 0 in their whole width.
     let (set, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
     // SAFETY: the option takes numbers only.

@@ -28,6 +28,10 @@ pub(super) struct Job<'a> {
     pub(super) dispositions: u64,
     /// Whether the child has to join the cgroup by itself.
     pub(super) joins_cgroup: bool,
+    /// Where the child sends the descriptor of its filter, if it is to have one. It may move it.
+    pub(super) channel: Option<RawFd>,
+    /// Why it has no filter.
+    pub(super) refused: Option<i32>,
     /// What the child leaves behind when it fails.
     pub(super) failure: Option<SpawnError>,
     /// Whether this process may be dumped and traced, and the child may change that.
@@ -100,6 +104,8 @@ impl<'a> Job<'a> {
             oom_score: plan.oom_score_adjust.and_then(|score| CString::new(score.to_string()).ok()),
             dispositions: EVERY_SIGNAL,
             joins_cgroup: false,
+            channel: None,
+            refused: None,
             failure: None,
             was_dumpable: identity.changes_user() && nix::sys::prctl::get_dumpable().unwrap_or(false),
             identity,

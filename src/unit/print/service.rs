@@ -36,6 +36,7 @@ fn start(section: &mut Section, service: &Service) {
     section.word("StartOn", word_of(START_ON, &service.start_on));
     section.time("StopWhenIdleSec", service.stop_when_idle);
     section.number("Workers", service.workers);
+    section.flag("InterceptBind", service.intercept_bind);
     let conventions = service.socket_environment.iter().map(|one| quote(word_of(SOCKET_ENVIRONMENTS, one)));
     section.put("SocketEnvironment", array(conventions));
     section.flag("NonBlocking", service.non_blocking);

@@ -33,6 +33,7 @@ pub(crate) fn service_defaults(pid1: bool) -> Service {
         start_on: StartOn::Boot,
         stop_when_idle: Span::INFINITY,
         workers: 1,
+        intercept_bind: false,
         socket_environment: Vec::new(),
         non_blocking: false,
         restart: Restart::No,
@@ -109,6 +110,7 @@ fn read_start(table: &Table<'_>, service: &mut Service) {
     set(&mut service.start_on, table.take("StartOn", |v| choice(v, "a StartOn", START_ON)));
     set(&mut service.stop_when_idle, table.take("StopWhenIdleSec", positive_time));
     set(&mut service.workers, table.take("Workers", |v| integer(v, 1..=MOST_WORKERS)));
+    set(&mut service.intercept_bind, table.take("InterceptBind", flag));
     let conventions = |v: &Value<'_>| list(v, |v| choice(v, "a SocketEnvironment", SOCKET_ENVIRONMENTS));
     set(&mut service.socket_environment, table.take("SocketEnvironment", conventions));
     set(&mut service.non_blocking, table.take("NonBlocking", flag));

@@ -201,6 +201,8 @@ pub struct Service {
     pub stop_when_idle: Span,
     /// `Workers`, at least 1.
     pub workers: u32,
+    /// `InterceptBind`: sockets are given at bind(2), to programs that know of nothing else.
+    pub intercept_bind: bool,
     /// `SocketEnvironment`.
     pub socket_environment: Vec<SocketEnvironment>,
     /// `NonBlocking`.

@@ -1,0 +1,355 @@
+//! Addresses of programs that bind by themselves (contract section 5, `InterceptBind`).
+//!
+//! An address that is held, declared or learned, is given to a program by putting the socket of its
+//! generation's slot in place of the program's own. An address that nobody knew is learned when the program
+//! listens on it: its own socket, which has the options that it set, becomes the socket of its slot, and the
+//! other slots get the same options. From then on it is an address like any other: permanent slots that are
+//! never closed, steered by weight, drained, rescued. It is held until a newer generation does not want it.
+
+use super::ListenSet;
+use super::endpoint::{Endpoint, Way, keep};
+use crate::sys::seccomp::FdFlags;
+use crate::sys::sockopt::{self, Nature};
+use crate::sys::unixpath::BoundPath;
+use crate::sys::{socket, steer};
+use crate::unit::{Address, BindIpv6Only, Listen, ListenKind, Socket, Unit};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Where a program wants its socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Kind and address.
+    pub listen: Listen,
+    /// For IPv6: not for IPv4 too. `None` where that cannot be seen.
+    pub v6_only: Option<bool>,
+}
+
+/// What is held of an address that a program wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The very address.
+    Held(Listen),
+    /// One that overlaps it, so that both cannot be: as people spell it.
+    Overlaps(String),
+    /// Nothing.
+    Nothing,
+}
+
+impl ListenSet {
+    /// Looks for an address that a program wants: family, address, port, type and IPV6_V6ONLY must be the same.
+    pub fn find(&self, wanted: &Wanted) -> Found {
+        let mut overlap = Found::Nothing;
+        for endpoint in &self.endpoints {
+            match compare(endpoint, wanted) {
+                Found::Nothing => {}
+                held @ Found::Held(_) => return held,
+                found @ Found::Overlaps(_) => overlap = found,
+            }
+        }
+        overlap
+    }
+
+    /// The address of ours that a socket belongs to, by its inode number.
+    pub fn address_of(&self, inode: u64) -> Option<Listen> {
+        let is_it = |endpoint: &&Endpoint| {
+            endpoint.slots.iter().any(|slot| socket::inode(slot.fd.as_fd()).is_ok_and(|found| found == inode))
+        };
+        self.endpoints.iter().find(is_it).map(|endpoint| endpoint.listen.endpoint())
+    }
+
+    /// The address whose visible name in the file system is this inode.
+    pub fn address_at(&self, inode: (u64, u64)) -> Option<Listen> {
+        let is_it = |endpoint: &&Endpoint| endpoint.path.as_ref().is_some_and(|path| path.inode == inode);
+        self.endpoints.iter().find(is_it).map(|endpoint| endpoint.listen.endpoint())
+    }
+
+    /// The socket of a held address for a process on `slot`, with the options of `own`, the socket that it is to
+    /// replace. Non-blocking if `flags` say so; never made blocking while somebody else has it. The error is a
+    /// sentence.
+    pub fn adopt(
+        &mut self,
+        address: &Listen,
+        slot: u32,
+        own: Option<BorrowedFd<'_>>,
+        flags: FdFlags,
+    ) -> Result<BorrowedFd<'_>, String> {
+        let index = self.index_of(address).ok_or("it is not held any more")?;
+        self.prepare(index, slot as usize, flags.non_blocking)?;
+        let endpoint = &self.endpoints[index];
+        let held = endpoint.socket_of(slot as usize).ok_or("it has no such slot")?;
+        if let Some(own) = own {
+            sockopt::copy(own, held.fd.as_fd());
+        }
+        Ok(held.fd.as_fd())
+    }
+
+    /// Lets the socket of an address listen, with room for as many connections as ever: a program that asks for
+    /// fewer would take them from the others.
+    ///
+    /// # Errors
+    /// Those of listen(2).
+    pub fn listen_again(&self, address: &Listen, slot: u32) -> std::io::Result<()> {
+        let endpoint = self.index_of(address).and_then(|index| self.endpoints.get(index));
+        let held = endpoint.and_then(|endpoint| Some((endpoint, endpoint.socket_of(slot as usize)?)));
+        held.map_or(Ok(()), |(endpoint, slot)| socket::listen(slot.fd.as_fd(), endpoint.options.backlog))
+    }
+
+    /// Holds the address that `own` is bound to and is about to listen on; when this returns, it listens. A
+    /// warning is a sentence.
+    ///
+    /// # Errors
+    /// A sentence: it could not listen. Nothing is held then.
+    pub fn learn(
+        &mut self,
+        unit: &Unit,
+        wanted: &Wanted,
+        slot: u32,
+        own: OwnedFd,
+    ) -> Result<Option<String>, String> {
+        let nature = sockopt::nature(own.as_fd()).ok().flatten();
+        let socket = template(&unit.name, wanted, nature.as_ref());
+        let mut endpoint = Endpoint::learned(unit, &socket, &wanted.listen);
+        endpoint.at = socket::local(own.as_fd()).ok();
+        endpoint.address = match endpoint.at {
+            Some(at) => at.to_string(),
+            None => socket::spell(&wanted.listen.address),
+        };
+        let warning = match endpoint.way {
+            Way::Group if nature.is_some_and(|nature| nature.plain) => {
+                endpoint.learn_group(own, slot as usize, &mut self.ids)?
+            }
+            Way::Group | Way::Shared | Way::Renamed => {
+                endpoint.learn_shared(own, &mut self.ids)?;
+                None
+            }
+        };
+        self.endpoints.push(endpoint);
+        self.watch_folders();
+        Ok(warning)
+    }
+
+    /// Binds an address for a program whose own socket cannot be had (a container without pidfd_getfd), and
+    /// holds it: what follows is [`ListenSet::adopt`].
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn learn_blind(&mut self, unit: &Unit, wanted: &Wanted) -> Result<(), String> {
+        let socket = template(&unit.name, wanted, None);
+        let (mut endpoint, _) = Endpoint::open(unit, &socket, &wanted.listen, &mut self.ids)?;
+        endpoint.learned = true;
+        endpoint.why = format!("bound by the program; {}", endpoint.why);
+        self.endpoints.push(endpoint);
+        Ok(())
+    }
+
+    /// Closes the learned addresses that are not in `wanted`; how people spell them. As with
+    /// [`ListenSet::keep`], the descriptors leave the poller before.
+    pub fn forget_learned(&mut self, wanted: &[Listen]) -> Vec<String> {
+        let mut dropped = Vec::new();
+        self.endpoints.retain(|endpoint| {
+            let stays = !endpoint.learned || wanted.contains(&endpoint.listen.endpoint());
+            if !stays {
+                endpoint.unlink();
+                dropped.push(endpoint.address.clone());
+            }
+            stays
+        });
+        self.watch_folders();
+        dropped
+    }
+
+    /// Whether an address is a learned one.
+    pub fn is_learned(&self, address: &Listen) -> bool {
+        self.index_of(address).is_some_and(|index| self.endpoints[index].learned)
+    }
+
+    /// Whether a newer generation should bind it too: not a path that its program has renamed.
+    pub fn is_expected(&self, address: &Listen) -> bool {
+        let nameless = |e: &Endpoint| e.path.is_none() && matches!(e.listen.address, Address::Path(_));
+        self.index_of(address).is_some_and(|index| !nameless(&self.endpoints[index]))
+    }
+
+    /// Whether an address is held in slots.
+    pub fn is_steered(&self, address: &Listen) -> bool {
+        self.index_of(address).is_some_and(|index| self.endpoints[index].steered())
+    }
+
+    /// How many addresses were learned.
+    pub fn learned(&self) -> usize {
+        self.endpoints.iter().filter(|endpoint| endpoint.learned).count()
+    }
+
+    /// An address as people spell it, with its real port.
+    pub fn spelt(&self, address: &Listen) -> String {
+        match self.index_of(address) {
+            Some(index) => self.endpoints[index].address.clone(),
+            None => socket::spell(&address.address),
+        }
+    }
+
+    /// A learned address that is steered and that can be connected to: for a probe.
+    pub fn learned_stream(&self) -> Option<SocketAddr> {
+        let found = self.endpoints.iter().find(|e| e.learned && e.way == Way::Group);
+        found.and_then(|endpoint| endpoint.at)
+    }
+
+    fn index_of(&self, address: &Listen) -> Option<usize> {
+        self.endpoints.iter().position(|endpoint| endpoint.listen.endpoint() == *address)
+    }
+}
+
+/// The table that would declare a learned address.
+fn template(name: &str, wanted: &Wanted, nature: Option<&Nature>) -> Socket {
+    let mut socket = crate::unit::undeclared_socket(name, wanted.listen.clone());
+    let options = &mut socket.options;
+    options.bind_ipv6_only = match wanted.v6_only {
+        Some(true) => BindIpv6Only::Ipv6Only,
+        Some(false) => BindIpv6Only::Both,
+        None => BindIpv6Only::Default,
+    };
+    if let Some(nature) = nature {
+        options.bind_to_device.clone_from(&nature.device);
+        options.free_bind = nature.free_bind;
+        options.transparent = nature.transparent;
+    }
+    socket
+}
+
+/// What an endpoint is to an address that a program wants.
+fn compare(endpoint: &Endpoint, wanted: &Wanted) -> Found {
+    if endpoint.listen.kind != wanted.listen.kind {
+        return Found::Nothing;
+    }
+    let held = || Found::Held(endpoint.listen.endpoint());
+    let (Some(at), Some(asked)) = (endpoint.at, ip_of(&wanted.listen.address)) else {
+        let same = endpoint.listen.address == wanted.listen.address;
+        return if same { held() } else { Found::Nothing };
+    };
+    if at.port() != asked.port() {
+        return Found::Nothing;
+    }
+    let held_v6_only = endpoint.slots.first().and_then(|slot| socket::v6_only(slot.fd.as_fd()));
+    let same_reach = match (held_v6_only, wanted.v6_only) {
+        (Some(held), Some(asked)) => held == asked,
+        (None, _) | (_, None) => true,
+    };
+    let same = at.is_ipv4() == asked.is_ipv4() && at.ip() == asked.ip() && scope(at) == scope(asked);
+    if same && same_reach {
+        return held();
+    }
+    let dual = |at: SocketAddr, v6_only: Option<bool>| {
+        at.is_ipv6() && at.ip().is_unspecified() && v6_only != Some(true)
+    };
+    let everywhere = dual(at, held_v6_only) || dual(asked, wanted.v6_only);
+    let one_family = at.is_ipv4() == asked.is_ipv4();
+    let one_place = same_ip(at.ip(), asked.ip()) || at.ip().is_unspecified() || asked.ip().is_unspecified();
+    if everywhere || (one_family && one_place) {
+        return Found::Overlaps(endpoint.address.clone());
+    }
+    Found::Nothing
+}
+
+fn same_ip(a: IpAddr, b: IpAddr) -> bool {
+    a.to_canonical() == b.to_canonical()
+}
+
+fn scope(at: SocketAddr) -> u32 {
+    match at {
+        SocketAddr::V6(v6) => v6.scope_id(),
+        SocketAddr::V4(_) => 0,
+    }
+}
+
+fn ip_of(address: &Address) -> Option<SocketAddr> {
+    match address {
+        Address::Inet(at) => Some(*at),
+        Address::Port(_)
+        | Address::Scoped(..)
+        | Address::Path(_)
+        | Address::Abstract(_)
+        | Address::Vsock { .. }
+        | Address::Netlink { .. } => None,
+    }
+}
+
+impl Endpoint {
+    fn learned(unit: &Unit, socket: &Socket, listen: &Listen) -> Endpoint {
+        let (way, why) = super::endpoint::decide(unit, socket, listen);
+        // The name in the file system is the program's: there is none to move.
+        let way = if way == Way::Renamed { Way::Shared } else { way };
+        let mut endpoint = Endpoint::empty(socket, listen, way, way, format!("bound by the program; {why}"));
+        endpoint.learned = true;
+        endpoint
+    }
+
+    fn learn_shared(&mut self, own: OwnedFd, ids: &mut super::endpoint::Ids) -> Result<(), String> {
+        self.way = Way::Shared;
+        self.wanted = Way::Shared;
+        if self.listen.kind != ListenKind::Datagram {
+            socket::listen(own.as_fd(), self.options.backlog).map_err(|error| {
+                format!("cannot listen on {}: {}", self.address, socket::errno_text(&error))
+            })?;
+        }
+        if let Address::Path(path) = &self.listen.address {
+            self.path = BoundPath::of(std::path::Path::new(path)).ok();
+            self.keep = self.path.as_ref().and_then(keep);
+        }
+        let mut slot = ids.slot(own, None);
+        slot.fresh = false;
+        self.slots.push(slot);
+        Ok(())
+    }
+
+    /// The program's socket becomes the first member of a group. Where that cannot be, its only one: the warning
+    /// says why.
+    fn learn_group(
+        &mut self,
+        own: OwnedFd,
+        slot: usize,
+        ids: &mut super::endpoint::Ids,
+    ) -> Result<Option<String>, String> {
+        let Some(at) = self.at else { return Err("it has no address".into()) };
+        let listen = |fd: &OwnedFd, endpoint: &Endpoint| {
+            socket::listen(fd.as_fd(), endpoint.options.backlog).map_err(|error| {
+                format!("cannot listen on {}: {}", endpoint.address, socket::errno_text(&error))
+            })
+        };
+        self.owned = socket::claim(own.as_fd());
+        let shared = sockopt::set_reuse_port(own.as_fd());
+        listen(&own, self)?;
+        let to_first = steer::Plan { serving: 0, canary: None, probes: Vec::new() };
+        let mut why = shared.and_then(|()| steer::attach(own.as_fd(), &to_first)).err();
+        let mut others = Vec::new();
+        for number in (0..=slot.max(1)).filter(|number| *number != slot) {
+            if why.is_some() {
+                break;
+            }
+            let place = socket::Place::NextSlot { at, owned: self.owned };
+            match socket::open(&self.listen, &self.options, place) {
+                Ok(opened) => {
+                    sockopt::copy(own.as_fd(), opened.fd.as_fd());
+                    others.push((number, ids.slot(opened.fd, None)));
+                }
+                Err(error) => why = Some(std::io::Error::other(error.text)),
+            }
+        }
+        let mut first = ids.slot(own, None);
+        first.fresh = false;
+        if let Some(why) = why {
+            self.way = Way::Shared;
+            let why = socket::errno_text(&why);
+            self.why = format!("bound by the program; it cannot be steered ({why})");
+            self.slots.push(first);
+            return Ok(Some(format!("{} cannot be steered, generations share it: {why}", self.address)));
+        }
+        // In the order of listen(2).
+        self.order = std::iter::once(slot).chain(others.iter().map(|(number, _)| *number)).collect();
+        others.push((slot, first));
+        others.sort_by_key(|(number, _)| *number);
+        self.slots = others.into_iter().map(|(_, slot)| slot).collect();
+        self.lent = vec![slot];
+        self.target = slot;
+        Ok(None)
+    }
+}
