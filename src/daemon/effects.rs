@@ -102,7 +102,7 @@ impl Daemon {
 
     fn load(&mut self, index: usize) {
         let unit = &mut self.units[index];
-        let result = unit.source.load().and_then(|loaded| {
+        let result = unit.source.load_beside(&unit.contents).and_then(|loaded| {
             if loaded.unit.name != unit.name {
                 return Err(format!(
                     "the unit is called \"{}\" now, and was \"{}\" when it was started; a new name needs a restart of aeternad",
