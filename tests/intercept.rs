@@ -495,7 +495,7 @@ fn a_filter_in_a_filter_is_explained() {
             "{AETERNAD} --runtime-dir {} --intercept -- /usr/bin/python3 -m http.server {port}",
             inner.display()
         ))
-        .replace("StandardError = \"null\"\n", ""),
+        .replace("StandardOutput = \"null\"\nStandardError = \"null\"\n", ""),
     );
     env.start();
     let log = env.wait_log("filter of another supervisor");

@@ -40,6 +40,12 @@ pub mod state {
     pub const FIN_WAIT1: u8 = 4;
     /// We have closed, and the other end knows.
     pub const FIN_WAIT2: u8 = 5;
+    /// Both have closed, and the kernel waits for stragglers.
+    pub const TIME_WAIT: u8 = 6;
+    /// The other end has closed, then we have.
+    pub const LAST_ACK: u8 = 9;
+    /// Both have closed at the same time.
+    pub const CLOSING: u8 = 11;
     /// The other end has closed.
     pub const CLOSE_WAIT: u8 = 8;
     /// A listener.
@@ -179,6 +185,14 @@ pub fn connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<(u
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(_) => from_proc(local, remote),
     }
+}
+
+/// Whether the `local` end of a connection of this machine was accepted and closed already: one that waits to be
+/// accepted is established, or not yet.
+pub fn was_closed(local: SocketAddr, remote: SocketAddr) -> bool {
+    const CLOSED: [u8; 5] =
+        [state::FIN_WAIT1, state::FIN_WAIT2, state::TIME_WAIT, state::LAST_ACK, state::CLOSING];
+    exact(local, remote).is_ok_and(|row| row.inode == 0 && CLOSED.contains(&row.state))
 }
 
 fn exact(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpRow> {

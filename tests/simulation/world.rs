@@ -296,7 +296,18 @@ impl<'a> World<'a> {
     }
 
     fn relay(&mut self, transfer: Transfer) {
-        let result = self.refused("the source broke the protocol");
+        let fault = match self.choices.below(6) {
+            0 => Fault::SinkSilent,
+            1 => Fault::Sink,
+            2 => {
+                // A newer connection of the sink ends the relay that runs for the older one.
+                self.later.push(Event::SinkConnected(transfer.to));
+                Fault::Cancelled
+            }
+            _ => Fault::Source,
+        };
+        let refused = self.refused("it came to nothing");
+        let result = refused.map_err(|why| Failure { fault, why });
         let (from, to) = (transfer.from, transfer.to);
         let took = Span::from_millis(1);
         let relayed = Relayed { from, to, result, bytes: 3, frames: 1, descriptors: 0, took };

@@ -232,7 +232,10 @@ fn missing(unit: &Supervised, number: Gen) -> Missing {
         .expected
         .iter()
         .filter(|address| !shell.adopted.listening.contains(address))
-        .filter(|address| declared.contains(address) || unit.sockets.is_learned(address))
+        .filter(|address| {
+            declared.contains(address)
+                || (unit.sockets.is_learned(address) && unit.sockets.is_expected(address))
+        })
         .collect();
     let spell = |addresses: Vec<&Listen>| {
         addresses.into_iter().map(|address| unit.sockets.spelt(address)).collect::<Vec<_>>().join(", ")
