@@ -380,7 +380,7 @@ const VALUES: &[(&str, &str, &[&str])] = &[
     ("[State]", "MaxBytes", &["1", "'16M'", "'8G'"]),
     ("[State]", "Descriptor", FLAG),
     ("[State]", "Signal", SIGNAL),
-    ("[Daemon]", "Http", &["'127.0.0.1:9091'", "9091", "'/run/http.sock'"]),
+    ("[Daemon]", "Http", &["'127.0.0.1:9091'", "'9091'", "'/run/a%%b.sock'"]),
     ("[Daemon]", "HttpTokenFile", &["'/a%%b'"]),
     ("[Daemon]", "LogLevel", &["'error'", "'warn'", "'info'", "'debug'", "'trace'"]),
     ("[Daemon]", "LogFormat", &["'text'", "'json'"]),
