@@ -26,15 +26,7 @@ impl Daemon {
             Action::Load => self.load(index),
             Action::OpenSockets(content) => self.open_sockets(index, content),
             Action::KeepSockets(ids) => self.keep_sockets(index, &ids),
-            Action::CheckBinary(content) => {
-                preflight::check_binary(
-                    index,
-                    content,
-                    self.units[index].name.clone(),
-                    self.reports.clone(),
-                    self.waker.clone(),
-                );
-            }
+            Action::CheckBinary(content) => self.check_binary(index, content),
             Action::WatchTraffic => self.watch_sockets(index, Traffic::Watched),
             Action::IgnoreTraffic => self.watch_sockets(index, Traffic::Ignored),
             Action::FlushPending => self.flush_pending(index),
@@ -83,6 +75,11 @@ impl Daemon {
             Action::Record(record) => self.record(index, record),
             Action::Reply { req, result } => self.reply(index, req, result),
         }
+    }
+
+    fn check_binary(&self, index: usize, content: Content) {
+        let name = self.units[index].name.clone();
+        preflight::check_binary(index, content, name, self.reports.clone(), self.waker.clone());
     }
 
     fn flush_pending(&mut self, index: usize) {
