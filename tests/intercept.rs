@@ -272,9 +272,10 @@ fn one_line_makes_any_server_replaceable() {
     env.start_with(&["--intercept", "--", "python3", "-m", "http.server", &server]);
     env.wait_state("python3", UnitState::Running);
     ask(&To::Port(port), HTTP).unwrap();
-    env.ctl_start(&["reload", "python3"]);
+    let reload = env.ctl_start(&["reload", "python3"]);
     env.wait_state("python3", UnitState::Soaking);
     assert_eq!(env.ctl(&["promote", "python3"]).code, 0);
+    assert_eq!(env.finish_child(reload).code, 0);
     ask(&To::Port(port), HTTP).unwrap();
     assert_eq!(env.unit_status("python3").sockets[0].address, format!("0.0.0.0:{port}"));
 }
