@@ -96,8 +96,7 @@ impl FdStore {
     /// What counts against the limit, beside the state.
     fn counted(&self, generation: Gen) -> usize {
         let held = self.held.iter().filter(|stored| stored.name != STATE).count();
-        let waits =
-            |change: &&Change| !matches!(change, Change::Add(stored) if stored.name == STATE);
+        let waits = |change: &&Change| !matches!(change, Change::Add(stored) if stored.name == STATE);
         held + self.pending.get(&generation).map_or(0, |waiting| waiting.iter().filter(waits).count())
     }
 
@@ -207,7 +206,11 @@ mod tests {
             assert_eq!(store.store(Gen(1), STATE, vec![file()], false, 0), 0);
         }
         assert_eq!(names(&store), [STATE]);
-        assert_eq!(store.store(Gen(1), "x", vec![file(), file()], true, 1), 1, "the state counts for nothing");
+        assert_eq!(
+            store.store(Gen(1), "x", vec![file(), file()], true, 1),
+            1,
+            "the state counts for nothing"
+        );
         for _ in 0..3 {
             assert_eq!(store.store(Gen(2), STATE, vec![file()], false, 0), 0);
         }

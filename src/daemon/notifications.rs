@@ -140,11 +140,8 @@ impl Daemon {
             let max = service.service.fd_store_max;
             // [State] Descriptor needs no room in the store; without it, the state is a descriptor like another.
             let may = name != fdstore::STATE || service.state.descriptor || max > 0;
-            let refused = if may {
-                unit.store.store(number, &name, fds, message.fd_poll, max)
-            } else {
-                fds.len()
-            };
+            let refused =
+                if may { unit.store.store(number, &name, fds, message.fd_poll, max) } else { fds.len() };
             if refused > 0 {
                 log::warn!(
                     "{}: {refused} descriptors called \"{name}\" were not stored: FileDescriptorStoreMax is {}",
