@@ -425,6 +425,37 @@ fn a_socket_path_of_ones_own_and_a_long_runtime_dir() {
 }
 
 #[test]
+fn a_gibibyte_in_a_memfd_is_not_copied() {
+    let mut play = Play::new("");
+    play.plan(1, &json!({ "state": "a", "memfd": 1 << 30 }));
+    play.start();
+    play.promoted();
+    assert_eq!(play.hears(2, "descriptor")["size"], 1 << 30);
+    let last = play.env.unit_status("app").last_handover.unwrap();
+    assert_eq!((last.frames, last.descriptors), (2, 1));
+    // How long it takes is the bench's to say; what would be copied takes much longer than this.
+    assert!(last.duration < 0.25, "{last:?}");
+}
+
+#[test]
+fn state_without_the_protocol_is_the_descriptor_that_was_stored_last() {
+    let mut play = Play::new("");
+    let path = play.env.path("units/app.toml");
+    let text = std::fs::read_to_string(path).unwrap();
+    play.env.file("units/app.toml", &text.replace("Enabled = true", "Descriptor = true"));
+    let plan = |store: Value| json!({ "sink": "none", "source": "none", "store": store });
+    play.plan(1, &plan(json!(["a", "b"])));
+    play.plan(2, &plan(json!(["c"])));
+    play.plan(3, &plan(json!([])));
+    play.start();
+    play.promoted();
+    assert_eq!(play.hears(2, "stored")["text"], "b");
+    play.promoted();
+    assert_eq!(play.hears(3, "stored")["text"], "c");
+    assert_eq!(play.said(1, "stored").len() + play.said(2, "stored").len() + play.said(3, "stored").len(), 2);
+}
+
+#[test]
 fn steered_on_purpose() {
     let mut play = Play::new("");
     let text = std::fs::read_to_string(play.env.path("units/app.toml")).unwrap();

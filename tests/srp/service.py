@@ -7,6 +7,7 @@
 `source` hello (default), silent, signal, none
 `give`   all (default), hang, half, error, more (again and again), raw:HEX, fds:COUNT; die:request, die:half,
          die:state, die:finished
+`memfd`  with its state it gives a memfd of so many bytes; `store` text that it has stored by FDSTORE=1
 `raws`   connections that send these bytes, HEX, and are told what is wrong; `flood` so many connections
 `ready`  after (default) the state is there, before
 """
@@ -194,6 +195,13 @@ def give(how):
         channel.write(aeterna.STATE_BYTES, piece)
         digest.update(piece)
         sent, frames = sent + part, frames + 1
+    if "memfd" in plan:
+        memory = os.memfd_create("state")
+        os.ftruncate(memory, plan["memfd"])
+        frame = aeterna.fd_frame({"kind": "memfd"}, memory)
+        channel.write(frame.kind, frame.payload, frame.fds)
+        os.close(memory)
+        sent, frames = sent + len(frame.payload), frames + 1
     die("state", how)
     channel.write(FINISHED, json.dumps({"frames": frames, "bytes": sent}).encode())
     say("gave", frames=frames, bytes=sent, sha=digest.hexdigest())
@@ -247,6 +255,22 @@ os.set_blocking(tx, False)
 signal.set_wakeup_fd(tx)
 if plan.get("ready") == "before":
     aeterna.ready()
+def store(text):
+    """FDSTORE=1 under the name that [State] Descriptor looks for."""
+    memory = os.memfd_create("state")
+    os.write(memory, text.encode())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [memory]))]
+        message = b"FDSTORE=1\nFDNAME=aeterna-state\nFDPOLL=0"
+        notify.sendmsg([message], rights, 0, os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
+    os.close(memory)
+
+
+for name, fd in aeterna.listeners():
+    if name == "aeterna-state":
+        say("stored", text=os.pread(fd, 100, 0).decode())
+for text in plan.get("store", []):
+    store(text)
 misbehave()
 sink()
 say("begins", state=state.decode(errors="replace"))
