@@ -8,7 +8,7 @@ use common::{AETERNACTL, AETERNAD, Env, Finished, repository, skip};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-const PAGES: [&str; 3] = ["aeternad.8", "aeternactl.1", "aeterna.unit.5"];
+const PAGES: [&str; 5] = ["aeternad.8", "aeternactl.1", "aeterna.unit.5", "aeterna.7", "aeterna-srp.7"];
 
 fn page(name: &str) -> String {
     std::fs::read_to_string(repository().join("man").join(name)).unwrap()
@@ -105,7 +105,7 @@ fn every_key_of_a_unit_is_in_the_manual_and_the_reverse() {
 fn the_manuals_defaults_are_the_defaults() {
     let env = Env::new();
     let unit = "[[Socket]]\nListenStream = 8080\n[Service]\nExecStart = '/bin/true'\n\
-                [Reload]\n[HealthCheck]\nHttpGet = 'http://127.0.0.1:8080/'\n[State]\nEnabled = true\n";
+                [Reload]\n[HealthCheck]\nHttpGet = 'http://127.0.0.1:8080/'\n";
     let path = env.unit("app", unit).display().to_string();
     let shown = env.daemon(&["--show", "--unit", &path]);
     assert_eq!(shown.code, 0, "{}", shown.stderr);
@@ -131,8 +131,7 @@ fn the_manuals_defaults_are_the_defaults() {
 
 /// What `--show` prints of a unit that sets next to nothing: the values that nobody wrote.
 fn defaults(shown: &str) -> BTreeMap<(String, String), String> {
-    let written =
-        ["Name", "Description", "ListenStream", "FileDescriptorName", "ExecStart", "HttpGet", "Enabled"];
+    let written = ["Name", "Description", "ListenStream", "FileDescriptorName", "ExecStart", "HttpGet"];
     let mut table = String::new();
     let mut found = BTreeMap::new();
     for line in shown.lines() {
@@ -164,4 +163,43 @@ fn the_pages_are_well_formed() {
     let wrong: Vec<&str> =
         said.lines().filter(|line| !line.contains("referenced manual not found")).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_process_contract_names_every_variable_and_state() {
+    const GIVEN: [&str; 8] =
+        ["LISTEN_", "AETERNA_", "NOTIFY_", "WATCHDOG_", "SERVER_STARTER_", "EINHORN_", "NGINX", "FPM_"];
+    // Given only at other launches than the one below.
+    const ELSEWHERE: [&str; 4] =
+        ["AETERNA_HANDOVER", "AETERNA_STATE_SOCK", "AETERNA_FD_NAME", "AETERNA_FD_NAME_2"];
+    let text = page("aeterna.7");
+    let mut env = Env::new();
+    let program = common::example("probe");
+    let unit = format!(
+        "[Socket]\nListenStream = '127.0.0.1:0'\nFileDescriptorName = 'http'\n\
+         [Service]\nExecStart = ['{}']\nType = 'notify'\nWatchdogSec = '1h'\nWorkers = 2\n\
+         SocketEnvironment = ['server-starter', 'einhorn', 'nginx', 'php-fpm']\n",
+        program.display()
+    );
+    env.unit("app", &unit);
+    env.start();
+    env.wait_state("app", aeterna::proto::status::UnitState::Running);
+    let report: serde_json::Value = serde_json::from_str(&env.get("app", "/report").body).unwrap();
+    let names = report["env"].as_object().unwrap().keys().filter(|name| *name != "AETERNA_LOG");
+    let given: BTreeSet<&str> = names
+        .map(String::as_str)
+        .filter(|name| GIVEN.iter().any(|prefix| name.starts_with(prefix)))
+        .collect();
+    assert!(given.len() > 15, "{given:?}");
+    let missing: Vec<&&str> =
+        given.iter().filter(|name| **name != "AETERNA_FD_http" && !text.contains(**name)).collect();
+    assert!(missing.is_empty(), "aeterna(7) does not name {missing:?}");
+    let words = text.lines().filter(|line| line.starts_with(".It Ev")).flat_map(str::split_whitespace);
+    let listed = words.filter(|word| word.starts_with("AETERNA_") || word.starts_with("LISTEN_"));
+    let invented: Vec<&str> =
+        listed.filter(|word| !given.contains(word) && !ELSEWHERE.contains(word)).collect();
+    assert!(invented.is_empty(), "nobody gives {invented:?}");
+    for state in aeterna::proto::status::UnitState::ALL {
+        assert!(text.contains(&format!(".It {}\n", state.name())), "aeterna(7) does not name {state:?}");
+    }
 }

@@ -23,7 +23,8 @@ pub(super) fn import(
         sources.extend(sources_of(service).map_err(Failure::Broken)?);
     }
     match convert(&sources, process) {
-        Ok(unit) => {
+        Ok(mut unit) => {
+            unit.warnings.extend(left_beside(&sources));
             show(&unit, json, output);
             Ok(exit::OK)
         }
@@ -139,6 +140,19 @@ fn companion(files: &[PathBuf], sources: &[Source]) -> Option<PathBuf> {
     });
     let names = named.into_iter().chain([format!("{stem}.service"), format!("{stem}@.service")]);
     names.map(|name| socket.with_file_name(name)).find(|path| path.exists())
+}
+
+/// A remark on the .socket that stands beside a service which was named alone.
+fn left_beside(sources: &[Source]) -> Option<Diagnostic> {
+    let service = sources.first().filter(|source| source.file.ends_with(".service"))?;
+    let socket = Path::new(&service.file).with_extension("socket");
+    let alone = sources.iter().all(|source| source.name == service.name);
+    (alone && socket.exists()).then(|| Diagnostic {
+        file: socket.display().to_string(),
+        line: 0,
+        column: 0,
+        message: "stands beside the service; name it too, so that its sockets are held".into(),
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The TOML that grows: every line knows where it comes from, so that what the parser says about it can be said
 //! about its origin.
 
-use super::super::file::{Context, parse};
+use super::super::file::{Context, keys, parse};
 use super::super::print::quote;
 use super::Finding;
 
@@ -97,6 +97,16 @@ impl Table {
         entry.items.first().map(|item| item.toml.as_str())
     }
 
+    /// The keys of `[Service]` in the order of the manual. Elsewhere the order has a meaning, or is the sources'.
+    fn arrange(&mut self) {
+        if self.header == "[Service]" {
+            let keys = keys();
+            let place =
+                |key: &str| keys.iter().position(|(table, known)| *table == self.header && *known == key);
+            self.entries.sort_by_key(|entry| place(&entry.key).unwrap_or(usize::MAX));
+        }
+    }
+
     fn is_dead(&self) -> bool {
         self.entries.is_empty()
             || (self.header == "[[Socket]]" && !self.entries.iter().any(|e| e.key.starts_with("Listen")))
@@ -112,6 +122,7 @@ impl Draft {
         let stem = if name.is_empty() { "unit" } else { name };
         let context =
             Context { stem: stem.into(), file: String::new(), runtime_dir: "/run".into(), pid1: false };
+        self.tables.iter_mut().for_each(Table::arrange);
         loop {
             self.tables.retain(|table| !table.is_dead());
             let (text, places) = self.render();

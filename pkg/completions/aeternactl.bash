@@ -1,0 +1,52 @@
+# bash completion for aeternactl
+
+_aeternactl() {
+    local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD - 1]}"
+    local command="" options="" words="status reload promote rollback start stop restart kill history events check import upgrade doctor version help completions" index word
+    COMPREPLY=()
+    case "$previous" in
+        --control) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+        --runtime-dir) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
+        -s|--signal) mapfile -t COMPREPLY < <(compgen -W "SIGHUP SIGINT SIGQUIT SIGKILL SIGUSR1 SIGUSR2 SIGTERM SIGCONT SIGSTOP SIGWINCH" -- "$current"); return ;;
+        --reason|--timeout|-s|--signal|--generation|--process|--control|--runtime-dir) return ;;
+    esac
+    for ((index = 1; index < COMP_CWORD; index++)); do
+        word="${COMP_WORDS[index]}"
+        case "$word" in
+            --reason|--timeout|-s|--signal|--generation|--process|--control|--runtime-dir) ((index++)) ;;
+            -*) ;;
+            *) command="$word"; break ;;
+        esac
+    done
+    case "$command" in
+        status) options="--watch"; words="UNITS" ;;
+        reload) options="--all --no-wait --force --dry-run --reason --timeout"; words="UNITS" ;;
+        promote) options=""; words="UNITS" ;;
+        rollback) options=""; words="UNITS" ;;
+        start) options=""; words="UNITS" ;;
+        stop) options="--close"; words="UNITS" ;;
+        restart) options=""; words="UNITS" ;;
+        kill) options="-s --signal --generation"; words="UNITS" ;;
+        history) options=""; words="UNITS" ;;
+        events) options=""; words="UNITS" ;;
+        check) options=""; words="FILES" ;;
+        import) options="--process"; words="FILES" ;;
+        upgrade) options=""; words="" ;;
+        doctor) options=""; words="" ;;
+        version) options=""; words="" ;;
+        help) options=""; words="status reload promote rollback start stop restart kill history events check import upgrade doctor version help completions" ;;
+        completions) options=""; words="bash zsh fish" ;;
+    esac
+    if [[ "$current" == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$options --control --runtime-dir --json -h --help -V --version" -- "$current")
+    elif [[ "$words" == FILES ]]; then
+        compopt -o filenames
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+    else
+        # Only now, because it asks the daemon.
+        [[ "$words" == UNITS ]] && words="$(aeternactl completions units 2>/dev/null)"
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+    fi
+}
+
+complete -F _aeternactl aeternactl

@@ -1,0 +1,67 @@
+# fish completion for aeternactl
+
+complete -c aeternactl -f
+complete -c aeternactl -l control -r -F -d 'the daemon\'s control socket'
+complete -c aeternactl -l runtime-dir -x -a '(__fish_complete_directories)' -d 'the daemon\'s runtime dir, where control.sock is'
+complete -c aeternactl -l json -d 'print JSON: one object, or one object a line'
+complete -c aeternactl -s h -l help -d 'print this help'
+complete -c aeternactl -s V -l version -d 'print the version of aeternactl'
+
+complete -c aeternactl -n __fish_use_subcommand -a status -d 'show the units, or everything about one'
+complete -c aeternactl -n '__fish_seen_subcommand_from status' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from status' -l watch -d 'show it again whenever something happens'
+
+complete -c aeternactl -n __fish_use_subcommand -a reload -d 'replace the serving generation by a new one on the same sockets'
+complete -c aeternactl -n '__fish_seen_subcommand_from reload' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l all -d 'reload every unit'
+complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l no-wait -d 'do not wait for the outcome'
+complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l force -d 'first abandon a reload that is under way'
+complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l dry-run -d 'print what would change, and do nothing'
+complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l reason -x -d 'why, for the history'
+complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l timeout -x -d 'wait no longer than this ("90s", "2min"); the reload goes on'
+
+complete -c aeternactl -n __fish_use_subcommand -a promote -d 'end the soak of a reload now, with success'
+complete -c aeternactl -n '__fish_seen_subcommand_from promote' -a '(aeternactl completions units 2>/dev/null)'
+
+complete -c aeternactl -n __fish_use_subcommand -a rollback -d 'give up the reload, or go back to the previous generation\'s content'
+complete -c aeternactl -n '__fish_seen_subcommand_from rollback' -a '(aeternactl completions units 2>/dev/null)'
+
+complete -c aeternactl -n __fish_use_subcommand -a start -d 'start a unit'
+complete -c aeternactl -n '__fish_seen_subcommand_from start' -a '(aeternactl completions units 2>/dev/null)'
+
+complete -c aeternactl -n __fish_use_subcommand -a stop -d 'stop a unit; its sockets stay bound'
+complete -c aeternactl -n '__fish_seen_subcommand_from stop' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from stop' -l close -d 'close the unit\'s sockets too'
+
+complete -c aeternactl -n __fish_use_subcommand -a restart -d 'stop and start a unit, without overlap'
+complete -c aeternactl -n '__fish_seen_subcommand_from restart' -a '(aeternactl completions units 2>/dev/null)'
+
+complete -c aeternactl -n __fish_use_subcommand -a kill -d 'send a signal to the main processes'
+complete -c aeternactl -n '__fish_seen_subcommand_from kill' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from kill' -s s -l signal -x -a 'SIGHUP SIGINT SIGQUIT SIGKILL SIGUSR1 SIGUSR2 SIGTERM SIGCONT SIGSTOP SIGWINCH' -d 'the signal, by name or number (default SIGTERM)'
+complete -c aeternactl -n '__fish_seen_subcommand_from kill' -l generation -x -d 'only this generation\'s main processes'
+
+complete -c aeternactl -n __fish_use_subcommand -a history -d 'show the last 32 reloads of a unit'
+complete -c aeternactl -n '__fish_seen_subcommand_from history' -a '(aeternactl completions units 2>/dev/null)'
+
+complete -c aeternactl -n __fish_use_subcommand -a events -d 'follow what happens, as it happens'
+complete -c aeternactl -n '__fish_seen_subcommand_from events' -a '(aeternactl completions units 2>/dev/null)'
+
+complete -c aeternactl -n __fish_use_subcommand -a check -d 'validate unit files, without a daemon'
+complete -c aeternactl -n '__fish_seen_subcommand_from check' -F
+
+complete -c aeternactl -n __fish_use_subcommand -a import -d 'print systemd units, an aeterna.yaml or a Procfile as a unit'
+complete -c aeternactl -n '__fish_seen_subcommand_from import' -F
+complete -c aeternactl -n '__fish_seen_subcommand_from import' -l process -x -d 'which process of a Procfile (default "web", else the first)'
+
+complete -c aeternactl -n __fish_use_subcommand -a upgrade -d 'replace aeternad\'s own program, in place'
+
+complete -c aeternactl -n __fish_use_subcommand -a doctor -d 'say what this machine or container allows'
+
+complete -c aeternactl -n __fish_use_subcommand -a version -d 'print the versions of aeternactl and of the daemon'
+
+complete -c aeternactl -n __fish_use_subcommand -a help -d 'print help, also about one command'
+complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status reload promote rollback start stop restart kill history events check import upgrade doctor version help completions'
+
+complete -c aeternactl -n __fish_use_subcommand -a completions -d 'print completions for a shell'
+complete -c aeternactl -n '__fish_seen_subcommand_from completions' -a 'bash zsh fish'
