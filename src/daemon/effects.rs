@@ -50,17 +50,15 @@ impl Daemon {
                 self.begin_answering(index, generation);
                 self.units[index].sockets.begin_drain(slot);
             }
-            Action::CheckDrain { generation, slot } => {
-                let (half_open, queued) = self.units[index].sockets.drain_state(slot);
-                let queued = if queued == 0 { self.still_answering(index, generation) } else { queued };
-                self.queue.push_back((index, Event::DrainState { generation, half_open, queued }));
-            }
+            Action::CheckDrain { generation, slot } => self.check_drain(index, generation, slot),
             Action::CheckSlot(slot) => {
                 let serving = self.units[index].serving_slot;
                 let (queued, migrated) = self.units[index].sockets.slot_state(slot, serving);
                 self.queue.push_back((index, Event::SlotState { slot, queued, migrated }));
             }
-            Action::Stranded { count } => self.units[index].stranded += u64::from(count),
+            Action::Stranded { count } => {
+                self.web.metrics.on_stranded(&self.units[index].name, u64::from(count))
+            }
             Action::CountConnections => self.count_connections(index),
             Action::AnswerCold(generation) => {
                 self.units[index].endpoint.cold(generation);
@@ -83,6 +81,13 @@ impl Daemon {
             Action::Record(record) => self.record(index, record),
             Action::Reply { req, result } => self.reply(index, req, result),
         }
+    }
+
+    /// Looks at a generation that drains: is anything left that it has to take?
+    fn check_drain(&mut self, index: usize, generation: Gen, slot: u32) {
+        let (half_open, queued) = self.units[index].sockets.drain_state(slot);
+        let queued = if queued == 0 { self.still_answering(index, generation) } else { queued };
+        self.queue.push_back((index, Event::DrainState { generation, half_open, queued }));
     }
 
     fn flush_pending(&mut self, index: usize) {
