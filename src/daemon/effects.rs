@@ -45,7 +45,9 @@ impl Daemon {
                 let (queued, migrated) = self.units[index].sockets.slot_state(slot, serving);
                 self.queue.push_back((index, Event::SlotState { slot, queued, migrated }));
             }
-            Action::Stranded { count } => self.units[index].stranded += u64::from(count),
+            Action::Stranded { count } => {
+                self.web.metrics.on_stranded(&self.units[index].name, u64::from(count))
+            }
             Action::CountConnections => self.count_connections(index),
             Action::AnswerCold(generation) => {
                 self.units[index].endpoint.cold(generation);
