@@ -97,12 +97,6 @@ fn kernel() -> Vec<Finding> {
             "drains wait a fixed second instead of watching half-open connections; status shows no queues",
             "the kernel modules inet_diag, tcp_diag and unix_diag",
         ),
-        tried(
-            "membarrier",
-            ability::barriers(),
-            "each switch waits 100 ms instead of some 10 ms",
-            "Linux 4.3 without nohz_full",
-        ),
         if ability::migration() {
             good("tcp_migrate_req", "1")
         } else {

@@ -285,6 +285,11 @@ pub enum Event {
         /// Whether the shell moved them to the serving slot (`net.ipv4.tcp_migrate_req=1`).
         migrated: bool,
     },
+    /// A connection has arrived on a slot that nobody serves: a SYN that was under way when the slot was left.
+    Stray {
+        /// Which.
+        slot: u32,
+    },
     /// Answers [`Action::CountConnections`].
     Connections {
         /// Established connections on the unit's sockets.

@@ -77,14 +77,6 @@ pub fn migration() -> bool {
     steer::migrates()
 }
 
-/// Whether a moment without old BPF programs can be waited for (membarrier(2)).
-///
-/// # Errors
-/// `ENOSYS`, `EINVAL`.
-pub fn barriers() -> io::Result<()> {
-    steer::barrier()
-}
-
 /// The most descriptors that this process may have.
 ///
 /// # Errors

@@ -164,16 +164,32 @@ fn tcp_row(bytes: &[u8]) -> Option<TcpRow> {
     })
 }
 
+/// Which of the kernel's two lists of TCP sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6, and IPv4 clients of IPv6 sockets.
+    V6,
+}
+
 /// Every TCP socket with this local port in one of `states`, IPv4 and IPv6.
 pub fn tcp_rows(port: u16, states: &[u8]) -> io::Result<Vec<TcpRow>> {
+    let mut rows = tcp_rows_of(Family::V4, port, states)?;
+    rows.extend(tcp_rows_of(Family::V6, port, states)?);
+    Ok(rows)
+}
+
+/// [`tcp_rows`] of one family. The kernel walks its whole table: some 0.3 ms on a machine with 8 GB.
+pub fn tcp_rows_of(family: Family, port: u16, states: &[u8]) -> io::Result<Vec<TcpRow>> {
     let mask = states.iter().fold(0, |mask, state| mask | 1 << state);
+    let (number, any) = match family {
+        Family::V4 => (libc::AF_INET, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        Family::V6 => (libc::AF_INET6, Ipv6Addr::UNSPECIFIED.into()),
+    };
     let mut rows = Vec::new();
-    for (family, any) in
-        [(libc::AF_INET, IpAddr::V4(Ipv4Addr::UNSPECIFIED)), (libc::AF_INET6, Ipv6Addr::UNSPECIFIED.into())]
-    {
-        let request = tcp_request(family, mask, SocketAddr::new(any, port), SocketAddr::new(any, 0));
-        ask(&request, true, |body| rows.extend(tcp_row(body).filter(|row| row.local.port() == port)))?;
-    }
+    let request = tcp_request(number, mask, SocketAddr::new(any, port), SocketAddr::new(any, 0));
+    ask(&request, true, |body| rows.extend(tcp_row(body).filter(|row| row.local.port() == port)))?;
     Ok(rows)
 }
 

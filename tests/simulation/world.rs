@@ -649,7 +649,10 @@ impl<'a> World<'a> {
             }
             2 => self.feed(Event::Probed { generation, probe: 0, result: ProbeResult::Pass }),
             3 => self.feed(Event::DrainState { generation: Gen(999), half_open: 0, queued: 0 }),
-            4 => self.feed(Event::SlotState { slot: 9, queued: 3, migrated: false }),
+            4 => {
+                self.feed(Event::SlotState { slot: 9, queued: 3, migrated: false })?;
+                self.feed(Event::Stray { slot: self.choices.below(3) })
+            }
             5 => self.feed(Event::Connections { established: 0, arrived: false }),
             6 if !self.accepts && !self.armed => self.feed(Event::Traffic),
             _ => self.feed(Event::Boot),
