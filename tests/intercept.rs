@@ -239,7 +239,7 @@ fn nginx_on_a_steered_unix_path() {
 #[test]
 fn redis_memcached_haproxy_and_lighttpd() {
     let port = free_port();
-    let mut env = Env::new();
+    let env = Env::new();
     let haproxy = env.file(
         "haproxy.cfg",
         &format!("global\n maxconn 500\ndefaults\n mode http\n timeout client 5s\n timeout server 5s\n timeout connect 5s\nfrontend f\n bind :{port}\n http-request return status 200\n"),

@@ -70,17 +70,6 @@ impl Daemon {
         }
     }
 
-    fn begin_drain(&mut self, index: usize, generation: Gen, slot: u32) {
-        self.begin_answering(index, generation);
-        self.units[index].sockets.begin_drain(slot);
-    }
-
-    fn check_drain(&mut self, index: usize, generation: Gen, slot: u32) {
-        let (half_open, queued) = self.units[index].sockets.drain_state(slot);
-        let queued = if queued == 0 { self.still_answering(index, generation) } else { queued };
-        self.queue.push_back((index, Event::DrainState { generation, half_open, queued }));
-    }
-
     /// Only a checksum takes long enough for a thread.
     fn check_binary(&mut self, index: usize, content: Content) {
         if content.unit.reload.binary_sha256.is_none() {
@@ -90,6 +79,17 @@ impl Daemon {
         }
         let name = self.units[index].name.clone();
         preflight::check_binary(index, content, name, self.reports.clone(), self.waker.clone());
+    }
+
+    fn begin_drain(&mut self, index: usize, generation: Gen, slot: u32) {
+        self.begin_answering(index, generation);
+        self.units[index].sockets.begin_drain(slot);
+    }
+
+    fn check_drain(&mut self, index: usize, generation: Gen, slot: u32) {
+        let (half_open, queued) = self.units[index].sockets.drain_state(slot);
+        let queued = if queued == 0 { self.still_answering(index, generation) } else { queued };
+        self.queue.push_back((index, Event::DrainState { generation, half_open, queued }));
     }
 
     fn flush_pending(&mut self, index: usize) {

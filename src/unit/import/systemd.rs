@@ -91,8 +91,8 @@ impl Files {
     fn accepts(&self, work: &Work<'_>) -> bool {
         let sockets = work.sources.iter().filter(|source| source.name.ends_with(".socket"));
         let assignments = sockets.flat_map(|source| lines::parse(&source.text).assignments);
-        let mut accepts = assignments.filter(|a| a.section == "Socket" && a.key == "Accept");
-        accepts.next_back().is_some_and(|assignment| rules::flag(&assignment.value) == "true")
+        let last = assignments.filter(|a| a.section == "Socket" && a.key == "Accept").next_back();
+        last.is_some_and(|assignment| rules::flag(&assignment.value) == "true")
     }
 }
 
