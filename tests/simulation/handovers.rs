@@ -127,6 +127,7 @@ fn without_a_predecessor_the_answer_comes_at_once() {
 fn steered_on_purpose_the_old_queue_is_emptied_first() {
     let mut steered = unit();
     steered.sockets[0] = socket();
+    steered.sockets[0].sharing = Sharing::Steered;
     let mut rig = Rig::running(steered.clone());
     rig.reload_to(2, steered);
     rig.spawned(2);
