@@ -384,8 +384,20 @@ def load(bench):
                 print(f"{'load':34} {name:26} {error}", flush=True)
 
 
-def loaded(bench, name, command, kept):
-    reloads, pause, rate = bench.quick(20, 5), 0.3, bench.options.rate
+def lossless(bench):
+    """Failed requests of half a million and more, each on its own connection, over a hundred reloads."""
+    subjects = [
+        ("aeternad", bench.aeterna("lossless")),
+        ("aeternad, four workers", bench.aeterna("workers", service="Workers = 4")),
+        ("aeternad, shared socket", shared(bench)),
+    ]
+    reloads = bench.quick(100, 5)
+    for name, command in subjects:
+        loaded(bench, name, command, 8, reloads, bench.quick(1.05, 0.3), max(bench.options.rate, 5000))
+
+
+def loaded(bench, name, command, kept, reloads=None, pause=0.3, rate=None):
+    reloads, rate = reloads or bench.quick(20, 5), rate or bench.options.rate
     records = bench.folder / "load.bin"
     seconds = 2 + reloads * pause
     with Running(command) as running:
@@ -396,7 +408,7 @@ def loaded(bench, name, command, kept):
             triggers.append(time.monotonic_ns())
             os.kill(running.pid, signal.SIGHUP)
             time.sleep(pause)
-        if clients.wait(60) != 0:
+        if clients.wait(seconds + 60) != 0:
             raise RuntimeError("the load generator failed")
     around, steady, failed = [], [], 0
     rows = list(struct.iter_unpack("=qqq", records.read_bytes()))
@@ -417,7 +429,7 @@ def quantile(values, q=0.999):
     return values[min(int(len(values) * q), len(values) - 1)] if values else 0
 
 
-MEASURES = (start, first, reload, load, idle, size, orphans, sockets, units)
+MEASURES = (start, first, reload, load, lossless, idle, size, orphans, sockets, units)
 
 
 def build(options):

@@ -13,6 +13,7 @@ use std::path::Path;
 
 /// What each unit needs to be there besides this repository. A unit without a line here fails the test below.
 const UNITS: &[(&str, &[&str])] = &[
+    ("agent", &["python3"]),
     ("echo", &[]),
     ("gin", &["go", GO_SYSTEMD, GIN]),
     ("go", &["go", GO_SYSTEMD]),
@@ -23,8 +24,11 @@ const UNITS: &[(&str, &[&str])] = &[
     ("nginx", &["nginx"]),
     ("node", &["node"]),
     ("php-fpm", &["php-fpm8.2"]),
+    ("redis", &["redis-server"]),
     ("rsyslogd", &["rsyslogd"]),
+    ("rsyslogd-tcp", &["rsyslogd"]),
     ("sshd", &["/usr/sbin/sshd"]),
+    ("static", &["go"]),
     ("uvicorn", &["/usr/lib/python3/dist-packages/uvicorn"]),
 ];
 const GO_SYSTEMD: &str = "/usr/share/gocode/src/github.com/coreos/go-systemd";
@@ -104,6 +108,9 @@ fn go_program(env: &Env, name: &str) -> String {
     let mut build = env.command("go");
     let source = repository().join("units/apps").join(name).join("main.go");
     build.env("GO111MODULE", "off").env("GOPATH", "/usr/share/gocode");
+    if name == "static" {
+        build.env("CGO_ENABLED", "0");
+    }
     build.args(["build", "-o", &program]).arg(source);
     let built = env.finish(build);
     assert_eq!(built.code, 0, "{}", built.stderr);
@@ -240,6 +247,101 @@ fn php_fpm_is_replaced_without_a_failed_request() {
     assert!(fastcgi(&address, &script).contains("\"generation\":2"));
 }
 
+#[test]
+fn a_static_program_that_binds_by_itself_is_replaced_without_a_failed_request() {
+    if !can_run("static") {
+        return;
+    }
+    let env = Env::new();
+    let program = go_program(&env, "static");
+    serves_and_is_replaced("static", "8094", &[("./target/apps/static", &program)], Manner::Fresh);
+}
+
+#[test]
+fn redis_is_replaced_and_refuses_nobody_meanwhile() {
+    if !can_run("redis") {
+        return;
+    }
+    let mut env = Env::new();
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    let folder = env.dir().display().to_string();
+    let number = format!("\"{port}\"");
+    let replacements = [
+        ("127.0.0.1:8092", address.as_str()),
+        ("\"8092\"", number.as_str()),
+        ("\"/tmp\"", &format!("\"{folder}\"")),
+    ];
+    env.unit("redis", &changed("redis", &replacements));
+    env.start();
+    env.wait_state("redis", UnitState::Running);
+    assert_eq!(redis(&address, "SET kept through-it-all"), "+OK");
+    let reload = env.ctl_start(&["reload", "redis"]);
+    let mut answers = 0;
+    env.wait("the second Redis", || {
+        // Never refused: whoever comes between the two waits.
+        assert_eq!(redis(&address, "PING"), "+PONG");
+        answers += 1;
+        (env.unit_status("redis").generation == 2).then_some(())
+    });
+    assert_eq!(env.finish_child(reload).code, 0);
+    assert!(answers > 1);
+    assert_eq!(redis(&address, "GET kept"), "$14", "its data came along");
+}
+
+/// The first line of Redis's answer to a command. A connection that an ending Redis has closed is tried again.
+fn redis(address: &str, command: &str) -> String {
+    for _ in 0..100 {
+        let mut client = http::Client::connect(address).expect("nobody is refused");
+        let line = client.write(format!("{command}\r\n").as_bytes()).and_then(|()| client.line());
+        match line {
+            Ok(line) if !line.is_empty() && !line.starts_with("-LOADING") => return line,
+            _ => {}
+        }
+    }
+    "no answer".into()
+}
+
+#[test]
+fn rsyslogd_over_tcp_is_replaced_without_a_lost_message() {
+    use std::io::Write as _;
+    if !can_run("rsyslogd-tcp") {
+        return;
+    }
+    let mut env = Env::new();
+    let port = free_port();
+    let conf = {
+        let text = std::fs::read_to_string(repository().join("units/apps/rsyslog/imtcp.conf")).unwrap();
+        env.file("imtcp.conf", &text.replace("8093", &port.to_string())).display().to_string()
+    };
+    let messages = env.path("messages");
+    let replacements = [
+        ("127.0.0.1:8093", &*format!("127.0.0.1:{port}")),
+        ("units/apps/rsyslog/imtcp.conf", &conf),
+        ("/tmp/aeterna-rsyslogd-tcp", &messages.display().to_string()),
+        ("SoakTime = \"2s\"", "SoakTime = \"1s\""),
+    ];
+    env.unit("rsyslogd-tcp", &changed("rsyslogd-tcp", &replacements));
+    env.start();
+    env.wait_state("rsyslogd-tcp", UnitState::Running);
+    let old = env.main_pid("rsyslogd-tcp");
+    let say = |number: usize| {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(format!("<13>Nov 20 10:00:00 host test: message {number}.\n").as_bytes()).unwrap();
+    };
+    let arrived = || {
+        let text = std::fs::read_to_string(&messages).unwrap_or_default();
+        (0..).take_while(|number| text.contains(&format!("message {number}."))).count()
+    };
+    (0..50).for_each(say);
+    let reload = env.ctl_start(&["reload", "rsyslogd-tcp"]);
+    (50..100).for_each(say);
+    assert_eq!(env.finish_child(reload).code, 0);
+    env.wait("the end of the old rsyslogd", || (!process::exists(old)).then_some(()));
+    (100..150).for_each(say);
+    env.wait("all messages", || (arrived() == 150).then_some(()));
+}
+
 /// Runs a PHP script over FastCGI: one request on a connection of its own.
 fn fastcgi(address: &str, script: &str) -> String {
     use std::io::{Read, Write};
@@ -294,6 +396,32 @@ fn sshd_greets_each_connection_with_a_process_of_its_own() {
         let banner = client.line().unwrap();
         assert!(banner.starts_with("SSH-2.0-OpenSSH"), "{banner}");
     }
+}
+
+#[test]
+fn an_agent_remembers_what_was_said_before_its_replacement() {
+    if !can_run("agent") {
+        return;
+    }
+    let mut env = Env::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let replacements = [("127.0.0.1:8095", address.as_str()), ("SoakTime = \"5s\"", "SoakTime = \"1s\"")];
+    env.unit("agent", &changed("agent", &replacements));
+    env.working_directory(repository());
+    env.start();
+    env.wait_state("agent", UnitState::Running);
+    let say = |text: &str| {
+        let mut client = http::Client::connect(&address).unwrap();
+        let length = text.len();
+        let head = format!("POST /chat?session=s HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        client.write(format!("{head}{text}").as_bytes()).unwrap();
+        client.receive().unwrap().body
+    };
+    assert!(say("My name is Ada").contains("1 messages so far"));
+    let reload = env.ctl(&["reload", "agent"]);
+    assert_eq!(reload.code, 0, "{reload:?}");
+    let answer = say("What is my name?");
+    assert!(answer.contains("Your name is Ada.") && answer.contains("\"generation\": 2"), "{answer}");
 }
 
 #[test]

@@ -103,9 +103,7 @@ fn manifests_of_the_earlier_version() {
 
 #[test]
 fn processes_of_a_procfile() {
-    if aeterna::unit::keys().contains(&("[Service]", "InterceptBind")) {
-        assert_eq!(golden("procfile", &["Procfile"], "web").name, "web");
-    }
+    assert_eq!(golden("procfile", &["Procfile"], "web").name, "web");
     assert_eq!(golden("procfile", &["Procfile", "--process", "worker"], "worker").name, "worker");
     let said = import(&fixtures().join("procfile"), &["Procfile", "--process", "clock"]);
     assert_eq!(said.code, 1);
@@ -144,6 +142,8 @@ const DEBIAN: &[(&[&str], fn(&Unit))] = &[
 
 #[test]
 fn what_debian_ships_becomes_units() {
+    // Not installed by .ci/run: tried where they are.
+    const MORE: [&str; 4] = ["avahi-daemon", "dovecot", "uuidd", "unbound"];
     let mut missing = Vec::new();
     for (files, check) in DEBIAN {
         let folder = Path::new(UNITS);
@@ -152,7 +152,8 @@ fn what_debian_ships_becomes_units() {
             folder.join(template.as_deref().unwrap_or(file)).exists()
         };
         if !files.iter().all(|file| there(&file)) {
-            missing.push(files.join(" + "));
+            let more = MORE.iter().any(|name| files[0].starts_with(name));
+            missing.extend((!more).then(|| files.join(" + ")));
             continue;
         }
         let said = import(folder, files);

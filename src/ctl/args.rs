@@ -228,6 +228,14 @@ const COMMANDS: &[CommandSpec] = &[
         "Sockets and services are not touched.",
     ),
     command(
+        "doctor",
+        Operands::None,
+        &[],
+        "say what this machine or container allows",
+        "Needs no daemon: everything is tried with the rights of whoever asks. Says of each thing that is missing\n\
+         what it costs, and how to get it.",
+    ),
+    command(
         "version",
         Operands::None,
         &[],

@@ -9,6 +9,7 @@ pub mod args;
 mod check;
 mod client;
 mod completions;
+mod doctor;
 mod failure;
 mod help;
 mod import;
@@ -74,6 +75,7 @@ fn dispatch(invocation: &Invocation, uid: u32, output: &mut Output) -> Result<u8
         Command::Completions { shell } => Ok(print(&completions::script(*shell), output)),
         Command::Check { files } => Ok(check::check(files, uid, json, output)),
         Command::Import { files, process } => import::import(files, process.as_deref(), json, output),
+        Command::Doctor => Ok(doctor::doctor(&target, json, output)),
         Command::OwnVersion => Ok(print(concat!("aeternactl ", env!("CARGO_PKG_VERSION"), "\n"), output)),
         Command::Help { about: None } => Ok(print(&help::overview(), output)),
         Command::Help { about: Some(command) } => Ok(print(&help::about(command), output)),

@@ -34,6 +34,7 @@ pub(super) enum Command {
     Check { files: Vec<PathBuf> },
     Import { files: Vec<PathBuf>, process: Option<String> },
     Version,
+    Doctor,
     OwnVersion,
     Help { about: Option<&'static CommandSpec> },
     Completions { shell: Shell },
@@ -229,6 +230,7 @@ impl Found {
                 files: self.operands.iter().map(PathBuf::from).collect(),
                 process: self.value("process").map(String::from),
             },
+            "doctor" => Command::Doctor,
             "version" => Command::Version,
             "completions" => Command::Completions { shell: self.shell()? },
             _ => Command::Help { about: self.maybe_command()? },
@@ -382,6 +384,7 @@ mod tests {
             ("-h", Command::Help { about: None }),
             ("help kill", Command::Help { about: find("kill") }),
             ("kill --help", Command::Help { about: find("kill") }),
+            ("doctor", Command::Doctor),
             ("completions fish", Command::Completions { shell: Shell::Fish }),
             ("completions units", Command::Completions { shell: Shell::Units }),
         ] {
@@ -452,7 +455,7 @@ mod tests {
         for (line, message) in [
             ("", "no command; \"aeternactl status\" is a good start\nTry \"aeternactl help\"."),
             ("relaod a", "unknown command \"relaod\": did you mean \"reload\"?\nTry \"aeternactl help\"."),
-            ("doctor", "unknown command \"doctor\"\nTry \"aeternactl help\"."),
+            ("surgeon", "unknown command \"surgeon\"\nTry \"aeternactl help\"."),
             (
                 "reload a --forse",
                 "unknown option --forse: did you mean --force?\nTry \"aeternactl help reload\".",

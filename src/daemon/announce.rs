@@ -1,7 +1,7 @@
 //! Facts become one line of the log, one line of the event stream, and an entry of the history.
 
 use crate::daemon::core::Daemon;
-use crate::machine::event::{Announcement, Exit, Gen, Relayed, ReloadRecord};
+use crate::machine::event::{Announcement, Exit, Failure, Gen, Relayed, ReloadRecord};
 use crate::proto::status::EventLine;
 use crate::sys::clock;
 use log::Level;
@@ -149,7 +149,7 @@ fn handed_over(relayed: &Relayed) -> Told {
             );
             Told::new(Level::Info, "handover", text)
         }
-        Err(why) => {
+        Err(Failure { why, .. }) => {
             let text = format!("no state from generation {from} to generation {to}: {why}");
             Told::new(Level::Warn, "handover", text)
         }

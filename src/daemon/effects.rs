@@ -26,15 +26,7 @@ impl Daemon {
             Action::Load => self.load(index),
             Action::OpenSockets(content) => self.open_sockets(index, content),
             Action::KeepSockets(ids) => self.keep_sockets(index, &ids),
-            Action::CheckBinary(content) => {
-                preflight::check_binary(
-                    index,
-                    content,
-                    self.units[index].name.clone(),
-                    self.reports.clone(),
-                    self.waker.clone(),
-                );
-            }
+            Action::CheckBinary(content) => self.check_binary(index, content),
             Action::WatchTraffic => self.watch_sockets(index, Traffic::Watched),
             Action::IgnoreTraffic => self.watch_sockets(index, Traffic::Ignored),
             Action::FlushPending => self.flush_pending(index),
@@ -46,10 +38,7 @@ impl Daemon {
             Action::AdoptMain { proc, pid } => self.adopt_main(index, proc, pid),
             Action::Probe { generation, probe, kind } => probes::start(self, index, generation, probe, kind),
             Action::Steer(steering) => self.steer(index, steering),
-            Action::BeginDrain { generation, slot } => {
-                self.begin_answering(index, generation);
-                self.units[index].sockets.begin_drain(slot);
-            }
+            Action::BeginDrain { generation, slot } => self.begin_drain(index, generation, slot),
             Action::CheckDrain { generation, slot } => self.check_drain(index, generation, slot),
             Action::CheckSlot(slot) => {
                 let serving = self.units[index].serving_slot;
@@ -83,7 +72,22 @@ impl Daemon {
         }
     }
 
-    /// Looks at a generation that drains: is anything left that it has to take?
+    /// Only a checksum takes long enough for a thread.
+    fn check_binary(&mut self, index: usize, content: Content) {
+        if content.unit.reload.binary_sha256.is_none() {
+            let result = preflight::found(&content.unit).map(drop);
+            self.queue.push_back((index, Event::BinaryChecked { content: content.id, result }));
+            return;
+        }
+        let name = self.units[index].name.clone();
+        preflight::check_binary(index, content, name, self.reports.clone(), self.waker.clone());
+    }
+
+    fn begin_drain(&mut self, index: usize, generation: Gen, slot: u32) {
+        self.begin_answering(index, generation);
+        self.units[index].sockets.begin_drain(slot);
+    }
+
     fn check_drain(&mut self, index: usize, generation: Gen, slot: u32) {
         let (half_open, queued) = self.units[index].sockets.drain_state(slot);
         let queued = if queued == 0 { self.still_answering(index, generation) } else { queued };
@@ -104,7 +108,7 @@ impl Daemon {
 
     fn load(&mut self, index: usize) {
         let unit = &mut self.units[index];
-        let result = unit.source.load().and_then(|loaded| {
+        let result = unit.source.load_beside(&unit.contents).and_then(|loaded| {
             if loaded.unit.name != unit.name {
                 return Err(format!(
                     "the unit is called \"{}\" now, and was \"{}\" when it was started; a new name needs a restart of aeternad",
@@ -210,7 +214,41 @@ impl Daemon {
         if traffic != Traffic::Ignored {
             self.watch_sockets(index, traffic);
         }
+        for slot in self.units[index].left_slots.clone() {
+            self.watch_slot(index, slot, Interest::READ);
+        }
         self.watch_socket_paths(index);
+    }
+
+    /// Changes what is waited for on the sockets of a slot, where all of the unit's are not waited for anyway.
+    fn watch_slot(&mut self, index: usize, slot: u32, interest: Interest) {
+        let unit = &self.units[index];
+        if unit.traffic != Traffic::Ignored {
+            return;
+        }
+        for (id, fd) in unit.sockets.sockets_of_slot(slot) {
+            if let Err(error) = self.poller.change(Owner::Socket(index, id.0).token(), fd, interest) {
+                log::warn!("{}: cannot watch a socket: {error}", unit.name);
+            }
+        }
+    }
+
+    /// Nobody serves a slot any more that had users' connections.
+    fn leave_slot(&mut self, index: usize, slot: u32) {
+        let unit = &mut self.units[index];
+        let held = unit.generations.values().any(|shell| shell.slot == slot);
+        if slot != unit.serving_slot && !held && unit.left_slots.insert(slot) {
+            self.watch_slot(index, slot, Interest::READ);
+        }
+    }
+
+    /// A slot gets somebody who serves it, or its stray has been seen. Whether it was watched.
+    pub fn take_slot(&mut self, index: usize, slot: u32) -> bool {
+        let was_left = self.units[index].left_slots.remove(&slot);
+        if was_left {
+            self.watch_slot(index, slot, Interest::HANGUP_ONLY);
+        }
+        was_left
     }
 
     fn spawn(&mut self, index: usize, spawn: Spawn) {
@@ -226,6 +264,9 @@ impl Daemon {
 
     fn try_spawn(&mut self, index: usize, spawn: &Spawn) -> Result<i32, SpawnFailure> {
         self.need_generation(index, spawn)?;
+        if matches!(spawn.role, Role::Main { .. }) {
+            self.take_slot(index, spawn.slot);
+        }
         let unit = &mut self.units[index];
         let launched = launch::launch(unit, &self.shared, spawn)?;
         let pid = launched.pid;
@@ -344,6 +385,10 @@ impl Daemon {
     fn steer(&mut self, index: usize, steering: Steering) {
         let unit = &mut self.units[index];
         unit.serving_slot = steering.serving;
+        let canary = steering.canary.filter(|(_, weight)| *weight > 0).map(|(slot, _)| slot);
+        for shell in unit.generations.values_mut() {
+            shell.served |= shell.slot == steering.serving || Some(shell.slot) == canary;
+        }
         if let Err(why) = unit.sockets.steer(steering.serving, steering.canary, steering.by) {
             log::error!("{}: cannot steer its connections: {why}", unit.name);
         }
@@ -361,6 +406,9 @@ impl Daemon {
         let unit = &mut self.units[index];
         unit.promoted = Some(generation);
         unit.store.promoted(generation);
+        if let Some(shell) = unit.generations.get_mut(&generation) {
+            shell.served = true;
+        }
         let content = unit.generations.get(&generation).and_then(|shell| shell.content);
         if let Some(content) = content.and_then(|id| unit.content(id)).cloned() {
             unit.current = content;
@@ -392,6 +440,9 @@ impl Daemon {
                 if let Err(error) = group.remove() {
                     log::debug!("{}: its control group stays: {error}", self.units[index].name);
                 }
+            }
+            if shell.served {
+                self.leave_slot(index, shell.slot);
             }
         }
         if self.units[index].generations.is_empty() {

@@ -248,6 +248,13 @@ impl Daemon {
         if !readiness.readable {
             return;
         }
+        let slot = unit.sockets.slot_of(SocketId(id)).filter(|slot| unit.left_slots.contains(slot));
+        if let Some(slot) = slot
+            && self.take_slot(index, slot)
+        {
+            return self.deliver(index, Event::Stray { slot });
+        }
+        let unit = &mut self.units[index];
         match unit.traffic {
             Traffic::Ignored => {}
             Traffic::Counted => unit.arrived = true,

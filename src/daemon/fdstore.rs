@@ -57,7 +57,9 @@ impl FdStore {
         self.held.is_empty()
     }
 
-    /// Takes descriptors from a generation. `max` is `FileDescriptorStoreMax`: what is over it is closed.
+    /// Takes descriptors from a generation. `max` is `FileDescriptorStoreMax`: what is over it is closed. What is
+    /// called [`STATE`] takes the place of the one before, and one of them is always held: whether it may be
+    /// stored at all is the caller's to say.
     ///
     /// Returns how many were refused.
     pub fn store(
@@ -73,8 +75,10 @@ impl FdStore {
         }
         let mut refused = 0;
         for fd in fds {
-            let waiting = self.pending.get(&generation).map_or(0, Vec::len);
-            if self.held.len() + waiting >= max as usize {
+            if name == STATE {
+                let pending = self.pending.entry(generation).or_default();
+                pending.retain(|change| !matches!(change, Change::Add(stored) if stored.name == STATE));
+            } else if self.counted(generation) >= max as usize {
                 refused += 1;
                 continue;
             }
@@ -87,6 +91,13 @@ impl FdStore {
             }
         }
         refused
+    }
+
+    /// What counts against the limit, beside the state.
+    fn counted(&self, generation: Gen) -> usize {
+        let held = self.held.iter().filter(|stored| stored.name != STATE).count();
+        let waits = |change: &&Change| !matches!(change, Change::Add(stored) if stored.name == STATE);
+        held + self.pending.get(&generation).map_or(0, |waiting| waiting.iter().filter(waits).count())
     }
 
     /// `FDSTOREREMOVE=1`.
@@ -185,6 +196,28 @@ mod tests {
         store.forget(Gen(3));
         store.promoted(Gen(4));
         assert!(store.is_empty());
+    }
+
+    #[test]
+    fn state_takes_the_place_of_state_whatever_the_limit() {
+        let mut store = FdStore::default();
+        store.promoted(Gen(1));
+        for _ in 0..3 {
+            assert_eq!(store.store(Gen(1), STATE, vec![file()], false, 0), 0);
+        }
+        assert_eq!(names(&store), [STATE]);
+        assert_eq!(
+            store.store(Gen(1), "x", vec![file(), file()], true, 1),
+            1,
+            "the state counts for nothing"
+        );
+        for _ in 0..3 {
+            assert_eq!(store.store(Gen(2), STATE, vec![file()], false, 0), 0);
+        }
+        let before = store.held().next().map(|s| s.id);
+        store.promoted(Gen(2));
+        assert_eq!(names(&store), ["x", STATE]);
+        assert_ne!(store.held().last().map(|s| s.id), before);
     }
 
     #[test]

@@ -4,13 +4,13 @@
 
 use crate::daemon::core::{Daemon, News, Report};
 use crate::daemon::launch::describe;
-use crate::daemon::relay;
+use crate::daemon::relay::{self, RelayResult};
 use crate::daemon::srp::{
     Change, ConnId, Direction, Endpoint, Peer, RelayEnd, SrpEvent, Transfer as Going, Wants,
 };
 use crate::daemon::supervised::Supervised;
 use crate::daemon::token::Owner;
-use crate::machine::event::{Event, Gen, Relayed, Transfer};
+use crate::machine::event::{Event, Failure, Fault, Gen, Relayed, Transfer};
 use crate::proto::srp::Role;
 use crate::sys::poll::{Interest, Readiness, Token};
 use crate::sys::{clock, message, peer, user};
@@ -234,9 +234,8 @@ impl Daemon {
             let _ = reports.send(Report { unit: index, news: News::Relayed(Box::new(outcome)) });
             waker.wake();
         });
-        match started {
-            Ok(canceller) => self.units[index].endpoint.started(canceller),
-            Err(error) => log::error!("{}: cannot start a relay: {error}", self.units[index].name),
+        if let Some(canceller) = started {
+            self.units[index].endpoint.started(canceller);
         }
     }
 
@@ -265,10 +264,16 @@ impl Daemon {
 /// The end of a transfer in the machine's words.
 fn relayed(end: RelayEnd) -> Relayed {
     let why = end.result.why();
+    let fault = match end.result {
+        RelayResult::Done | RelayResult::SourceFailed(_) | RelayResult::SourceTimedOut => Fault::Source,
+        RelayResult::SinkFailed(_) => Fault::Sink,
+        RelayResult::SinkTimedOut => Fault::SinkSilent,
+        RelayResult::Cancelled => Fault::Cancelled,
+    };
     Relayed {
         from: end.from,
         to: end.to,
-        result: if why.is_empty() { Ok(()) } else { Err(why) },
+        result: if why.is_empty() { Ok(()) } else { Err(Failure { fault, why }) },
         bytes: end.bytes,
         frames: end.frames,
         descriptors: end.descriptors,

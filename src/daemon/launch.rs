@@ -254,7 +254,8 @@ fn facts(
         invocation: shell.map_or_else(|| shared.new_invocation(), |shell| shell.invocation.clone()),
         handover: spawn.handover,
         extra: spawn.environment.clone(),
-        fd_store_max: service.fd_store_max,
+        // [State] Descriptor is room for one.
+        fd_store_max: service.fd_store_max.max(u32::from(content.state.descriptor)),
         ..Facts::default()
     };
     if notifies && let Some(socket) = shell.and_then(|shell| shell.notify.as_ref()) {

@@ -1,6 +1,7 @@
 //! The service's side of sd_notify(3): messages on a generation's own socket, and the descriptors with them.
 
 use crate::daemon::core::Daemon;
+use crate::daemon::fdstore;
 use crate::daemon::supervised::Supervised;
 use crate::daemon::token::Owner;
 use crate::machine::event::{Event, Gen, Notification, Role, Sender};
@@ -131,7 +132,11 @@ impl Daemon {
             self.units[index].store.remove(number, &name);
             self.watch_stored(index);
         } else if message.fd_store && !fds.is_empty() {
-            let refused = unit.store.store(number, &name, fds, message.fd_poll, service.service.fd_store_max);
+            let max = service.service.fd_store_max;
+            // [State] Descriptor needs no room in the store; without it, the state is a descriptor like another.
+            let may = name != fdstore::STATE || service.state.descriptor || max > 0;
+            let refused =
+                if may { unit.store.store(number, &name, fds, message.fd_poll, max) } else { fds.len() };
             if refused > 0 {
                 log::warn!(
                     "{}: {refused} descriptors called \"{name}\" were not stored: FileDescriptorStoreMax is {}",

@@ -21,10 +21,6 @@ pub fn check_binary(index: usize, content: Content, name: String, reports: Sende
         let _ = reports.send(Report { unit: index, news: News::Event(event) });
         waker.wake();
     };
-    if content.unit.reload.binary_sha256.is_none() {
-        report(found(&content.unit).map(drop));
-        return;
-    }
     let unit = content.unit;
     let fallback = report.clone();
     let spawned =
@@ -35,7 +31,10 @@ pub fn check_binary(index: usize, content: Content, name: String, reports: Sende
 }
 
 /// The program that would run.
-fn found(unit: &Unit) -> Result<PathBuf, String> {
+///
+/// # Errors
+/// Why it cannot be executed.
+pub fn found(unit: &Unit) -> Result<PathBuf, String> {
     let service = &unit.service;
     let own = std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.into());
     let set = service.environment.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| value.clone());

@@ -37,6 +37,8 @@ struct Task {
     us: i32,
     /// Whether an answer of somebody else must be told apart: during a reload.
     attribute: bool,
+    /// It comes from an address that is steered to the generation.
+    aimed: bool,
 }
 
 /// Starts a probe; its result comes as [`Event::Probed`].
@@ -110,9 +112,12 @@ fn task_of(unit: &Unit, kind: ProbeKind, own: Option<Address>) -> Option<Task> {
         invocation: String::new(),
         us: 0,
         attribute: true,
+        aimed: false,
     };
     if kind == ProbeKind::Accepts {
-        return Some(Task { to: own?, ..base });
+        let to = own?;
+        let aimed = matches!(to, Address::Inet(_));
+        return Some(Task { to, aimed, ..base });
     }
     let HealthCheck { check, timeout, expect_status, .. } = unit.health.as_ref()?;
     match check {
@@ -156,7 +161,9 @@ fn probe(task: &Task, connection: &mut Connection) -> std::io::Result<ProbeResul
         let tree = TreeKey { mains: &task.started, invocation: &task.invocation };
         match probe::answerer(connection, &tree, task.us, task.timeout)? {
             Answerer::Member => {}
-            Answerer::Other => return Ok(ProbeResult::NeverReached),
+            // Only the generation that a steered probe is aimed at can have accepted it.
+            Answerer::Gone if task.aimed => {}
+            Answerer::Gone | Answerer::Other => return Ok(ProbeResult::NeverReached),
             Answerer::Nobody => return Ok(ProbeResult::TimedOut),
             Answerer::Unknown => unattributed = true,
         }

@@ -160,27 +160,47 @@ pub struct Canceller {
     _tx: PipeWriter,
 }
 
-/// Starts a transfer. `report` gets the outcome, on the relay's thread (or on this one, if there can be none).
-///
-/// # Errors
-/// `EMFILE`, `ENFILE`: nothing was done with the job then; it is lost with its sockets.
-pub fn start(job: Job, report: impl FnOnce(RelayOutcome) + Send + 'static) -> io::Result<Canceller> {
-    let (rx, tx) = io::pipe()?;
+/// Starts a transfer. `report` gets the outcome whatever happens: on the relay's thread, or on this one before
+/// this returns `None`, if there can be no thread or no descriptor for it.
+pub fn start(job: Job, report: impl FnOnce(RelayOutcome) + Send + 'static) -> Option<Canceller> {
+    let (rx, tx) = match io::pipe() {
+        Ok(pipe) => pipe,
+        Err(error) => {
+            report(not_started(job, &error));
+            return None;
+        }
+    };
     // The thread takes it out; if there is no thread, it is still here.
     let work = Arc::new(Mutex::new(Some((job, report))));
     let theirs = Arc::clone(&work);
     let spawned = std::thread::Builder::new().name("relay".into()).stack_size(256 * 1024).spawn(move || {
         let work = theirs.lock().ok().and_then(|mut work| work.take());
         if let Some((job, report)) = work {
-            report(run(job, &rx));
+            report(guarded(|| run(job, &rx)));
         }
     });
-    if let Err(error) = spawned
-        && let Some((job, report)) = work.lock().ok().and_then(|mut work| work.take())
-    {
-        report(not_started(job, &error));
+    if let Err(error) = spawned {
+        if let Some((job, report)) = work.lock().ok().and_then(|mut work| work.take()) {
+            report(not_started(job, &error));
+        }
+        return None;
     }
-    Ok(Canceller { _tx: tx })
+    Some(Canceller { _tx: tx })
+}
+
+/// A reload waits for the outcome: a defect of ours must not make it wait for ever.
+fn guarded(work: impl FnOnce() -> RelayOutcome) -> RelayOutcome {
+    // What the panic has left behind is dropped with the closure: both sockets, so that the peers see an end.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| RelayOutcome {
+        result: RelayResult::SourceFailed("the relay broke down, which is a defect of aeternad".into()),
+        frames: 0,
+        bytes: 0,
+        descriptors: 0,
+        claimed: None,
+        duration: Span::ZERO,
+        source: None,
+        sink: None,
+    })
 }
 
 /// Runs a transfer on this thread until it is over or `cancel` hangs up. Blocks.
@@ -205,7 +225,7 @@ pub(crate) fn complaint(result: &RelayResult) -> Complaint {
 
 fn not_started(job: Job, error: &io::Error) -> RelayOutcome {
     RelayOutcome {
-        result: RelayResult::SourceFailed(format!("cannot start a thread for the transfer: {error}")),
+        result: RelayResult::SourceFailed(format!("cannot start the transfer: {error}")),
         frames: 0,
         bytes: 0,
         descriptors: 0,

@@ -66,6 +66,8 @@ pub struct GenerationShell {
     pub owner: Option<(u32, u32)>,
     /// The slot whose sockets it has.
     pub slot: u32,
+    /// Whether users' connections were ever steered to its slot.
+    pub served: bool,
     /// The content that it was launched with.
     pub content: Option<ContentId>,
     /// The program that its main process runs, for "newer on disk".
@@ -130,6 +132,8 @@ pub struct Supervised {
     pub sockets: ListenSet,
     /// Whether traffic is watched for.
     pub traffic: Traffic,
+    /// Slots that a generation has left: a connection that lands there late is looked after.
+    pub left_slots: BTreeSet<u32>,
     /// Whether traffic arrived since the last count.
     pub arrived: bool,
     /// When an `Accept` unit tries to accept again, after there was no descriptor for it.
@@ -194,6 +198,7 @@ impl Supervised {
             deadline: None,
             sockets,
             traffic: Traffic::Ignored,
+            left_slots: BTreeSet::new(),
             arrived: false,
             accept_again: None,
             children: HashMap::new(),

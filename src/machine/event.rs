@@ -285,6 +285,11 @@ pub enum Event {
         /// Whether the shell moved them to the serving slot (`net.ipv4.tcp_migrate_req=1`).
         migrated: bool,
     },
+    /// A connection has arrived on a slot that nobody serves: a SYN that was under way when the slot was left.
+    Stray {
+        /// Which.
+        slot: u32,
+    },
     /// Answers [`Action::CountConnections`].
     Connections {
         /// Established connections on the unit's sockets.
@@ -301,6 +306,28 @@ pub enum Event {
     Tick,
 }
 
+/// Why a transfer of state failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Whose doing it was.
+    pub fault: Fault,
+    /// For people.
+    pub why: String,
+}
+
+/// Whose doing it was that a transfer of state failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    /// Who gave missed the time, broke the protocol, reported an error or died.
+    Source,
+    /// Who took refused the state, broke the protocol or died; its process tells which.
+    Sink,
+    /// Who took did not acknowledge in time: whether it has the state nobody knows.
+    SinkSilent,
+    /// It was given up, or a newer connection has replaced one of the two.
+    Cancelled,
+}
+
 /// How a transfer of state ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Relayed {
@@ -308,8 +335,8 @@ pub struct Relayed {
     pub from: Gen,
     /// Who got.
     pub to: Gen,
-    /// `Err`: why not, for people. `Ok` means acknowledged.
-    pub result: Result<(), String>,
+    /// `Err`: why not. `Ok` means acknowledged.
+    pub result: Result<(), Failure>,
     /// State bytes.
     pub bytes: u64,
     /// State frames.

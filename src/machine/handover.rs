@@ -5,7 +5,7 @@
 //! exactly one of COMMIT (at promotion) and RESUME (in every other case), and never gets a stop signal between
 //! REQUEST and the ACK.
 
-use super::event::{Action, Announcement, Gen, Outcome, Relayed, Transfer};
+use super::event::{Action, Announcement, Failure, Fault, Gen, Outcome, Relayed, Transfer};
 use super::generation::Phase;
 use super::reload::ReloadPhase;
 use super::slots::Quiesce;
@@ -22,7 +22,13 @@ pub(super) enum Handover {
     /// Steered on purpose: the new generation gets every new connection; the old one's queue is emptied first.
     Emptying { wait: Quiesce },
     /// The relay runs.
-    Running { until: Option<Monotime>, began: Monotime, start_by: Option<Monotime> },
+    Running {
+        until: Option<Monotime>,
+        began: Monotime,
+        start_by: Option<Monotime>,
+        /// The sink has connected anew, which ends the relay that runs.
+        again: bool,
+    },
     /// Acknowledged: the old generation waits for COMMIT or RESUME.
     Acknowledged,
     /// There is none, or it failed: the new generation starts cold.
@@ -89,8 +95,11 @@ impl Turn<'_> {
                     self.push(Action::AnswerCold(number));
                 }
             },
-            // It has connected anew while its state is on the way: the relay ends, and this one is too late.
-            Some(Handover::Emptying { .. } | Handover::Running { .. } | Handover::GivingBack { .. }) => {}
+            // It has connected anew while its state is on the way: the relay ends, and then begins once more.
+            Some(Handover::Running { until, began, start_by, .. }) => {
+                self.set_handover(Handover::Running { until, began, start_by, again: true });
+            }
+            Some(Handover::Emptying { .. } | Handover::GivingBack { .. }) => {}
             Some(Handover::Acknowledged | Handover::Cold) | None => self.push(Action::AnswerCold(number)),
         }
         self.after_handover();
@@ -113,13 +122,18 @@ impl Turn<'_> {
     }
 
     fn begin_relay(&mut self, old: Gen, new: Gen) {
-        let rules = self.rules_of(new);
-        let until = self.now.after(rules.timeout);
+        let until = self.now.after(self.rules_of(new).timeout);
+        let start_by = self.hold_start(new);
+        self.set_handover(Handover::Running { until, began: self.now, start_by, again: false });
+        self.ask(old, new, until);
+    }
+
+    /// REQUEST, and `Signal` for a source that only connects then.
+    fn ask(&mut self, old: Gen, new: Gen, until: Option<Monotime>) {
         if let Some(reload) = self.s.reload.as_mut() {
             reload.asked_for_state = Some(old);
         }
-        let start_by = self.hold_start(new);
-        self.set_handover(Handover::Running { until, began: self.now, start_by });
+        let rules = self.rules_of(new);
         let old_rules = self.rules_of(old);
         self.push(Action::Relay(Transfer {
             from: old,
@@ -158,13 +172,29 @@ impl Turn<'_> {
         }
         self.s.last_handover = Some((relayed.clone(), self.now));
         match self.handover() {
-            Some(Handover::Running { began, start_by, .. }) => {
+            Some(Handover::Running { began, start_by, again, .. }) => {
                 self.note_handover(&relayed);
                 self.announce(Announcement::Handover { relayed });
-                self.go_on_with_start(to, began, start_by);
+                let until = began.after(self.rules_of(to).timeout);
+                let in_time = until.is_none_or(|until| until > self.now);
                 match result {
-                    Ok(()) => self.set_handover(Handover::Acknowledged),
-                    Err(why) => self.handover_failed(from, to, &why),
+                    Err(Failure { fault: Fault::Cancelled, .. })
+                        if again && in_time && self.predecessor() == Some(from) =>
+                    {
+                        self.set_handover(Handover::Running { until, began, start_by, again: false });
+                        self.ask(from, to, until);
+                    }
+                    Ok(()) => {
+                        self.go_on_with_start(to, began, start_by);
+                        self.set_handover(Handover::Acknowledged);
+                    }
+                    Err(failure) => {
+                        self.go_on_with_start(to, began, start_by);
+                        self.handover_failed(from, to, &failure);
+                        if again && matches!(self.handover(), Some(Handover::Cold)) {
+                            self.push(Action::AnswerCold(to));
+                        }
+                    }
                 }
             }
             Some(Handover::GivingBack { .. }) => {
@@ -212,7 +242,8 @@ impl Turn<'_> {
     }
 
     /// Loss of memory is better than loss of service, unless the unit says otherwise.
-    fn handover_failed(&mut self, from: Gen, to: Gen, why: &str) {
+    fn handover_failed(&mut self, from: Gen, to: Gen, failure: &Failure) {
+        let Failure { fault, why } = failure;
         if let Some(reload) = self.s.reload.as_mut() {
             // The shell has told it to go on as it was.
             reload.asked_for_state = None;
@@ -221,6 +252,9 @@ impl Turn<'_> {
         let text = format!("the state of generation {} did not reach generation {}: {why}", from.0, to.0);
         if self.rules_of(to).required {
             self.roll_back(Outcome::RolledBack, format!("{text} ([State] Required)"));
+        } else if *fault == Fault::SinkSilent {
+            // It may have all of it or nothing, and hangs: the old one still has it for certain.
+            self.roll_back(Outcome::RolledBack, text);
         } else {
             self.warn(format!("{text}; it starts without"));
         }
@@ -265,11 +299,8 @@ impl Turn<'_> {
             Handover::Awaited { until: Some(until) } if until <= now => {
                 let old = self.predecessor().unwrap_or(new);
                 let limit = self.rules_of(new).timeout;
-                self.handover_failed(
-                    old,
-                    new,
-                    &format!("it did not ask for it within {limit} (no sink connected)"),
-                );
+                let why = format!("it did not ask for it within {limit} (no sink connected)");
+                self.handover_failed(old, new, &Failure { fault: Fault::Sink, why });
                 self.after_handover();
             }
             Handover::Emptying { wait } => self.tick_emptying(wait, new),

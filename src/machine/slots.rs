@@ -231,6 +231,14 @@ impl Turn<'_> {
         }
     }
 
+    /// Something has landed on a slot that was left: whoever has it by now serves it.
+    pub(super) fn stray(&mut self, slot: u32) {
+        let held = self.s.generations.iter().any(|g| g.steered && g.slot == slot && g.lives());
+        if !held && slot != self.s.steering.serving {
+            self.slot_is_dirty(slot);
+        }
+    }
+
     /// Looks after slots that nobody serves, as soon as another one gets the connections.
     pub(super) fn check_dirty_slots(&mut self) {
         let ready = self.s.current.and_then(|g| self.s.generation(g)).filter(|g| g.ready_at.is_some());

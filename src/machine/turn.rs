@@ -90,6 +90,7 @@ impl Turn<'_> {
                 self.drain_state(generation, half_open, queued);
             }
             Event::SlotState { slot, queued, migrated } => self.slot_state(slot, queued, migrated),
+            Event::Stray { slot } => self.stray(slot),
             Event::Connections { established, arrived } => self.connections(established, arrived),
             Event::SinkConnected(generation) => self.sink_connected(generation),
             Event::RelayEnded(relayed) => self.relay_ended(relayed),

@@ -104,6 +104,11 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether this process may make files in a folder (access(2)).
+pub fn may_write(folder: &Path) -> bool {
+    nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::isolated;

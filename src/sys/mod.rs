@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod ability;
 pub mod cgroup;
 pub mod clock;
 pub mod datagram;

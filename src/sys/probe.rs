@@ -66,6 +66,8 @@ pub enum Answerer {
     Member,
     /// A process that is not of it.
     Other,
+    /// Somebody, who has closed it already.
+    Gone,
     /// Nobody, for as long as was waited.
     Nobody,
     /// It cannot be told here.
@@ -229,7 +231,12 @@ pub fn answerer(connection: &Connection, tree: &TreeKey<'_>, us: i32, timeout: S
     loop {
         // The accepted end is the same connection seen from the other side.
         match sockdiag::connection(remote, local) {
-            Ok(Some((_, inode))) if inode != 0 => return Ok(owner_of(inode, tree, us)),
+            Ok(Some((_, inode))) if inode != 0 => {
+                let found = owner_of(inode, tree, us);
+                let gone = found == Answerer::Other && sockdiag::was_closed(remote, local);
+                return Ok(if gone { Answerer::Gone } else { found });
+            }
+            Ok(Some(_)) if sockdiag::was_closed(remote, local) => return Ok(Answerer::Gone),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Answerer::Unknown),
             Err(error) => return Err(error),

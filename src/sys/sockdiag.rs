@@ -40,6 +40,12 @@ pub mod state {
     pub const FIN_WAIT1: u8 = 4;
     /// We have closed, and the other end knows.
     pub const FIN_WAIT2: u8 = 5;
+    /// Both have closed, and the kernel waits for stragglers.
+    pub const TIME_WAIT: u8 = 6;
+    /// The other end has closed, then we have.
+    pub const LAST_ACK: u8 = 9;
+    /// Both have closed at the same time.
+    pub const CLOSING: u8 = 11;
     /// The other end has closed.
     pub const CLOSE_WAIT: u8 = 8;
     /// A listener.
@@ -158,16 +164,32 @@ fn tcp_row(bytes: &[u8]) -> Option<TcpRow> {
     })
 }
 
+/// Which of the kernel's two lists of TCP sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6, and IPv4 clients of IPv6 sockets.
+    V6,
+}
+
 /// Every TCP socket with this local port in one of `states`, IPv4 and IPv6.
 pub fn tcp_rows(port: u16, states: &[u8]) -> io::Result<Vec<TcpRow>> {
+    let mut rows = tcp_rows_of(Family::V4, port, states)?;
+    rows.extend(tcp_rows_of(Family::V6, port, states)?);
+    Ok(rows)
+}
+
+/// [`tcp_rows`] of one family. The kernel walks its whole table: some 0.3 ms on a machine with 8 GB.
+pub fn tcp_rows_of(family: Family, port: u16, states: &[u8]) -> io::Result<Vec<TcpRow>> {
     let mask = states.iter().fold(0, |mask, state| mask | 1 << state);
+    let (number, any) = match family {
+        Family::V4 => (libc::AF_INET, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        Family::V6 => (libc::AF_INET6, Ipv6Addr::UNSPECIFIED.into()),
+    };
     let mut rows = Vec::new();
-    for (family, any) in
-        [(libc::AF_INET, IpAddr::V4(Ipv4Addr::UNSPECIFIED)), (libc::AF_INET6, Ipv6Addr::UNSPECIFIED.into())]
-    {
-        let request = tcp_request(family, mask, SocketAddr::new(any, port), SocketAddr::new(any, 0));
-        ask(&request, true, |body| rows.extend(tcp_row(body).filter(|row| row.local.port() == port)))?;
-    }
+    let request = tcp_request(number, mask, SocketAddr::new(any, port), SocketAddr::new(any, 0));
+    ask(&request, true, |body| rows.extend(tcp_row(body).filter(|row| row.local.port() == port)))?;
     Ok(rows)
 }
 
@@ -179,6 +201,14 @@ pub fn connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<(u
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(_) => from_proc(local, remote),
     }
+}
+
+/// Whether the `local` end of a connection of this machine was accepted and closed already: one that waits to be
+/// accepted is established, or not yet.
+pub fn was_closed(local: SocketAddr, remote: SocketAddr) -> bool {
+    const CLOSED: [u8; 5] =
+        [state::FIN_WAIT1, state::FIN_WAIT2, state::TIME_WAIT, state::LAST_ACK, state::CLOSING];
+    exact(local, remote).is_ok_and(|row| row.inode == 0 && CLOSED.contains(&row.state))
 }
 
 fn exact(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpRow> {

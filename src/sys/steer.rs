@@ -224,15 +224,6 @@ pub fn attach(member: BorrowedFd<'_>, plan: &Plan) -> io::Result<()> {
     sockopt::set_bytes(member, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, bytes)
 }
 
-/// Waits until no processor still runs a program that was replaced: membarrier(2), some 10 ms. Errors: EINVAL
-/// on a kernel with nohz_full, ENOSYS, EPERM under a seccomp filter.
-pub fn barrier() -> io::Result<()> {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: membarrier(2) takes two numbers and touches no memory of ours.
-    let r = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 /// A random number for [`Draw::Client`].
 pub fn salt() -> u32 {
     use std::hash::{BuildHasher, Hasher};

@@ -49,6 +49,11 @@ impl BoundPath {
         identity(&self.path) == Some(self.inode)
     }
 
+    /// Whether our inode has more names than this one.
+    pub fn has_other_names(&self) -> bool {
+        self.is_ours() && fs::symlink_metadata(&self.path).is_ok_and(|found| found.nlink() > 1)
+    }
+
     /// Removes the name if it is still ours; whether it was.
     pub fn remove(&self) -> bool {
         self.is_ours() && fs::remove_file(&self.path).is_ok()

@@ -296,7 +296,18 @@ impl<'a> World<'a> {
     }
 
     fn relay(&mut self, transfer: Transfer) {
-        let result = self.refused("the source broke the protocol");
+        let fault = match self.choices.below(6) {
+            0 => Fault::SinkSilent,
+            1 => Fault::Sink,
+            2 => {
+                // A newer connection of the sink ends the relay that runs for the older one.
+                self.later.push(Event::SinkConnected(transfer.to));
+                Fault::Cancelled
+            }
+            _ => Fault::Source,
+        };
+        let refused = self.refused("it came to nothing");
+        let result = refused.map_err(|why| Failure { fault, why });
         let (from, to) = (transfer.from, transfer.to);
         let took = Span::from_millis(1);
         let relayed = Relayed { from, to, result, bytes: 3, frames: 1, descriptors: 0, took };
@@ -638,7 +649,11 @@ impl<'a> World<'a> {
             }
             2 => self.feed(Event::Probed { generation, probe: 0, result: ProbeResult::Pass }),
             3 => self.feed(Event::DrainState { generation: Gen(999), half_open: 0, queued: 0 }),
-            4 => self.feed(Event::SlotState { slot: 9, queued: 3, migrated: false }),
+            4 => {
+                self.feed(Event::SlotState { slot: 9, queued: 3, migrated: false })?;
+                let slot = self.choices.below(3);
+                self.feed(Event::Stray { slot })
+            }
             5 => self.feed(Event::Connections { established: 0, arrived: false }),
             6 if !self.accepts && !self.armed => self.feed(Event::Traffic),
             _ => self.feed(Event::Boot),

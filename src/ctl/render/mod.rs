@@ -4,6 +4,7 @@
 //! that it cannot move the cursor of whoever looks.
 
 mod detail;
+mod doctor;
 mod event;
 mod history;
 mod overview;
@@ -13,6 +14,7 @@ mod time;
 mod timeline;
 
 pub(super) use detail::detail;
+pub(super) use doctor::doctor;
 pub(super) use event::event;
 pub(super) use history::history;
 pub(super) use overview::overview;

@@ -164,6 +164,12 @@ impl ListenSet {
         self.index_of(address).is_some_and(|index| self.endpoints[index].learned)
     }
 
+    /// Whether a newer generation should bind it too: not a path that its program has renamed.
+    pub fn is_expected(&self, address: &Listen) -> bool {
+        let nameless = |e: &Endpoint| e.path.is_none() && matches!(e.listen.address, Address::Path(_));
+        self.index_of(address).is_some_and(|index| !nameless(&self.endpoints[index]))
+    }
+
     /// Whether an address is held in slots.
     pub fn is_steered(&self, address: &Listen) -> bool {
         self.index_of(address).is_some_and(|index| self.endpoints[index].steered())

@@ -1,22 +1,25 @@
 //! Waiting until a slot gets nothing more: half-open connections and accept queues.
 
-use super::ListenSet;
 use super::endpoint::{Endpoint, Slot, Way};
-use crate::sys::sockdiag::{self, Queue, state};
+use super::{ListenSet, SocketId};
+use crate::sys::sockdiag::{self, Family, Queue, state};
 use crate::sys::{clock, holder, socket, steer};
 use crate::time::{Monotime, Span};
 use crate::unit::ListenKind;
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
-/// How long a SYN may still be under way to a slot where the kernel has no membarrier(2).
-const WITHOUT_BARRIER: Span = Span::from_millis(100);
 /// How long half-open connections are waited for where the kernel does not list them.
 const WITHOUT_LIST: Span = Span::from_secs(1);
 /// A SYN-ACK that was sent this often without an answer, 3 s, goes to somebody who will not come.
 const GIVEN_UP: u8 = 2;
 
 /// The half-open connections that may still land on a slot.
+///
+/// A SYN that another processor is handling with the old program at this very moment, and a request that has just
+/// stopped being half open, are in no list. A membarrier(2) would wait for them, for 10 ms and with everybody
+/// else; instead the slot, which stays open, is watched once nobody serves it ([`ListenSet::sockets_of_slot`]), and
+/// what has landed there after all is served like the rest of a crashed generation.
 #[derive(Debug)]
 pub(super) struct Drain {
     half_open: BTreeSet<u64>,
@@ -28,10 +31,6 @@ impl Drain {
     /// A snapshot. Nothing that is sent to the slot after this belongs to it.
     fn begin(endpoints: &[Endpoint]) -> Drain {
         let mut drain = Drain { half_open: BTreeSet::new(), not_before: None, settled: false };
-        // Until every processor has left the old program, a SYN may still be given to the slot.
-        if steer::barrier().is_err() {
-            drain.not_before = Some(clock::now() + WITHOUT_BARRIER);
-        }
         match half_open(endpoints) {
             Ok(found) => drain.half_open = found,
             Err(_) => drain.not_before = Some(clock::now() + WITHOUT_LIST),
@@ -54,8 +53,6 @@ impl Drain {
         if self.not_before.is_some_and(|time| clock::now() < time) {
             return 1;
         }
-        // A connection stops being half open a moment before it is counted in the accept queue.
-        let _ = steer::barrier();
         self.settled = true;
         0
     }
@@ -64,11 +61,20 @@ impl Drain {
 /// Cookies of half-open connections to steered addresses that may still become whole.
 fn half_open(endpoints: &[Endpoint]) -> std::io::Result<BTreeSet<u64>> {
     let mut found = BTreeSet::new();
-    for port in ports(endpoints.iter().filter(|endpoint| endpoint.way == Way::Group)) {
-        let rows = sockdiag::tcp_rows(port, &[state::SYN_RECV])?;
+    for (family, port) in groups(endpoints) {
+        let rows = sockdiag::tcp_rows_of(family, port, &[state::SYN_RECV])?;
         found.extend(rows.iter().filter(|row| row.retransmits < GIVEN_UP).map(|row| row.cookie));
     }
     Ok(found)
+}
+
+/// Families and ports of the steered TCP addresses where a handshake takes a while. IPv4 clients of an IPv6 socket are
+/// IPv6 rows. Not loopback: there it is over before anybody could look, and looking takes the kernel longer than
+/// the rest of a reload; what comes late even so is seen on the slot.
+fn groups(endpoints: &[Endpoint]) -> BTreeSet<(Family, u16)> {
+    let groups = endpoints.iter().filter(|endpoint| endpoint.way == Way::Group).filter_map(|e| e.at);
+    let groups = groups.filter(|at| !at.ip().to_canonical().is_loopback());
+    groups.map(|at| (if at.is_ipv4() { Family::V4 } else { Family::V6 }, at.port())).collect()
 }
 
 fn ports<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> BTreeSet<u16> {
@@ -86,8 +92,7 @@ pub(super) fn queue(endpoint: &Endpoint, slot: &Slot) -> Option<Queue> {
 }
 
 impl ListenSet {
-    /// A slot gets nothing more from now on (steer first): remembers which connections are half open. Takes
-    /// some 10 ms.
+    /// A slot gets nothing more from now on (steer first): remembers which connections are half open.
     pub fn begin_drain(&mut self, slot: u32) {
         self.drains.insert(slot, Drain::begin(&self.endpoints));
     }
@@ -124,6 +129,19 @@ impl ListenSet {
             }
         }
         moved
+    }
+
+    /// The sockets of a slot, to be watched for what lands there although nobody serves it.
+    pub fn sockets_of_slot(&self, slot: u32) -> Vec<(SocketId, BorrowedFd<'_>)> {
+        let steered = self.endpoints.iter().filter(|endpoint| endpoint.way == Way::Group);
+        let members = steered.filter_map(|endpoint| endpoint.slots.get(slot as usize));
+        members.filter(|member| !member.broken).map(|member| (member.id, member.fd.as_fd())).collect()
+    }
+
+    /// The slot that a socket belongs to.
+    pub fn slot_of(&self, id: SocketId) -> Option<u32> {
+        let mut steered = self.endpoints.iter().filter(|endpoint| endpoint.steered());
+        steered.find_map(|e| e.slots.iter().position(|slot| slot.id == id)).map(|slot| slot as u32)
     }
 
     /// Connections in the accept queues of a slot's own sockets.

@@ -6,9 +6,8 @@
 //! if it never had any traffic. A steered Unix path has a socket per slot under a hidden name, and the visible
 //! name is moved between them by rename(2) (getsockname(2) then shows the hidden name).
 //!
-//! Everything happens on the caller's thread and nothing waits, except that [`ListenSet::begin_drain`] and the
-//! end of a drain take some 10 ms for a membarrier(2). Nothing is logged: what people should know comes back
-//! as sentences.
+//! Everything happens on the caller's thread and nothing waits. Nothing is logged: what people should know comes
+//! back as sentences.
 //!
 //! Dropping a set closes the descriptors and leaves the names in the file system (another aeternad may serve
 //! them already); [`ListenSet::close`] removes the names too.
@@ -17,6 +16,8 @@ mod accept;
 mod adopt;
 mod drain;
 mod endpoint;
+#[cfg(test)]
+mod exact_tests;
 mod repair;
 mod status;
 mod steering;

@@ -163,6 +163,11 @@ fn check(endpoint: &mut Endpoint, steered: &Steered) -> Option<String> {
         }
         None => endpoint.displaced = None,
     }
+    if endpoint.learned && endpoint.keep.as_ref().is_some_and(unixpath::BoundPath::has_other_names) {
+        // The program has bound it under a name of the moment, and renamed it.
+        endpoint.path = None;
+        return None;
+    }
     if !folder(&path.path).is_dir() {
         let _ = unixpath::make_parents(&path.path, endpoint.options.directory_mode);
     }

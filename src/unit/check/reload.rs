@@ -59,7 +59,8 @@ pub(crate) fn no_canary(unit: &Unit) -> Option<String> {
         let word = word_of(STRATEGIES, &unit.reload.strategy);
         return Some(format!("with Strategy = \"{word}\": there is no soak"));
     }
-    let weighed = unit.listens().any(|(socket, listen)| takes_weights(socket, listen));
+    let learned = unit.service.intercept_bind && !unit.state.enabled;
+    let weighed = learned || unit.listens().any(|(socket, listen)| takes_weights(socket, listen));
     (!weighed).then(|| "on shared sockets: the kernel gives a connection to whoever is first".to_string())
 }
 

@@ -14,14 +14,17 @@ pub(super) fn settle(unit: &mut Unit, tables: &Tables<'_>) {
     if unit.accepts() && !tables.service.has("StartOn") {
         unit.service.start_on = StartOn::Connection;
     }
+    let descriptor = unit.state.descriptor;
     let service = &mut unit.service;
     let talks = matches!(service.service_type, ServiceType::Notify | ServiceType::NotifyReload);
-    let needs = if talks {
-        "Type"
+    let (table, needs) = if talks {
+        (&tables.service, "Type")
     } else if !service.watchdog.is_zero() {
-        "WatchdogSec"
+        (&tables.service, "WatchdogSec")
     } else if service.fd_store_max > 0 {
-        "FileDescriptorStoreMax"
+        (&tables.service, "FileDescriptorStoreMax")
+    } else if descriptor {
+        (&tables.state, "Descriptor")
     } else {
         return;
     };
@@ -29,7 +32,7 @@ pub(super) fn settle(unit: &mut Unit, tables: &Tables<'_>) {
         service.notify_access = NotifyAccess::Main;
         let main = word_of(NOTIFY_ACCESS, &NotifyAccess::Main);
         warn(
-            &[(&tables.service, "NotifyAccess"), (&tables.service, needs)],
+            &[(&tables.service, "NotifyAccess"), (table, needs)],
             format!("NotifyAccess is taken as \"{main}\": {needs} needs the service's messages"),
         );
     }

@@ -1,0 +1,256 @@
+//! `aeternactl doctor`: what this machine or container allows, what each missing thing costs, and how to get it.
+//! Needs no daemon: everything is tried here, with the rights of whoever asks.
+
+use super::client::Target;
+use super::output::Output;
+use super::render;
+use crate::error::exit;
+use crate::sys::cgroup::CgroupRoot;
+use crate::sys::inotify::Watcher;
+use crate::sys::{ability, dir, limits, socket};
+use serde::Serialize;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// How good something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Verdict {
+    Ok,
+    Limited,
+    Missing,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Finding {
+    pub(super) name: &'static str,
+    pub(super) verdict: Verdict,
+    pub(super) found: String,
+    /// What is lost without it; empty if nothing is.
+    pub(super) cost: &'static str,
+    /// How to get it; empty if there is nothing to do.
+    pub(super) cure: &'static str,
+}
+
+fn good(name: &'static str, found: impl Into<String>) -> Finding {
+    Finding { name, verdict: Verdict::Ok, found: found.into(), cost: "", cure: "" }
+}
+
+impl Finding {
+    /// The same, but not good enough.
+    fn but(self, verdict: Verdict, cost: &'static str, cure: &'static str) -> Finding {
+        Finding { verdict, cost, cure, ..self }
+    }
+}
+
+/// A thing that is there or not.
+fn tried(name: &'static str, result: io::Result<()>, cost: &'static str, cure: &'static str) -> Finding {
+    match result {
+        Ok(()) => good(name, "works"),
+        Err(error) => good(name, socket::errno_text(&error)).but(Verdict::Missing, cost, cure),
+    }
+}
+
+/// Looks at everything. The exit status is 0: a machine that allows less is no failure.
+pub(super) fn doctor(target: &Target, json: bool, output: &mut Output) -> u8 {
+    let mut findings = kernel();
+    let folder = target.path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
+    findings.extend(surroundings(&folder));
+    if json {
+        let ok = findings.iter().all(|finding| finding.verdict == Verdict::Ok);
+        output.json(&serde_json::json!({ "ok": ok, "checks": findings }));
+        return exit::OK;
+    }
+    let text = render::doctor(&findings, output.look());
+    output.text(&text);
+    exit::OK
+}
+
+fn kernel() -> Vec<Finding> {
+    let old_listener =
+        "a dead generation's last connections are counted as stranded unless the old content can serve them";
+    vec![
+        interception(),
+        tried(
+            "pidfd_getfd",
+            ability::descriptor_copies(),
+            "InterceptBind binds new addresses with default options; a restarted aeternad binds sockets anew",
+            "Linux 5.6; in a container: --cap-add SYS_PTRACE",
+        ),
+        tried(
+            "clone3",
+            ability::clone3(),
+            "nothing but speed: processes are started by clone, and join their cgroup by themselves",
+            "Linux 5.3; in Docker: --security-opt seccomp=unconfined, or a profile that allows clone3",
+        ),
+        tried(
+            "BPF steering",
+            ability::steering(),
+            "TCP sockets are shared: no exact canary percentage, and a program that drops its queue loses it",
+            "Linux 4.6; a sandbox such as gVisor has to be left",
+        ),
+        tried(
+            "sock_diag",
+            ability::connection_lists(),
+            "drains wait a fixed second instead of watching half-open connections; status shows no queues",
+            "the kernel modules inet_diag, tcp_diag and unix_diag",
+        ),
+        if ability::migration() {
+            good("tcp_migrate_req", "1")
+        } else {
+            good("tcp_migrate_req", "0").but(
+                Verdict::Limited,
+                old_listener,
+                "Linux 5.14: sysctl -w net.ipv4.tcp_migrate_req=1",
+            )
+        },
+    ]
+}
+
+fn interception() -> Finding {
+    const NAME: &str = "seccomp notification";
+    match ability::interception() {
+        Ok(false) => good(NAME, "works, without no_new_privs"),
+        Ok(true) => good(NAME, "works, with no_new_privs").but(
+            Verdict::Limited,
+            "under InterceptBind sudo and setuid programs fail inside the service",
+            "run aeternad as root (CAP_SYS_ADMIN), or ignore it if the service uses neither",
+        ),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            good(NAME, "another supervisor's filter is in force").but(
+                Verdict::Missing,
+                "InterceptBind does not work: services bind their sockets themselves",
+                "use InterceptBind in one aeternad only, not inside another; leave LXD's interception",
+            )
+        }
+        Err(error) => good(NAME, socket::errno_text(&error)).but(
+            Verdict::Missing,
+            "InterceptBind does not work: only programs that take LISTEN_FDS are replaced without a gap",
+            "Linux 5.9 on x86_64 or aarch64; a container profile that allows seccomp",
+        ),
+    }
+}
+
+fn surroundings(runtime_dir: &Path) -> Vec<Finding> {
+    vec![cgroups(), folder(runtime_dir), inotify(), descriptors(), backlog(), low_ports()]
+}
+
+fn cgroups() -> Finding {
+    if CgroupRoot::probe("aeterna-doctor").is_some() {
+        return good("cgroups", "a group for each generation");
+    }
+    good("cgroups", "none can be made here").but(
+        Verdict::Limited,
+        "grandchildren are found by session and environment, which a daemon can shed",
+        "cgroup v2, writable: systemd's Delegate=yes, or in a container --cgroupns=private with a writable /sys/fs/cgroup",
+    )
+}
+
+fn folder(path: &Path) -> Finding {
+    const NAME: &str = "runtime dir";
+    let shown = path.display().to_string();
+    let uid = crate::sys::user::effective_uid();
+    match std::fs::metadata(path) {
+        Ok(found) if found.uid() == uid && found.permissions().mode() & 0o022 == 0 => good(NAME, shown),
+        Ok(_) => good(NAME, format!("{shown} belongs to somebody else, or others may write to it")).but(
+            Verdict::Missing,
+            "aeternad refuses to start with it",
+            "remove it, or give aeternad and aeternactl another one with --runtime-dir",
+        ),
+        // It is made by aeternad: what counts is whether it can be.
+        Err(_) => match path.ancestors().skip(1).find(|parent| parent.exists()) {
+            Some(parent) if dir::may_write(parent) => good(NAME, format!("{shown}, made at the first start")),
+            _ => good(NAME, format!("{shown} cannot be made")).but(
+                Verdict::Missing,
+                "aeternad cannot start",
+                "set XDG_RUNTIME_DIR, or give --runtime-dir",
+            ),
+        },
+    }
+}
+
+fn number(path: &str) -> Option<u64> {
+    std::fs::read_to_string(path).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+fn inotify() -> Finding {
+    let instances = number("/proc/sys/fs/inotify/max_user_instances").unwrap_or(0);
+    let watches = number("/proc/sys/fs/inotify/max_user_watches").unwrap_or(0);
+    let found = good("inotify", format!("{instances} instances, {watches} watches a user"));
+    let few = instances < 64 || watches < 1024;
+    if Watcher::new().is_ok() && !few {
+        return found;
+    }
+    found.but(
+        Verdict::Limited,
+        "WatchPaths and the repair of removed Unix paths may find no room",
+        "sysctl -w fs.inotify.max_user_instances=1024 fs.inotify.max_user_watches=65536",
+    )
+}
+
+fn descriptors() -> Finding {
+    const ENOUGH: u64 = 16_384;
+    let hard = ability::most_descriptors().unwrap_or(0);
+    let found = good("open files", format!("{hard} at most"));
+    if hard >= ENOUGH {
+        return found;
+    }
+    found.but(
+        Verdict::Limited,
+        "many units, stored descriptors or relayed connections may run out of them",
+        "LimitNOFILE= of the unit that starts aeternad, --ulimit nofile=65536 in Docker",
+    )
+}
+
+fn backlog() -> Finding {
+    const ENOUGH: u64 = 4096;
+    let most = number("/proc/sys/net/core/somaxconn").unwrap_or(0);
+    let found = good("somaxconn", format!("{most} connections can wait on a socket"));
+    if most >= ENOUGH {
+        return found;
+    }
+    found.but(
+        Verdict::Limited,
+        "bursts during a gap or a slow start are refused earlier",
+        "sysctl -w net.core.somaxconn=4096",
+    )
+}
+
+fn low_ports() -> Finding {
+    let first = limits::first_free_port();
+    let found = good("low ports", format!("everybody may bind from {first}"));
+    if crate::sys::user::effective_uid() == 0 || first <= 80 {
+        return found;
+    }
+    found.but(
+        Verdict::Limited,
+        "units cannot have ports below that",
+        "run aeternad as root, setcap cap_net_bind_service+ep aeternad, or sysctl -w net.ipv4.ip_unprivileged_port_start=80",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_good_says_what_it_costs_and_how_to_get_it() {
+        let folder = tempfile::tempdir().unwrap();
+        for finding in surroundings(&folder.path().join("run")) {
+            let bad = finding.verdict != Verdict::Ok;
+            assert_eq!(!finding.cost.is_empty() && !finding.cure.is_empty(), bad, "{finding:?}");
+            assert!(!finding.found.is_empty(), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(super::folder(folder.path()).verdict, Verdict::Ok);
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(super::folder(folder.path()).verdict, Verdict::Missing);
+        assert_eq!(super::folder(Path::new("/proc/nowhere/run")).verdict, Verdict::Missing);
+    }
+}
