@@ -557,9 +557,11 @@ fn an_adopted_program_is_up_when_it_listens() {
     rig.spawned(2);
     rig.row(listened(2, Missing::Declared("a, b".into())), &[]);
     rig.row(listened(2, Missing::Learned("b".into())), &[]);
-    rig.after(4_999, &[]);
     // It is waited for from the first listen on, and no longer than this.
-    rig.after(1, &["probe 2 g2 Health"]);
+    let first = rig.now;
+    rig.now = rig.m.next_deadline().unwrap();
+    assert_eq!(rig.now - first, Span::from_secs(5));
+    assert!(rig.event(Event::Tick).contains(&"probe 2 g2 Health".to_owned()));
     rig.event(pass(2, 2));
     assert_eq!(rig.state(), UnitState::Soaking);
 }
