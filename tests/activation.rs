@@ -266,7 +266,7 @@ fn the_first_connection_starts_the_service_and_is_answered() {
     let status = env.wait_state("app", UnitState::Listening);
     assert!(status.main_pids.is_empty());
     assert_eq!(env.json("app", "/")["count"], 1);
-    assert_eq!(env.unit_status("app").state, UnitState::Running);
+    env.wait_state("app", UnitState::Running);
 }
 
 #[test]

@@ -29,11 +29,15 @@ fn shipped(env: &Env, name: &str, port: Option<&str>) {
     if let Some(port) = port {
         text = text.replace(port, &free_port().to_string());
     }
-    text = text.replace(
-        "target/debug/examples/",
-        &format!("{}/", common::example("echo").parent().unwrap().display()),
-    );
-    text = text.replace("target/apps/", &format!("{}/", env.dir().display()));
+    let programs = [
+        ("target/debug/examples/", common::example("echo").parent().unwrap().display().to_string()),
+        ("target/apps/", env.dir().display().to_string()),
+    ];
+    for (folder, real) in programs {
+        for prefix in ["\"./", "\""] {
+            text = text.replace(&format!("{prefix}{folder}"), &format!("\"{real}/"));
+        }
+    }
     env.file(&format!("units/{name}.toml"), &text);
 }
 

@@ -13,6 +13,9 @@ use std::path::Path;
 
 /// What each unit needs to be there besides this repository. A unit without a line here fails the test below.
 const UNITS: &[(&str, &[&str])] = &[
+    ("agent", &["python3"]),
+    ("cache", &["python3"]),
+    ("chat", &["python3"]),
     ("echo", &[]),
     ("gin", &["go", GO_SYSTEMD, GIN]),
     ("go", &["go", GO_SYSTEMD]),
@@ -167,6 +170,109 @@ fn a_node_server_is_replaced_without_a_failed_request() {
     serves_and_is_replaced("node", "8084", &[], Manner::Fresh);
 }
 
+/// A unit with state on a port of its own, with a short soak, and its address.
+fn with_state(name: &str, port: &str, more: &[(&str, &str)]) -> Option<(Env, String)> {
+    if !can_run(name) {
+        return None;
+    }
+    let mut env = Env::new();
+    let fixed = format!("127.0.0.1:{port}");
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut replacements =
+        vec![(fixed.as_str(), address.as_str()), ("SoakTime = \"5s\"", "SoakTime = \"100ms\"")];
+    replacements.extend(more);
+    env.unit(name, &changed(name, &replacements));
+    env.working_directory(repository());
+    env.start();
+    env.wait_state(name, UnitState::Running);
+    Some((env, address))
+}
+
+/// A request with a body, and the answer's.
+fn send(address: &str, method: &str, path: &str, body: &[u8]) -> String {
+    let mut client = http::Client::connect(address).unwrap();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    client.write(head.as_bytes()).unwrap();
+    client.write(body).unwrap();
+    let response = client.receive().unwrap();
+    assert!((200..300).contains(&response.status), "{method} {path}: {} {}", response.status, response.body);
+    response.body
+}
+
+fn reload(env: &Env, name: &str) {
+    let reload = env.ctl(&["reload", name]);
+    assert_eq!(reload.code, 0, "{reload:?}\n{}", env.log());
+}
+
+#[test]
+fn the_agents_conversation_survives_reloads() {
+    let Some((env, address)) = with_state("agent", "8095", &[]) else { return };
+    assert!(send(&address, "POST", "/chat?session=1", b"my name is Ada").contains("1 messages"));
+    for round in 2..5 {
+        reload(&env, "agent");
+        let reply = send(&address, "POST", "/chat?session=1", b"what is my name?");
+        assert!(reply.contains("Your name is Ada."), "{reply}");
+        assert!(reply.contains(&format!("\"generation\": {round}")), "{reply}");
+    }
+}
+
+#[test]
+fn the_caches_memory_changes_hands() {
+    let Some((env, address)) = with_state("cache", "8099", &[]) else { return };
+    let value = "v".repeat(32 << 20);
+    send(&address, "PUT", "/a", value.as_bytes());
+    send(&address, "PUT", "/b", b"small");
+    for _ in 0..3 {
+        reload(&env, "cache");
+        let last = env.unit_status("cache").last_handover.unwrap();
+        assert_eq!((last.descriptors, last.status.as_str()), (1, "success"));
+        assert!(last.size_bytes < 100, "only the descriptor travels: {last:?}");
+        assert_eq!(env.get("cache", "/b").body, "small");
+    }
+    assert!(env.get("cache", "/a").body == value);
+}
+
+/// Clients that stay connected over so many reloads, each of which counts what it hears.
+fn clients_stay_connected(reloads: usize, more: &[(&str, &str)]) {
+    let Some((env, address)) = with_state("chat", "8098", more) else { return };
+    let mut clients: Vec<http::Client> = (0..5).map(|_| http::Client::connect(&address).unwrap()).collect();
+    for number in 0..clients.len() {
+        clients[number].write(format!("client{number}\n").as_bytes()).unwrap();
+        for client in &mut clients[..=number] {
+            assert_eq!(client.line().unwrap(), format!("* client{number} has come (generation 1)"));
+        }
+    }
+    let mut heard = 0;
+    for round in 0..=reloads {
+        for number in 0..clients.len() {
+            // Half a line before the reload, half after it.
+            clients[number].write(format!("{round}\nro").as_bytes()).unwrap();
+            for client in &mut clients {
+                let said = if round == 0 { format!("{round}") } else { format!("ro{round}") };
+                assert_eq!(client.line().unwrap(), format!("client{number}: {said}"));
+                heard += 1;
+            }
+        }
+        if round < reloads {
+            reload(&env, "chat");
+            assert_eq!(env.unit_status("chat").last_handover.unwrap().descriptors, 5);
+        }
+    }
+    assert_eq!(heard, 25 * (reloads + 1));
+}
+
+#[test]
+fn chat_clients_stay_connected_over_ten_reloads() {
+    clients_stay_connected(10, &[]);
+}
+
+#[test]
+fn clients_of_the_chat_in_rust_stay_connected_over_twenty_reloads() {
+    let program = format!("ExecStart = \"{}\"", common::example("chat").display());
+    let python = "ExecStart = [\"python3\", \"units/apps/chat/chat.py\"]";
+    clients_stay_connected(20, &[(python, &program)]);
+}
+
 #[test]
 fn uvicorn_is_replaced_without_a_failed_request() {
     serves_and_is_replaced("uvicorn", "8086", &[], Manner::Fresh);
@@ -285,7 +391,7 @@ fn redis_is_replaced_and_refuses_nobody_meanwhile() {
     });
     assert_eq!(env.finish_child(reload).code, 0);
     assert!(answers > 1);
-    assert_eq!(redis(&address, "GET kept"), "$15", "its data came along");
+    assert_eq!(redis(&address, "GET kept"), "$14", "its data came along");
 }
 
 /// The first line of Redis's answer to a command. A connection that an ending Redis has closed is tried again.
@@ -395,6 +501,32 @@ fn sshd_greets_each_connection_with_a_process_of_its_own() {
         let banner = client.line().unwrap();
         assert!(banner.starts_with("SSH-2.0-OpenSSH"), "{banner}");
     }
+}
+
+#[test]
+fn an_agent_remembers_what_was_said_before_its_replacement() {
+    if !can_run("agent") {
+        return;
+    }
+    let mut env = Env::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let replacements = [("127.0.0.1:8095", address.as_str()), ("SoakTime = \"5s\"", "SoakTime = \"1s\"")];
+    env.unit("agent", &changed("agent", &replacements));
+    env.working_directory(repository());
+    env.start();
+    env.wait_state("agent", UnitState::Running);
+    let say = |text: &str| {
+        let mut client = http::Client::connect(&address).unwrap();
+        let length = text.len();
+        let head = format!("POST /chat?session=s HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        client.write(format!("{head}{text}").as_bytes()).unwrap();
+        client.receive().unwrap().body
+    };
+    assert!(say("My name is Ada").contains("1 messages so far"));
+    let reload = env.ctl(&["reload", "agent"]);
+    assert_eq!(reload.code, 0, "{reload:?}");
+    let answer = say("What is my name?");
+    assert!(answer.contains("Your name is Ada.") && answer.contains("\"generation\": 2"), "{answer}");
 }
 
 #[test]

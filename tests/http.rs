@@ -210,16 +210,164 @@ fn another_user_may_look_and_change_nothing() {
     assert_eq!(post("0"), "202");
 }
 
+/// The value of a sample of `/metrics`.
+fn sample(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+}
+
 #[test]
 fn slow_clients_delay_nobody() {
     let (env, address) = running(UNIT);
-    let mut slow: Vec<_> = (0..40).map(|_| connect(&address).unwrap()).collect();
+    let mut slow: Vec<_> = (0..200).map(|_| connect(&address).unwrap()).collect();
     for stream in &mut slow {
-        stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: loc").unwrap();
+        // Those that had to make room already are gone.
+        let _ = stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: loc");
     }
-    assert_eq!(get(&address, "/health").status, 200);
+    let begun = std::time::Instant::now();
+    assert_eq!(get(&address, "/metrics").status, 200);
     assert_eq!(env.get("app", "/").status, 200);
     assert_eq!(env.ctl(&["status"]).code, 0);
+    // A slow request is given ten seconds: nobody has waited for the end of one.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_thousand_connections_cost_no_thread_and_no_descriptor_for_long() {
+    let (env, address) = running(UNIT);
+    let before = common::process::descriptors(env.pid());
+    let many: Vec<_> = (0..1000).map(|_| connect(&address).unwrap()).collect();
+    assert_eq!(get(&address, "/health").status, 200);
+    let threads = sample(&get(&address, "/metrics").body, "process_threads");
+    assert!(threads < 150.0, "{threads}");
+    drop(many);
+    env.wait("every connection to be closed", || {
+        (common::process::descriptors(env.pid()) <= before).then_some(())
+    });
+    assert_eq!(env.get("app", "/").status, 200);
+}
+
+#[test]
+fn every_error_says_what_is_wrong_and_what_to_do() {
+    let (_env, address) = running(UNIT);
+    let long = format!("X-Long: {}\r\n", "x".repeat(20_000));
+    let large = "x".repeat(70_000);
+    for (method, path, fields, body, status) in [
+        ("GET", "/v1/units/none", "", "", 404),
+        ("GET", "/none", "", "", 404),
+        ("POST", "/v1/units/none/reload", "", "", 404),
+        ("POST", "/v1/reload", "", r#"{"unit":"none"}"#, 404),
+        ("POST", "/v1/reload", "", "{", 400),
+        ("POST", "/v1/reload", "", r#"{"unti":"app"}"#, 400),
+        ("GET", "/v1/reload", "", "", 405),
+        ("POST", "/metrics", "", "", 405),
+        ("DELETE", "/v1/units/app", "", "", 405),
+        ("POST", "/v1/units/app/promote", "", "", 409),
+        ("GET", "/v1/status", long.as_str(), "", 413),
+        ("POST", "/v1/reload", "", large.as_str(), 413),
+        ("GET", "/v1/status", "Origin: http://evil.example\r\n", "", 403),
+        ("POST", "/v1/reload", "Origin: http://evil.example\r\n", "", 403),
+        ("POST", "/v1/reload", "Origin: null\r\n", "", 403),
+    ] {
+        let answer = ask(&address, method, path, fields, body);
+        assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
+        let told = json(&answer);
+        for key in ["error", "hint"] {
+            assert!(told[key].as_str().is_some_and(|text| !text.is_empty()), "{method} {path}: {told}");
+        }
+    }
+    for (raw, status) in [
+        ("GET /v1/status HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
+        ("GET /v1/status HTTP/1.1\r\n\r\n", 400),
+        ("nonsense\r\n\r\n", 400),
+    ] {
+        let mut client = Client::connect(&address).unwrap();
+        client.write(raw.as_bytes()).unwrap();
+        assert_eq!(client.receive().unwrap().status, status, "{raw}");
+    }
+    let mut kept = Client::connect(&address).unwrap();
+    for _ in 0..3 {
+        assert_eq!(kept.get("/health").unwrap().status, 200);
+    }
+    kept.write(b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let head = kept.rest().unwrap();
+    assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
+}
+
+#[test]
+fn what_was_refused_is_counted() {
+    let (env, address) = running(&format!("{UNIT}\n[Daemon]\nLogLevel = \"info\"\n"));
+    let mut control =
+        std::os::unix::net::UnixStream::connect(env.runtime_dir().join("control.sock")).unwrap();
+    control.write_all(b"{\"nonsense\":1}\n").unwrap();
+    let mut answer = String::new();
+    BufReader::new(control).read_line(&mut answer).unwrap();
+    assert!(answer.contains("error"), "{answer}");
+    assert_eq!(sample(&get(&address, "/metrics").body, "aeterna_control_errors_total"), 1.0);
+}
+
+#[test]
+fn the_drain_and_every_state_of_a_reload_are_ready() {
+    let (env, address) = running(UNIT);
+    let mut client = Client::connect(&env.address("app", 0)).unwrap();
+    assert_eq!(client.get("/").unwrap().status, 200);
+    assert_eq!(ask(&address, "POST", "/v1/units/app/reload", "", "").status, 202);
+    env.wait_state("app", UnitState::Soaking);
+    assert_eq!(get(&address, "/ready").status, 200);
+    assert_eq!(ask(&address, "POST", "/v1/units/app/promote", "", "").status, 202);
+    assert_eq!(get(&address, "/ready").status, 200);
+    env.wait_state("app", UnitState::Running);
+    assert_eq!(env.ctl(&["stop", "app"]).code, 0);
+    let ready = get(&address, "/ready");
+    assert_eq!((ready.status, json(&ready)["error"].as_str().unwrap().contains("STOPPED")), (503, true));
+}
+
+/// A value that Prometheus has, by a query.
+fn queried(address: &str, query: &str) -> Option<f64> {
+    let answer = get(address, &format!("/api/v1/query?query={query}"));
+    // It answers 503 until it has read what it has stored.
+    let body: Value = serde_json::from_str(&answer.body).ok()?;
+    body["data"]["result"][0]["value"][1].as_str()?.parse().ok()
+}
+
+#[test]
+fn a_real_prometheus_sees_a_reload_and_a_rollback() {
+    let (env, address) = running(UNIT);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = format!(
+        "global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}\n\
+         scrape_configs: [{{job_name: aeterna, static_configs: [{{targets: [\"{address}\"]}}]}}]\n"
+    );
+    let mut command = env.command("prometheus");
+    command
+        .arg(format!("--config.file={}", env.file("prometheus.yml", &config).display()))
+        .arg(format!("--storage.tsdb.path={}", env.path("tsdb").display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+    let Ok(mut prometheus) = command.spawn() else {
+        return common::skip("prometheus is not installed");
+    };
+    let server = format!("127.0.0.1:{port}");
+    env.wait("Prometheus to listen", || connect(&server).is_ok().then_some(()));
+    let sees = |query: &str, value: f64| {
+        env.wait(&format!("{query} to be {value}"), || {
+            (queried(&server, query) == Some(value)).then_some(())
+        });
+    };
+    sees("up", 1.0);
+    sees("aeterna_generation", 1.0);
+    for (end, outcome, generation) in [("promote", "promoted", 2.0), ("rollback", "rolled_back", 2.0)] {
+        assert_eq!(ask(&address, "POST", "/v1/units/app/reload", "", "").status, 202);
+        sees("aeterna_process_state", 1.0);
+        assert_eq!(ask(&address, "POST", &format!("/v1/units/app/{end}"), "", "").status, 202);
+        sees(&format!("aeterna_reloads_total%7Boutcome=\"{outcome}\"%7D").replace('"', "%22"), 1.0);
+        sees("aeterna_generation", generation);
+        sees("aeterna_process_state", 0.0);
+    }
+    sees("aeterna_last_reload_successful", 0.0);
+    prometheus.kill().unwrap();
+    prometheus.wait().unwrap();
 }
 
 #[test]

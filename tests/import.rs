@@ -121,8 +121,11 @@ fn what_cannot_be_imported_is_said() {
     }
 }
 
-/// The files of Debian's packages: what is imported, and what must have come of it.
-const DEBIAN: &[(&[&str], fn(&Unit))] = &[
+/// Files of a package, and what must have come of them.
+type Shipped = (&'static [&'static str], fn(&Unit));
+
+/// The files of Debian's packages.
+const DEBIAN: &[Shipped] = &[
     (&["nginx.service"], |unit| assert_eq!(unit.service.exec_start[0].argv[0], "/usr/sbin/nginx")),
     (&["redis-server.service"], |unit| assert_eq!(unit.service.user.as_deref(), Some("redis"))),
     (&["redis-server@cache.service"], |unit| assert_eq!(unit.name, "redis-server@cache")),
@@ -142,15 +145,18 @@ const DEBIAN: &[(&[&str], fn(&Unit))] = &[
 
 #[test]
 fn what_debian_ships_becomes_units() {
+    // Not installed by .ci/run: tried where they are.
+    const MORE: [&str; 4] = ["avahi-daemon", "dovecot", "uuidd", "unbound"];
     let mut missing = Vec::new();
     for (files, check) in DEBIAN {
         let folder = Path::new(UNITS);
-        let there = |file: &&str| {
+        let there = |file: &str| {
             let template = file.split_once('@').map(|(prefix, _)| format!("{prefix}@.service"));
             folder.join(template.as_deref().unwrap_or(file)).exists()
         };
-        if !files.iter().all(|file| there(&file)) {
-            missing.push(files.join(" + "));
+        if !files.iter().all(|file| there(file)) {
+            let more = MORE.iter().any(|name| files[0].starts_with(name));
+            missing.extend((!more).then(|| files.join(" + ")));
             continue;
         }
         let said = import(folder, files);

@@ -239,7 +239,7 @@ fn nginx_on_a_steered_unix_path() {
 #[test]
 fn redis_memcached_haproxy_and_lighttpd() {
     let port = free_port();
-    let mut env = Env::new();
+    let env = Env::new();
     let haproxy = env.file(
         "haproxy.cfg",
         &format!("global\n maxconn 500\ndefaults\n mode http\n timeout client 5s\n timeout server 5s\n timeout connect 5s\nfrontend f\n bind :{port}\n http-request return status 200\n"),
@@ -272,9 +272,10 @@ fn one_line_makes_any_server_replaceable() {
     env.start_with(&["--intercept", "--", "python3", "-m", "http.server", &server]);
     env.wait_state("python3", UnitState::Running);
     ask(&To::Port(port), HTTP).unwrap();
-    env.ctl_start(&["reload", "python3"]);
+    let reload = env.ctl_start(&["reload", "python3"]);
     env.wait_state("python3", UnitState::Soaking);
     assert_eq!(env.ctl(&["promote", "python3"]).code, 0);
+    assert_eq!(env.finish_child(reload).code, 0);
     ask(&To::Port(port), HTTP).unwrap();
     assert_eq!(env.unit_status("python3").sockets[0].address, format!("0.0.0.0:{port}"));
 }
@@ -284,7 +285,7 @@ fn python(env: &Env, script: &str) -> String {
     let file = env.file(
         "app.py",
         &format!(
-            "import socket, os, time, sys\ndef tcp(family=socket.AF_INET):\n  s = socket.socket(family); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); return s\ndef wait(name):\n  while not os.path.exists(name): time.sleep(0.005)\ndef serve(s):\n  while True:\n    c, _ = s.accept(); c.close()\n{script}\n"
+            "import socket, os, time, sys\ndef tcp(family=socket.AF_INET):\n  s = socket.socket(family); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); return s\ndef say(*a): os.write(1, (' '.join(map(str, a)) + chr(10)).encode())\ndef wait(name):\n  while not os.path.exists(name): time.sleep(0.005)\ndef serve(s):\n  while True:\n    c, _ = s.accept(); c.close()\n{script}\n"
         ),
     );
     format!("/usr/bin/python3 -u {}", file.display())
@@ -295,7 +296,7 @@ fn ready_is_when_it_listens() {
     let mut env = Env::new();
     let (port, go) = (free_port(), env.path("go"));
     let script = format!(
-        "s = tcp(); s.bind(('127.0.0.1', {port})); print('bound'); wait('{}'); s.listen(5); serve(s)",
+        "s = tcp(); s.bind(('127.0.0.1', {port})); say('bound'); wait('{}'); s.listen(5); serve(s)",
         go.display()
     );
     let command = python(&env, &script);
@@ -330,7 +331,7 @@ S = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TC
 for l, n, v in S: s.setsockopt(l, n, v)
 s.bind(('127.0.0.1', {port})); s.listen(1)
 assert not os.get_inheritable(s.fileno()) and s.getblocking()
-print('options', all(s.getsockopt(l, n) == v for l, n, v in S), s.getsockname()[1] == {port})
+say('options', all(s.getsockopt(l, n) == v for l, n, v in S), s.getsockname()[1] == {port})
 serve(s)"
     );
     let command = python(&env, &script);
@@ -427,7 +428,7 @@ fn an_overlap_is_said_loudly_and_the_program_goes_on() {
     let script = format!(
         "s = tcp(socket.AF_INET6); s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
 try: s.bind(('::', {port}))
-except OSError as e: print('told', e.errno == 98)
+except OSError as e: say('told', e.errno == 98)
 t = tcp(); t.bind(('0.0.0.0', {port})); t.listen(5); serve(t)"
     );
     let command = python(&env, &script);
@@ -449,7 +450,7 @@ fn an_address_of_somebody_else_is_explained() {
     let script = format!(
         "s = tcp(); s.bind(('127.0.0.1', {port})); s.listen(5)
 try: tcp().bind(('127.0.0.1', {other}))
-except OSError as e: print('told', e.errno == 98)
+except OSError as e: say('told', e.errno == 98)
 serve(s)"
     );
     let command = python(&env, &script);
@@ -513,8 +514,8 @@ fn a_low_port_only_if_it_is_declared() {
         let mut env = Env::new();
         let script = format!(
             "s = tcp()
-try: s.bind(('127.0.0.1', {low})); s.listen(5); print('low port', os.getuid()); serve(s)
-except PermissionError: print('refused', os.getuid()); time.sleep(100)"
+try: s.bind(('127.0.0.1', {low})); s.listen(5); say('low port', os.getuid()); serve(s)
+except PermissionError: say('refused', os.getuid()); time.sleep(100)"
         );
         let command = python(&env, &script);
         let unit = intercepted(&command)

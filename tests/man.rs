@@ -203,3 +203,21 @@ fn the_process_contract_names_every_variable_and_state() {
         assert!(text.contains(&format!(".It {}\n", state.name())), "aeterna(7) does not name {state:?}");
     }
 }
+
+#[test]
+fn every_metric_is_in_the_manual_and_the_reverse() {
+    // The source names each family once; /metrics leaves out what has no sample yet.
+    let source = std::fs::read_to_string(repository().join("src/proto/metrics.rs")).unwrap();
+    let names = source.split('"').filter(|text| {
+        text.starts_with("aeterna_") && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    });
+    let known: BTreeSet<&str> = names.collect();
+    assert!(known.len() > 15, "{known:?}");
+    let text = page("aeternad.8");
+    let listed: BTreeSet<&str> = entries(&text, ".It Li ")
+        .into_iter()
+        .filter(|(heading, _)| heading == "METRICS")
+        .map(|(_, words)| words[0])
+        .collect();
+    assert_eq!(listed, known);
+}

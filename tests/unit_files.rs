@@ -128,7 +128,7 @@ fn every_key_refuses_what_it_cannot_read() {
 fn printing_shows_every_key_there_is() {
     let text = "[[Socket]]\nListenStream = 1\nListenDatagram = 2\nListenSequentialPacket = '/s'\nListenFIFO = '/f'\n\
                 ListenNetlink = 'route'\n[Service]\nExecStart = '/bin/a'\n[[Reload.PreFlight]]\nExec = '/bin/b'\n\
-                [[Reload.OnSuccess]]\nExec = '/bin/c'\n[[Reload.OnFailure]]\nExec = '/bin/d'\n";
+                [[Reload.OnSuccess]]\nExec = '/bin/c'\n[[Reload.OnFailure]]\nExec = '/bin/d'\n[State]\nEnabled = true\n";
     let mut shown = BTreeSet::new();
     for check in ["HttpGet = 'http://127.0.0.1/'", "TcpConnect = 80", "Exec = '/bin/e'"] {
         let text = format!("{text}[HealthCheck]\n{check}\n");
@@ -373,6 +373,15 @@ const VALUES: &[(&str, &str, &[&str])] = &[
     ("[HealthCheck]", "FailureThreshold", &["1"]),
     ("[HealthCheck]", "ExpectStatus", &["200", "['200-299', 404]", "'100-599'"]),
     ("[HealthCheck]", "Always", FLAG),
+    ("[State]", "Enabled", FLAG),
+    ("[State]", "SocketPath", &["'/run/a.sock'", "'%t/b%%'"]),
+    ("[State]", "Timeout", &["'10s'", "1"]),
+    ("[State]", "Required", FLAG),
+    ("[State]", "MaxBytes", &["1", "'16M'", "'8G'"]),
+    ("[State]", "Descriptor", FLAG),
+    ("[State]", "Signal", SIGNAL),
+    ("[Daemon]", "Http", &["'127.0.0.1:9091'", "'9091'", "'/run/a%%b.sock'"]),
+    ("[Daemon]", "HttpTokenFile", &["'/a%%b'"]),
     ("[Daemon]", "LogLevel", &["'error'", "'warn'", "'info'", "'debug'", "'trace'"]),
     ("[Daemon]", "LogFormat", &["'text'", "'json'"]),
     ("[Daemon]", "StopDelaySec", TIME),

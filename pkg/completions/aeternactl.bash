@@ -2,7 +2,7 @@
 
 _aeternactl() {
     local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD - 1]}"
-    local command="" options="" words="status reload promote rollback start stop restart kill history events check import upgrade version help completions" index word
+    local command="" options="" words="status reload promote rollback start stop restart kill history events check import upgrade doctor version help completions" index word
     COMPREPLY=()
     case "$previous" in
         --control) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
@@ -32,8 +32,9 @@ _aeternactl() {
         check) options=""; words="FILES" ;;
         import) options="--process"; words="FILES" ;;
         upgrade) options=""; words="" ;;
+        doctor) options=""; words="" ;;
         version) options=""; words="" ;;
-        help) options=""; words="status reload promote rollback start stop restart kill history events check import upgrade version help completions" ;;
+        help) options=""; words="status reload promote rollback start stop restart kill history events check import upgrade doctor version help completions" ;;
         completions) options=""; words="bash zsh fish" ;;
     esac
     if [[ "$current" == -* ]]; then

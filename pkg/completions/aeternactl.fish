@@ -56,10 +56,12 @@ complete -c aeternactl -n '__fish_seen_subcommand_from import' -l process -x -d 
 
 complete -c aeternactl -n __fish_use_subcommand -a upgrade -d 'replace aeternad\'s own program, in place'
 
+complete -c aeternactl -n __fish_use_subcommand -a doctor -d 'say what this machine or container allows'
+
 complete -c aeternactl -n __fish_use_subcommand -a version -d 'print the versions of aeternactl and of the daemon'
 
 complete -c aeternactl -n __fish_use_subcommand -a help -d 'print help, also about one command'
-complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status reload promote rollback start stop restart kill history events check import upgrade version help completions'
+complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status reload promote rollback start stop restart kill history events check import upgrade doctor version help completions'
 
 complete -c aeternactl -n __fish_use_subcommand -a completions -d 'print completions for a shell'
 complete -c aeternactl -n '__fish_seen_subcommand_from completions' -a 'bash zsh fish'

@@ -4,8 +4,10 @@
 //! not written, and the command ends with the status that it would have had.
 
 use super::render::Look;
+use crate::sys::terminal;
 use serde::Serialize;
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 /// Where a command writes.
 pub(super) struct Output {
@@ -25,8 +27,7 @@ impl Output {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         let rich = io::stdout().is_terminal() && !set("NO_COLOR") && !dumb;
-        let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-        let look = Look { colour: rich, width: columns.filter(|columns| *columns >= 20) };
+        let look = Look { colour: rich, width: width() };
         Output::new(Box::new(io::stdout()), Box::new(io::stderr()), look, rich)
     }
 
@@ -36,6 +37,11 @@ impl Output {
 
     pub(super) fn look(&self) -> Look {
         self.look
+    }
+
+    /// Looks again how wide the terminal is: its window may have been resized.
+    pub(super) fn measure(&mut self) {
+        self.look.width = width();
     }
 
     /// Whether a progress line is shown.
@@ -103,6 +109,12 @@ impl Output {
             self.error = written.err();
         }
     }
+}
+
+/// The terminal's width in columns; where it does not say, or there is none, `COLUMNS`.
+fn width() -> Option<usize> {
+    let told = || std::env::var("COLUMNS").ok()?.parse().ok();
+    terminal::columns(io::stdout().as_fd()).or_else(told).filter(|columns| *columns >= 20)
 }
 
 #[cfg(test)]

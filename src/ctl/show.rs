@@ -3,10 +3,11 @@
 use super::client::{Client, Next, Target};
 use super::failure::Failure;
 use super::output::Output;
-use super::render::{detail, event, history, overview};
+use super::render::{Timeline, detail, event, history, overview};
 use crate::error::exit;
 use crate::proto::control::{Line, Refusal, RefusalCode, Reply, Request};
 use crate::proto::status::Status;
+use crate::sys::clock;
 
 /// `aeternactl status [UNIT]`.
 pub(super) fn status(
@@ -37,21 +38,50 @@ pub(super) fn watch(
     // The events first: what happens between the two is then seen.
     let mut events = Client::ask(target, &Request::Events { unit: unit.map(String::from) })?;
     let mut client = Client::ask(target, &request)?;
+    if output.is_live() && !json {
+        // Bars and ages grow also while nothing happens.
+        events.tick_every_second().map_err(|error| Failure::Broken(format!("cannot wait: {error}")))?;
+    }
+    let mut timeline = Timeline::default();
     loop {
         let status = ask_status(&mut client)?;
         if json {
             output.json(&status);
         } else {
-            let text = page(&status, unit, output)?;
+            output.measure();
+            let text = page(&status, unit, output)? + &lanes(&mut timeline, &status, output);
             if output.is_live() { output.screen(&text) } else { output.text(&format!("{text}\n")) }
         }
         if output.is_closed() {
             return Ok(exit::OK);
         }
         // Of a burst of events only the end is worth a new picture.
-        while next_event(&mut events)?.is_some() && events.has_line() {}
+        while something(&mut events)? && events.has_line() {}
         client.send(&request)?;
     }
+}
+
+/// Waits for the next event, or for the next second of a connection that ticks: `true` for an event.
+fn something(events: &mut Client) -> Result<bool, Failure> {
+    match events.next()? {
+        Next::Line(Line::Event(_)) => Ok(true),
+        Next::Tick | Next::Line(Line::Result(_)) => Ok(false),
+        Next::Line(Line::Error(refusal)) => Err(Failure::Refused(refusal)),
+        Next::End => Err(Failure::Broken("aeternad has closed the connection: it has ended".into())),
+    }
+}
+
+/// The timelines of the units in which something has happened.
+fn lanes(timeline: &mut Timeline, status: &Status, output: &Output) -> String {
+    let now = clock::now().0 as f64 / 1e9;
+    let mut text = String::new();
+    for unit in &status.units {
+        timeline.see(unit, now);
+        if let Some(lanes) = timeline.lanes(&unit.name, now, output.look()) {
+            text.push_str(&format!("\n{}\n{lanes}", unit.name));
+        }
+    }
+    text
 }
 
 /// The page of one unit, or of all.

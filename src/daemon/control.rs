@@ -185,6 +185,12 @@ impl Clients {
         self.clients.iter_mut().filter_map(changed).collect()
     }
 
+    /// How many requests could not be understood since this was asked last. Before [`Clients::take_ended`], which
+    /// forgets who sent them.
+    pub fn take_refused(&mut self) -> u64 {
+        self.clients.values_mut().map(Client::take_refused).sum()
+    }
+
     /// Those that are over: gone, or told all there was to tell. Closed when the socket is dropped, after it
     /// was taken out of the poll set. What they asked for goes on; answers to it go nowhere.
     pub fn take_ended(&mut self) -> Vec<(ClientId, UnixStream)> {

@@ -38,21 +38,16 @@ impl Daemon {
             Action::AdoptMain { proc, pid } => self.adopt_main(index, proc, pid),
             Action::Probe { generation, probe, kind } => probes::start(self, index, generation, probe, kind),
             Action::Steer(steering) => self.steer(index, steering),
-            Action::BeginDrain { generation, slot } => {
-                self.begin_answering(index, generation);
-                self.units[index].sockets.begin_drain(slot);
-            }
-            Action::CheckDrain { generation, slot } => {
-                let (half_open, queued) = self.units[index].sockets.drain_state(slot);
-                let queued = if queued == 0 { self.still_answering(index, generation) } else { queued };
-                self.queue.push_back((index, Event::DrainState { generation, half_open, queued }));
-            }
+            Action::BeginDrain { generation, slot } => self.begin_drain(index, generation, slot),
+            Action::CheckDrain { generation, slot } => self.check_drain(index, generation, slot),
             Action::CheckSlot(slot) => {
                 let serving = self.units[index].serving_slot;
                 let (queued, migrated) = self.units[index].sockets.slot_state(slot, serving);
                 self.queue.push_back((index, Event::SlotState { slot, queued, migrated }));
             }
-            Action::Stranded { count } => self.units[index].stranded += u64::from(count),
+            Action::Stranded { count } => {
+                self.web.metrics.on_stranded(&self.units[index].name, u64::from(count))
+            }
             Action::CountConnections => self.count_connections(index),
             Action::AnswerCold(generation) => {
                 self.units[index].endpoint.cold(generation);
@@ -86,6 +81,17 @@ impl Daemon {
         }
         let name = self.units[index].name.clone();
         preflight::check_binary(index, content, name, self.reports.clone(), self.waker.clone());
+    }
+
+    fn begin_drain(&mut self, index: usize, generation: Gen, slot: u32) {
+        self.begin_answering(index, generation);
+        self.units[index].sockets.begin_drain(slot);
+    }
+
+    fn check_drain(&mut self, index: usize, generation: Gen, slot: u32) {
+        let (half_open, queued) = self.units[index].sockets.drain_state(slot);
+        let queued = if queued == 0 { self.still_answering(index, generation) } else { queued };
+        self.queue.push_back((index, Event::DrainState { generation, half_open, queued }));
     }
 
     fn flush_pending(&mut self, index: usize) {

@@ -192,14 +192,13 @@ fn welcome(shared: &Arc<Shared>, stream: Stream) {
     };
     let (shared, own) = (Arc::clone(shared), Arc::clone(&stream));
     let thread = thread::Builder::new().name("http-client".into()).stack_size(STACK);
-    if let Err(error) = thread.spawn(move || serve(&shared, &own, slot)) {
+    if let Err(error) = thread.spawn(move || serve(&shared, &own, &slot)) {
         turn_away(&stream, &format!("aeternad cannot start a thread: {error}"));
     }
 }
 
-fn serve(shared: &Shared, stream: &Stream, slot: Slot) {
-    connection::Connection::new(shared, stream).serve();
-    drop(slot);
+fn serve(shared: &Shared, stream: &Stream, slot: &Slot) {
+    connection::Connection::new(shared, stream, slot).serve();
 }
 
 /// 503 without waiting for the request: a new socket has room for it.

@@ -43,44 +43,38 @@ impl Daemon {
     }
 
     fn notified(&mut self, index: usize, number: Gen, received: Received, buffer: &[u8]) {
-        let unit = &self.units[index];
         if received.truncated || received.control_truncated {
-            log::warn!(
-                "{}: generation {} sent a notify message that is too large; ignored",
-                unit.name,
-                number.0
-            );
-            return;
+            let text = format!("generation {} sent a notify message that is too large", number.0);
+            return self.refused(index, &text);
         }
         let Some(text) = buffer.get(..received.bytes) else { return };
         let mut message = match notify::parse(text) {
             Ok(message) => message,
             Err(why) => {
-                log::warn!(
-                    "{}: generation {} sent a notify message that is no use: {why}",
-                    unit.name,
-                    number.0
-                );
-                return;
+                let text = format!("generation {} sent a notify message that is no use: {why}", number.0);
+                return self.refused(index, &text);
             }
         };
+        let unit = &self.units[index];
         let from = self.sender(unit, number, received.credentials);
         if from == Sender::Stranger {
-            log::warn!(
-                "{}: a notify message from a process that is not generation {}'s; ignored",
-                unit.name,
-                number.0
-            );
-            return;
+            let text = format!("a notify message from a process that is not generation {}'s", number.0);
+            return self.refused(index, &text);
         }
         if let Some(pid) = message.main_pid
             && !self.members(unit, number).contains(&pid)
         {
-            log::warn!("{}: MAINPID={pid} is no process of generation {}; ignored", unit.name, number.0);
+            self.refused(index, &format!("MAINPID={pid} is no process of generation {}", number.0));
             message.main_pid = None;
         }
         self.store_descriptors(index, number, from, &message, received.fds);
         self.deliver(index, Event::Notified { generation: number, from, message });
+    }
+
+    /// A message, or a part of it, does not count.
+    fn refused(&mut self, index: usize, text: &str) {
+        log::warn!("{}: {text}; ignored", self.units[index].name);
+        self.web.metrics.on_notify_error();
     }
 
     /// Who sent a message, by the credentials that the kernel attached.
@@ -129,6 +123,7 @@ impl Daemon {
             return;
         };
         if !may_notify(service.service.notify_access, from) {
+            self.web.metrics.on_notify_error();
             return;
         }
         let name = message.fd_name.clone().unwrap_or_else(|| "stored".into());

@@ -91,6 +91,9 @@ impl Daemon {
         while let Some((id, request)) = self.clients.next_request(clock::now()) {
             self.request(id, request);
         }
+        for _ in 0..self.clients.take_refused() {
+            self.web.metrics.on_control_error();
+        }
         for (id, stream) in self.clients.take_ended() {
             let _ = self.poller.remove(stream.as_fd());
             // What it asked for goes on; nobody hears of its end.

@@ -174,8 +174,6 @@ pub struct Supervised {
     pub watch: Option<PathWatch>,
     /// Restarts by reason, for the metrics.
     pub restarts: BTreeMap<String, u64>,
-    /// Connections that could not be served.
-    pub stranded: u64,
 }
 
 /// What the poll set waits for on a unit's sockets.
@@ -221,7 +219,6 @@ impl Supervised {
             promoted: None,
             watch: None,
             restarts: BTreeMap::new(),
-            stranded: 0,
         }
     }
 

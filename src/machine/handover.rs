@@ -10,9 +10,13 @@ use super::generation::Phase;
 use super::reload::ReloadPhase;
 use super::slots::Quiesce;
 use super::turn::Turn;
-use crate::time::Monotime;
+use crate::time::{Monotime, Span};
 use crate::unit::State as StateRules;
 use serde::{Deserialize, Serialize};
+
+/// The shell minds a transfer's deadline, and says whose fault it was: it is given that much more before it is
+/// told to end what it should have ended.
+const SHELL_TIME: Span = Span::from_secs(1);
 
 /// Where the handover of a reload is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,7 +128,8 @@ impl Turn<'_> {
     fn begin_relay(&mut self, old: Gen, new: Gen) {
         let until = self.now.after(self.rules_of(new).timeout);
         let start_by = self.hold_start(new);
-        self.set_handover(Handover::Running { until, began: self.now, start_by, again: false });
+        let end_by = until.map(|until| until + SHELL_TIME);
+        self.set_handover(Handover::Running { until: end_by, began: self.now, start_by, again: false });
         self.ask(old, new, until);
     }
 
@@ -181,7 +186,9 @@ impl Turn<'_> {
                     Err(Failure { fault: Fault::Cancelled, .. })
                         if again && in_time && self.predecessor() == Some(from) =>
                     {
-                        self.set_handover(Handover::Running { until, began, start_by, again: false });
+                        let end_by = until.map(|until| until + SHELL_TIME);
+                        let next = Handover::Running { until: end_by, began, start_by, again: false };
+                        self.set_handover(next);
                         self.ask(from, to, until);
                     }
                     Ok(()) => {
@@ -378,7 +385,7 @@ impl Turn<'_> {
             Some(new) => {
                 let rules = self.rules_of(new);
                 let until = self.now.after(rules.timeout);
-                self.set_handover(Handover::GivingBack { until });
+                self.set_handover(Handover::GivingBack { until: until.map(|until| until + SHELL_TIME) });
                 let max_bytes = rules.max_bytes;
                 self.push(Action::Relay(Transfer { from: new, to: old, back: true, until, max_bytes }));
                 true

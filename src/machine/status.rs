@@ -109,6 +109,9 @@ impl State {
                 // The shell makes a date of it: here it is how long ago.
                 timestamp: now.since(*at).as_secs_f64(),
                 size_bytes: relayed.bytes,
+                frames: relayed.frames,
+                descriptors: relayed.descriptors,
+                duration: relayed.took.as_secs_f64(),
             }),
             restarts: self.restarts,
             restart_in,

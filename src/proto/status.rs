@@ -313,6 +313,15 @@ pub struct HandoverStatus {
     pub timestamp: f64,
     /// State bytes.
     pub size_bytes: u64,
+    /// State frames.
+    #[serde(default)]
+    pub frames: u64,
+    /// Descriptors that came with them.
+    #[serde(default)]
+    pub descriptors: u64,
+    /// Seconds from REQUEST to the end.
+    #[serde(default)]
+    pub duration: f64,
 }
 
 /// One line of `aeternactl events --json`, of `/v1/events`, and of a command's progress.

@@ -8,6 +8,7 @@
 #![allow(missing_docs, reason = "a test")]
 
 mod check;
+mod handovers;
 mod reloads;
 mod rig;
 mod services;

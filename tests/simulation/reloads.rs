@@ -534,3 +534,52 @@ fn a_stopped_unit_whose_start_by_reload_fails_has_failed() {
     rig.exits(2, CODE3);
     assert_eq!(rig.empty(2).last().unwrap(), "=FAILED");
 }
+
+fn listened(generation: u32, missing: Missing) -> Event {
+    Event::Listened { generation: Gen(generation), missing }
+}
+
+#[test]
+fn an_adopted_program_is_up_when_it_listens() {
+    let mut unit = base();
+    unit.service.service_type = ServiceType::Exec;
+    unit.service.intercept_bind = true;
+    unit.health = Some(health(Check::TcpConnect(Address::Port(80))));
+    let pass = |g, probe| Event::Probed { generation: Gen(g), probe, result: ProbeResult::Pass };
+    let mut rig = Rig::new(unit.clone());
+    rig.event(Event::Boot);
+    rig.row(Event::Spawned { proc: Proc(1), pid: 101 }, &[]);
+    assert_eq!(rig.state(), UnitState::Starting, "execve alone says nothing");
+    rig.row(listened(1, Missing::Nothing), &["probe 1 g1 Health"]);
+    rig.event(pass(1, 1));
+    assert_eq!(rig.state(), UnitState::Running);
+    rig.reload_to(2, unit.clone());
+    rig.spawned(2);
+    rig.row(listened(2, Missing::Declared("a, b".into())), &[]);
+    rig.row(listened(2, Missing::Learned("b".into())), &[]);
+    rig.after(4_999, &[]);
+    // It is waited for from the first listen on, and no longer than this.
+    rig.after(1, &["probe 2 g2 Health"]);
+    rig.event(pass(2, 2));
+    assert_eq!(rig.state(), UnitState::Soaking);
+}
+
+#[test]
+fn a_declared_address_is_waited_for_until_the_start_times_out() {
+    let mut unit = base();
+    unit.service.service_type = ServiceType::Exec;
+    unit.service.intercept_bind = true;
+    let mut rig = Rig::new(unit.clone());
+    rig.event(Event::Boot);
+    rig.spawned(1);
+    rig.event(listened(1, Missing::Nothing));
+    rig.reload_to(2, unit);
+    rig.spawned(2);
+    rig.row(listened(2, Missing::Declared("[::]:80".into())), &[]);
+    rig.now = rig.m.next_deadline().unwrap();
+    rig.event(Event::Tick);
+    rig.exits(2, TERM);
+    rig.empty(2);
+    let reason = "generation 2 was not ready within TimeoutStartSec (1min 30s): it never listened on [::]:80, as the one before did";
+    rig.outcome(Outcome::RolledBack, reason);
+}

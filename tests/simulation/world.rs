@@ -651,7 +651,8 @@ impl<'a> World<'a> {
             3 => self.feed(Event::DrainState { generation: Gen(999), half_open: 0, queued: 0 }),
             4 => {
                 self.feed(Event::SlotState { slot: 9, queued: 3, migrated: false })?;
-                self.feed(Event::Stray { slot: self.choices.below(3) })
+                let slot = self.choices.below(3);
+                self.feed(Event::Stray { slot })
             }
             5 => self.feed(Event::Connections { established: 0, arrived: false }),
             6 if !self.accepts && !self.armed => self.feed(Event::Traffic),

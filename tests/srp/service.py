@@ -7,7 +7,8 @@
 `source` hello (default), silent, signal, none
 `give`   all (default), hang, half, error, more (again and again), raw:HEX, fds:COUNT; die:request, die:half,
          die:state, die:finished
-`back`   what it does when its state is asked back, as `give`
+`memfd`  with its state it gives a memfd of so many bytes; `store` text that it has stored by FDSTORE=1
+`raws`   connections that send these bytes, HEX, and are told what is wrong; `flood` so many connections
 `ready`  after (default) the state is there, before
 """
 
@@ -63,13 +64,42 @@ def wait_file(name):
 
 def greet(role):
     opened = aeterna._Channel(os.environ["AETERNA_STATE_SOCK"])
-    say("connected", role=role)
+    say("connected", role=role, path=os.environ["AETERNA_STATE_SOCK"])
     die("connect", plan.get(role, ""))
     if plan.get(role, "hello") not in ("silent", "signal"):
         opened.write(HELLO, json.dumps({"role": role}).encode())
         kind, payload, _ = opened.read()
         say(NAMES.get(kind, str(kind)), **json.loads(payload))
     return opened
+
+
+def misbehave():
+    """Bytes that are no SRP, each on a connection of its own, and more connections than anybody needs."""
+    for raw in plan.get("raws", []):
+        opened = aeterna._Channel(os.environ["AETERNA_STATE_SOCK"])
+        opened._socket.sendall(bytes.fromhex(raw))
+        kind, payload = HELLO, b""
+        while kind != ERROR:
+            kind, payload, _ = opened.read()
+        say("answered", **json.loads(payload))
+        opened.close()
+    opened, codes = [], set()
+    for _ in range(plan.get("flood", 0)):
+        channel = aeterna._Channel(os.environ["AETERNA_STATE_SOCK"])
+        channel._socket.setblocking(False)
+        opened.append(channel)
+    # Whoever is refused is told at once; the others are asked nothing.
+    time.sleep(0.5 if opened else 0)
+    for channel in opened:
+        try:
+            codes.add(json.loads(channel._socket.recv(4096)[12:])["code"])
+        except BlockingIOError:
+            pass
+        except (KeyError, ValueError):
+            pass
+        channel.close()
+    if opened:
+        say("flooded", codes=sorted(codes))
 
 
 def take(opened, how):
@@ -123,14 +153,15 @@ def sink():
         say("refused")
         opened.close()
         return
-    if take(opened, how) is None:
+    taken = take(opened, how)
+    if taken is None:
         opened.close()
         return
     if how == "noack":
         say("silent")
         signal.pause()
     die("ack", how)
-    if state != b"fresh" and size is None:
+    if taken and size is None:
         state += b"+%d" % GENERATION
     opened.write(FINISHED)
     if how == "back":
@@ -164,6 +195,13 @@ def give(how):
         channel.write(aeterna.STATE_BYTES, piece)
         digest.update(piece)
         sent, frames = sent + part, frames + 1
+    if "memfd" in plan:
+        memory = os.memfd_create("state")
+        os.ftruncate(memory, plan["memfd"])
+        frame = aeterna.fd_frame({"kind": "memfd"}, memory)
+        channel.write(frame.kind, frame.payload, frame.fds)
+        os.close(memory)
+        sent, frames = sent + len(frame.payload), frames + 1
     die("state", how)
     channel.write(FINISHED, json.dumps({"frames": frames, "bytes": sent}).encode())
     say("gave", frames=frames, bytes=sent, sha=digest.hexdigest())
@@ -217,6 +255,23 @@ os.set_blocking(tx, False)
 signal.set_wakeup_fd(tx)
 if plan.get("ready") == "before":
     aeterna.ready()
+def store(text):
+    """FDSTORE=1 under the name that [State] Descriptor looks for."""
+    memory = os.memfd_create("state")
+    os.write(memory, text.encode())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [memory]))]
+        message = b"FDSTORE=1\nFDNAME=aeterna-state\nFDPOLL=0"
+        notify.sendmsg([message], rights, 0, os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
+    os.close(memory)
+
+
+for name, fd in aeterna.listeners():
+    if name == "aeterna-state":
+        say("stored", text=os.pread(fd, 100, 0).decode())
+for text in plan.get("store", []):
+    store(text)
+misbehave()
 sink()
 say("begins", state=state.decode(errors="replace"))
 if channel is None and plan.get("source", "hello") in ("hello", "silent"):

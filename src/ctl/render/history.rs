@@ -2,7 +2,7 @@
 
 use super::detail::phases;
 use super::table::{Table, cell};
-use super::{Look, bytes, outcome_tone, outcome_words, time};
+use super::{Look, bytes, outcome_tone, outcome_words, time, timeline};
 use crate::proto::status::ReloadRecord;
 
 /// The reloads of a unit, oldest first.
@@ -31,7 +31,7 @@ pub(crate) fn history(unit: &str, reloads: &[ReloadRecord], look: Look) -> Strin
             table.note(&format!("| {line}"));
         }
     }
-    table.render(look, 0)
+    table.render(look, 0) + &timeline::reloads(reloads, look).unwrap_or_default()
 }
 
 fn number(generation: Option<u32>) -> String {
@@ -74,6 +74,9 @@ mod tests {
             last_lines: vec!["no such\tfile".into()],
             ..promoted.clone()
         };
+        let drawn = history("chat", std::slice::from_ref(&promoted), Look { colour: false, width: Some(60) });
+        let bar = format!("\n2 {}{}{} 2.50s\n", "·".repeat(2), "▒".repeat(7), "▓".repeat(38));
+        assert!(drawn.contains(&bar), "{drawn}");
         assert_eq!(
             history("chat", &[promoted, failed], PLAIN),
             "\

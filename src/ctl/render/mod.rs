@@ -11,6 +11,7 @@ mod overview;
 mod progress;
 mod table;
 mod time;
+mod timeline;
 
 pub(super) use detail::detail;
 pub(super) use doctor::doctor;
@@ -18,6 +19,7 @@ pub(super) use event::event;
 pub(super) use history::history;
 pub(super) use overview::overview;
 pub(super) use progress::{Progress, outcomes};
+pub(super) use timeline::Timeline;
 
 use crate::proto::status::{Outcome, UnitState};
 

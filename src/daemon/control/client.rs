@@ -43,6 +43,8 @@ pub(super) struct Client {
     /// Events that were dropped since the client was last told, and the time of the last one.
     dropped: u64,
     dropped_at: f64,
+    /// Requests that were none, since [`Client::take_refused`].
+    refused: u64,
     /// What the poll set waits for.
     registered: Wants,
 }
@@ -59,6 +61,7 @@ impl Client {
             deadline: None,
             dropped: 0,
             dropped_at: 0.0,
+            refused: 0,
             registered: Wants { read: true, write: false },
         }
     }
@@ -99,7 +102,10 @@ impl Client {
                     self.busy = true;
                     return Some(request);
                 }
-                Err(refusal) => self.push_answer(&to_line(&Line::Error(refusal))),
+                Err(refusal) => {
+                    self.refused += 1;
+                    self.push_answer(&to_line(&Line::Error(refusal)));
+                }
             }
         }
         None
@@ -132,7 +138,13 @@ impl Client {
     fn hang_up(&mut self, why: &str) {
         self.input = Vec::new();
         self.phase = Phase::Closing;
+        self.refused += 1;
         self.push_answer(&to_line(&Line::Error(Refusal::bad(why))));
+    }
+
+    /// How many requests could not be understood since this was asked last.
+    pub(super) fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
     }
 
     /// Whether it has asked for nothing, and waits for nothing.

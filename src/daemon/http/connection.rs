@@ -1,6 +1,7 @@
 //! One connection, on its thread: requests in, answers out, until one side has had enough.
 
 use super::followers::Wish;
+use super::registry::{At, Slot};
 use super::stream::duration;
 use super::{HttpCall, Shared, Stream, token};
 use crate::proto::http::guard::{Rules, check_names, check_post};
@@ -42,14 +43,15 @@ impl From<io::Error> for End {
 pub(super) struct Connection<'a> {
     shared: &'a Shared,
     stream: &'a Stream,
+    slot: &'a Slot,
     buffer: Vec<u8>,
     /// How long the next request may be waited for: a new connection has a reason.
     patience: Span,
 }
 
 impl<'a> Connection<'a> {
-    pub(super) fn new(shared: &'a Shared, stream: &'a Stream) -> Connection<'a> {
-        Connection { shared, stream, buffer: Vec::new(), patience: TRANSFER_TIME }
+    pub(super) fn new(shared: &'a Shared, stream: &'a Stream, slot: &'a Slot) -> Connection<'a> {
+        Connection { shared, stream, slot, buffer: Vec::new(), patience: TRANSFER_TIME }
     }
 
     /// Serves it to its end.
@@ -83,6 +85,7 @@ impl<'a> Connection<'a> {
             Err(response) => response,
             Ok(()) => {
                 let body = self.body(&head)?;
+                self.slot.is_at(At::Served);
                 match route::route(&head, &body) {
                     Err(response) => response,
                     Ok(Call::Events { unit, recent }) => {
@@ -92,6 +95,7 @@ impl<'a> Connection<'a> {
                 }
             }
         };
+        self.slot.is_at(At::Idle);
         self.write(&response.to_bytes(after, content))?;
         Ok(after)
     }

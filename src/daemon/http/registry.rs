@@ -6,6 +6,9 @@ use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// The most threads: those of [`MAX_CONNECTIONS`], and as many that are about to end.
+const MAX_THREADS: usize = 2 * MAX_CONNECTIONS;
+
 /// Everybody who is connected.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
@@ -14,11 +17,49 @@ pub(super) struct Registry {
     left: Condvar,
 }
 
+/// What a connection is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum At {
+    /// It has asked for nothing yet: whoever connects and says nothing, or says it slowly, makes room first.
+    Silent,
+    /// It was answered, and nothing is being done for it now.
+    Idle,
+    /// Something is being done for it: it stays.
+    Served,
+}
+
+#[derive(Debug)]
+struct Member {
+    stream: Arc<Stream>,
+    at: At,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
-    streams: BTreeMap<u64, Arc<Stream>>,
+    members: BTreeMap<u64, Member>,
+    /// Threads that have not ended yet, also those whose connection had to make room.
+    threads: usize,
     last: u64,
     closed: bool,
+}
+
+impl Inner {
+    /// Whether there is a place, if need be by sending away whoever has the least right to one.
+    fn makes_room(&mut self) -> bool {
+        if self.members.len() < MAX_CONNECTIONS {
+            return true;
+        }
+        let least = self.members.iter().filter(|(_, member)| member.at != At::Served);
+        let Some(number) =
+            least.min_by_key(|(number, member)| (member.at, **number)).map(|(number, _)| *number)
+        else {
+            return false;
+        };
+        if let Some(member) = self.members.remove(&number) {
+            member.stream.shutdown(Shutdown::Both);
+        }
+        true
+    }
 }
 
 /// A place; dropping it leaves.
@@ -34,15 +75,17 @@ impl Registry {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place; `None` if there is none left, or no more are wanted.
+    /// Takes a place, if need be that of a connection for which nothing is being done; `None` if there is none, or
+    /// no more are wanted.
     pub(super) fn enter(registry: &Arc<Registry>, stream: &Arc<Stream>) -> Option<Slot> {
         let mut inner = registry.lock();
-        if inner.closed || inner.streams.len() >= MAX_CONNECTIONS {
+        if inner.closed || inner.threads >= MAX_THREADS || !inner.makes_room() {
             return None;
         }
+        inner.threads += 1;
         inner.last += 1;
         let number = inner.last;
-        inner.streams.insert(number, Arc::clone(stream));
+        inner.members.insert(number, Member { stream: Arc::clone(stream), at: At::Silent });
         drop(inner);
         Some(Slot { registry: Arc::clone(registry), number })
     }
@@ -51,20 +94,32 @@ impl Registry {
     pub(super) fn close(&self, time: Duration) {
         let mut inner = self.lock();
         inner.closed = true;
-        for stream in inner.streams.values() {
-            stream.shutdown(Shutdown::Read);
+        for member in inner.members.values() {
+            member.stream.shutdown(Shutdown::Read);
         }
-        let waited = self.left.wait_timeout_while(inner, time, |inner| !inner.streams.is_empty());
+        let waited = self.left.wait_timeout_while(inner, time, |inner| inner.threads > 0);
         let (inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        for stream in inner.streams.values() {
-            stream.shutdown(Shutdown::Both);
+        for member in inner.members.values() {
+            member.stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Slot {
+    /// Says what the connection is at. One that had to make room stays gone.
+    pub(super) fn is_at(&self, at: At) {
+        if let Some(member) = self.registry.lock().members.get_mut(&self.number) {
+            member.at = at;
         }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.registry.lock().streams.remove(&self.number);
+        let mut inner = self.registry.lock();
+        inner.members.remove(&self.number);
+        inner.threads -= 1;
+        drop(inner);
         self.registry.left.notify_all();
     }
 }

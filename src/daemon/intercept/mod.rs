@@ -52,7 +52,9 @@ pub struct Filters {
     /// By number.
     live: HashMap<u32, Filter>,
     last: u32,
-    /// What the generation that was promoted last listened on.
+    /// The generation that was promoted last.
+    promoted: Option<Gen>,
+    /// What it listens on, or did.
     expected: Vec<Listen>,
     /// Sockets that listen already and were given out: when their programs count as listening without a word.
     given: Vec<(Monotime, Gen, Listen)>,
@@ -167,6 +169,9 @@ impl Daemon {
             return;
         }
         shell.adopted.listening.push(address.clone());
+        if unit.filters.promoted == Some(number) && !unit.filters.expected.contains(&address) {
+            unit.filters.expected.push(address.clone());
+        }
         log::info!("{}: generation {} listens on {}", unit.name, number.0, unit.sockets.spelt(&address));
         let missing = missing(unit, number);
         self.deliver(index, Event::Listened { generation: number, missing });
@@ -176,6 +181,7 @@ impl Daemon {
     pub fn settle_learned(&mut self, index: usize, number: Gen) {
         let unit = &mut self.units[index];
         let Some(shell) = unit.generations.get(&number) else { return };
+        unit.filters.promoted = Some(number);
         if !unit.current.unit.service.intercept_bind || shell.adopted.listening.is_empty() {
             return;
         }

@@ -16,6 +16,8 @@ mod accept;
 mod adopt;
 mod drain;
 mod endpoint;
+#[cfg(test)]
+mod exact_tests;
 mod repair;
 mod status;
 mod steering;

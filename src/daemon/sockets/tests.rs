@@ -47,7 +47,7 @@ fn options() -> SocketOptions {
     }
 }
 
-fn table(listen: Vec<Listen>) -> Socket {
+pub(super) fn table(listen: Vec<Listen>) -> Socket {
     Socket {
         listen,
         name: "http".into(),
@@ -62,7 +62,7 @@ fn table(listen: Vec<Listen>) -> Socket {
     }
 }
 
-fn unit(sockets: Vec<Socket>) -> Unit {
+pub(super) fn unit(sockets: Vec<Socket>) -> Unit {
     let text = "[Socket]\nListenStream = 1\n[Service]\nExecStart = \"/bin/true\"\n";
     let context = Context {
         file: "app.toml".into(),
@@ -79,17 +79,17 @@ fn tcp(address: &str) -> Listen {
     Listen { kind: ListenKind::Stream, address: Address::Inet(address.parse().unwrap()) }
 }
 
-fn path(kind: ListenKind, at: &Path) -> Listen {
+pub(super) fn path(kind: ListenKind, at: &Path) -> Listen {
     Listen { kind, address: Address::Path(at.display().to_string()) }
 }
 
-fn open(unit: &Unit) -> ListenSet {
+pub(super) fn open(unit: &Unit) -> ListenSet {
     let (set, warnings) = ListenSet::open(unit, &mut Inherited::none()).unwrap();
     assert!(warnings.is_empty(), "{warnings:?}");
     set
 }
 
-fn address(set: &ListenSet) -> SocketAddr {
+pub(super) fn address(set: &ListenSet) -> SocketAddr {
     set.endpoints[0].at.map(socket::reachable).unwrap()
 }
 
@@ -98,7 +98,7 @@ fn is_root() -> bool {
 }
 
 /// A descriptor as a service has it after exec: its own copy of the same description.
-fn copy(set: &mut ListenSet, unit: &Unit, slot: u32) -> OwnedFd {
+pub(super) fn copy(set: &mut ListenSet, unit: &Unit, slot: u32) -> OwnedFd {
     set.lend(unit, slot).unwrap()[0].fd.try_clone_to_owned().unwrap()
 }
 
@@ -151,7 +151,7 @@ fn ask(at: SocketAddr, count: usize) -> BTreeMap<u8, usize> {
     found
 }
 
-fn steered_unit() -> Unit {
+pub(super) fn steered_unit() -> Unit {
     unit(vec![table(vec![tcp("127.0.0.1:0")])])
 }
 

@@ -90,8 +90,8 @@ impl Files {
     /// Whether the sockets' last word on `Accept` is yes.
     fn accepts(&self, work: &Work<'_>) -> bool {
         let sockets = work.sources.iter().filter(|source| source.name.ends_with(".socket"));
-        let assignments = sockets.flat_map(|source| lines::parse(&source.text).assignments);
-        let last = assignments.filter(|a| a.section == "Socket" && a.key == "Accept").last();
+        let mut assignments = sockets.flat_map(|source| lines::parse(&source.text).assignments);
+        let last = assignments.rfind(|a| a.section == "Socket" && a.key == "Accept");
         last.is_some_and(|assignment| rules::flag(&assignment.value) == "true")
     }
 }

@@ -83,8 +83,8 @@ pub(super) fn sections(unit: &Unit) -> Vec<Section> {
     sections.extend(unit.health.as_ref().map(health));
     sections.push(state(&unit.state));
     let mut daemon = section(label::DAEMON);
-    daemon.optional("Http", unit.daemon.http.as_deref().map(quote));
-    daemon.optional("HttpTokenFile", unit.daemon.http_token_file.as_deref().map(quote));
+    daemon.optional_text("Http", unit.daemon.http.as_deref());
+    daemon.optional_text("HttpTokenFile", unit.daemon.http_token_file.as_deref());
     daemon.optional("LogLevel", unit.daemon.log_level.as_deref().map(quote));
     daemon.optional("LogFormat", unit.daemon.log_format.as_deref().map(quote));
     daemon.optional("StopDelaySec", unit.daemon.stop_delay.map(|span| quote(&span.to_string())));

@@ -7,8 +7,8 @@ mod table;
 
 pub(super) use nearest::nearest;
 pub(super) use scalar::{
-    bytes, choice, flag, integer, limited, list, mode, positive_time, raw_text, signal, specified, text,
-    time, timeout,
+    bytes, choice, flag, integer, limited, list, mode, positive_time, raw_text, signal, size, specified,
+    text, time, timeout,
 };
 pub(super) use table::{Table, Value};
 

@@ -131,14 +131,29 @@ pub(crate) fn timeout(value: &Value<'_>) -> Option<Span> {
 
 /// A size in bytes, at most what a socket option can carry.
 pub(crate) fn bytes(value: &Value<'_>) -> Option<u64> {
+    match whole_bytes(value)? {
+        size @ 1..=0x7fff_ffff => Some(size),
+        _ => value.is_not("a size that fits", "from 1 byte to 2G - 1"),
+    }
+}
+
+/// A size in bytes, from 1 to the largest number of TOML.
+pub(crate) fn size(value: &Value<'_>) -> Option<u64> {
+    match whole_bytes(value)? {
+        size if (1..=i64::MAX.unsigned_abs()).contains(&size) => Some(size),
+        _ => value.is_not("a size that fits", "from 1 byte to 8E - 1"),
+    }
+}
+
+/// Bytes as a number or with a suffix.
+fn whole_bytes(value: &Value<'_>) -> Option<u64> {
     let size = match value.get() {
         DeValue::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix()).ok(),
         DeValue::String(text) => value::size(text).ok(),
         _ => None,
     };
     match size {
-        Some(size) if (1..=0x7fff_ffff).contains(&size) => Some(size),
-        Some(_) => value.is_not("a size that fits", "from 1 byte to 2G - 1"),
+        Some(size) => Some(size),
         None => value.is_not("a size", "write bytes as a number, or \"64K\", \"16M\", \"4G\" (base 1024)"),
     }
 }

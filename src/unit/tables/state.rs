@@ -1,7 +1,7 @@
 //! `[State]`.
 
 use super::super::State;
-use super::super::read::{Table, Value, bytes, flag, positive_time, signal, text};
+use super::super::read::{Table, Value, flag, positive_time, signal, size, text};
 use super::{set, set_some};
 
 /// Reads `[State]`.
@@ -11,7 +11,7 @@ pub(crate) fn read_state(table: &Table<'_>) -> State {
     set_some(&mut state.socket_path, table.take("SocketPath", socket_path));
     set(&mut state.timeout, table.take("Timeout", positive_time));
     set(&mut state.required, table.take("Required", flag));
-    set(&mut state.max_bytes, table.take("MaxBytes", bytes));
+    set(&mut state.max_bytes, table.take("MaxBytes", size));
     set(&mut state.descriptor, table.take("Descriptor", flag));
     set_some(&mut state.signal, table.take("Signal", signal));
     if table.is_there() && !state.enabled {

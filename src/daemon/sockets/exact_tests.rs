@@ -1,0 +1,141 @@
+//! How exact steering is: shares over tens of thousands of connections, hundreds of switches under load.
+
+use super::tests::{address, copy, open, path, steered_unit, table, unit};
+use super::*;
+use crate::machine::event::SteerBy;
+use crate::unit::ListenKind;
+use nix::sys::socket::{setsockopt, sockopt as options};
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+/// Connections for each weight.
+const MANY: usize = 50_000;
+
+/// Connects and goes away with a reset: no port stays taken.
+fn knock(at: SocketAddr) {
+    let stream = TcpStream::connect(at).unwrap();
+    setsockopt(&stream, options::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
+}
+
+/// How many connections wait on a listener, which are taken from it.
+fn taken(listener: &TcpListener) -> usize {
+    listener.set_nonblocking(true).unwrap();
+    std::iter::from_fn(|| listener.accept().ok()).count()
+}
+
+#[test]
+fn shares_are_within_a_point_over_fifty_thousand_connections() {
+    let unit = steered_unit();
+    let mut set = open(&unit);
+    let at = address(&set);
+    let [old, new] = [0, 1].map(|slot| TcpListener::from(copy(&mut set, &unit, slot)));
+    for weight in [1_u8, 10, 50] {
+        set.steer(0, Some((1, weight)), SteerBy::Connection).unwrap();
+        let mut counts = [0, 0];
+        for _ in 0..MANY / 500 {
+            (0..500).for_each(|_| knock(at));
+            counts = [counts[0] + taken(&old), counts[1] + taken(&new)];
+        }
+        assert_eq!(counts[0] + counts[1], MANY);
+        let share = 100.0 * counts[1] as f64 / MANY as f64;
+        assert!((share - f64::from(weight)).abs() < 1.0, "{weight} % asked, {share} % got");
+    }
+}
+
+/// Accepts until it is told to stop, and answers each connection with a byte.
+fn serve<S: std::io::Write>(
+    stop: &Arc<AtomicBool>,
+    mut accept: impl FnMut() -> std::io::Result<S> + Send + 'static,
+) -> JoinHandle<()> {
+    let stop = Arc::clone(stop);
+    std::thread::spawn(move || {
+        while !stop.load(Ordering::SeqCst) {
+            match accept() {
+                Ok(mut stream) => stream.write_all(b"x").unwrap_or(()),
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+    })
+}
+
+/// Asks until it is told to stop; how many times in vain.
+fn client<S: Read>(
+    stop: &Arc<AtomicBool>,
+    done: &Arc<AtomicUsize>,
+    connect: impl Fn() -> std::io::Result<S> + Send + 'static,
+) -> JoinHandle<usize> {
+    let (stop, done) = (Arc::clone(stop), Arc::clone(done));
+    std::thread::spawn(move || {
+        let mut failed = 0;
+        while !stop.load(Ordering::SeqCst) {
+            let answered = connect().and_then(|mut stream| stream.read_exact(&mut [0; 1]));
+            failed += usize::from(answered.is_err());
+            done.fetch_add(1, Ordering::SeqCst);
+        }
+        failed
+    })
+}
+
+/// Switches `times` times, at least one answer between two switches.
+fn switch(set: &mut ListenSet, times: u32, done: &AtomicUsize) {
+    for turn in 0..times {
+        let before = done.load(Ordering::SeqCst);
+        let (from, to) = (turn % 2, (turn + 1) % 2);
+        set.steer(from, Some((to, 30)), SteerBy::Connection).unwrap();
+        set.steer(to, None, SteerBy::Connection).unwrap();
+        while done.load(Ordering::SeqCst) == before {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn three_hundred_switches_lose_nothing() {
+    let unit = steered_unit();
+    let mut set = open(&unit);
+    let at = address(&set);
+    let (stop, stop_clients, done) = (Arc::default(), Arc::default(), Arc::default());
+    let servers = [0, 1].map(|slot| {
+        let listener = TcpListener::from(copy(&mut set, &unit, slot));
+        listener.set_nonblocking(true).unwrap();
+        serve(&stop, move || listener.accept().map(|(stream, _)| stream))
+    });
+    let clients = [(); 3].map(|()| client(&stop_clients, &done, move || TcpStream::connect(at)));
+    switch(&mut set, 300, &done);
+    stop_clients.store(true, Ordering::SeqCst);
+    let failed: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+    stop.store(true, Ordering::SeqCst);
+    servers.into_iter().for_each(|server| server.join().unwrap());
+    assert_eq!(failed, 0, "of {}", done.load(Ordering::SeqCst));
+}
+
+#[test]
+fn a_unix_path_is_switched_a_hundred_times_without_a_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = folder.path().join("app.sock");
+    let mut steered = table(vec![path(ListenKind::Stream, &name)]);
+    steered.sharing = crate::unit::Sharing::Steered;
+    let unit = unit(vec![steered]);
+    let mut set = open(&unit);
+    let (stop, stop_clients, done) = (Arc::default(), Arc::default(), Arc::default());
+    let servers = [0, 1].map(|slot| {
+        let listener = UnixListener::from(copy(&mut set, &unit, slot));
+        listener.set_nonblocking(true).unwrap();
+        serve(&stop, move || listener.accept().map(|(stream, _)| stream))
+    });
+    let clients = [(); 3].map(|()| {
+        let name = name.clone();
+        client(&stop_clients, &done, move || UnixStream::connect(&name))
+    });
+    switch(&mut set, 100, &done);
+    stop_clients.store(true, Ordering::SeqCst);
+    let failed: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+    stop.store(true, Ordering::SeqCst);
+    servers.into_iter().for_each(|server| server.join().unwrap());
+    assert_eq!(failed, 0, "of {}", done.load(Ordering::SeqCst));
+    set.close();
+}
