@@ -564,7 +564,6 @@ fn a_wrong_command_line_is_told_what_was_meant() {
         ("reload chat --tiemout 5", "did you mean --timeout?"),
         ("status a b", "one argument too many"),
         ("kill chat -s FOO", "\"FOO\" is not a signal"),
-        ("import x.service", "unknown command \"import\""),
     ] {
         let ended = Ctl::start(line, |_| {}).end();
         assert_eq!(ended.is(2).says(part).says("Try \"aeternactl help").out, "");

@@ -96,7 +96,8 @@ impl Turn<'_> {
     /// The slot of a new generation: the one that gets the connections if nobody holds it, else the lowest that
     /// is free.
     pub(super) fn free_slot(&self) -> u32 {
-        let held = |slot: u32| self.s.generations.iter().any(|g| g.steered && g.slot == slot);
+        let holds = |g: &super::generation::Generation| g.steered || matches!(g.kind, Kind::Rescue { .. });
+        let held = |slot: u32| self.s.generations.iter().any(|g| holds(g) && g.slot == slot);
         let serving = self.s.steering.serving;
         if !held(serving) {
             return serving;

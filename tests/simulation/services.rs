@@ -110,11 +110,8 @@ fn the_start_limit_ends_in_failed_and_a_later_start_works() {
     rig.command(Command::Start);
     rig.event(Event::Loaded(Ok(content(2, unit.clone()))));
     let opened = |id| Event::Opened { content: ContentId(id), result: Ok(()) };
-    rig.row(opened(2), &["reply 1 failed", "keep [2]"]);
-    rig.now = rig.now + Span::from_secs(10);
-    rig.command(Command::Start);
-    rig.event(Event::Loaded(Ok(content(3, unit))));
-    assert_eq!(rig.event(opened(3))[0], "spawn 6 main0 g6 slot0");
+    // By hand it may be tried again at once: there is nobody else who would clear the limit.
+    rig.row(opened(2), &["spawn 6 main0 g6 slot0", "keep [2]", "=STARTING"]);
 }
 
 #[test]

@@ -195,7 +195,11 @@ mod tests {
         timeline.see(&unit, 43.0);
         assert_eq!(
             timeline.lanes("chat", 46.0, NARROW).unwrap(),
-            "  1 ██████████████████████████████░░░\n             \x20 2 ▒▒▒▒▒▒▒▒▒▒▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓██████\n             \x20 █ serving  ░ draining  ▒ starting  ▓ soaking, 36.0s across\n"
+            concat!(
+                "  1 ██████████████████████████████░░░\n",
+                "  2 ▒▒▒▒▒▒▒▒▒▒▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓██████\n",
+                "  █ serving  ░ draining  ▒ starting  ▓ soaking, 36.0s across\n",
+            )
         );
     }
 
