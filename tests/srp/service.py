@@ -211,12 +211,17 @@ def give(how):
 def serve():
     """What comes on the source's connection."""
     global channel, committed
+    # A stop signal between reading COMMIT and noting it would be reported as if it had come before.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         kind, payload, _ = channel.read()
+        committed = committed or kind == COMMIT
     except aeterna.Error as error:
         say("gone", why=str(error))
         channel = None
         return
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     more = json.loads(payload) if kind == ERROR else {}
     say(NAMES.get(kind, str(kind)), **more)
     if kind == REQUEST:
@@ -230,8 +235,6 @@ def serve():
         if taken is not None:
             channel.write(FINISHED)
         say("resumed", state=state.decode(errors="replace"))
-    elif kind == COMMIT:
-        committed = True
 
 
 def on_term(*_):
