@@ -62,9 +62,15 @@ impl LogPipe {
         while let Some(end) = bytes.iter().position(|b| *b == b'\n') {
             self.partial.extend_from_slice(&bytes[..end]);
             bytes = &bytes[end + 1..];
+            self.cut(line);
             self.emit(line);
         }
         self.partial.extend_from_slice(bytes);
+        self.cut(line);
+    }
+
+    /// Emits what is longer than a line may be.
+    fn cut(&mut self, line: &mut dyn FnMut(&str)) {
         while self.partial.len() > MAX_LINE {
             let rest = self.partial.split_off(MAX_LINE);
             self.emit(line);
@@ -118,6 +124,8 @@ mod tests {
 
     #[test]
     fn a_long_line_is_cut_and_control_characters_are_replaced() {
+        let ended = [vec![b'x'; MAX_LINE + 10], vec![b'\n']].concat();
+        assert_eq!(lines_of(&ended).iter().map(String::len).collect::<Vec<_>>(), [MAX_LINE, 10]);
         let long = vec![b'x'; MAX_LINE + 10];
         let lines = lines_of(&long);
         assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [MAX_LINE, 10]);
