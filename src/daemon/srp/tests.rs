@@ -382,7 +382,7 @@ fn a_source_that_has_not_answered_is_not_asked_again() {
     world.endpoint.cancel(world.now);
     assert_eq!(world.relay_ends().result, RelayResult::Cancelled);
     assert_eq!(sink.error_code(), "cancelled");
-    let mut third = world.greet(Gen(3), Role::Sink);
+    let third = world.greet(Gen(3), Role::Sink);
     world.transfer(OLD, Gen(3), Direction::Handover);
     assert!(third.is_silent(), "what the source sends now belongs to the transfer before");
     assert!(world.endpoint.is_transferring());
@@ -458,7 +458,7 @@ fn a_transfer_that_is_begun_while_another_runs_follows_it() {
     let mut sink = world.greet(NEW, Role::Sink);
     world.transfer(OLD, NEW, Direction::Handover);
     assert_eq!(source.message(), Message::Request);
-    let mut third = world.greet(Gen(3), Role::Sink);
+    let third = world.greet(Gen(3), Role::Sink);
     world.transfer(OLD, Gen(3), Direction::Handover);
     assert_eq!(world.relay_ends().result, RelayResult::Cancelled);
     assert_eq!(sink.error_code(), "cancelled");
