@@ -1,8 +1,10 @@
-//! Ends a wait from outside: by SIGINT, or when `--timeout` has passed.
+//! Ends a wait from outside: by SIGINT, when `--timeout` has passed, or when nobody reads the output any more.
 //!
-//! One thread sleeps on a socket that the signal handler writes to, with the timeout as its read timeout; when it
-//! wakes up it notes why and shuts the daemon's socket down, so that whoever reads from that sees its end.
+//! One thread sleeps on a socket that the signal handler writes to, with the timeout as its read timeout, or on
+//! standard output; when it wakes up it notes why and shuts the daemon's socket down, so that whoever reads from
+//! that sees its end.
 
+use crate::sys::stream;
 use crate::time::Span;
 use signal_hook::consts::SIGINT;
 use std::io::{self, ErrorKind, Read};
@@ -18,6 +20,8 @@ use std::time::Duration;
 pub(super) enum Cause {
     Interrupted,
     TimedOut,
+    /// The reader of standard output is gone.
+    Unread,
 }
 
 /// Watches over one wait.
@@ -35,13 +39,35 @@ impl Watch {
         let (mut signals_rx, signals_tx) = UnixStream::pair()?;
         signals_rx.set_read_timeout(timeout.map(|span| Duration::from_nanos(span.0)))?;
         signal_hook::low_level::pipe::register(SIGINT, signals_tx)?;
+        Watch::when("interrupt", socket, move || Some(wait(&mut signals_rx)))
+    }
+
+    /// From now on the end of whoever reads standard output shuts `socket` down: a command without an end has
+    /// nothing left to do, also while there is nothing to write.
+    ///
+    /// # Errors
+    /// No thread left.
+    pub(super) fn until_unread(socket: UnixStream) -> io::Result<Watch> {
+        Watch::when("output", socket, || {
+            // What cannot be waited for, a closed descriptor say, shows at the first write.
+            stream::wait([stream::Watch::gone(&io::stdout())], None).ok().map(|_| Cause::Unread)
+        })
+    }
+
+    /// A thread that shuts `socket` down for the cause that `wait` returns with.
+    fn when(
+        name: &str,
+        socket: UnixStream,
+        wait: impl FnOnce() -> Option<Cause> + Send + 'static,
+    ) -> io::Result<Watch> {
         let cause = Arc::new(OnceLock::new());
         let noted = Arc::clone(&cause);
-        thread::Builder::new().name("interrupt".into()).spawn(move || {
-            let why = wait(&mut signals_rx);
-            let _ = noted.set(why);
-            // The socket may have ended by itself at the same moment.
-            let _ = socket.shutdown(Shutdown::Both);
+        thread::Builder::new().name(name.into()).spawn(move || {
+            if let Some(why) = wait() {
+                let _ = noted.set(why);
+                // The socket may have ended by itself at the same moment.
+                let _ = socket.shutdown(Shutdown::Both);
+            }
         })?;
         Ok(Watch { cause })
     }

@@ -2,6 +2,7 @@
 
 use super::client::{Client, Next, Target};
 use super::failure::Failure;
+use super::interrupt::Watch;
 use super::output::Output;
 use super::render::{Timeline, detail, event, history, overview};
 use crate::error::exit;
@@ -42,6 +43,7 @@ pub(super) fn watch(
         // Bars and ages grow also while nothing happens.
         events.tick_every_second().map_err(|error| Failure::Broken(format!("cannot wait: {error}")))?;
     }
+    let unread = until_unread(&events)?;
     let mut timeline = Timeline::default();
     loop {
         let status = ask_status(&mut client)?;
@@ -56,7 +58,14 @@ pub(super) fn watch(
             return Ok(exit::OK);
         }
         // Of a burst of events only the end is worth a new picture.
-        while something(&mut events)? && events.has_line() {}
+        loop {
+            match something(&mut events) {
+                Ok(true) if events.has_line() => {}
+                Ok(_) => break,
+                Err(_) if unread.cause().is_some() => return Ok(exit::OK),
+                Err(failure) => return Err(failure),
+            }
+        }
         client.send(&request)?;
     }
 }
@@ -121,17 +130,25 @@ pub(super) fn events(
     output: &mut Output,
 ) -> Result<u8, Failure> {
     let mut client = Client::ask(target, &Request::Events { unit: unit.map(String::from) })?;
-    while let Some(line) = next_event(&mut client)? {
-        if json {
-            output.json(&line);
-        } else {
-            output.text(&event(&line, output.look()));
+    let unread = until_unread(&client)?;
+    loop {
+        match next_event(&mut client) {
+            Ok(Some(line)) if json => output.json(&line),
+            Ok(Some(line)) => output.text(&event(&line, output.look())),
+            Ok(None) => return Ok(exit::OK),
+            Err(_) if unread.cause().is_some() => return Ok(exit::OK),
+            Err(failure) => return Err(failure),
         }
         if output.is_closed() {
-            break;
+            return Ok(exit::OK);
         }
     }
-    Ok(exit::OK)
+}
+
+/// Watches whether somebody still reads what a command without an end writes.
+fn until_unread(client: &Client) -> Result<Watch, Failure> {
+    let watch = client.handle().and_then(Watch::until_unread);
+    watch.map_err(|error| Failure::Broken(format!("cannot watch standard output: {error}")))
 }
 
 /// `aeternactl version`: that there is no daemon is no failure.

@@ -70,7 +70,7 @@ fn broken_off(watch: &Watch, task: &Task) -> Failure {
                 "{name} has not ended{within}: it goes on in aeternad; \"{see}\" shows it"
             ))
         }
-        (None, _) => Failure::Broken(format!(
+        (None | Some(Cause::Unread), _) => Failure::Broken(format!(
             "aeternad closed the connection before it answered, so that nobody knows what came of {name}.\n\
              It may have stopped or crashed: see its log, and \"{see}\"."
         )),

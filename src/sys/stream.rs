@@ -167,6 +167,11 @@ impl<'a> Watch<'a> {
         Watch { fd: fd.as_fd(), flags: PollFlags::POLLOUT }
     }
 
+    /// Until its other side is gone.
+    pub fn gone(fd: &'a impl AsFd) -> Watch<'a> {
+        Watch { fd: fd.as_fd(), flags: PollFlags::empty() }
+    }
+
     /// Until it can be read or written, or its other side is gone.
     pub fn read_write(fd: &'a impl AsFd) -> Watch<'a> {
         Watch { fd: fd.as_fd(), flags: PollFlags::POLLIN | PollFlags::POLLOUT }
@@ -276,7 +281,13 @@ mod tests {
         assert_eq!(wait([Watch::read_write(&b)], None).unwrap(), [Ready { read: false, write: true }]);
         a.write_all(b"x").unwrap();
         assert!(wait([Watch::read(&b)], None).unwrap()[0].read);
+        let soon = clock::now() + Span::from_millis(2);
+        assert_eq!(wait([Watch::gone(&b)], Some(soon)).unwrap(), [Ready::default()]);
         drop(a);
         assert!(wait([Watch::read(&b)], None).unwrap()[0].read);
+        assert!(wait([Watch::gone(&b)], None).unwrap()[0].read);
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        assert!(wait([Watch::gone(&writer)], None).unwrap()[0].write);
     }
 }
