@@ -138,9 +138,10 @@ impl Daemon {
     }
 
     fn open_sockets(&mut self, index: usize, content: Content) {
-        self.unwatch_sockets(index);
         let unit = &mut self.units[index];
+        let held = unit.sockets.count();
         let added = unit.sockets.add(&content.unit);
+        let grown = unit.sockets.count() != held;
         let result = added.map(|warnings| {
             for warning in warnings {
                 log::warn!("{}: {warning}", unit.name);
@@ -151,7 +152,10 @@ impl Daemon {
         if unit.content(content.id).is_none() {
             unit.contents.push(content.clone());
         }
-        self.rewatch_sockets(index);
+        if grown {
+            self.unwatch_sockets(index);
+            self.rewatch_sockets(index);
+        }
         self.queue.push_back((index, Event::Sockets { steered }));
         self.queue.push_back((index, Event::Opened { content: content.id, result }));
     }

@@ -58,7 +58,7 @@ fn row(endpoint: &Endpoint) -> SocketStatus {
         ListenKind::Fifo => "fifo",
         ListenKind::Netlink => "netlink",
     };
-    let mut why = endpoint.why.clone();
+    let mut why = endpoint.why.to_string();
     if endpoint.slots.iter().any(|slot| slot.broken) {
         why.push_str("; shut down by a process, made anew as soon as nobody holds it");
     }

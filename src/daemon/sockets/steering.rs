@@ -52,7 +52,7 @@ impl Steered {
 
     fn attach(
         &self,
-        endpoint: &Endpoint,
+        endpoint: &mut Endpoint,
         serving: usize,
         canary: Option<(usize, u8, steer::Draw)>,
     ) -> io::Result<()> {
@@ -68,7 +68,12 @@ impl Steered {
             Some(steer::Probe { from: *from, index: slot })
         });
         let plan = steer::Plan { serving: index(serving).unwrap_or(0), canary, probes: probes.collect() };
-        steer::attach(member.fd.as_fd(), &plan)
+        let program = steer::program(&plan);
+        if program != endpoint.attached {
+            steer::attach(member.fd.as_fd(), &program)?;
+            endpoint.attached = program;
+        }
+        Ok(())
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn table(listen: Vec<Listen>) -> Socket {
     Socket {
         listen,
         name: "http".into(),
-        options: options(),
+        options: options().into(),
         sharing: Sharing::Auto,
         accept: false,
         max_connections: 64,
@@ -419,8 +419,9 @@ fn port_nought_is_kept() {
 fn options_change_while_a_socket_is_held() {
     let mut unit = steered_unit();
     let mut set = open(&unit);
-    unit.sockets[0].options.keep_alive = true;
-    unit.sockets[0].options.free_bind = true;
+    let options = Arc::make_mut(&mut unit.sockets[0].options);
+    options.keep_alive = true;
+    options.free_bind = true;
     unit.sockets[0].sharing = Sharing::Shared;
     let warnings = set.add(&unit).unwrap();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
@@ -453,8 +454,9 @@ fn a_unix_path_is_bound_kept_and_removed() {
     let at = dir.path().join("sub/s");
     let alias = dir.path().join("alias");
     let mut table = table(vec![path(ListenKind::Stream, &at)]);
-    table.options.symlinks = vec![alias.display().to_string()];
-    table.options.remove_on_stop = true;
+    let options = Arc::make_mut(&mut table.options);
+    options.symlinks = vec![alias.display().to_string()];
+    options.remove_on_stop = true;
     let unit = unit(vec![table]);
     let mut set = open(&unit);
     assert!(!set.steered(&unit));
