@@ -21,6 +21,7 @@ pub mod load;
 pub mod logging;
 pub mod logpipe;
 pub mod lookups;
+pub mod mainpid;
 pub mod notifications;
 pub mod preflight;
 pub mod probes;
