@@ -278,6 +278,10 @@ fn shared(dir: &Path, original_nofile: (u64, u64)) -> Shared {
         environment: std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
+        unreadable: std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value)))
+            .filter(|(_, value)| value.to_str().is_none())
+            .collect(),
         original_nofile,
         cgroups: CgroupRoot::probe("aeterna"),
         pid1: process::is_pid1(),
