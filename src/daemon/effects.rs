@@ -6,7 +6,7 @@ use crate::daemon::supervised::{Child, LastWords, Supervised, Traffic};
 use crate::daemon::token::Owner;
 use crate::daemon::{launch, load, preflight, probes};
 use crate::machine::event::{
-    Action, Content, ContentId, Event, Gen, Proc, Role, Spawn, SpawnFailure, Steering, Target,
+    Action, Content, ContentId, Event, Gen, Role, Spawn, SpawnFailure, Steering, Target,
 };
 use crate::sys::poll::Interest;
 use crate::sys::tree::{self, TreeKey};
@@ -275,8 +275,13 @@ impl Daemon {
         let launched = launch::launch(unit, &self.shared, spawn)?;
         let pid = launched.pid;
         self.pids.insert(pid, (index, spawn.proc));
-        let child =
-            Child { pid, role: spawn.role, generation: spawn.generation, invocation: launched.invocation };
+        let child = Child {
+            pid,
+            role: spawn.role,
+            generation: spawn.generation,
+            invocation: launched.invocation,
+            watched: None,
+        };
         unit.children.insert(spawn.proc, child);
         if let Role::Instance(conn) = spawn.role {
             // The instance has its own copy now.
@@ -372,17 +377,6 @@ impl Daemon {
             None => {
                 tree::tree(&TreeKey { mains: &shell.started, invocation: &shell.invocation }, self.shared.pid)
             }
-        }
-    }
-
-    /// `MAINPID=`: another process of the tree is the main one from now on.
-    fn adopt_main(&mut self, index: usize, proc: Proc, pid: i32) {
-        let unit = &self.units[index];
-        let Some(child) = unit.children.get(&proc) else { return };
-        self.pids.remove(&child.pid);
-        self.pids.insert(pid, (index, proc));
-        if let Some(child) = self.units[index].children.get_mut(&proc) {
-            child.pid = pid;
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::unit::{Service, SocketEnvironment, expand_text};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 
 /// One socket as the service gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +83,19 @@ pub fn build(service: &Service, facts: &Facts) -> BTreeMap<String, String> {
     env
 }
 
+/// What a process inherits beside [`build`]'s: variables whose values are no text, as they are, `NAME=VALUE`.
+pub fn unreadable(
+    service: &Service,
+    own: &[(String, OsString)],
+    built: &BTreeMap<String, String>,
+) -> Vec<Vec<u8>> {
+    let unset = |name: &String| service.unset_environment.contains(name);
+    own.iter()
+        .filter(|(name, _)| passes(service, name) && !built.contains_key(name) && !unset(name))
+        .map(|(name, value)| [name.as_bytes(), b"=", value.as_encoded_bytes()].concat())
+        .collect()
+}
+
 /// Variables of one supervisor that would mislead the service of another.
 pub fn is_ours(name: &str) -> bool {
     name.starts_with("LISTEN_")
@@ -90,13 +104,18 @@ pub fn is_ours(name: &str) -> bool {
         || matches!(name, "NOTIFY_SOCKET" | "MAINPID" | "FDSTORE" | "INVOCATION_ID")
 }
 
-fn inherited(service: &Service, own: &[(String, String)]) -> BTreeMap<String, String> {
-    let passes = |name: &str| match &service.pass_environment {
+/// Whether a process inherits a variable of aeternad's own environment.
+fn passes(service: &Service, name: &str) -> bool {
+    let asked = match &service.pass_environment {
         None => true,
         Some(list) => list.iter().any(|n| n == name) || matches!(name, "PATH" | "HOME" | "USER" | "LANG"),
     };
+    asked && !is_ours(name)
+}
+
+fn inherited(service: &Service, own: &[(String, String)]) -> BTreeMap<String, String> {
     let mut env: BTreeMap<String, String> =
-        own.iter().filter(|(name, _)| !is_ours(name) && passes(name)).cloned().collect();
+        own.iter().filter(|(name, _)| passes(service, name)).cloned().collect();
     env.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
     env
 }

@@ -4,10 +4,9 @@
 //! changes a list of its own, which counts from its promotion; what a draining one says is dropped.
 
 use crate::machine::event::Gen;
+use crate::sys::fd;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// The name under which `[State] Descriptor` hands state on.
 pub const STATE: &str = "aeterna-state";
@@ -142,22 +141,12 @@ impl FdStore {
             // Only the last one is the state.
             self.held.retain(|have| have.name != STATE);
         }
-        let new = identity(stored.fd.as_fd());
-        if new.is_some()
-            && self.held.iter().any(|have| have.name == stored.name && identity(have.fd.as_fd()) == new)
-        {
-            return;
+        // As sd_notify(3): a copy of one that is there is dropped, whatever its name.
+        let mut others = self.held.iter().filter(|have| (have.name == STATE) == (stored.name == STATE));
+        if !others.any(|have| fd::same(have.fd.as_fd(), stored.fd.as_fd())) {
+            self.held.push(stored);
         }
-        self.held.push(stored);
     }
-}
-
-/// What makes two descriptors the same object; `None` for anonymous inodes, which all look alike.
-fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
-    let file = File::from(fd.try_clone_to_owned().ok()?);
-    let about = file.metadata().ok()?;
-    let file_type = about.mode() & 0o170_000;
-    (file_type != 0).then(|| (about.dev(), about.ino()))
 }
 
 #[cfg(test)]
@@ -228,7 +217,23 @@ mod tests {
         let same = one.try_clone().unwrap();
         assert_eq!(store.store(Gen(1), "x", vec![one, same], true, 8), 0);
         assert_eq!(store.len(), 1);
+        let copy = store.held().next().unwrap().fd.try_clone().unwrap();
+        store.store(Gen(1), "other", vec![copy], true, 8);
+        assert_eq!(names(&store), ["x"], "a copy is dropped whatever its name");
         assert_eq!(store.store(Gen(1), "y", vec![file(), file(), file()], true, 2), 2);
         assert_eq!(store.len(), 2);
+    }
+
+    #[test]
+    fn both_ends_of_a_pipe_and_one_file_opened_twice_are_not_the_same() {
+        let mut store = FdStore::default();
+        store.promoted(Gen(1));
+        let (source, sink) = fd::pipe().unwrap();
+        store.store(Gen(1), "pipe", vec![source, sink], true, 8);
+        assert_eq!(store.len(), 2);
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let open = || OwnedFd::from(std::fs::File::open(path.path()).unwrap());
+        store.store(Gen(1), "file", vec![open(), open()], true, 8);
+        assert_eq!(store.len(), 4);
     }
 }

@@ -21,6 +21,7 @@ pub mod load;
 pub mod logging;
 pub mod logpipe;
 pub mod lookups;
+pub mod mainpid;
 pub mod notifications;
 pub mod preflight;
 pub mod probes;
@@ -43,6 +44,7 @@ use crate::error::{Fatal, exit};
 use crate::machine::event::Event;
 use crate::sys::{fd, signal};
 use args::Mode;
+use inherit::Inherited;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -84,10 +86,13 @@ fn print(text: &str) -> Result<u8, Fatal> {
 }
 
 fn supervise(args: &args::Args) -> Result<u8, Fatal> {
+    // Before we open anything: what we open would be taken for what we were promised and not given.
+    let inherited = Inherited::take();
     let units = setup::read_units(args)?;
     let wishes = setup::wishes(&units)?;
     setup::start_log(args, &wishes);
-    let setup::Ready { mut daemon, sources, control, lock } = setup::prepare(args, units, &wishes)?;
+    let setup::Ready { mut daemon, sources, control, lock } =
+        setup::prepare(args, units, &wishes, inherited)?;
     log::info!(
         "aeternad {} runs, pid {}, {}, control socket {}",
         env!("CARGO_PKG_VERSION"),

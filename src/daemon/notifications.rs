@@ -9,7 +9,8 @@ use crate::proto::notify;
 use crate::sys::message::{self, Received};
 use crate::sys::peer::Peer;
 use crate::sys::poll::Interest;
-use crate::sys::process;
+use crate::sys::{clock, process};
+use crate::time::{Monotime, Span};
 use crate::unit::NotifyAccess;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -62,18 +63,42 @@ impl Daemon {
             return self.refused(index, &text);
         }
         if let Some(pid) = message.main_pid
-            && !self.members(unit, number).contains(&pid)
+            && !self.may_be_main(index, number, pid)
         {
-            self.refused(index, &format!("MAINPID={pid} is no process of generation {}", number.0));
             message.main_pid = None;
         }
         self.store_descriptors(index, number, from, &message, received.fds);
         self.deliver(index, Event::Notified { generation: number, from, message });
     }
 
+    /// Whether `MAINPID=` names a process that can become the main one. One that is that already need not.
+    fn may_be_main(&mut self, index: usize, number: Gen, pid: i32) -> bool {
+        let unit = &self.units[index];
+        if let Some(known) = unit.children.values().find(|child| child.pid == pid) {
+            let main = matches!(known.role, Role::Main { .. } | Role::Instance(_));
+            if !(main && known.generation == Some(number)) {
+                self.refused(
+                    index,
+                    &format!("MAINPID={pid} is not a main process of generation {}", number.0),
+                );
+            }
+            return false;
+        }
+        let member = self.members(unit, number).contains(&pid);
+        if !member {
+            self.refused(index, &format!("MAINPID={pid} is no process of generation {}", number.0));
+        }
+        member
+    }
+
     /// A message, or a part of it, does not count.
     fn refused(&mut self, index: usize, text: &str) {
-        log::warn!("{}: {text}; ignored", self.units[index].name);
+        let unit = &mut self.units[index];
+        match unit.complaints.one_more(clock::now()) {
+            None => {}
+            Some(0) => log::warn!("{}: {text}; ignored", unit.name),
+            Some(unsaid) => log::warn!("{}: {text}; ignored, and {unsaid} messages before it", unit.name),
+        }
         self.web.metrics.on_notify_error();
     }
 
@@ -137,7 +162,7 @@ impl Daemon {
             let may = name != fdstore::STATE || service.state.descriptor || max > 0;
             let refused =
                 if may { unit.store.store(number, &name, fds, message.fd_poll, max) } else { fds.len() };
-            if refused > 0 {
+            if refused > 0 && unit.complaints.one_more(clock::now()).is_some() {
                 log::warn!(
                     "{}: {refused} descriptors called \"{name}\" were not stored: FileDescriptorStoreMax is {}",
                     unit.name,
@@ -167,6 +192,31 @@ impl Daemon {
     }
 }
 
+/// How much was complained about a unit's messages: a flood of nonsense does not become a flood of lines.
+#[derive(Debug, Default)]
+pub struct Complaints {
+    since: Option<Monotime>,
+    count: u32,
+}
+
+impl Complaints {
+    /// So many lines in so long.
+    const MOST: u32 = 20;
+    const WINDOW: Span = Span::from_secs(10);
+
+    /// Counts one. `None`: it is not worth a line; else how many were not since the last line.
+    fn one_more(&mut self, now: Monotime) -> Option<u32> {
+        let over = self.since.is_none_or(|since| now.since(since) >= Complaints::WINDOW);
+        if over {
+            let unsaid = self.count.saturating_sub(Complaints::MOST);
+            *self = Complaints { since: Some(now), count: 1 };
+            return Some(unsaid);
+        }
+        self.count = self.count.saturating_add(1);
+        (self.count <= Complaints::MOST).then_some(0)
+    }
+}
+
 /// Whether `NotifyAccess` lets a sender speak for the generation.
 pub fn may_notify(access: NotifyAccess, from: Sender) -> bool {
     match (access, from) {
@@ -175,5 +225,22 @@ pub fn may_notify(access: NotifyAccess, from: Sender) -> bool {
         (NotifyAccess::Exec | NotifyAccess::All, Sender::Started(_)) => true,
         (NotifyAccess::All, Sender::Member) => true,
         (NotifyAccess::Main, _) | (NotifyAccess::Exec, Sender::Member) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_told_in_few_lines_and_then_as_a_number() {
+        let mut complaints = Complaints::default();
+        let at = |seconds: u64| Monotime(1) + Span::from_secs(seconds);
+        let told = (0..500).filter(|_| complaints.one_more(at(0)).is_some()).count();
+        assert_eq!(told, Complaints::MOST as usize);
+        assert_eq!(complaints.one_more(at(9)), None);
+        assert_eq!(complaints.one_more(at(10)), Some(481));
+        assert_eq!(complaints.one_more(at(10)), Some(0));
+        assert_eq!(complaints.one_more(at(20)), Some(0));
     }
 }

@@ -197,7 +197,12 @@ pub struct Ready {
 ///
 /// # Errors
 /// 69 for a socket that cannot be bound, 1 for what else is missing.
-pub fn prepare(args: &Args, units: Vec<Read>, wishes: &Wishes) -> Result<Ready, Fatal> {
+pub fn prepare(
+    args: &Args,
+    units: Vec<Read>,
+    wishes: &Wishes,
+    inherited: Result<Inherited, String>,
+) -> Result<Ready, Fatal> {
     let fatal = |what: &str, error: &std::io::Error| {
         Fatal::new(exit::FAILURE, format!("cannot {what}: {}", describe(error)))
     };
@@ -207,7 +212,7 @@ pub fn prepare(args: &Args, units: Vec<Read>, wishes: &Wishes) -> Result<Ready, 
         log::warn!("cannot become a subreaper, orphans of services go to init: {error}");
     }
     let home = home(args)?;
-    let mut inherited = Inherited::take().map_err(|why| Fatal::new(exit::FAILURE, why))?;
+    let mut inherited = inherited.map_err(|why| Fatal::new(exit::FAILURE, why))?;
     // What else we were given is not for services.
     fd::close_on_exec_from(3).map_err(|error| fatal("keep stray descriptors from services", &error))?;
     let supervised = bind(units, &mut inherited)?;
@@ -272,6 +277,10 @@ fn shared(dir: &Path, original_nofile: (u64, u64)) -> Shared {
         short_dir,
         environment: std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        unreadable: std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value)))
+            .filter(|(_, value)| value.to_str().is_none())
             .collect(),
         original_nofile,
         cgroups: CgroupRoot::probe("aeterna"),

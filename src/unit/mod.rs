@@ -46,6 +46,7 @@ pub use types::{
     Resource, Restart, Service, ServiceType, Sharing, Socket, SocketEnvironment, SocketOptions, StartOn,
     State, Strategy, WorkingDirectory, same_endpoint,
 };
+pub use value::limit_key;
 
 /// One unit: sockets, a service, how it is reloaded.
 #[derive(Debug, Clone, PartialEq)]

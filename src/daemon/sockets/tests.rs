@@ -433,6 +433,21 @@ fn options_change_while_a_socket_is_held() {
 }
 
 #[test]
+fn root_gets_buffers_that_are_larger_than_the_kernels_maximum() {
+    if !is_root() {
+        return println!("skipped: only root may have larger buffers");
+    }
+    let most = fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap().trim().parse::<u64>().unwrap();
+    let mut unit = unit(vec![table(vec![Listen { kind: ListenKind::Datagram, ..tcp("127.0.0.1:0") }])]);
+    unit.sockets[0].options.receive_buffer = Some(most + 65_536);
+    let set = open(&unit);
+    let fd = set.endpoints[0].slots[0].fd.as_fd();
+    let got = sockopt::get_int(fd, nix::libc::SOL_SOCKET, nix::libc::SO_RCVBUF).unwrap();
+    // The kernel reports twice what was asked for.
+    assert_eq!(got as u64, 2 * (most + 65_536));
+}
+
+#[test]
 fn an_inherited_socket_is_taken_over_and_shared() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();
