@@ -108,7 +108,11 @@ impl Daemon {
         // Whoever waits hears the answer after the facts that it ends.
         let (answers, rest): (Vec<Action>, Vec<Action>) =
             actions.into_iter().partition(|action| matches!(action, Action::Reply { .. }));
-        for action in rest.into_iter().chain(answers) {
+        for action in rest {
+            self.perform(index, action);
+        }
+        self.follow_content(index);
+        for action in answers {
             self.perform(index, action);
         }
         let Some(unit) = self.units.get_mut(index) else { return };

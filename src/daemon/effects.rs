@@ -400,6 +400,15 @@ impl Daemon {
         self.queue.push_back((index, Event::Connections { established, arrived }));
     }
 
+    /// Goes by the content that the machine goes by now, also where nothing was launched: by `signal`, in LISTENING, with `Accept`.
+    pub fn follow_content(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        if unit.machine.content().id != unit.current.id {
+            unit.current = unit.machine.content().clone();
+            self.watch_paths(index);
+        }
+    }
+
     fn promoted(&mut self, index: usize, generation: Gen) {
         let unit = &mut self.units[index];
         unit.promoted = Some(generation);

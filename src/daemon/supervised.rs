@@ -114,8 +114,10 @@ pub struct PathWatch {
     pub paths: Vec<String>,
     /// When the changes seen so far count as settled.
     pub settle_at: Option<Monotime>,
-    /// The paths that changed since then.
-    pub changed: BTreeSet<PathBuf>,
+    /// When the first of them came.
+    pub since: Option<Monotime>,
+    /// The paths that changed since then, and whether somebody is still writing them.
+    pub changed: BTreeMap<PathBuf, bool>,
 }
 
 /// One unit.

@@ -239,7 +239,7 @@ impl Turn<'_> {
             Some(
                 ReloadPhase::Loading
                 | ReloadPhase::Opening
-                | ReloadPhase::Binary
+                | ReloadPhase::Binary { .. }
                 | ReloadPhase::PreFlight { .. }
                 | ReloadPhase::Command { .. }
                 | ReloadPhase::AwaitReady { .. },
@@ -261,7 +261,7 @@ impl Turn<'_> {
             Some(
                 ReloadPhase::Loading
                 | ReloadPhase::Opening
-                | ReloadPhase::Binary
+                | ReloadPhase::Binary { .. }
                 | ReloadPhase::PreFlight { .. }
                 | ReloadPhase::Command { .. }
                 | ReloadPhase::AwaitReady { .. }
@@ -280,7 +280,7 @@ impl Turn<'_> {
             Some(
                 ReloadPhase::Loading
                 | ReloadPhase::Opening
-                | ReloadPhase::Binary
+                | ReloadPhase::Binary { .. }
                 | ReloadPhase::PreFlight { .. },
             ) => {
                 self.ender(req);
@@ -309,7 +309,7 @@ impl Turn<'_> {
             self.rise();
             self.begin_reload(req, reason, Some(previous));
         } else {
-            self.failed(req, "there is no earlier generation with another content to go back to");
+            self.failed(req, "there is no earlier generation to go back to");
         }
     }
 

@@ -85,6 +85,8 @@ pub(super) struct Generation {
     pub(super) empty: bool,
     /// Whether anything was started since it was last empty.
     pub(super) had_process: bool,
+    /// Whether users' connections were ever steered to its slot.
+    pub(super) served: bool,
     /// Whether its slot was seen empty after it got weight 0.
     pub(super) drained: bool,
     pub(super) end: Option<End>,
@@ -140,6 +142,7 @@ impl Turn<'_> {
             listens: Listens::default(),
             empty: true,
             had_process: false,
+            served: false,
             drained: false,
             end: None,
             status_text: None,
@@ -377,7 +380,7 @@ impl Turn<'_> {
             ReloadPhase::Restoring { why } => Some(why.clone()),
             ReloadPhase::Loading
             | ReloadPhase::Opening
-            | ReloadPhase::Binary
+            | ReloadPhase::Binary { .. }
             | ReloadPhase::PreFlight { .. }
             | ReloadPhase::Command { .. }
             | ReloadPhase::AwaitReady { .. }

@@ -8,7 +8,15 @@ use super::turn::Turn;
 use crate::unit::StartOn;
 
 impl Turn<'_> {
+    /// Whoever starts by hand what has failed knows why: the start limit counts anew.
+    pub(super) fn second_chance(&mut self) {
+        if self.s.rest == Rest::Failed && self.s.current.is_none() {
+            self.s.starts = Window::default();
+        }
+    }
+
     fn begin_job(&mut self, req: Option<Req>, kind: JobKind, launch: bool) {
+        self.second_chance();
         let down = self.s.down.as_ref().is_some_and(|down| !down.done);
         let ending = kind == JobKind::Start && self.s.current.is_some();
         let phase = if down || ending { JobPhase::Waiting } else { JobPhase::Loading };
@@ -44,10 +52,6 @@ impl Turn<'_> {
                 self.begin_job(req, JobKind::Start, true);
             }
             None => {
-                if self.s.rest == Rest::Failed {
-                    // Whoever starts it by hand has seen why it failed.
-                    self.s.starts = Window::default();
-                }
                 let rests = matches!(self.s.rest, Rest::Stopped | Rest::Failed | Rest::Pending);
                 self.begin_job(req, JobKind::Start, !rests && self.s.down.is_none());
             }

@@ -103,6 +103,11 @@ impl UnitMachine {
         self.state.status(&self.contents, now)
     }
 
+    /// What was promoted last: what an automatic restart launches, and what traffic starts.
+    pub fn content(&self) -> &Content {
+        self.contents.get(self.state.content)
+    }
+
     /// Every parsed version of the unit that the machine still refers to: what [`UnitMachine::restore`] needs
     /// beside the saved state. The first is the one that an automatic restart launches.
     pub fn contents(&self) -> Vec<Content> {

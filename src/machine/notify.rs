@@ -7,7 +7,7 @@ use super::state::Place;
 use super::stop::{Clock, StopStep};
 use super::turn::Turn;
 use super::worker::Watchdog;
-use crate::time::Span;
+use crate::time::{Monotime, Span};
 use crate::unit::{NotifyAccess, ServiceType};
 
 /// So many different texts of a generation are announced in a second.
@@ -26,6 +26,7 @@ fn may_speak(access: NotifyAccess, from: Sender) -> bool {
 
 impl Turn<'_> {
     pub(super) fn notified(&mut self, number: Gen, from: Sender, message: &Notification) {
+        let now = self.now;
         let unit = self.unit_of(number);
         let Some(generation) = self.s.generation(number) else { return };
         if !may_speak(unit.service.notify_access, from) {
@@ -49,6 +50,13 @@ impl Turn<'_> {
             self.extend_timeout(number, Span::from_micros(microseconds));
         }
         self.watchdog_said(number, index, message);
+        if message.reloading
+            && let Some(worker) = self.worker_mut(number, index).filter(|worker| worker.proc.is_some())
+        {
+            let said =
+                message.monotonic_usec.map(|microseconds| Monotime(microseconds.saturating_mul(1_000)));
+            worker.reloading = Some(said.unwrap_or(now));
+        }
         if message.ready {
             self.said_ready(number, index);
         }
@@ -140,6 +148,7 @@ impl Turn<'_> {
             return;
         };
         let first = !worker.up;
+        let began = worker.reloading.take();
         if first && (starting || up) {
             worker.up = true;
             worker.up_by = None;
@@ -150,7 +159,7 @@ impl Turn<'_> {
         if starting {
             self.mains_progress(number);
         } else if up && !first {
-            self.reload_ready(number, index);
+            self.reload_ready(number, index, began);
         }
     }
 

@@ -20,7 +20,7 @@ impl State {
             return match reload.phase {
                 ReloadPhase::Loading
                 | ReloadPhase::Opening
-                | ReloadPhase::Binary
+                | ReloadPhase::Binary { .. }
                 | ReloadPhase::PreFlight { .. } => UnitState::PreChecking,
                 ReloadPhase::Starting if reload.handover.is_some_and(|handover| handover.is_shown()) => {
                     UnitState::Handshaking
@@ -148,7 +148,7 @@ impl State {
                 Some(
                     ReloadPhase::Loading
                     | ReloadPhase::Opening
-                    | ReloadPhase::Binary
+                    | ReloadPhase::Binary { .. }
                     | ReloadPhase::PreFlight { .. }
                     | ReloadPhase::Command { .. }
                     | ReloadPhase::AwaitReady { .. }

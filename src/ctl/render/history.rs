@@ -24,7 +24,7 @@ pub(crate) fn history(unit: &str, reloads: &[ReloadRecord], look: Look) -> Strin
         if !reload.asked.is_empty() {
             table.note(&format!("asked for: {}", reload.asked));
         }
-        if !reload.reason.is_empty() {
+        if !reload.reason.is_empty() && reload.reason != reload.asked {
             table.note(&reload.reason);
         }
         for line in &reload.last_lines {

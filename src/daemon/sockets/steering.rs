@@ -137,6 +137,15 @@ impl ListenSet {
         self.apply_all()
     }
 
+    /// Whether the source of a connection to this address decides which slot it reaches.
+    pub fn aims(&self, to: SocketAddr) -> bool {
+        let groups = self.endpoints.iter().filter(|endpoint| endpoint.way == Way::Group);
+        groups.filter_map(|endpoint| endpoint.at).any(|at| {
+            let same = at.ip().is_unspecified() || at.ip().to_canonical() == to.ip().to_canonical();
+            same && at.port() == to.port()
+        })
+    }
+
     /// The name under which one slot of a steered Unix path is reached, whichever has the path itself.
     pub fn probe_path(&self, slot: u32, path: &str) -> Option<&std::path::Path> {
         let named = |endpoint: &&Endpoint| endpoint.way == Way::Renamed && endpoint.address == path;
