@@ -48,7 +48,7 @@ impl View for Daemon {
 
     fn metrics(&self) -> String {
         self.web.metrics.render(&MetricsInput {
-            status: &Daemon::status(self, None),
+            status: &self.figures(),
             ready: self.unready().is_none(),
             orphans: self.orphans,
             process: facts::process(),
