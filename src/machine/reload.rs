@@ -99,6 +99,10 @@ impl Turn<'_> {
     /// Begins a reload of the file, or to a content that was there before.
     pub(super) fn begin_reload(&mut self, req: Option<Req>, asked: String, to: Option<ContentId>) {
         let old = self.s.serving().map(|g| (g.number, g.first_pid()));
+        if old.is_some() {
+            // Why the last one was rolled back says nothing about this one. Why there is no service still does.
+            self.s.why.clear();
+        }
         self.s.reload = Some(Reload {
             req,
             enders: Vec::new(),
