@@ -23,6 +23,7 @@ fn switches(pid: i32) -> u64 {
 #[test]
 fn nothing_wakes_an_idle_daemon() {
     let mut env = Env::new();
+    env.arguments(&["--http", "127.0.0.1:0"]);
     let unit = |on: &str| {
         format!(
             "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = \"{{probe}}\"\nType = \"notify\"\nStartOn = \"{on}\"\nRestart = \"always\""

@@ -16,7 +16,7 @@ impl Daemon {
             .iter()
             .enumerate()
             .filter(|(index, _)| only.is_none_or(|wanted| wanted == *index))
-            .map(|(_, unit)| unit_status(unit))
+            .map(|(_, unit)| with_programs(unit, unit_status(unit)))
             .collect();
         let single = match units.as_slice() {
             [one] if self.units.len() == 1 => Some(single(one)),
@@ -29,6 +29,13 @@ impl Daemon {
             units,
             single,
         }
+    }
+
+    /// As [`Daemon::status`], without what metrics do not show and what takes time to find out.
+    pub fn figures(&self) -> Status {
+        let (version, pid) = (env!("CARGO_PKG_VERSION").into(), self.shared.pid);
+        let units = self.units.iter().map(unit_status).collect();
+        Status { version, pid, stopping: self.stopping, units, single: None }
     }
 
     /// What a reload would change, for people.
@@ -92,11 +99,19 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
     status.sockets = unit.sockets.status();
     status.stored_descriptors = u32::try_from(unit.store.len()).unwrap_or(u32::MAX);
     for generation in &mut status.generations {
-        let Some(shell) = unit.generations.get(&Gen(generation.number)) else { continue };
         if matches!(generation.phase.as_str(), "draining" | "stopping" | "rolling_back") {
             generation.connections = unit.sockets.established_of(&generation.pids);
         }
-        if let (Some(program), Some(pid)) = (&shell.program, generation.pids.first()) {
+    }
+    status
+}
+
+/// Whether programs on disk are newer than those that run.
+fn with_programs(unit: &Supervised, mut status: UnitStatus) -> UnitStatus {
+    for generation in &mut status.generations {
+        if let Some(shell) = unit.generations.get(&Gen(generation.number))
+            && let (Some(program), Some(pid)) = (&shell.program, generation.pids.first())
+        {
             generation.program_is_newer = process::program_is_newer(*pid, program);
         }
     }
