@@ -13,7 +13,7 @@ pub(super) use address::{parse_address, print_address};
 pub(super) use command::{command_from_text, command_from_words, shell_word, words_of_command};
 pub(super) use http::parse_http_target;
 pub(super) use limit::{RESOURCES, parse_limit, print_limit, size};
-pub(super) use quoting::split_words;
+pub(super) use quoting::{split_words, split_words_leniently};
 pub(super) use sets::{
     parse_cpus, parse_exit_status, parse_status_ranges, print_cpus, print_exit_status, print_status_ranges,
 };
