@@ -597,7 +597,7 @@ fn check_says_what_is_wrong_with_which_file() {
     ended
         .is(78)
         .says(&format!("{}:1:", wrong.display()))
-        .says(&format!("{}: cannot read", missing.display()));
+        .says(&format!("cannot read {}: ", missing.display()));
     let object = Ctl::start(&format!("check --json {}", dir.path().display()), |_| {}).end().is(78).json();
     assert_eq!(object["ok"], false);
     assert_eq!(object["files"].as_array().unwrap().len(), 1);
