@@ -14,6 +14,8 @@ pub(super) struct Output {
     out: Box<dyn Write>,
     err: Box<dyn Write>,
     look: Look,
+    /// The terminal's height, where it is known.
+    rows: Option<usize>,
     is_live: bool,
     /// Whether a progress line stands on the terminal.
     live_line: bool,
@@ -32,7 +34,7 @@ impl Output {
     }
 
     fn new(out: Box<dyn Write>, err: Box<dyn Write>, look: Look, is_live: bool) -> Output {
-        Output { out, err, look, is_live, live_line: false, error: None }
+        Output { out, err, look, rows: None, is_live, live_line: false, error: None }
     }
 
     pub(super) fn look(&self) -> Look {
@@ -42,6 +44,7 @@ impl Output {
     /// Looks again how wide the terminal is: its window may have been resized.
     pub(super) fn measure(&mut self) {
         self.look.width = width();
+        self.rows = terminal::size(io::stdout().as_fd()).map(|(_, rows)| rows).filter(|rows| *rows > 1);
     }
 
     /// Whether a progress line is shown.
@@ -73,10 +76,18 @@ impl Output {
         }
     }
 
-    /// Replaces everything on the terminal by `text`.
+    /// Replaces everything on the terminal by `text`, as far as it has room: lines end at its edge, and of lines
+    /// that would scroll the first away it is said how many there are.
     pub(super) fn screen(&mut self, text: &str) {
-        let lines: String = text.lines().map(|line| format!("{line}\x1b[K\n")).collect();
-        self.write(&format!("\x1b[H{lines}\x1b[J"));
+        let all: Vec<&str> = text.lines().collect();
+        let room = self.rows.unwrap_or(usize::MAX).saturating_sub(1).max(1);
+        let more = all.len().saturating_sub(room);
+        let shown = if more > 0 { room - 1 } else { all.len() };
+        let mut lines: String = all[..shown].iter().map(|line| format!("{line}\x1b[K\n")).collect();
+        if more > 0 {
+            lines.push_str(&format!("({} more lines)\x1b[K\n", more + 1));
+        }
+        self.write(&format!("\x1b[?7l\x1b[H{lines}\x1b[J\x1b[?7h"));
     }
 
     /// Takes the progress line away.
@@ -114,7 +125,8 @@ impl Output {
 /// The terminal's width in columns; where it does not say, or there is none, `COLUMNS`.
 fn width() -> Option<usize> {
     let told = || std::env::var("COLUMNS").ok()?.parse().ok();
-    terminal::columns(io::stdout().as_fd()).or_else(told).filter(|columns| *columns >= 20)
+    let columns = terminal::size(io::stdout().as_fd()).map(|(columns, _)| columns);
+    columns.or_else(told).filter(|columns| *columns >= 20)
 }
 
 #[cfg(test)]
@@ -185,6 +197,18 @@ mod tests {
         output.text("done\n");
         output.text("really\n");
         assert_eq!(*taken.borrow(), b"\r\x1b[Ka line that is long\r\x1b[Kdone\nreally\n");
+    }
+
+    #[test]
+    fn a_screen_does_not_scroll() {
+        let (mut output, taken) = output(1000, ErrorKind::BrokenPipe, true);
+        output.rows = Some(4);
+        output.screen("1\n2\n3\n");
+        output.screen("1\n2\n3\n4\n");
+        let line = |text: &str| format!("{text}\x1b[K\n");
+        let screen = |lines: [&str; 3]| format!("\x1b[?7l\x1b[H{}\x1b[J\x1b[?7h", lines.map(line).concat());
+        let expected = screen(["1", "2", "3"]) + &screen(["1", "2", "(2 more lines)"]);
+        assert_eq!(String::from_utf8(taken.borrow().clone()).unwrap(), expected);
     }
 
     #[test]
