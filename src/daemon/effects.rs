@@ -11,7 +11,7 @@ use crate::machine::event::{
 use crate::sys::poll::Interest;
 use crate::sys::tree::{self, TreeKey};
 use crate::sys::{clock, process};
-use crate::unit::Unit;
+use crate::unit::{self, Unit};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -106,23 +106,27 @@ impl Daemon {
         }
     }
 
+    /// What the unit's source says now, if it can take the place of what it said before.
+    ///
+    /// # Errors
+    /// The file's errors, another name, what another unit has.
+    pub fn read_again(&self, index: usize) -> Result<load::Loaded, String> {
+        let unit = &self.units[index];
+        let loaded = unit.source.load_beside(&unit.contents)?;
+        if loaded.unit.name != unit.name {
+            return Err(format!(
+                "the unit is called \"{}\" now, and was \"{}\" when it was started; a new name needs a restart of aeternad",
+                loaded.unit.name, unit.name
+            ));
+        }
+        let others = self.units.iter().enumerate().filter(|(at, _)| *at != index);
+        let clashes: Vec<String> =
+            others.flat_map(|(_, other)| unit::clash(&other.current.unit, &loaded.unit)).collect();
+        if clashes.is_empty() { Ok(loaded) } else { Err(clashes.join("\n")) }
+    }
+
     fn load(&mut self, index: usize) {
-        let unit = &mut self.units[index];
-        let result = unit.source.load_beside(&unit.contents).and_then(|loaded| {
-            if loaded.unit.name != unit.name {
-                return Err(format!(
-                    "the unit is called \"{}\" now, and was \"{}\" when it was started; a new name needs a restart of aeternad",
-                    loaded.unit.name, unit.name
-                ));
-            }
-            Ok(loaded)
-        });
-        let result = result.and_then(|loaded| {
-            let others = self.units.iter().enumerate().filter(|(at, _)| *at != index);
-            let clashes: Vec<String> =
-                others.flat_map(|(_, other)| load::clash(&other.current.unit, &loaded.unit)).collect();
-            if clashes.is_empty() { Ok(loaded) } else { Err(clashes.join("\n")) }
-        });
+        let result = self.read_again(index);
         let unit = &mut self.units[index];
         let event = result.map(|loaded| {
             for warning in &loaded.warnings {

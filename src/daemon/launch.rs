@@ -12,6 +12,7 @@ use crate::sys::cgroup::Cgroup;
 use crate::sys::limits;
 use crate::sys::seccomp::Listener;
 use crate::sys::spawn::{self, Credentials, Plan, Stage, Traps};
+use crate::sys::textfile;
 use crate::sys::user::{self, Account};
 use crate::unit::{self, Command, Service, Unit};
 use std::collections::BTreeMap;
@@ -149,8 +150,7 @@ fn failure(unit: &str, what: &str, why: &str, code: u8) -> SpawnFailure {
 
 /// An error without "(os error 2)": the number helps nobody who reads the words.
 pub fn describe(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
+    textfile::why(error)
 }
 
 /// 127 for a program that is not there, 126 for one that cannot be run, 1 for a failed preparation.
@@ -307,9 +307,11 @@ fn environment_files(service: &Service) -> Result<Vec<(String, String)>, String>
     for file in &service.environment_file {
         match std::fs::read_to_string(&file.path) {
             Ok(text) => {
-                let pairs = environment::parse_file(&text)
-                    .map_err(|line| format!("EnvironmentFile {}:{line}: not KEY=VALUE", file.path))?;
-                all.extend(pairs);
+                let found = unit::parse_environment_file(&text);
+                for line in found.strays {
+                    log::warn!("EnvironmentFile {}:{line}: this is no NAME=value; passed over", file.path);
+                }
+                all.extend(found.variables);
             }
             Err(error) if file.optional && error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(format!("EnvironmentFile {}: {}", file.path, describe(&error))),

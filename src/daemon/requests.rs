@@ -220,13 +220,17 @@ impl Daemon {
     fn dry_run(&mut self, id: ClientId, names: &[String], all: bool) {
         let Some(found) = self.find_units(id, names, all) else { return };
         let mut text = String::new();
+        let mut units = Vec::new();
         for index in found {
             match self.differences(index) {
-                Ok(lines) => text.push_str(&lines),
+                Ok((lines, changes)) => {
+                    text.push_str(&lines);
+                    units.push(changes);
+                }
                 Err(why) => return self.refuse(id, RefusalCode::Failed, why),
             }
         }
-        self.result(id, Reply::Text { text });
+        self.result(id, Reply::Changes { text, units });
     }
 
     fn unit_request(&mut self, id: ClientId, name: String, command: Command) {

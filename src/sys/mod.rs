@@ -31,6 +31,7 @@ pub mod stream;
 pub mod terminal;
 #[cfg(test)]
 mod testing;
+pub mod textfile;
 pub mod tree;
 pub mod unixpath;
 pub mod user;

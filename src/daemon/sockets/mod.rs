@@ -249,9 +249,8 @@ impl ListenSet {
         let mut next = 0;
         unit.listens()
             .map(|(_, listen)| {
-                let free = |index: &usize| {
-                    !taken[*index] && same_endpoint(&self.endpoints[*index].listen, listen)
-                };
+                let free =
+                    |index: &usize| !taken[*index] && same_endpoint(&self.endpoints[*index].listen, listen);
                 let mut near = (next..self.endpoints.len()).take(1);
                 let found = near.find(&free).or_else(|| (0..self.endpoints.len()).find(&free))?;
                 taken[found] = true;

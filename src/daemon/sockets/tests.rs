@@ -439,7 +439,7 @@ fn root_gets_buffers_that_are_larger_than_the_kernels_maximum() {
     }
     let most = fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap().trim().parse::<u64>().unwrap();
     let mut unit = unit(vec![table(vec![Listen { kind: ListenKind::Datagram, ..tcp("127.0.0.1:0") }])]);
-    unit.sockets[0].options.receive_buffer = Some(most + 65_536);
+    Arc::make_mut(&mut unit.sockets[0].options).receive_buffer = Some(most + 65_536);
     let set = open(&unit);
     let fd = set.endpoints[0].slots[0].fd.as_fd();
     let got = sockopt::get_int(fd, nix::libc::SOL_SOCKET, nix::libc::SO_RCVBUF).unwrap();
