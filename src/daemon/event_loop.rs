@@ -16,7 +16,6 @@ use crate::sys::signal::Signals;
 use crate::sys::wait::{self, WaitStatus};
 use crate::sys::wake::Wakeups;
 use crate::time::Span;
-use std::os::fd::AsFd;
 
 /// How long accepting pauses when there is no descriptor for a connection.
 const ACCEPT_PAUSE: Span = Span::from_secs(1);
@@ -307,9 +306,7 @@ impl Daemon {
             return;
         }
         let Some(unit) = self.units.get_mut(index) else { return };
-        if let Some(stored) = unit.store.held().find(|stored| stored.id == id) {
-            let _ = self.poller.remove(stored.fd.as_fd());
-        }
         unit.store.hung_up(id);
+        self.watch_stored(index);
     }
 }
