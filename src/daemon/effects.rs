@@ -475,10 +475,8 @@ impl Daemon {
     }
 
     fn drop_store(&mut self, index: usize) {
-        for stored in self.units[index].store.held() {
-            let _ = self.poller.remove(stored.fd.as_fd());
-        }
         self.units[index].store.clear();
+        self.watch_stored(index);
     }
 }
 

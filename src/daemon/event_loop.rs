@@ -316,9 +316,7 @@ impl Daemon {
             return;
         }
         let Some(unit) = self.units.get_mut(index) else { return };
-        if let Some(stored) = unit.store.held().find(|stored| stored.id == id) {
-            let _ = self.poller.remove(stored.fd.as_fd());
-        }
         unit.store.hung_up(id);
+        self.watch_stored(index);
     }
 }

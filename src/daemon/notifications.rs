@@ -1,7 +1,7 @@
 //! The service's side of sd_notify(3): messages on a generation's own socket, and the descriptors with them.
 
 use crate::daemon::core::Daemon;
-use crate::daemon::fdstore;
+use crate::daemon::fdstore::{self, Taken};
 use crate::daemon::supervised::Supervised;
 use crate::daemon::token::Owner;
 use crate::machine::event::{Event, Gen, Notification, Role, Sender};
@@ -153,41 +153,47 @@ impl Daemon {
         }
         let name = message.fd_name.clone().unwrap_or_else(|| "stored".into());
         if message.fd_store_remove {
-            self.unwatch_stored(index);
-            self.units[index].store.remove(number, &name);
+            unit.store.remove(number, &name);
             self.watch_stored(index);
         } else if message.fd_store && !fds.is_empty() {
             let max = service.service.fd_store_max;
             // [State] Descriptor needs no room in the store; without it, the state is a descriptor like another.
             let may = name != fdstore::STATE || service.state.descriptor || max > 0;
-            let refused =
-                if may { unit.store.store(number, &name, fds, message.fd_poll, max) } else { fds.len() };
-            if refused > 0 && unit.complaints.one_more(clock::now()).is_some() {
-                log::warn!(
-                    "{}: {refused} descriptors called \"{name}\" were not stored: FileDescriptorStoreMax is {}",
+            let taken = if may {
+                unit.store.store(number, &name, fds, message.fd_poll, max)
+            } else {
+                Taken::Refused(fds.len())
+            };
+            match taken {
+                Taken::All => {}
+                Taken::Refused(_) if unit.complaints.one_more(clock::now()).is_none() => {}
+                Taken::Refused(count) => log::warn!(
+                    "{}: {count} descriptors called \"{name}\" were not stored: FileDescriptorStoreMax is {max}",
+                    unit.name
+                ),
+                Taken::Ignored => log::debug!(
+                    "{}: descriptors called \"{name}\" were not stored: generation {} drains",
                     unit.name,
-                    service.service.fd_store_max
-                );
+                    number.0
+                ),
             }
             self.watch_stored(index);
         }
     }
 
-    /// Puts the stored descriptors into the poll set: a hang-up takes them out of the store.
+    /// Brings the poll set up to date with the store: a hang-up takes a descriptor out of it. One that has left it
+    /// leaves the poll set before it is closed, as the service's copy would keep it ringing.
     pub fn watch_stored(&mut self, index: usize) {
-        for stored in self.units[index].store.held().filter(|stored| stored.watched) {
-            // There already, or a file or memfd that can't be polled: nothing to watch.
+        for stored in self.units[index].store.take_dropped() {
+            let _ = self.poller.remove(stored.fd.as_fd());
+        }
+        for stored in self.units[index].store.take_unwatched() {
+            // A file or memfd can't be polled: nothing to watch.
             let _ = self.poller.add(
                 Owner::Stored(index, stored.id).token(),
                 stored.fd.as_fd(),
                 Interest::HANGUP_ONLY,
             );
-        }
-    }
-
-    fn unwatch_stored(&mut self, index: usize) {
-        for stored in self.units[index].store.held() {
-            let _ = self.poller.remove(stored.fd.as_fd());
         }
     }
 }
