@@ -3,7 +3,7 @@
 use super::detail::phases;
 use super::table::{Table, cell};
 use super::{Look, bytes, outcome_tone, outcome_words, time, timeline};
-use crate::proto::status::ReloadRecord;
+use crate::proto::status::{ReloadRecord, Share};
 
 /// The reloads of a unit, oldest first.
 pub(crate) fn history(unit: &str, reloads: &[ReloadRecord], look: Look) -> String {
@@ -24,6 +24,10 @@ pub(crate) fn history(unit: &str, reloads: &[ReloadRecord], look: Look) -> Strin
         if !reload.asked.is_empty() {
             table.note(&format!("asked for: {}", reload.asked));
         }
+        let shares: Vec<String> = reload.shares.iter().map(share).collect();
+        if !shares.is_empty() {
+            table.note(&format!("new connections: {}", shares.join(", ")));
+        }
         if !reload.reason.is_empty() {
             table.note(&reload.reason);
         }
@@ -32,6 +36,15 @@ pub(crate) fn history(unit: &str, reloads: &[ReloadRecord], look: Look) -> Strin
         }
     }
     table.render(look, 0) + &timeline::reloads(reloads, look).unwrap_or_default()
+}
+
+/// `10% (9.8% of 5432)`: what was asked for, and what was measured.
+fn share(share: &Share) -> String {
+    match (share.connections, share.share) {
+        (Some(0), _) => format!("{}% (nobody came)", share.weight),
+        (Some(all), Some(measured)) => format!("{}% ({measured:.1}% of {all})", share.weight),
+        _ => format!("{}%", share.weight),
+    }
 }
 
 fn number(generation: Option<u32>) -> String {
@@ -58,6 +71,7 @@ mod tests {
             started_at: 1_763_660_000.0,
             duration: 2.5,
             phases: samples::phases(),
+            shares: vec![Share::counted(1, 0, 0), Share::counted(10, 5432, 530), Share::uncounted(50)],
             state_bytes: 1_572_864,
             state_frames: 3,
             state_descriptors: 0,
@@ -70,6 +84,7 @@ mod tests {
             asked: String::new(),
             new_generation: None,
             phases: vec![],
+            shares: vec![],
             state_bytes: 0,
             last_lines: vec!["no such\tfile".into()],
             ..promoted.clone()
@@ -83,6 +98,7 @@ mod tests {
 BEGAN                 OUTCOME   TOOK   GEN  STRATEGY  STATE    PHASES
 2025-11-20 17:33:20Z  promoted  2.50s  1→2  canary    1.5 MiB  pre_checking 120ms, starting 380ms, soaking 2.00s
   asked for: deploy 4711
+  new connections: 1% (nobody came), 10% (9.8% of 5432), 50%
 2025-11-20 17:33:20Z  failed    2.50s  1→-  canary          -
   pre-flight \"check\" exited with status 1
   | no such\u{fffd}file
