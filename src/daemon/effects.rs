@@ -6,7 +6,7 @@ use crate::daemon::supervised::{Child, LastWords, Supervised, Traffic};
 use crate::daemon::token::Owner;
 use crate::daemon::{launch, load, preflight, probes};
 use crate::machine::event::{
-    Action, Content, ContentId, Event, Gen, Role, Spawn, SpawnFailure, Steering, Target,
+    Action, Announcement, Content, ContentId, Event, Gen, Role, Spawn, SpawnFailure, Steering, Target,
 };
 use crate::sys::poll::Interest;
 use crate::sys::tree::{self, TreeKey};
@@ -156,9 +156,14 @@ impl Daemon {
         if unit.content(content.id).is_none() {
             unit.contents.push(content.clone());
         }
+        let strangers = unit.sockets.strangers();
         if grown {
             self.unwatch_sockets(index);
             self.rewatch_sockets(index);
+        }
+        for stranger in strangers {
+            let text = format!("{stranger}: stop it, or run aeternad as root, which keeps others out");
+            self.announce(index, Announcement::Warning { text });
         }
         self.queue.push_back((index, Event::Sockets { steered }));
         self.queue.push_back((index, Event::Opened { content: content.id, result }));
@@ -385,6 +390,7 @@ impl Daemon {
     }
 
     fn steer(&mut self, index: usize, steering: Steering) {
+        self.tell_share(index);
         let unit = &mut self.units[index];
         unit.serving_slot = steering.serving;
         let canary = steering.canary.filter(|(_, weight)| *weight > 0).map(|(slot, _)| slot);
@@ -393,6 +399,16 @@ impl Daemon {
         }
         if let Err(why) = unit.sockets.steer(steering.serving, steering.canary, steering.by) {
             log::error!("{}: cannot steer its connections: {why}", unit.name);
+        }
+    }
+
+    /// Before a weight changes: what came of it, if anybody came.
+    fn tell_share(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        let Some((slot, share)) = unit.sockets.end_step() else { return };
+        let holder = unit.generations.iter().rfind(|(_, shell)| shell.slot == slot);
+        if let Some(generation) = holder.map(|(number, _)| *number).filter(|_| share.share.is_some()) {
+            self.announce(index, Announcement::Measured { generation, share });
         }
     }
 

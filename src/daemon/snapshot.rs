@@ -132,8 +132,15 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
         last.timestamp = clock::unix_time() - last.timestamp;
     }
     status.sockets = unit.sockets.status();
+    status.notes = unit.filters.notes();
     status.stored_descriptors = u32::try_from(unit.store.len()).unwrap_or(u32::MAX);
+    let share = unit.sockets.measured().and_then(|measured| measured.share);
     for generation in &mut status.generations {
+        generation.share = match generation.phase.as_str() {
+            "soaking" => share,
+            "serving" => share.map(|share| 100.0 - share),
+            _ => None,
+        };
         if matches!(generation.phase.as_str(), "draining" | "stopping" | "rolling_back") {
             generation.connections = unit.sockets.established_of(&generation.pids);
         }

@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use crate::proto::notify::Notification;
-pub use crate::proto::status::{Outcome, ReloadRecord, UnitState};
+pub use crate::proto::status::{Outcome, ReloadRecord, Share, UnitState};
 
 /// A generation of one unit: 1, 2, 3… An instance of an `Accept` unit takes a number from the same count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -620,6 +620,13 @@ pub enum Announcement {
         generation: Gen,
         /// Percent.
         weight: u8,
+    },
+    /// What came of a weight until it changed: of the shell's own, the kernel has counted it.
+    Measured {
+        /// The new generation.
+        generation: Gen,
+        /// What was asked for and what was got.
+        share: Share,
     },
     /// A health check has been made: `pass`, `fail`, `timeout`, `unattributed`, `never_reached`.
     Health {

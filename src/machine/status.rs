@@ -117,6 +117,7 @@ impl State {
             restart_in,
             stored_descriptors: 0,
             pending: self.pending.clone(),
+            notes: Vec::new(),
         }
     }
 
@@ -147,6 +148,7 @@ impl State {
             phase: self.phase_word(g).into(),
             pids: g.pids(),
             weight: Turn::weight_of(self, g.number),
+            share: None,
             age: now.since(g.launched).as_secs_f64(),
             ready: g.ready_at.is_some(),
             status_text: g.status_text.clone(),

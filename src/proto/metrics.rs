@@ -74,6 +74,8 @@ struct UnitCounters {
     phases: BTreeMap<&'static str, Histogram>,
     health: BTreeMap<&'static str, u64>,
     stranded: u64,
+    canary_new: u64,
+    canary_old: u64,
     last_reload_good: Option<bool>,
 }
 
@@ -123,6 +125,11 @@ impl Metrics {
             }
         }
         let counters = self.unit(unit);
+        for share in &record.shares {
+            let to_new = share.to_new.unwrap_or_default();
+            counters.canary_new += to_new;
+            counters.canary_old += share.connections.unwrap_or_default().saturating_sub(to_new);
+        }
         *counters.reloads.entry(record.outcome).or_default() += 1;
         if record.outcome != Outcome::Refused {
             counters.last_reload_good = Some(record.outcome == Outcome::Promoted);
@@ -222,6 +229,7 @@ impl Metrics {
         for unit in &status.units {
             text.sample("", &[("unit", &unit.name)], f64::from(unit.generation));
         }
+        canaries(text, status);
         draining(text, status);
     }
 
@@ -265,7 +273,40 @@ impl Metrics {
         for (unit, counters) in &units {
             text.sample("", &[("unit", unit)], counters.stranded as f64);
         }
+        text.family(
+            "aeterna_canary_connections_total",
+            Kind::Counter,
+            "New connections in soaks that are over, by the generation that got them.",
+        );
+        for (unit, counters) in &units {
+            for (generation, count) in [("old", counters.canary_old), ("new", counters.canary_new)] {
+                text.sample("", &[("unit", unit), ("generation", generation)], count as f64);
+            }
+        }
         phases(text, &units);
+    }
+}
+
+fn canaries(text: &mut Text, status: &Status) {
+    let soaking = || {
+        let found = |unit: &crate::proto::status::UnitStatus| {
+            unit.generations.iter().find(|one| one.phase == "soaking").map(|one| (one.weight, one.share))
+        };
+        status.units.iter().filter_map(move |unit| Some((unit.name.as_str(), found(unit)?)))
+    };
+    let help = "Percent of new connections that the new generation is to get; while there is a soak.";
+    text.family("aeterna_canary_weight", Kind::Gauge, help);
+    for (unit, (weight, _)) in soaking() {
+        if let Some(weight) = weight {
+            text.sample("", &[("unit", unit)], f64::from(weight));
+        }
+    }
+    let help = "Percent that it has got since the weight was set, where they may be counted.";
+    text.family("aeterna_canary_share", Kind::Gauge, help);
+    for (unit, (_, share)) in soaking() {
+        if let Some(share) = share {
+            text.sample("", &[("unit", unit)], share);
+        }
     }
 }
 

@@ -28,6 +28,7 @@ pub mod sockopt;
 pub mod spawn;
 pub mod steer;
 pub mod stream;
+pub mod tally;
 pub mod terminal;
 #[cfg(test)]
 mod testing;

@@ -72,21 +72,21 @@ pub const PROBES_MAX: usize = 64;
 /// The network header, whatever the packet's data pointer is at: there it is the payload.
 const NET: u32 = 0xfff0_0000;
 /// A random number for each packet.
-const RANDOM: u32 = 0xffff_f038;
+pub(super) const RANDOM: u32 = 0xffff_f038;
 
-const LOAD_BYTE: u16 = 0x30;
-const LOAD_HALF: u16 = 0x28;
-const LOAD_WORD: u16 = 0x20;
-const LOAD_HALF_X: u16 = 0x48;
-const LOAD_X_IHL: u16 = 0xb1;
-const RIGHT: u16 = 0x74;
-const MULTIPLY: u16 = 0x24;
-const XOR: u16 = 0xa4;
-const XOR_X: u16 = 0xac;
-const TO_X: u16 = 0x07;
-const IF_EQUAL: u16 = 0x15;
-const IF_AT_LEAST: u16 = 0x35;
-const JUMP: u16 = 0x05;
+pub(super) const LOAD_BYTE: u16 = 0x30;
+pub(super) const LOAD_HALF: u16 = 0x28;
+pub(super) const LOAD_WORD: u16 = 0x20;
+pub(super) const LOAD_HALF_X: u16 = 0x48;
+pub(super) const LOAD_X_IHL: u16 = 0xb1;
+pub(super) const RIGHT: u16 = 0x74;
+pub(super) const MULTIPLY: u16 = 0x24;
+pub(super) const XOR: u16 = 0xa4;
+pub(super) const XOR_X: u16 = 0xac;
+pub(super) const TO_X: u16 = 0x07;
+pub(super) const IF_EQUAL: u16 = 0x15;
+pub(super) const IF_AT_LEAST: u16 = 0x35;
+pub(super) const JUMP: u16 = 0x05;
 const RETURN: u16 = 0x06;
 
 const TCP: u32 = 6;

@@ -141,6 +141,7 @@ pub fn generation(number: u32, phase: &str, pid: i32, age: f64, weight: Option<u
         phase: phase.into(),
         pids: vec![pid],
         weight,
+        share: None,
         age,
         ready: phase != "starting",
         status_text: None,
@@ -183,6 +184,7 @@ pub fn unit(name: &str, state: UnitState, since: f64, generations: Vec<Generatio
         restart_in: None,
         stored_descriptors: 0,
         pending: vec![],
+        notes: vec![],
     }
 }
 

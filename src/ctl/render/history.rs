@@ -3,7 +3,7 @@
 use super::detail::phases;
 use super::table::{Table, cell};
 use super::{Look, bytes, outcome_tone, outcome_words, time, timeline};
-use crate::proto::status::ReloadRecord;
+use crate::proto::status::{ReloadRecord, Share};
 
 /// The reloads of a unit, oldest first.
 pub(crate) fn history(unit: &str, reloads: &[ReloadRecord], look: Look) -> String {
@@ -46,6 +46,10 @@ fn table(reloads: &[ReloadRecord], place: Phases) -> Table {
         if !reload.asked.is_empty() {
             table.note(&format!("asked for: {}", reload.asked));
         }
+        let shares: Vec<String> = reload.shares.iter().map(share).collect();
+        if !shares.is_empty() {
+            table.note(&format!("new connections: {}", shares.join(", ")));
+        }
         if !reload.reason.is_empty() && reload.reason != reload.asked {
             table.note(&reload.reason);
         }
@@ -54,6 +58,15 @@ fn table(reloads: &[ReloadRecord], place: Phases) -> Table {
         }
     }
     table
+}
+
+/// `10% (9.8% of 5432)`: what was asked for, and what was measured.
+fn share(share: &Share) -> String {
+    match (share.connections, share.share) {
+        (Some(0), _) => format!("{}% (nobody came)", share.weight),
+        (Some(all), Some(measured)) => format!("{}% ({measured:.1}% of {all})", share.weight),
+        _ => format!("{}%", share.weight),
+    }
 }
 
 fn number(generation: Option<u32>) -> String {
@@ -80,6 +93,7 @@ mod tests {
             started_at: 1_763_660_000.0,
             duration: 2.5,
             phases: samples::phases(),
+            shares: vec![Share::counted(1, 0, 0), Share::counted(10, 5432, 530), Share::uncounted(50)],
             state_bytes: 1_572_864,
             state_frames: 3,
             state_descriptors: 0,
@@ -92,6 +106,7 @@ mod tests {
             asked: String::new(),
             new_generation: None,
             phases: vec![],
+            shares: vec![],
             state_bytes: 0,
             last_lines: vec!["no such\tfile".into()],
             ..promoted.clone()
@@ -106,6 +121,7 @@ mod tests {
 BEGAN                 OUTCOME   TOOK   GEN  STRATEGY  STATE    PHASES
 2025-11-20 17:33:20Z  promoted  2.50s  1→2  canary    1.5 MiB  pre_checking 120ms, starting 380ms, soaking 2.00s
   asked for: deploy 4711
+  new connections: 1% (nobody came), 10% (9.8% of 5432), 50%
 2025-11-20 17:33:20Z  failed    2.50s  1→-  canary          -
   pre-flight \"check\" exited with status 1
   | no such\u{fffd}file

@@ -39,6 +39,7 @@ pub fn count(metrics: &mut Metrics, unit: &str, fact: &Announcement) {
         | Announcement::Ended { .. }
         | Announcement::Step { .. }
         | Announcement::Weight { .. }
+        | Announcement::Measured { .. }
         | Announcement::Handover { .. }
         | Announcement::Status { .. }
         | Announcement::Reloaded { .. }

@@ -185,6 +185,7 @@ mod tests {
             restart_in: None,
             stored_descriptors: 0,
             pending: vec![],
+            notes: vec![],
         };
         Status { version: "1".into(), pid: 5, stopping: false, units: vec![unit], single: None }
     }

@@ -205,7 +205,7 @@ impl ListenSet {
         }
         self.drains.remove(&slot);
         for index in &plan {
-            self.prepare(*index, slot as usize, unit.service.non_blocking)?;
+            self.prepare(*index, slot as usize, unit.service.wants_non_blocking())?;
         }
         let endpoints = &self.endpoints;
         let lend = |((socket, listen), index): ((&'a crate::unit::Socket, &'a Listen), usize)| {

@@ -704,6 +704,19 @@ fn the_blocking_mode_is_only_cleared_when_nobody_else_holds_it() {
 }
 
 #[test]
+fn what_goes_the_way_of_nginx_never_blocks() {
+    let mut unit = steered_unit();
+    let mut set = open(&unit);
+    let non_blocking = |fd: &OwnedFd| {
+        let flags = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+        flags & nix::libc::O_NONBLOCK != 0
+    };
+    assert!(!non_blocking(&copy(&mut set, &unit, 0)));
+    unit.service.socket_environment = vec![SocketEnvironment::Einhorn, SocketEnvironment::Nginx];
+    assert!(non_blocking(&copy(&mut set, &unit, 1)), "its workers would wait in accept(2)");
+}
+
+#[test]
 fn connections_are_counted_by_their_process() {
     let unit = steered_unit();
     let mut set = open(&unit);

@@ -9,6 +9,7 @@ fn generation(number: u32, phase: &str, age: f64, connections: Option<u32>) -> G
         phase: phase.into(),
         pids: vec![1],
         weight: None,
+        share: None,
         age,
         ready: true,
         status_text: None,
@@ -54,6 +55,7 @@ fn unit(name: &str, state: UnitState) -> UnitStatus {
         restart_in: None,
         stored_descriptors: 0,
         pending: vec![],
+        notes: vec![],
     }
 }
 
@@ -79,6 +81,7 @@ fn record(outcome: Outcome) -> ReloadRecord {
         started_at: 0.0,
         duration: 1.0,
         phases: vec![phase("pre_checking", 0.2), phase("soaking", 30.0), phase("surprising", 1.0)],
+        shares: vec![],
         state_bytes: 0,
         state_frames: 0,
         state_descriptors: 0,
