@@ -258,7 +258,7 @@ fn slow_clients_delay_nobody() {
     assert_eq!(env.get("app", "/").status, 200);
     assert_eq!(env.ctl(&["status"]).code, 0);
     // A slow request is given ten seconds: nobody has waited for the end of one.
-    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(9), "{:?}", begun.elapsed());
 }
 
 #[test]

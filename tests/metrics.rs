@@ -191,6 +191,42 @@ fn a_reload_that_replaces_has_a_phase_in_which_it_stops() {
     }
 }
 
+/// Every query in a dashboard, at whatever depth.
+fn queries(value: &serde_json::Value, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(fields) => fields.iter().for_each(|(name, value)| match value.as_str() {
+            Some(text) if name == "expr" || name == "query" || name == "definition" => {
+                found.push(text.to_owned());
+            }
+            Some(_) | None => queries(value, found),
+        }),
+        serde_json::Value::Array(list) => list.iter().for_each(|value| queries(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_dashboard_asks_for_metrics_that_there_are() {
+    let (_env, address) = started(&[("app", "[Service]\nExecStart = \"/bin/sleep 1000\"")]);
+    let text = text(&address);
+    let file = common::repository().join("units/deploy/grafana-dashboard.json");
+    let mut asked = Vec::new();
+    queries(&serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap(), &mut asked);
+    let words: Vec<&str> = asked
+        .iter()
+        .flat_map(|query| query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'))
+        .filter(|word| word.starts_with("aeterna_") || word.starts_with("process_"))
+        .collect();
+    assert!(words.len() > 20, "{asked:?}");
+    for word in words {
+        let family = word.trim_end_matches("_bucket");
+        assert!(
+            text.contains(&format!("# TYPE {family} ")),
+            "the dashboard asks for {word}, which there is not"
+        );
+    }
+}
+
 #[test]
 fn promtool_likes_what_a_running_daemon_tells() {
     let (env, address) = started(&[

@@ -54,9 +54,10 @@ fn legend(look: Look, parts: &[&str], rest: Option<String>, indent: &str) -> Str
 /// The phases of a reload as one bar; `longest` seconds fill `width` columns. A phase that took time has a column.
 fn bar(phases: &[PhaseTime], longest: f64, width: usize, look: Look) -> String {
     let (mut text, mut from, mut used) = (String::new(), 0.0, 0);
-    for phase in phases {
+    for (at, phase) in phases.iter().enumerate() {
         from += phase.seconds;
-        let until = columns(from, longest, width);
+        let later = phases[at + 1..].iter().filter(|phase| phase.seconds > 0.0).count();
+        let until = columns(from, longest, width).min(width.saturating_sub(later));
         let room = until.saturating_sub(used).max(usize::from(phase.seconds > 0.0)).min(width - used);
         let (sign, tone) = sign(&phase.phase);
         text.push_str(&paint(look, tone, &sign.to_string().repeat(room)));
@@ -179,7 +180,9 @@ fn end(parts: &mut [Part], now: f64) {
 fn lane(parts: &[Part], start: f64, span: f64, room: usize, now: f64, look: Look) -> String {
     let mut text = String::new();
     let mut used = 0;
-    for part in parts {
+    for (at, part) in parts.iter().enumerate() {
+        // Each part that comes later has a column too.
+        let room = room.saturating_sub(parts.len() - at - 1);
         let from = columns(part.from - start, span, room);
         let until = columns(part.until.unwrap_or(now) - start, span, room);
         text.push_str(&" ".repeat(from.saturating_sub(used)));
@@ -244,5 +247,7 @@ mod tests {
         assert_eq!(bar(&phases, 30.003, 10, NARROW), "·▒▓▓▓▓▓▓▓▓");
         assert_eq!(bar(&phases, 60.006, 10, NARROW), "·▒▓▓▓");
         assert_eq!(bar(&phases, 0.0, 10, NARROW), "·▒▓");
+        let phases = [phases, vec![PhaseTime { phase: "rolling_back".into(), seconds: 0.01 }]].concat();
+        assert_eq!(bar(&phases, 30.013, 10, NARROW), "·▒▓▓▓▓▓▓▓×");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Stream;
 use crate::proto::http::guard::Reach;
-use crate::sys::socket::listen;
+use crate::sys::socket::{errno_text, listen};
 use crate::sys::unixpath::{self, BoundPath};
 use std::io;
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
@@ -31,7 +31,8 @@ enum Socket {
 impl Listener {
     /// Binds `IP:PORT`, `NAME:PORT`, `PORT` (every address of this machine), `/path`, `@abstract`.
     pub(super) fn bind(address: &str) -> Result<Listener, String> {
-        let why = |error: &dyn std::fmt::Display| format!("cannot listen for HTTP on {address}: {error}");
+        let said = |error: &dyn std::fmt::Display| format!("cannot listen for HTTP on {address}: {error}");
+        let why = |error: &io::Error| said(&errno_text(error));
         let (socket, path) = if address.starts_with('/') {
             // Whoever may connect may read; changing something takes more (see proto::http::guard).
             let (socket, path) = unixpath::listen(Path::new(address), 0o660).map_err(|error| why(&error))?;
@@ -45,7 +46,7 @@ impl Listener {
             (Socket::Tcp(socket.map_err(|error| why(&error))?), None)
         } else {
             if address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-                return Err(why(&"it is none of IP:PORT, PORT, /path, @abstract"));
+                return Err(said(&"it is none of IP:PORT, PORT, /path, @abstract"));
             }
             (Socket::Tcp(TcpListener::bind(address).map_err(|error| why(&error))?), None)
         };

@@ -355,7 +355,8 @@ fn a_follower_who_does_not_read_loses_events_and_is_told_how_many() {
 #[test]
 fn stopping_ends_connections_that_wait() {
     let (outside, woken) = outside(root);
-    let server = HttpServer::start("127.0.0.1:0", None, outside, 7).unwrap();
+    // An address of its own: nobody else can have the port in the end.
+    let server = HttpServer::start("127.0.0.77:0", None, outside, 7).unwrap();
     let mut waits = BufReader::new(TcpStream::connect(server.address()).unwrap());
     waits.get_mut().write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     woken.recv_timeout(Duration::from_secs(20)).unwrap();
