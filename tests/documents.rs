@@ -139,12 +139,13 @@ fn the_session_in_the_readme_is_typed_and_says_what_stands_there() {
     }
     let runtime = env.path("hello-run").display().to_string();
     let script = script.replace("8080", &port).replace("/tmp/aeterna-hello", &runtime);
-    let mut bash = env.command("bash");
-    bash.args(["-c", &script]);
-    let done = env.finish(bash);
+    // It soaks three times, and curl waits longer each time that nobody answers yet: more than other tests may take.
+    let mut bash = env.command("timeout");
+    bash.args(["120", "bash", "-c", &script]).stdin(std::process::Stdio::null());
+    let said = String::from_utf8_lossy(&bash.output().unwrap().stdout).into_owned();
     for (number, step) in session.iter().enumerate() {
         let mark = format!("@@{number}\n");
-        let after = done.stdout.split(&mark).nth(1).unwrap_or_else(|| panic!("{}", done.stdout));
+        let after = said.split(&mark).nth(1).unwrap_or_else(|| panic!("{said}"));
         let said = after.split("@@").next().unwrap();
         let mut lines = said.lines().map(normal);
         for shown in &step.shown {
