@@ -133,6 +133,13 @@ fn the_session_in_the_readme_is_typed_and_says_what_stands_there() {
     let mut script = String::from("exec 2>&1\n");
     for (number, step) in session.iter().enumerate() {
         script += &format!("echo '@@{number}'\n");
+        if ["status", "reload", "rollback"]
+            .iter()
+            .any(|word| step.command.starts_with(&format!("aeternactl {word}")))
+        {
+            // Whoever types by hand is slower than the first health check and than the end of a drain.
+            script += "until aeternactl status hello | grep -q RUNNING; do sleep 0.05; done\n";
+        }
         if !not_typed(&step.command) {
             script += &format!("{}\n", step.command);
         }
