@@ -7,7 +7,6 @@ mod common;
 use aeterna::proto::status::UnitState;
 use common::{Env, http, process, repository};
 use nix::sys::signal::Signal;
-use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -20,7 +19,7 @@ fn has(program: &str) -> bool {
 
 /// A port that is free now: the units have fixed ones, which tests side by side cannot share.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    common::free_port()
 }
 
 /// The unit as it ships, on another port, with its paths made absolute.

@@ -129,7 +129,7 @@ fn the_session_in_the_readme_is_typed_and_says_what_stands_there() {
     std::fs::create_dir(env.path("target")).unwrap();
     std::os::unix::fs::symlink(built, env.path("target/debug")).unwrap();
     common::example("echo");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = common::free_port().to_string();
     let mut script = String::from("exec 2>&1\n");
     for (number, step) in session.iter().enumerate() {
         script += &format!("echo '@@{number}'\n");

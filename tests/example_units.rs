@@ -66,7 +66,7 @@ fn changed(name: &str, replacements: &[(&str, &str)]) -> String {
 
 /// A port that nobody uses at the moment.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    common::free_port()
 }
 
 /// Runs a web unit on another port, replaces its service under load, and looks that nothing failed.

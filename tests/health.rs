@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 /// A port that is free now: a health check has to name one.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    common::free_port()
 }
 
 /// `app` on a port of its own with an `HttpGet` check; returns the unit's parts.

@@ -333,7 +333,7 @@ fn queried(address: &str, query: &str) -> Option<f64> {
 #[test]
 fn a_real_prometheus_sees_a_reload_and_a_rollback() {
     let (env, address) = running(UNIT);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = common::free_port();
     let config = format!(
         "global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}\n\
          scrape_configs: [{{job_name: aeterna, static_configs: [{{targets: [\"{address}\"]}}]}}]\n"

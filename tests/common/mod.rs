@@ -55,6 +55,20 @@ pub fn skip(reason: &str) {
     eprintln!("skipped: {reason}");
 }
 
+/// A port of 127.0.0.1 that nobody uses. A socket that is bound to it and never listens keeps it to the end of the test
+/// process: a server that sets SO_REUSEADDR, as they do, can bind it, and nobody else is given it by chance. (A
+/// listener that is dropped again would not do: a child of another test has a copy of it between its fork and its exec.)
+pub fn free_port() -> u16 {
+    use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt};
+    use std::os::fd::{AsRawFd, IntoRawFd};
+    let keeper = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    socket::setsockopt(&keeper, sockopt::ReuseAddr, &true).unwrap();
+    socket::bind(keeper.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    let port = socket::getsockname::<SockaddrIn>(keeper.as_raw_fd()).unwrap().port();
+    let _ = keeper.into_raw_fd();
+    port
+}
+
 /// The path of a built example program (`probe`, `echo`): `cargo test` builds them beside the tests.
 pub fn example(name: &str) -> PathBuf {
     let path = Path::new(AETERNAD).with_file_name("examples").join(name);
