@@ -145,6 +145,7 @@ fn the_session_in_the_readme_is_typed_and_says_what_stands_there() {
         }
     }
     let runtime = env.path("hello-run").display().to_string();
+    let folder = env.dir().display().to_string();
     let script = script.replace("8080", &port).replace("/tmp/aeterna-hello", &runtime);
     // It soaks three times, and curl waits longer each time that nobody answers yet: more than other tests may take.
     let mut bash = env.command("timeout");
@@ -156,7 +157,7 @@ fn the_session_in_the_readme_is_typed_and_says_what_stands_there() {
         let said = after.split("@@").next().unwrap();
         let mut lines = said.lines().map(normal);
         for shown in &step.shown {
-            let shown = normal(&shown.replace("8080", &port));
+            let shown = normal(&shown.replace("8080", &port).replace("/srv/aeterna", &folder));
             assert!(lines.any(|line| line == shown), "$ {}\n{said}has no {shown:?}", step.command);
         }
     }
