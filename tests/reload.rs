@@ -247,6 +247,20 @@ fn a_dry_run_tells_the_differences_and_does_nothing() {
 }
 
 #[test]
+fn what_waits_for_a_restart_of_aeternad_is_said_until_then() {
+    let env = App { reload: "SoakTime = 0\n[Daemon]\nStopDelaySec = 0", ..APP }.start();
+    App { reload: "SoakTime = 0\n[Daemon]\nStopDelaySec = \"1ms\"\nLogFormat = \"text\"", ..APP }.write(&env);
+    for _ in 0..2 {
+        let told = env.ctl(&["reload", "app", "--dry-run"]).stdout;
+        assert!(told.contains("[Daemon] StopDelaySec: \"0\" → \"1ms\" (waits for a restart"), "{told}");
+        env.reload_well();
+    }
+    let detail = env.ctl(&["status", "app"]).stdout;
+    assert!(detail.contains("[Daemon] LogFormat, [Daemon] StopDelaySec"), "{detail}");
+    assert_eq!(env.unit_status("app").pending, ["[Daemon] LogFormat", "[Daemon] StopDelaySec"]);
+}
+
+#[test]
 fn sockets_are_compared_added_dropped_and_kept_with_their_open_file_description() {
     let shared = "Sharing = \"shared\"\nListenStream = [\"127.0.0.1:0\", \"{dir}/dropped.sock\"]";
     let env = App { socket: shared, ..APP }.start();

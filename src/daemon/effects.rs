@@ -120,8 +120,8 @@ impl Daemon {
             ));
         }
         let others = self.units.iter().enumerate().filter(|(at, _)| *at != index);
-        let clashes: Vec<String> =
-            others.flat_map(|(_, other)| unit::clash(&other.current.unit, &loaded.unit)).collect();
+        let others = others.map(|(_, other)| other.current.unit.as_ref());
+        let clashes = unit::clashes(others.chain([loaded.unit.as_ref()]));
         if clashes.is_empty() { Ok(loaded) } else { Err(clashes.join("\n")) }
     }
 

@@ -5,7 +5,7 @@ use crate::daemon::supervised::Supervised;
 use crate::machine::event::Gen;
 use crate::proto::status::{KeyChangeLine, SingleStatus, SocketChangeLine, Status, UnitChanges, UnitStatus};
 use crate::sys::{clock, process};
-use crate::unit::{self, Difference, Needs, SocketChange};
+use crate::unit::{self, Difference, Needs, SocketChange, Unit};
 use std::fmt::Write;
 
 impl Daemon {
@@ -46,7 +46,9 @@ impl Daemon {
         let unit = &self.units[index];
         let loaded = self.read_again(index)?;
         let mut text = String::new();
-        let found = unit::differences(&unit.current.unit, &loaded.unit);
+        // What [Daemon] says counts from the start of aeternad, whatever was read since.
+        let in_effect = Unit { daemon: unit.started_with.clone(), ..(*unit.current.unit).clone() };
+        let found = unit::differences(&in_effect, &loaded.unit);
         let mut changes = UnitChanges { unit: unit.name.clone(), ..UnitChanges::default() };
         for difference in &found {
             let _ = writeln!(text, "{}: {}", unit.name, told(difference));
@@ -127,6 +129,8 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
     let mut status = unit.machine.status(clock::now());
     status.description.clone_from(&unit.current.unit.description);
     status.file = unit.source.file();
+    let waiting = unit::daemon_keys_that_differ(&unit.started_with, &unit.current.unit.daemon);
+    status.pending.extend(waiting.into_iter().map(|key| format!("[Daemon] {key}")));
     if let Some(last) = &mut status.last_handover {
         // The machine knows how long ago it was, not the date.
         last.timestamp = clock::unix_time() - last.timestamp;

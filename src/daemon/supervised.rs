@@ -13,7 +13,7 @@ use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, R
 use crate::sys::cgroup::Cgroup;
 use crate::sys::inotify::Watcher;
 use crate::time::Monotime;
-use crate::unit::Output;
+use crate::unit::{DaemonSettings, Output};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -151,6 +151,8 @@ pub struct Supervised {
     pub contents: Vec<Content>,
     /// The content that serves, or that was promoted last.
     pub current: Content,
+    /// `[Daemon]` as it was when aeternad started: what counts until it starts again.
+    pub started_with: DaemonSettings,
     /// The number of the newest content.
     pub last_content: u32,
     /// The slot that gets new connections, apart from a canary's share.
@@ -210,6 +212,7 @@ impl Supervised {
             accept_again: None,
             children: HashMap::new(),
             generations: BTreeMap::new(),
+            started_with: content.unit.daemon.clone(),
             last_content: content.id.0,
             contents: vec![content.clone()],
             current: content,

@@ -17,7 +17,7 @@ pub fn clashes<'a>(units: impl IntoIterator<Item = &'a Unit>) -> Vec<String> {
 }
 
 /// What two units both claim: a name, an address.
-pub fn clash(one: &Unit, other: &Unit) -> Vec<String> {
+fn clash(one: &Unit, other: &Unit) -> Vec<String> {
     let mut found = Vec::new();
     if one.name == other.name {
         found.push(format!("two units are called \"{}\"; give one of them another [Unit] Name", one.name));
@@ -44,17 +44,25 @@ fn same_place(one: &Listen, other: &Listen) -> bool {
 /// A key's value, if the unit sets it.
 type Value = fn(&DaemonSettings) -> Option<String>;
 
+/// The keys of `[Daemon]`.
+const DAEMON_KEYS: [(&str, Value); 5] = [
+    ("Http", |daemon| daemon.http.clone()),
+    ("HttpTokenFile", |daemon| daemon.http_token_file.clone()),
+    ("LogLevel", |daemon| daemon.log_level.clone()),
+    ("LogFormat", |daemon| daemon.log_format.clone()),
+    ("StopDelaySec", |daemon| daemon.stop_delay.map(|delay| delay.to_string())),
+];
+
+/// The keys of `[Daemon]` that have another value in `new` than in `old`: they wait for a restart of aeternad.
+pub fn daemon_keys_that_differ(old: &DaemonSettings, new: &DaemonSettings) -> Vec<&'static str> {
+    let differing = DAEMON_KEYS.iter().filter(|(_, value)| value(old) != value(new));
+    differing.map(|(key, _)| *key).collect()
+}
+
 /// A line for each key of `[Daemon]` that two units set differently.
 fn quarrels(units: &[&Unit]) -> Vec<String> {
-    let keys: [(&str, Value); 5] = [
-        ("Http", |daemon| daemon.http.clone()),
-        ("HttpTokenFile", |daemon| daemon.http_token_file.clone()),
-        ("LogLevel", |daemon| daemon.log_level.clone()),
-        ("LogFormat", |daemon| daemon.log_format.clone()),
-        ("StopDelaySec", |daemon| daemon.stop_delay.map(|delay| delay.to_string())),
-    ];
     let mut found = Vec::new();
-    for (key, value) in keys {
+    for (key, value) in DAEMON_KEYS {
         let mut first: Option<(&str, String)> = None;
         for (name, value) in units.iter().filter_map(|unit| Some((&unit.name, value(&unit.daemon)?))) {
             match &first {

@@ -38,7 +38,7 @@ mod types;
 mod value;
 mod verdict;
 
-pub use clash::{clash, clashes};
+pub use clash::{clashes, daemon_keys_that_differ};
 pub use diagnostic::Diagnostic;
 pub use differences::{Difference, Needs, SocketChange, differences};
 pub use environment_file::{EnvironmentText, parse_environment_file};
