@@ -32,7 +32,11 @@ fn job(limits: (Span, u64), copying: Copying) -> (UnixStream, UnixStream, Job) {
     };
     let outlet = Outlet { stream: its, decoder: Decoder::new(), hello };
     let deadline = clock::now().after(limits.0);
-    (source, sink, Job { source: inlet, sink: outlet, deadline, max_bytes: limits.1, copying })
+    (
+        source,
+        sink,
+        Job { source: inlet, sink: outlet, deadline, max_bytes: limits.1, returns: false, copying },
+    )
 }
 
 fn spawn(job: Job) -> (PipeWriter, JoinHandle<RelayOutcome>) {
