@@ -528,7 +528,14 @@ impl Generation {
             Outlet { stream: to.stream.try_clone().unwrap(), decoder: Decoder::new(), hello: Vec::new() };
         let (cancel, _tx) = std::io::pipe().unwrap();
         let deadline = Some(clock::now() + Span::from_secs(20));
-        let job = Job { source: inlet, sink: outlet, deadline, max_bytes: u64::MAX, copying: relay::FASTEST };
+        let job = Job {
+            source: inlet,
+            sink: outlet,
+            deadline,
+            max_bytes: u64::MAX,
+            returns: false,
+            copying: relay::FASTEST,
+        };
         assert_eq!(relay::run(job, &cancel).result, RelayResult::Done);
         self.stream.set_nonblocking(false).unwrap();
         self.stream.write_all(&Message::Commit.to_bytes()).unwrap();

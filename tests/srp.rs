@@ -433,8 +433,8 @@ fn a_gibibyte_in_a_memfd_is_not_copied() {
     assert_eq!(play.hears(2, "descriptor")["size"], 1 << 30);
     let last = play.env.unit_status("app").last_handover.unwrap();
     assert_eq!((last.frames, last.descriptors), (2, 1));
-    // How long it takes is the bench's to say; what would be copied takes much longer than this.
-    assert!(last.duration < 0.25, "{last:?}");
+    // How long it takes is the bench's to say.
+    assert!(last.size_bytes < 100, "{last:?}");
 }
 
 #[test]

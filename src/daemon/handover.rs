@@ -141,10 +141,7 @@ impl Daemon {
             return;
         };
         let serving = unit.promoted.filter(|serving| unit.generations.contains_key(serving));
-        let has_state = |number: Gen| {
-            let content = unit.generations.get(&number).and_then(|shell| unit.content(shell.content?));
-            content.is_some_and(|content| content.unit.state.enabled)
-        };
+        let has_state = |number: Gen| unit.rules_of(number).is_some_and(|rules| rules.enabled);
         let who = Peer {
             generation,
             implied: if unit.promoted.is_none_or(|serving| generation > serving) {
@@ -213,6 +210,7 @@ impl Daemon {
             direction,
             deadline: transfer.until,
             max_bytes: transfer.max_bytes,
+            returns: self.units[index].rules_of(transfer.from).is_some_and(|rules| rules.signal.is_some()),
         };
         self.units[index].endpoint.begin(going, clock::now());
         self.pump_state(index);

@@ -11,7 +11,7 @@ use crate::proto::srp::{Complaint, Decoder, Header, Totals};
 use crate::sys::clock;
 use crate::time::{Monotime, Span};
 use pump::Pump;
-use std::io::{self, PipeWriter};
+use std::io::{self, PipeWriter, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
@@ -76,6 +76,9 @@ pub struct Job {
     pub deadline: Option<Monotime>,
     /// The most bytes of payload in STATE frames.
     pub max_bytes: u64,
+    /// A source that closes its connection before the sink has been sent anything may come again with another:
+    /// the sink is told nothing then.
+    pub returns: bool,
     /// How.
     pub copying: Copying,
 }
@@ -154,6 +157,8 @@ pub struct RelayOutcome {
     pub descriptors: u64,
     /// What the source says to have sent.
     pub claimed: Option<Totals>,
+    /// Whether the sink has been sent nothing, not even an ERROR.
+    pub untouched: bool,
     /// How long it took.
     pub duration: Span,
     /// `None` if it is gone or broke the protocol (it has been told).
@@ -176,7 +181,15 @@ impl RelayOutcome {
 /// Stops the relay when it is dropped: its outcome is then [`RelayResult::Cancelled`], unless it had ended.
 #[derive(Debug)]
 pub struct Canceller {
-    _tx: PipeWriter,
+    tx: PipeWriter,
+}
+
+impl Canceller {
+    /// Stops it; the sink is told only if it has been sent something.
+    pub fn quietly(mut self) {
+        // The relay has ended if nobody reads.
+        let _ = self.tx.write_all(&[0]);
+    }
 }
 
 /// Starts a transfer. `report` gets the outcome whatever happens: on the relay's thread, or on this one before
@@ -204,7 +217,7 @@ pub fn start(job: Job, report: impl FnOnce(RelayOutcome) + Send + 'static) -> Op
         }
         return None;
     }
-    Some(Canceller { _tx: tx })
+    Some(Canceller { tx })
 }
 
 /// A reload waits for the outcome: a defect of ours must not make it wait for ever.
@@ -216,6 +229,7 @@ fn guarded(work: impl FnOnce() -> RelayOutcome) -> RelayOutcome {
         bytes: 0,
         descriptors: 0,
         claimed: None,
+        untouched: false,
         duration: Span::ZERO,
         source: None,
         sink: None,
@@ -249,6 +263,7 @@ fn not_started(job: Job, error: &io::Error) -> RelayOutcome {
         bytes: 0,
         descriptors: 0,
         claimed: None,
+        untouched: true,
         duration: Span::ZERO,
         source: Some(SourceBack::of(job.source, false)),
         sink: Some(SinkBack { stream: job.sink.stream, decoder: job.sink.decoder }),

@@ -238,6 +238,12 @@ impl Supervised {
         self.contents.iter().find(|content| content.id == id)
     }
 
+    /// `[State]` of a generation.
+    pub fn rules_of(&self, number: Gen) -> Option<&crate::unit::State> {
+        let content = self.content(self.generations.get(&number)?.content?)?;
+        Some(&content.unit.state)
+    }
+
     /// The last lines that a generation wrote to standard error, where they went through us.
     pub fn last_lines(&self, number: Gen) -> Vec<String> {
         match (self.generations.get(&number), &self.last_words) {

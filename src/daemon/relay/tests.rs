@@ -32,7 +32,11 @@ fn job(limits: (Span, u64), copying: Copying) -> (UnixStream, UnixStream, Job) {
     };
     let outlet = Outlet { stream: its, decoder: Decoder::new(), hello };
     let deadline = clock::now().after(limits.0);
-    (source, sink, Job { source: inlet, sink: outlet, deadline, max_bytes: limits.1, copying })
+    (
+        source,
+        sink,
+        Job { source: inlet, sink: outlet, deadline, max_bytes: limits.1, returns: false, copying },
+    )
 }
 
 fn spawn(job: Job) -> (PipeWriter, JoinHandle<RelayOutcome>) {
@@ -46,7 +50,13 @@ impl World {
     }
 
     fn with(limits: (Span, u64), copying: Copying) -> World {
+        World::after(&[], limits, copying)
+    }
+
+    /// The source has said this before the relay begins: no deadline is too short for it.
+    fn after(said: &[u8], limits: (Span, u64), copying: Copying) -> World {
         let (source, sink, job) = job(limits, copying);
+        (&source).write_all(said).unwrap();
         let (cancel, thread) = spawn(job);
         World { source, sink, cancel: Some(cancel), thread }
     }
@@ -292,8 +302,7 @@ fn a_silent_source_and_a_silent_sink_are_told_apart_at_the_deadline() {
     assert_eq!(error_code(&world.sink), "source_timeout");
     assert_eq!(world.end().result, RelayResult::SourceTimedOut);
 
-    let world = World::with(short, FASTEST);
-    world.says(&Message::Finished(None).to_bytes());
+    let world = World::after(&Message::Finished(None).to_bytes(), short, FASTEST);
     assert_eq!(message(&world.sink), Message::Finished(None));
     assert_eq!(error_code(&world.sink), "sink_timeout");
     let outcome = world.end();
@@ -303,9 +312,10 @@ fn a_silent_source_and_a_silent_sink_are_told_apart_at_the_deadline() {
 
 #[test]
 fn a_sink_that_does_not_read_stops_the_source_and_costs_no_memory() {
-    let world = World::with((Span::from_millis(300), u64::MAX), FASTEST);
+    let header = Header { kind: FrameType::StateBytes, payload: u32::MAX - 8 }.to_bytes();
+    let said = [&header[..], &[0; 100_000]].concat();
+    let world = World::after(&said, (Span::from_millis(300), u64::MAX), FASTEST);
     world.source.set_nonblocking(true).unwrap();
-    world.says(&Header { kind: FrameType::StateBytes, payload: u32::MAX - 8 }.to_bytes());
     let mut pushed = 0;
     loop {
         match stream::send(world.source.as_fd(), &[0; 65536], &[]).unwrap() {

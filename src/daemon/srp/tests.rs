@@ -16,6 +16,8 @@ struct World {
     outcomes: (mpsc::Sender<RelayOutcome>, mpsc::Receiver<RelayOutcome>),
     polled: BTreeMap<ConnId, Wants>,
     events: Vec<SrpEvent>,
+    /// Of its transfers.
+    returns: bool,
 }
 
 /// A peer's end of a connection.
@@ -33,6 +35,7 @@ impl World {
             outcomes: mpsc::channel(),
             polled: BTreeMap::new(),
             events: Vec::new(),
+            returns: false,
         }
     }
 
@@ -97,7 +100,7 @@ impl World {
 
     fn transfer(&mut self, from: Gen, to: Gen, direction: Direction) {
         let deadline = Some(clock::now() + Span::from_secs(20));
-        let transfer = Transfer { from, to, direction, deadline, max_bytes: u64::MAX };
+        let transfer = Transfer { from, to, direction, deadline, max_bytes: u64::MAX, returns: self.returns };
         self.endpoint.begin(transfer, self.now);
         self.turn();
     }
@@ -394,8 +397,14 @@ fn a_source_that_never_comes_is_waited_for_until_the_deadline() {
     let mut world = World::new();
     let mut sink = world.greet(NEW, Role::Sink);
     let deadline = Some(world.now + Span::from_secs(5));
-    let transfer =
-        Transfer { from: OLD, to: NEW, direction: Direction::Handover, deadline, max_bytes: u64::MAX };
+    let transfer = Transfer {
+        from: OLD,
+        to: NEW,
+        direction: Direction::Handover,
+        deadline,
+        max_bytes: u64::MAX,
+        returns: false,
+    };
     world.endpoint.begin(transfer, world.now);
     assert_eq!(world.endpoint.deadline(), deadline);
     world.pass(Span::from_secs(4));
@@ -513,11 +522,13 @@ fn a_newer_connection_replaces_the_older_one() {
     let mut older = world.greet(OLD, Role::Source);
     let mut newer = world.greet(OLD, Role::Source);
     assert!(older.frame().is_none());
-    let _sink = world.greet(NEW, Role::Sink);
+    let mut sink = world.greet(NEW, Role::Sink);
     world.events();
     world.transfer(OLD, NEW, Direction::Handover);
     assert_eq!(newer.message(), Message::Request);
     // During the transfer too: it is given up, and can be begun again.
+    newer.send(&state(b"some of it"));
+    assert_eq!(sink.state(), b"some of it");
     let mut newest = world.greet(OLD, Role::Source);
     assert_eq!(world.relay_ends().result, RelayResult::Cancelled);
     assert_eq!(world.events(), [connected(OLD, Role::Source), connected(NEW, Role::Source)]);
@@ -525,6 +536,58 @@ fn a_newer_connection_replaces_the_older_one() {
     let _third = world.greet(Gen(3), Role::Sink);
     world.transfer(OLD, Gen(3), Direction::Handover);
     assert_eq!(newest.message(), Message::Request);
+}
+
+#[test]
+fn a_source_that_connects_anew_is_asked_anew() {
+    let mut world = World::new();
+    let mut older = world.greet(OLD, Role::Source);
+    let mut sink = world.greet(NEW, Role::Sink);
+    world.transfer(OLD, NEW, Direction::Handover);
+    assert_eq!(older.message(), Message::Request);
+    // It has kept a connection that it does not look at, and comes with its state when it is told by a signal.
+    let mut newer = world.greet(OLD, Role::Source);
+    let outcome = world.outcomes.1.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+    world.endpoint.relay_ended(outcome, world.now);
+    world.turn();
+    assert!(older.frame().is_none(), "closed");
+    assert_eq!(newer.message(), Message::Request);
+    newer.send(&[state(b"all"), finished()].concat());
+    assert_eq!(sink.state(), b"all");
+    assert_eq!(sink.message(), Message::Finished(None));
+    sink.send(&finished());
+    assert_eq!(world.relay_ends().result, RelayResult::Done);
+    assert!(world.endpoint.commit(OLD));
+    assert_eq!(newer.message(), Message::Finished(None));
+    assert_eq!(newer.message(), Message::Commit);
+}
+
+#[test]
+fn a_source_that_comes_by_a_signal_may_close_its_older_connection_first() {
+    for comes in [true, false] {
+        let mut world = World::new();
+        world.returns = true;
+        let mut older = world.greet(OLD, Role::Source);
+        let mut sink = world.greet(NEW, Role::Sink);
+        world.transfer(OLD, NEW, Direction::Handover);
+        assert_eq!(older.message(), Message::Request);
+        drop(older);
+        let outcome = world.outcomes.1.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        world.endpoint.relay_ended(outcome, world.now);
+        world.turn();
+        assert!(sink.is_silent(), "it may still come");
+        if comes {
+            let mut newer = world.greet(OLD, Role::Source);
+            assert_eq!(newer.message(), Message::Request);
+            newer.send(&[state(b"all"), finished()].concat());
+            assert_eq!(sink.state(), b"all");
+        } else {
+            world.endpoint.forget(OLD, world.now);
+            world.turn();
+            assert_eq!(sink.error_code(), "source_failed");
+            assert!(matches!(world.end().result, RelayResult::SourceFailed(_)));
+        }
+    }
 }
 
 #[test]

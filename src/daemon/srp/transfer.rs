@@ -30,6 +30,8 @@ pub struct Transfer {
     pub deadline: Option<Monotime>,
     /// `MaxBytes`.
     pub max_bytes: u64,
+    /// The source is told by a signal to come: one that closes an older connection may come again.
+    pub returns: bool,
 }
 
 /// What came of it.
@@ -71,9 +73,23 @@ pub(super) struct Active {
     cancelled: bool,
     /// RESUME has gone to the source while the relay still ran.
     resumed: bool,
+    /// The relay was stopped because the source has a newer connection.
+    swapped: bool,
 }
 
 impl Active {
+    fn new(transfer: Transfer) -> Active {
+        Active {
+            transfer,
+            pair: None,
+            running: false,
+            canceller: None,
+            cancelled: false,
+            resumed: false,
+            swapped: false,
+        }
+    }
+
     /// The relay minds the deadline itself.
     pub(super) fn deadline(&self) -> Option<Monotime> {
         self.transfer.deadline.filter(|_| !self.running)
@@ -90,8 +106,7 @@ impl Endpoint {
             self.queued = Some(transfer);
             return;
         }
-        let (running, cancelled, resumed) = (false, false, false);
-        self.active = Some(Active { transfer, pair: None, running, canceller: None, cancelled, resumed });
+        self.active = Some(Active::new(transfer));
         self.progress(now);
     }
 
@@ -108,6 +123,21 @@ impl Endpoint {
         self.stop(now);
     }
 
+    /// The source has a newer connection: it is asked there, if the sink has seen nothing yet.
+    fn swap(&mut self, now: Monotime) {
+        let Some(active) = &mut self.active else { return };
+        if active.running {
+            active.cancelled = true;
+            active.swapped = true;
+            if let Some(canceller) = active.canceller.take() {
+                canceller.quietly();
+            }
+        } else {
+            active.pair = None;
+            self.advance_transfer(now);
+        }
+    }
+
     /// As [`Endpoint::cancel`]; the source is told when the relay has stopped.
     fn stop(&mut self, now: Monotime) {
         if let Some(Transfer { from, to, direction, .. }) = self.queued.take() {
@@ -116,6 +146,7 @@ impl Endpoint {
         let Some(active) = &mut self.active else { return };
         if active.running {
             active.cancelled = true;
+            active.swapped = false;
             active.canceller = None;
         } else {
             self.abandon(RelayResult::Cancelled);
@@ -153,6 +184,7 @@ impl Endpoint {
             sink: outlet,
             deadline: active.transfer.deadline,
             max_bytes: active.transfer.max_bytes,
+            returns: active.transfer.returns,
             copying: relay::FASTEST,
         })
     }
@@ -171,7 +203,9 @@ impl Endpoint {
         let late = active.resumed && outcome.result == RelayResult::Done;
         // The source was told that it keeps its state: the acknowledgement changes nothing any more.
         let result = if late { RelayResult::SinkTimedOut } else { outcome.result };
+        let mut gone = false;
         if let Some(conn) = self.conns.get_mut(&source) {
+            gone = conn.is_ending() && !conn.is_replaced();
             match outcome.source {
                 Some(back) => {
                     conn.give_back(back.stream, back.decoder);
@@ -187,7 +221,19 @@ impl Endpoint {
                 None => conn.lost(),
             }
         }
-        let Transfer { from, to, direction, .. } = active.transfer;
+        let Transfer { from, to, direction, returns, .. } = active.transfer;
+        let comes = active.swapped && self.has(from, Role::Source);
+        let waits = returns && !gone && !active.cancelled;
+        if outcome.untouched && (comes || waits) {
+            self.active = Some(Active::new(active.transfer));
+            self.drop_lost();
+            return self.progress(now);
+        }
+        if outcome.untouched
+            && let Some(conn) = self.conns.get_mut(&sink)
+        {
+            conn.push(&Message::Error(relay::complaint(&result)).to_bytes());
+        }
         if direction == Direction::Handover
             && result != RelayResult::Done
             && let Some(conn) = self.conns.get_mut(&source)
@@ -233,6 +279,17 @@ impl Endpoint {
         }
     }
 
+    /// A generation has ended: nobody waits for it to come with its state.
+    pub(super) fn forget_source(&mut self, generation: Gen) {
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.pair.is_none() && active.transfer.from == generation)
+        {
+            self.abandon(RelayResult::SourceFailed("it has ended".into()));
+        }
+    }
+
     /// The deadline of a transfer that waits for its source or for room.
     pub(super) fn expire_transfer(&mut self, now: Monotime) {
         if self.active.as_ref().and_then(Active::deadline).is_some_and(|by| by <= now) {
@@ -251,6 +308,9 @@ impl Endpoint {
                 (true, ..) if active.cancelled => {}
                 // A source that has died may have said everything before: the relay reads that, or sees the end.
                 (true, false, true) if !replaced(source) => {}
+                (_, false, true) if replaced(source) && self.has(active.transfer.from, Role::Source) => {
+                    self.swap(now);
+                }
                 (true, ..) => self.stop(now),
                 (false, _, false) => self.abandon(RelayResult::SinkFailed("it closed its connection".into())),
                 (false, false, true) => {

@@ -23,6 +23,12 @@ impl Pump<'_> {
         if let Some(accuse) = failure.accuse.as_ref().filter(|_| failure.source_lost) {
             let _ = stream::send(self.job.source.stream.as_fd(), &accuse.to_bytes(), &[]);
         }
+        let closed = failure.source_lost && failure.accuse.is_none();
+        if self.is_quiet || (self.job.returns && closed && self.sink_frame == 0) {
+            self.is_quiet = true;
+            let _ = self.answer_sink();
+            return self.outcome(failure.result, !failure.source_lost, true);
+        }
         let now = clock::now();
         let by = match (&failure.result, self.deadline) {
             (RelayResult::SourceFailed(_), Some(by)) => by.min(now + FILLING),
@@ -93,6 +99,7 @@ impl Pump<'_> {
             bytes: self.bytes,
             descriptors: self.descriptors,
             claimed: self.claimed,
+            untouched: self.is_quiet,
             duration: Span::ZERO,
             source: keep_source.then_some(source),
             sink: keep_sink.then_some(sink),
