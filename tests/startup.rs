@@ -75,10 +75,12 @@ fn every_error_of_every_unit_is_said() {
 fn good_units_are_ok_and_shown_as_they_parse_back() {
     let env = Env::new();
     let file = env.unit("app", APP).display().to_string();
-    let checked = env.daemon(&["--check", "--unit", &file]);
-    assert_eq!((checked.code, checked.stdout.as_str()), (0, format!("{file}: ok\n").as_str()));
-    let checked = env.ctl(&["check", &file]);
-    assert_eq!((checked.code, checked.stdout.as_str()), (0, format!("{file}: ok\n").as_str()));
+    for checked in [env.daemon(&["--check", "--unit", &file]), env.ctl(&["check", &file])] {
+        assert_eq!((checked.code, checked.stdout.as_str()), (0, format!("{file}: ok\n").as_str()));
+        let told = "is steered: TCP is steered unless the unit says otherwise\n";
+        assert!(checked.stderr.starts_with(&format!("{file}: ")), "{}", checked.stderr);
+        assert!(checked.stderr.ends_with(told), "{}", checked.stderr);
+    }
     let shown = env.daemon(&["--show", "--unit", &file]);
     assert_eq!(shown.code, 0);
     let again = env.file("again/app.toml", &shown.stdout).display().to_string();

@@ -3,7 +3,7 @@
 use super::output::Output;
 use crate::error::exit;
 use crate::proto::paths::unit_runtime_root;
-use crate::unit::{Context, parse};
+use crate::unit::{Context, parse, sharing_notes};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,8 @@ struct Finding {
     ok: bool,
     errors: Vec<String>,
     warnings: Vec<String>,
+    /// How each address will be shared, and why.
+    sharing: Vec<String>,
 }
 
 /// Checks files, and folders for all their `*.toml`. The exit status: 0, or 78 if one is not valid.
@@ -56,7 +58,13 @@ fn unit_files(path: &Path) -> Result<Vec<PathBuf>, String> {
 
 fn failed(path: &Path, why: String) -> Finding {
     let file = path.display().to_string();
-    Finding { errors: vec![format!("{file}: {why}")], ok: false, warnings: Vec::new(), file }
+    Finding {
+        errors: vec![format!("{file}: {why}")],
+        ok: false,
+        warnings: Vec::new(),
+        sharing: Vec::new(),
+        file,
+    }
 }
 
 fn check_file(path: &Path, uid: u32) -> Finding {
@@ -74,8 +82,16 @@ fn check_file(path: &Path, uid: u32) -> Finding {
     };
     let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect();
     match parse(&text, &context) {
-        Ok(parsed) => Finding { file, ok: true, errors: Vec::new(), warnings: lines(parsed.warnings) },
-        Err(errors) => Finding { file, ok: false, errors: lines(errors), warnings: Vec::new() },
+        Ok(parsed) => Finding {
+            file,
+            ok: true,
+            errors: Vec::new(),
+            warnings: lines(parsed.warnings),
+            sharing: sharing_notes(&parsed.unit),
+        },
+        Err(errors) => {
+            Finding { file, ok: false, errors: lines(errors), warnings: Vec::new(), sharing: Vec::new() }
+        }
     }
 }
 
@@ -85,6 +101,9 @@ fn show(finding: &Finding, output: &mut Output) {
     }
     for error in &finding.errors {
         output.complain(error);
+    }
+    for note in &finding.sharing {
+        output.complain(&format!("{}: {note}", finding.file));
     }
     if finding.ok {
         output.text(&format!("{}: ok\n", finding.file));

@@ -69,7 +69,12 @@ fn run() -> Result<u8, Fatal> {
         Mode::Run => supervise(&args),
         Mode::Help => print(args::HELP),
         Mode::Version => print(concat!("aeternad ", env!("CARGO_PKG_VERSION"), "\n")),
-        Mode::Check => print(&setup::check(&args)?),
+        Mode::Check => {
+            let checked = setup::check(&args)?;
+            // What was asked for is on standard output; this is beside it.
+            let _ = std::io::stderr().write_all(checked.notes.as_bytes());
+            print(&checked.text)
+        }
         Mode::Show => print(&setup::show(&args)?),
     }
 }

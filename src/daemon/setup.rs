@@ -304,17 +304,38 @@ fn bind(units: Vec<Read>, inherited: &mut Inherited) -> Result<Vec<Supervised>, 
     if errors.is_empty() { Ok(bound) } else { Err(Fatal::new(exit::UNAVAILABLE, errors.join("\n"))) }
 }
 
-/// `--check`: a line for each file, or every error.
-pub fn check(args: &Args) -> Result<String, Fatal> {
+/// What `--check` found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// A line for each file, and its warnings.
+    pub text: String,
+    /// How each address will be shared, a line each: for people.
+    pub notes: String,
+}
+
+impl Checked {
+    fn note(&mut self, name: &str, unit: &Unit) {
+        for note in unit::sharing_notes(unit) {
+            self.notes.push_str(&format!("{name}: {note}\n"));
+        }
+    }
+}
+
+/// `--check`: what was found, or every error.
+pub fn check(args: &Args) -> Result<Checked, Fatal> {
     if args.command.is_empty() {
         return check_files(args);
     }
-    read_units(args).map(|_| "command line: ok\n".to_owned())
+    let mut checked = Checked { text: "command line: ok\n".into(), ..Checked::default() };
+    for read in read_units(args)? {
+        checked.note("command line", &read.loaded.unit);
+    }
+    Ok(checked)
 }
 
-fn check_files(args: &Args) -> Result<String, Fatal> {
+fn check_files(args: &Args) -> Result<Checked, Fatal> {
     let setting = Setting { runtime_root: runtime_root(), pid1: process::is_pid1() };
-    let mut text = String::new();
+    let mut checked = Checked::default();
     let mut good = Vec::new();
     let mut bad = false;
     for path in load::find(&args.units)? {
@@ -322,23 +343,24 @@ fn check_files(args: &Args) -> Result<String, Fatal> {
         match (Source::File { path, setting: setting.clone() }).load() {
             Ok(loaded) => {
                 for warning in &loaded.warnings {
-                    text.push_str(&format!("{warning}\n"));
+                    checked.text.push_str(&format!("{warning}\n"));
                 }
-                text.push_str(&format!("{shown}: ok\n"));
+                checked.text.push_str(&format!("{shown}: ok\n"));
+                checked.note(&shown, &loaded.unit);
                 good.push(loaded.unit);
             }
             Err(errors) => {
-                text.push_str(&format!("{errors}\n"));
+                checked.text.push_str(&format!("{errors}\n"));
                 bad = true;
             }
         }
     }
     let clashes = load::clashes(&good.iter().map(Arc::as_ref).collect::<Vec<_>>());
     if bad || !clashes.is_empty() {
-        text.push_str(&clashes.join("\n"));
-        return Err(Fatal::new(exit::CONFIG, text.trim_end().to_owned()));
+        checked.text.push_str(&clashes.join("\n"));
+        return Err(Fatal::new(exit::CONFIG, checked.text.trim_end().to_owned()));
     }
-    Ok(text)
+    Ok(checked)
 }
 
 /// `--show`: every unit with every default.

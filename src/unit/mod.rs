@@ -27,6 +27,7 @@ mod import;
 mod inline;
 mod print;
 mod read;
+mod sharing;
 mod signal;
 mod tables;
 mod types;
@@ -39,6 +40,7 @@ pub use file::{Context, Parsed, keys, parse};
 pub use import::{Imported, Source, import};
 pub use inline::{Sockets, inline, undeclared_socket};
 pub use print::{defaults, print};
+pub use sharing::{sharing, sharing_notes};
 pub use signal::{parse_signal, signal_name};
 pub use types::{
     Address, BindIpv6Only, CanaryBy, Check, Command, DaemonSettings, EnvironmentFile, ExitStatusSet,

@@ -3,7 +3,7 @@
 use super::SocketId;
 use crate::sys::unixpath::{self, BoundPath};
 use crate::sys::{socket, sockopt, steer};
-use crate::unit::{Address, Listen, ListenKind, Sharing, Socket, SocketOptions, Unit};
+use crate::unit::{self, Address, Listen, ListenKind, Sharing, Socket, SocketOptions, Unit};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,25 +22,13 @@ pub(super) enum Way {
 
 /// Decides how an address is shared, and says why in words.
 pub(super) fn decide(unit: &Unit, socket: &Socket, listen: &Listen) -> (Way, String) {
-    let tcp = listen.kind == ListenKind::Stream
-        && matches!(listen.address, Address::Port(_) | Address::Inet(_) | Address::Scoped(..));
-    let unix_stream = matches!(listen.address, Address::Path(_))
-        && matches!(listen.kind, ListenKind::Stream | ListenKind::SequentialPacket);
-    match socket.sharing {
-        _ if socket.accept => (Way::Shared, "with Accept each connection gets its own instance".into()),
-        Sharing::Shared => (Way::Shared, "the unit says so".into()),
-        Sharing::Steered if tcp => (Way::Group, "the unit says so".into()),
-        Sharing::Steered if unix_stream => (Way::Renamed, "the unit says so".into()),
-        Sharing::Steered => {
-            (Way::Shared, "only TCP and Unix paths that are connected to can be steered".into())
-        }
-        Sharing::Auto if unit.state.enabled => (
-            Way::Shared,
-            "with [State] connections wait while the memory moves, unless the unit says otherwise".into(),
-        ),
-        Sharing::Auto if tcp => (Way::Group, "TCP is steered unless the unit says otherwise".into()),
-        Sharing::Auto => (Way::Shared, "only TCP is steered unless the unit says otherwise".into()),
-    }
+    let (sharing, why) = unit::sharing(unit, socket, listen);
+    let way = match (sharing, &listen.address) {
+        (Sharing::Steered, Address::Path(_)) => Way::Renamed,
+        (Sharing::Steered, _) => Way::Group,
+        (Sharing::Shared | Sharing::Auto, _) => Way::Shared,
+    };
+    (way, why.to_owned())
 }
 
 /// A socket of an address.
