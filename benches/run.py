@@ -38,6 +38,8 @@ class Bench:
     def __init__(self, options, folder):
         self.options = options
         self.folder = pathlib.Path(folder)
+        # In memory, as /run is: creating a socket's name on a disk takes longer than starting a process.
+        self.run_folder = pathlib.Path(tempfile.mkdtemp(prefix="bench-run", dir=memory_folder(folder)))
         self.aeternad = str(options.aeternad)
         self.rows = []
 
@@ -67,7 +69,7 @@ Strategy = "{strategy}"
         return self.daemon(unit)
 
     def daemon(self, units):
-        return [self.aeternad, "--runtime-dir", str(self.folder / "run"), "--log-level", "error", "--unit", units]
+        return [self.aeternad, "--runtime-dir", str(self.run_folder), "--log-level", "error", "--unit", units]
 
     def nginx(self, ports=(PORT,)):
         listen = "\n".join(f"listen 127.0.0.1:{port} backlog=4096;" for port in ports)
@@ -107,6 +109,13 @@ http {{
         floor = medians.get(subjects[0][0])
         for name, value in medians.items():
             self.row(measure, name, value / scale, floor / scale if floor else None, unit)
+
+
+def memory_folder(fallback):
+    """A folder whose file system is memory, or `fallback`."""
+    mounts = [line.split() for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
+    folders = [mount[1] for mount in mounts if mount[2] == "tmpfs" and mount[1] in ("/run", "/dev/shm")]
+    return next((folder for folder in folders if os.access(folder, os.W_OK)), fallback)
 
 
 def peer(name, *arguments):
@@ -247,7 +256,7 @@ def orphans(bench):
     """Orphans reaped as PID 1 of a namespace."""
     n = bench.quick(10000, 2000)
     inner = [METER, "orphans", str(n)]
-    own = [bench.aeternad, "--runtime-dir", str(bench.folder / "run"), "--log-level", "error", "--", *inner]
+    own = [bench.aeternad, "--runtime-dir", str(bench.run_folder), "--log-level", "error", "--", *inner]
     subjects = [
         ("floor", [FLOOR, "-i", *inner]),
         ("aeternad", own),
@@ -305,7 +314,7 @@ def units(bench):
             before = switches(running.pid)
             time.sleep(2)
             woken = switches(running.pid) - before
-            times = [status_time(bench.folder / "run" / "control.sock") for _ in range(20)]
+            times = [status_time(bench.run_folder / "control.sock") for _ in range(20)]
     bench.row("memory a unit", "aeternad", (memory[1] - memory[0]) / (n - 1), None, "kB")
     bench.row(f"context switches in 2 s, {n} units", "aeternad", woken, None, "")
     bench.row(f"status of {n} units", "aeternad", statistics.median(times) / MS, None, "ms")
@@ -469,10 +478,12 @@ def main():
         if not options.measures or name in options.measures:
             with tempfile.TemporaryDirectory(prefix="bench") as folder:
                 os.chmod(folder, 0o755)
+                bench = Bench(options, folder)
                 try:
-                    measure(Bench(options, folder))
+                    measure(bench)
                 except (RuntimeError, OSError) as error:
                     print(f"{name}: {error}", flush=True)
+                shutil.rmtree(bench.run_folder, ignore_errors=True)
     return 0
 
 

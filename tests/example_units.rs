@@ -128,8 +128,7 @@ fn every_unit_is_known_here_and_valid() {
     assert_eq!(names, known);
     let env = Env::new();
     let check = env.daemon(&["--check", "--unit", &folder.display().to_string()]);
-    assert_eq!(check.code, 0, "{}{}", check.stdout, check.stderr);
-    assert!(check.stdout.lines().all(|line| line.ends_with(": ok")), "no warnings: {}", check.stdout);
+    assert_eq!((check.code, check.stderr.as_str()), (0, ""), "{}", check.stdout);
 }
 
 #[test]

@@ -21,6 +21,8 @@ fn launch(env: &Env, name: &str, socket: OwnedFd, arguments: &[&str]) -> (Child,
     command.args(["-c", "exec 3<&0 0</dev/null; export LISTEN_PID=$$; exec \"$0\" \"$@\""]);
     command.arg(example(name)).args(arguments);
     command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "http").env("AETERNA_GENERATION", "7");
+    // However long a test is kept from its next request.
+    command.env("IDLE_IN_DRAIN_MS", "30000");
     command.env("NOTIFY_SOCKET", notify).stdin(Stdio::from(socket)).stdout(Stdio::null());
     (command.spawn().unwrap(), notify_socket)
 }

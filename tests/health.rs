@@ -165,3 +165,42 @@ fn always_restarts_a_sick_service_outside_reloads() {
     assert_eq!(results(&env, mark, 3), Vec::<String>::new());
     assert_eq!(env.last_reload().outcome, Outcome::Promoted);
 }
+
+#[test]
+fn over_a_unix_path_too_only_what_the_new_one_answered_counts() {
+    let socket = "ListenStream = \"{dir}/app.sock\"";
+    let service = "Type = \"notify\"\nTimeoutStartSec = \"1s\"";
+    for check in ["HttpGet = \"unix:{dir}/app.sock:/health\"", "TcpConnect = \"{dir}/app.sock\""] {
+        for sharing in ["shared", "steered"] {
+            let health = format!("[HealthCheck]\n{check}\nInterval = \"50ms\"\nTimeout = \"300ms\"");
+            let socket = format!("{socket}\nSharing = \"{sharing}\"");
+            let env = App { socket: &socket, more: &health, service, ..APP }.start();
+            let mark = env.mark();
+            env.reload_well();
+            assert!(results(&env, mark, 2).iter().any(|t| t.ends_with(": pass")), "{check} {sharing}");
+            env.wait_state("app", UnitState::Running);
+            env.next_start("no_accept");
+            let mark = env.mark();
+            assert_eq!(env.reload().code, 3, "{check} {sharing}");
+            let texts = results(&env, mark, 3);
+            let word = if sharing == "shared" { "never_reached" } else { "timeout" };
+            assert!(texts.iter().any(|t| t.contains(word)), "{check} {sharing}: {texts:?}");
+            assert!(!texts.iter().any(|t| t.contains(": pass")), "{check} {sharing}: {texts:?}");
+            env.wait_state("app", UnitState::Running);
+            assert_eq!(env.answers(), 2);
+        }
+    }
+}
+
+#[test]
+fn a_service_that_closes_at_once_passes_a_tcp_check() {
+    let port = free_port();
+    let mut env = Env::new();
+    let text = "[Socket]\nListenStream = \"127.0.0.1:PORT\"\n[Service]\nType = \"exec\"\nTimeoutStartSec = \"5s\"\n\
+         ExecStart = [\"/usr/bin/python3\", \"-c\", \"import socket\\ns = socket.socket(fileno=3)\\ns.setblocking(True)\\nwhile True: s.accept()[0].close()\"]\n\
+         [Reload]\nSoakTime = 0\n[HealthCheck]\nTcpConnect = \"127.0.0.1:PORT\"\nInterval = \"50ms\"\n";
+    env.unit("app", &text.replace("PORT", &port.to_string()));
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    env.reload_well();
+}

@@ -67,7 +67,7 @@ fn a_reload_shows_its_phases_and_leaves_the_new_generation() {
 fn the_exit_status_tells_what_came_of_it() {
     let env = App { reload: LONG_SOAK, ..APP }.start();
     assert_eq!(env.ctl(&["reload", "nobody"]).code, 6);
-    let late = env.ctl(&["reload", "app", "--timeout", "200ms"]);
+    let late = env.ctl(&["reload", "app", "--timeout", "1s"]);
     assert_eq!(late.code, 124, "{late:?}");
     let busy = env.reload();
     assert_eq!(busy.code, 4, "{busy:?}");
@@ -76,6 +76,14 @@ fn the_exit_status_tells_what_came_of_it() {
     env.wait_state("app", UnitState::Running);
     env.next_start("exit=7");
     assert_eq!(env.reload().code, 3);
+    assert!(env.unit_status("app").why.contains("exited with code 7"), "{:?}", env.unit_status("app"));
+    env.next_start("");
+    assert_eq!(env.ctl(&["reload", "app", "--no-wait"]).code, 0);
+    env.wait_state("app", UnitState::Soaking);
+    let why = env.unit_status("app").why;
+    assert!(why.starts_with("the soak "), "what was before the reload is not why it soaks: {why}");
+    assert_eq!(env.ctl(&["rollback", "app"]).code, 0);
+    env.wait_state("app", UnitState::Running);
     env.unit("app", "[Service]\nExecStart = 5\n");
     let failed = env.reload();
     assert_eq!(failed.code, 1, "{failed:?}");
@@ -88,7 +96,10 @@ fn the_exit_status_tells_what_came_of_it() {
         }) => reloads.iter().map(|r| r.outcome).collect(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(outcomes, [Outcome::Refused, Outcome::RolledBack, Outcome::RolledBack, Outcome::Failed]);
+    assert_eq!(
+        outcomes,
+        [Outcome::Refused, Outcome::RolledBack, Outcome::RolledBack, Outcome::RolledBack, Outcome::Failed]
+    );
     assert_eq!(env.answers(), 1);
 }
 
@@ -114,6 +125,9 @@ fn a_reload_during_a_reload_is_refused_and_force_ends_the_first() {
     env.wait_state("app", UnitState::Soaking);
     let refused = env.reload();
     assert_eq!(refused.code, 4, "{refused:?}");
+    for command in ["start", "restart"] {
+        assert_eq!(env.ctl(&[command, "app"]).code, 4, "{command}");
+    }
     let mark = env.mark();
     let second = env.ctl_start(&["reload", "app", "--force"]);
     let first = env.finish_child(first);
@@ -216,6 +230,15 @@ fn a_dry_run_tells_the_differences_and_does_nothing() {
         assert!(line.contains(word), "{name}:\n{}", told.stdout);
     }
     assert!(told.stdout.contains("SoakTime"), "{}", told.stdout);
+    let object: serde_json::Value =
+        serde_json::from_str(&env.ctl(&["reload", "app", "--dry-run", "--json"]).stdout).unwrap();
+    let changes = &object["units"][0];
+    assert_eq!(changes["unit"], "app");
+    let words: Vec<&str> =
+        changes["sockets"].as_array().unwrap().iter().map(|s| s["change"].as_str().unwrap()).collect();
+    assert_eq!(words, ["kept", "added", "dropped"]);
+    let soak = changes["keys"].as_array().unwrap().iter().find(|key| key["key"] == "SoakTime").unwrap();
+    assert_eq!((&soak["table"], &soak["new"]), (&"[Reload]".into(), &"\"3s\"".into()));
     let status = env.unit_status("app");
     assert_eq!((status.generation, status.state), (1, UnitState::Running));
     assert!(!env.path("added.sock").exists());

@@ -208,6 +208,35 @@ fn the_program_must_have_the_checksum_that_is_asked_for() {
     assert_eq!(env.reload().code, 1, "BinaryPath is what is looked at");
 }
 
+#[test]
+fn an_accept_unit_that_got_another_socket_counts_by_its_own_limits() {
+    let mut env = Env::new();
+    let socket = |name: &str, limit: u32| {
+        format!(
+            "[[Socket]]\nListenStream = \"{{dir}}/{name}.sock\"\nAccept = true\nMaxConnections = {limit}\n"
+        )
+    };
+    let service = "[Service]\nExecStart = \"{probe} stdin=\"\n";
+    env.unit("app", &format!("{}{service}", socket("a", 1)));
+    env.start();
+    env.wait_state("app", UnitState::Listening);
+    env.unit("app", &format!("{}{}{service}", socket("a", 1), socket("b", 2)));
+    env.reload_well();
+    let ask = |name: &str| {
+        let mut client = Client::connect(&env.path(name).display().to_string()).unwrap();
+        let status = client.get("/").map(|answer| answer.status);
+        (client, status.ok())
+    };
+    let (kept, first) = ask("b.sock");
+    let (more, second) = ask("b.sock");
+    assert_eq!((first, second), (Some(200), Some(200)));
+    assert_eq!(ask("b.sock").1, None, "MaxConnections of its own table");
+    let (other, first) = ask("a.sock");
+    assert_eq!((first, ask("a.sock").1), (Some(200), None));
+    drop((kept, more, other));
+    env.wait_unit("app", "no instance is left", |u| u.generations.is_empty());
+}
+
 /// How many of `count` new connections the new generation answers.
 fn share(env: &Env, count: u32) -> u32 {
     let address = env.address("app", 0);

@@ -131,3 +131,57 @@ fn a_program_that_is_being_copied_is_not_started() {
     env.wait_state("app", UnitState::Running);
     assert_eq!(env.unit_status("app").generation, 2);
 }
+
+#[test]
+fn what_somebody_still_writes_is_waited_for_however_long_the_next_piece_takes() {
+    let env = start(&WATCH.replace("150ms", "20ms"));
+    let mark = env.mark();
+    let mut file = std::fs::File::create(env.path("src/script")).unwrap();
+    std::io::Write::write_all(&mut file, b"#!/bin/sh\n").unwrap();
+    // Longer than WatchDebounce, and longer once more.
+    let waits = |log: String| log.matches("still being written").count();
+    env.wait("it waits", || (waits(env.log()) >= 2).then_some(()));
+    assert!(env.events_since(mark).iter().all(|e| e.outcome.is_none()));
+    assert_eq!(env.unit_status("app").generation, 1);
+    std::io::Write::write_all(&mut file, b"exec app\n").unwrap();
+    drop(file);
+    assert_eq!(env.wait_reloaded("app", mark).outcome, Some(Outcome::Promoted));
+    env.wait_state("app", UnitState::Running);
+    assert_eq!(env.unit_status("app").generation, 2, "one reload, when it was whole");
+}
+
+#[test]
+fn a_reload_that_launches_nothing_counts_for_what_is_watched_too() {
+    let mut env = Env::new();
+    for folder in ["one", "two"] {
+        std::fs::create_dir(env.path(folder)).unwrap();
+    }
+    let write = |env: &Env, service: &str, reload: &str, folder: &str| {
+        let reload = format!("{reload}\nWatchPaths = [\"{{dir}}/{folder}\"]\nWatchDebounce = \"20ms\"");
+        App { service, reload: &reload, ..APP }.write(env);
+    };
+    // A LISTENING one is only reread.
+    let idle = "Type = \"notify\"\nStartOn = \"connection\"";
+    write(&env, idle, "", "one");
+    env.start();
+    env.wait_state("app", UnitState::Listening);
+    write(&env, idle, "", "two");
+    env.reload_well();
+    assert!(env.ctl(&["reload", "app", "--dry-run"]).stdout.lines().all(|line| line.ends_with(": kept")));
+    let mark = env.mark();
+    env.file("two/x", "");
+    assert_eq!(env.wait_reloaded("app", mark).outcome, Some(Outcome::Promoted));
+    // By `signal`: the folder is another one, and what waits for a launch still does.
+    let told = "Strategy = \"signal\"\nReloadSignal = \"SIGUSR1\"";
+    env.next_start("handle=USR1");
+    write(&env, "Type = \"notify\"", told, "two");
+    assert_eq!(env.ctl(&["restart", "app"]).code, 0);
+    env.ctl(&["start", "app"]);
+    env.wait_state("app", UnitState::Running);
+    write(&env, "Type = \"notify\"", told, "one");
+    env.reload_well();
+    let mark = env.mark();
+    env.file("one/x", "");
+    assert_eq!(env.wait_reloaded("app", mark).outcome, Some(Outcome::Promoted));
+    assert_eq!(env.unit_status("app").state, UnitState::Running);
+}

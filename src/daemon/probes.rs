@@ -9,9 +9,10 @@ use crate::daemon::core::{Daemon, News, Report};
 use crate::daemon::lookups;
 use crate::machine::event::{Event, Gen, ProbeKind, ProbeResult};
 use crate::proto::http;
-use crate::sys::probe::{self, Answerer, Connection};
+use crate::sys::clock;
+use crate::sys::probe::{self, Answerer, Connection, Stream};
 use crate::sys::tree::TreeKey;
-use crate::time::Span;
+use crate::time::{Monotime, Span};
 use crate::unit::{Address, Check, HealthCheck, Unit};
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -77,9 +78,12 @@ pub fn start(daemon: &mut Daemon, index: usize, generation: Gen, number: u32, ki
         && let Some(own) = unit.sockets.probe_path(slot, path)
     {
         task.to = Address::Path(own.to_string_lossy().into_owned());
+        task.aimed = true;
     }
     let connection = Connection::prepare(&task.to);
     let from = connection.as_ref().ok().and_then(Connection::source);
+    let to = connection.as_ref().ok().and_then(Connection::remote);
+    task.aimed |= to.is_some_and(|to| unit.sockets.aims(to));
     if let Some(from) = from
         && let Err(why) = unit.sockets.probe_port(slot, from)
     {
@@ -115,9 +119,7 @@ fn task_of(unit: &Unit, kind: ProbeKind, own: Option<Address>) -> Option<Task> {
         aimed: false,
     };
     if kind == ProbeKind::Accepts {
-        let to = own?;
-        let aimed = matches!(to, Address::Inet(_));
-        return Some(Task { to, aimed, ..base });
+        return Some(Task { to: own?, ..base });
     }
     let HealthCheck { check, timeout, expect_status, .. } = unit.health.as_ref()?;
     match check {
@@ -147,6 +149,8 @@ fn run(task: &Task, mut connection: Connection) -> ProbeResult {
 }
 
 fn probe(task: &Task, connection: &mut Connection) -> std::io::Result<ProbeResult> {
+    // One deadline for all of it: a service that sends a byte now and then must not keep a probe alive.
+    let end = clock::now() + task.timeout;
     let mut stream = connection.connect(task.timeout)?;
     let held_back = match &task.request {
         None => &[][..],
@@ -159,10 +163,10 @@ fn probe(task: &Task, connection: &mut Connection) -> std::io::Result<ProbeResul
     let mut unattributed = false;
     if task.attribute || task.request.is_none() {
         let tree = TreeKey { mains: &task.started, invocation: &task.invocation };
-        match probe::answerer(connection, &tree, task.us, task.timeout)? {
+        match probe::answerer(connection, &tree, task.us, end.since(clock::now()))? {
             Answerer::Member => {}
-            // Only the generation that a steered probe is aimed at can have accepted it.
-            Answerer::Gone if task.aimed => {}
+            // Only the generation that a steered probe is aimed at can have accepted it, or the only one there is.
+            Answerer::Gone if task.aimed || !task.attribute => {}
             Answerer::Gone | Answerer::Other => return Ok(ProbeResult::NeverReached),
             Answerer::Nobody => return Ok(ProbeResult::TimedOut),
             Answerer::Unknown => unattributed = true,
@@ -170,7 +174,7 @@ fn probe(task: &Task, connection: &mut Connection) -> std::io::Result<ProbeResul
     }
     if task.request.is_some() {
         stream.write_all(held_back)?;
-        if let Some(why) = wrong_answer(&mut stream, &task.expect)? {
+        if let Some(why) = wrong_answer(&mut stream, &task.expect, end)? {
             return Ok(ProbeResult::Fail(why));
         }
     }
@@ -178,10 +182,15 @@ fn probe(task: &Task, connection: &mut Connection) -> std::io::Result<ProbeResul
 }
 
 /// Reads the status; `Some` says what is wrong with it.
-fn wrong_answer(stream: &mut (impl Read + Write), expect: &[(u16, u16)]) -> std::io::Result<Option<String>> {
+fn wrong_answer(
+    stream: &mut Stream,
+    expect: &[(u16, u16)],
+    end: Monotime,
+) -> std::io::Result<Option<String>> {
     let mut head = Vec::new();
     let mut buffer = [0_u8; 1024];
     loop {
+        stream.wait_no_longer(end.since(clock::now()))?;
         let count = stream.read(&mut buffer)?;
         head.extend_from_slice(buffer.get(..count).unwrap_or_default());
         match http::response_status(&head) {
@@ -194,5 +203,39 @@ fn wrong_answer(stream: &mut (impl Read + Write), expect: &[(u16, u16)]) -> std:
             Ok(None) => {}
             Err(why) => return Ok(Some(why)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_service_that_answers_a_byte_at_a_time_is_too_late() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = Address::Inet(listener.local_addr().unwrap());
+        let service = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            for byte in b"HTTP/1.1 200 ".iter().chain(std::iter::repeat(&b'K')) {
+                if stream.write_all(&[*byte]).is_err() {
+                    return;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        });
+        let task = Task {
+            to: to.clone(),
+            request: Some(b"GET / HTTP/1.1\r\n\r\n".to_vec()),
+            expect: vec![(200, 200)],
+            timeout: Span::from_millis(300),
+            started: Vec::new(),
+            invocation: String::new(),
+            us: 0,
+            attribute: false,
+            aimed: false,
+        };
+        assert_eq!(run(&task, Connection::prepare(&to).unwrap()), ProbeResult::TimedOut);
+        service.join().unwrap();
     }
 }

@@ -122,6 +122,14 @@ pub struct SourceBack {
     pub decoder: Decoder,
     /// Whether all of its state, FINISHED included, was read.
     pub finished: bool,
+    /// Acknowledgements of earlier transfers that have still not come.
+    pub acks: u32,
+}
+
+impl SourceBack {
+    fn of(source: Inlet, finished: bool) -> SourceBack {
+        SourceBack { stream: source.stream, decoder: source.decoder, finished, acks: source.acks }
+    }
 }
 
 /// The sink's socket after a transfer.
@@ -152,6 +160,17 @@ pub struct RelayOutcome {
     pub source: Option<SourceBack>,
     /// `None` if it is gone, broke the protocol, or could not be told that the transfer has failed.
     pub sink: Option<SinkBack>,
+}
+
+impl RelayOutcome {
+    /// What the source says to have sent, and what has gone through, in words, if that is not the same.
+    pub fn differs(&self) -> Option<(String, String)> {
+        let Totals { frames, bytes } = self.claimed.filter(|_| self.result == RelayResult::Done)?;
+        let (frames, bytes) = (frames.unwrap_or(self.frames), bytes.unwrap_or(self.bytes));
+        let text = |frames: u64, bytes: u64| format!("{frames} frames and {bytes} bytes");
+        let same = (frames, bytes) == (self.frames, self.bytes);
+        (!same).then(|| (text(frames, bytes), text(self.frames, self.bytes)))
+    }
 }
 
 /// Stops the relay when it is dropped: its outcome is then [`RelayResult::Cancelled`], unless it had ended.
@@ -231,7 +250,7 @@ fn not_started(job: Job, error: &io::Error) -> RelayOutcome {
         descriptors: 0,
         claimed: None,
         duration: Span::ZERO,
-        source: Some(SourceBack { stream: job.source.stream, decoder: job.source.decoder, finished: false }),
+        source: Some(SourceBack::of(job.source, false)),
         sink: Some(SinkBack { stream: job.sink.stream, decoder: job.sink.decoder }),
     }
 }

@@ -5,6 +5,7 @@ use crate::daemon::handover::StateSocket;
 use crate::daemon::intercept::{Adopted, Filters};
 use crate::daemon::load::Source;
 use crate::daemon::logpipe::LogPipe;
+use crate::daemon::notifications::Complaints;
 use crate::daemon::sockets::{ListenSet, PeerName};
 use crate::daemon::srp::Endpoint;
 use crate::machine::UnitMachine;
@@ -34,6 +35,8 @@ pub struct Child {
     pub generation: Option<Gen>,
     /// `INVOCATION_ID` in its environment.
     pub invocation: String,
+    /// Its pidfd, if it has become a main process by `MAINPID=`: it may not be our child.
+    pub watched: Option<OwnedFd>,
 }
 
 /// The notify socket of a generation.
@@ -111,8 +114,10 @@ pub struct PathWatch {
     pub paths: Vec<String>,
     /// When the changes seen so far count as settled.
     pub settle_at: Option<Monotime>,
-    /// The paths that changed since then.
-    pub changed: BTreeSet<PathBuf>,
+    /// When the first of them came.
+    pub since: Option<Monotime>,
+    /// The paths that changed since then, and whether somebody is still writing them.
+    pub changed: BTreeMap<PathBuf, bool>,
 }
 
 /// One unit.
@@ -158,6 +163,8 @@ pub struct Supervised {
     pub history: VecDeque<ReloadRecord>,
     /// What the generation that went last wrote at its end, for the answer of a failed reload.
     pub last_words: Option<LastWords>,
+    /// What was complained about its notify messages.
+    pub complaints: Complaints,
     /// With `InterceptBind`: the filters of its processes, and what has to be listened on.
     pub filters: Filters,
     /// Log pipes by id.
@@ -211,6 +218,7 @@ impl Supervised {
             connections: HashMap::new(),
             history: VecDeque::new(),
             last_words: None,
+            complaints: Complaints::default(),
             filters: Filters::default(),
             streams: HashMap::new(),
             last_stream: 0,

@@ -6,10 +6,15 @@ use crate::daemon::supervised::PathWatch;
 use crate::daemon::token::Owner;
 use crate::machine::event::Command;
 use crate::sys::clock;
-use crate::sys::inotify::Watcher;
+use crate::sys::inotify::{Progress, Watcher};
 use crate::sys::poll::Interest;
-use std::collections::BTreeSet;
+use crate::time::Span;
+use std::collections::BTreeMap;
 use std::path::Path;
+
+/// How long a file that has changed is waited for while somebody has it open and writes to it: a copy over a slow
+/// line, but not a log.
+const STILL_WRITTEN: Span = Span::from_secs(60);
 
 impl Daemon {
     /// Watches what the serving content names; made anew only when that has changed.
@@ -41,8 +46,13 @@ impl Daemon {
         if let Err(error) = self.poller.add(Owner::Paths(index).token(), watcher.fd(), Interest::READ) {
             log::warn!("{}: cannot watch its WatchPaths: {error}", unit.name);
         }
-        unit.watch =
-            Some(PathWatch { watcher, paths: paths.clone(), settle_at: None, changed: BTreeSet::new() });
+        unit.watch = Some(PathWatch {
+            watcher,
+            paths: paths.clone(),
+            settle_at: None,
+            since: None,
+            changed: BTreeMap::new(),
+        });
     }
 
     /// Something below the watched paths changed: wait until it has settled.
@@ -53,12 +63,17 @@ impl Daemon {
         match watch.watcher.read() {
             Ok(changes) => {
                 for change in changes {
-                    // Somebody writes a file all the time: only what has begun to change is waited for.
-                    if change.is_partial && !watch.changed.contains(&change.path) {
+                    if change.progress == Progress::Written {
+                        // A log is written to all the time: only what has begun to change is waited for.
+                        if let Some(is_written) = watch.changed.get_mut(&change.path) {
+                            *is_written = true;
+                        }
                         continue;
                     }
-                    watch.changed.insert(change.path);
-                    watch.settle_at = Some(clock::now() + debounce);
+                    let now = clock::now();
+                    watch.changed.insert(change.path, change.progress == Progress::Begun);
+                    watch.since.get_or_insert(now);
+                    watch.settle_at = Some(now + debounce);
                 }
             }
             Err(error) => log::warn!("{}: cannot read what changed below its WatchPaths: {error}", unit.name),
@@ -67,10 +82,20 @@ impl Daemon {
 
     /// Nothing has changed for `WatchDebounce`.
     pub fn paths_settled(&mut self, index: usize) {
-        let Some(watch) = &mut self.units[index].watch else { return };
-        watch.settle_at = None;
+        let unit = &mut self.units[index];
+        let debounce = unit.current.unit.reload.watch_debounce;
+        let Some(watch) = &mut unit.watch else { return };
+        let now = clock::now();
+        let is_late = watch.since.is_none_or(|since| since + STILL_WRITTEN <= now);
+        if !is_late && watch.changed.values().any(|is_written| *is_written) {
+            // It is half of what it will be, however long the next piece takes.
+            watch.settle_at = Some(now + debounce.max(Span::from_millis(10)));
+            log::debug!("{}: what changed below its WatchPaths is still being written", unit.name);
+            return;
+        }
+        (watch.settle_at, watch.since) = (None, None);
         let changed = std::mem::take(&mut watch.changed);
-        let first = changed.first().map(|path| path.display().to_string()).unwrap_or_default();
+        let first = changed.keys().next().map(|path| path.display().to_string()).unwrap_or_default();
         let reason = match changed.len() {
             0 | 1 => format!("{first} changed"),
             more => format!("{first} and {} more changed", more - 1),

@@ -14,6 +14,7 @@
 use crate::time::{Monotime, Span};
 use crate::unit::{CanaryBy, Unit};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::Arc;
 
 pub use crate::proto::notify::Notification;
@@ -678,6 +679,31 @@ pub enum CommandResult {
     Busy(String),
     /// It failed (exit status 1): why.
     Failed(String),
+}
+
+/// Why a reload that is asked for now would be refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Busy {
+    /// Another one is under way: who is at it, in words.
+    Reload(String),
+    /// Something else is, in words; it is waited for.
+    Other(&'static str),
+}
+
+impl Busy {
+    /// Whether `force` makes way.
+    pub fn ends_by_force(&self) -> bool {
+        matches!(self, Busy::Reload(_))
+    }
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Busy::Reload(who) => who,
+            Busy::Other(what) => what,
+        })
+    }
 }
 
 /// What the machine of the daemon is told about a unit after each event.

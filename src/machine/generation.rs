@@ -3,7 +3,7 @@
 use super::event::{Action, Announcement, Conn, ContentId, Gen, Missing, Proc, Role, Target};
 use super::health::Health;
 use super::reload::ReloadPhase;
-use super::restart::{End, Word};
+use super::restart::{End, Window, Word};
 use super::slots::Quiesce;
 use super::state::{Place, SIGKILL};
 use super::stop::{StopPlan, StopStep};
@@ -85,10 +85,14 @@ pub(super) struct Generation {
     pub(super) empty: bool,
     /// Whether anything was started since it was last empty.
     pub(super) had_process: bool,
+    /// Whether users' connections were ever steered to its slot.
+    pub(super) served: bool,
     /// Whether its slot was seen empty after it got weight 0.
     pub(super) drained: bool,
     pub(super) end: Option<End>,
     pub(super) status_text: Option<String>,
+    /// How often its STATUS was announced.
+    pub(super) told: Window,
     pub(super) health: Health,
 }
 
@@ -138,9 +142,11 @@ impl Turn<'_> {
             listens: Listens::default(),
             empty: true,
             had_process: false,
+            served: false,
             drained: false,
             end: None,
             status_text: None,
+            told: Window::default(),
             health: Health::default(),
         };
         self.s.generations.push(generation);
@@ -374,7 +380,7 @@ impl Turn<'_> {
             ReloadPhase::Restoring { why } => Some(why.clone()),
             ReloadPhase::Loading
             | ReloadPhase::Opening
-            | ReloadPhase::Binary
+            | ReloadPhase::Binary { .. }
             | ReloadPhase::PreFlight { .. }
             | ReloadPhase::Command { .. }
             | ReloadPhase::AwaitReady { .. }

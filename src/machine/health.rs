@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// How often a check is repeated at the most, whatever `Interval` says.
 const AT_MOST_EVERY: Span = Span::from_millis(10);
+/// A probe that another generation answered is repeated after 1, 2, 4 … ms, up to this.
+const AGAIN_AT_MOST: Span = Span::from_millis(50);
 /// Before readiness a check is repeated at least this often.
 const BEFORE_READY: Span = Span::from_secs(1);
 
@@ -20,6 +22,8 @@ pub(super) struct Health {
     pub(super) step: Step,
     pub(super) passes: u32,
     pub(super) fails: u32,
+    /// How often in a row another generation answered.
+    pub(super) misses: u32,
     /// What the last one said, for people.
     pub(super) last: String,
 }
@@ -150,6 +154,7 @@ impl Turn<'_> {
             ProbeResult::NeverReached => ("never_reached", "another generation answered".into()),
         };
         self.announce(Announcement::Health { generation: number, result: word, detail: detail.clone() });
+        let now = self.now;
         let Some(generation) = self.s.generation_mut(number) else { return };
         generation.health.step = Step::Off;
         generation.health.last = detail;
@@ -158,9 +163,15 @@ impl Turn<'_> {
         let passed = match result {
             ProbeResult::Pass | ProbeResult::Unattributed => true,
             ProbeResult::Fail(_) | ProbeResult::TimedOut => false,
-            ProbeResult::NeverReached if checking || up => return self.probe(number),
+            ProbeResult::NeverReached if checking || up => {
+                let pause = Span::from_millis(1 << generation.health.misses.min(6)).min(AGAIN_AT_MOST);
+                generation.health.misses += 1;
+                generation.health.step = Step::Waiting(now + pause);
+                return;
+            }
             ProbeResult::NeverReached => return,
         };
+        generation.health.misses = 0;
         if checking {
             self.checked_before_ready(number, passed);
         } else if up {

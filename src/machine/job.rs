@@ -8,7 +8,15 @@ use super::turn::Turn;
 use crate::unit::StartOn;
 
 impl Turn<'_> {
+    /// Whoever starts by hand what has failed knows why: the start limit counts anew.
+    pub(super) fn second_chance(&mut self) {
+        if self.s.rest == Rest::Failed && self.s.current.is_none() {
+            self.s.starts = Window::default();
+        }
+    }
+
     fn begin_job(&mut self, req: Option<Req>, kind: JobKind, launch: bool) {
+        self.second_chance();
         let down = self.s.down.as_ref().is_some_and(|down| !down.done);
         let ending = kind == JobKind::Start && self.s.current.is_some();
         let phase = if down || ending { JobPhase::Waiting } else { JobPhase::Loading };
@@ -29,7 +37,7 @@ impl Turn<'_> {
             return;
         }
         if self.s.reload.is_some() {
-            self.reply(req, CommandResult::Done("a reload is under way".into()));
+            self.busy_reloading(req);
             return;
         }
         let phase = self.s.current.and_then(|g| self.s.generation(g)).map(|g| &g.phase);
@@ -44,14 +52,15 @@ impl Turn<'_> {
                 self.begin_job(req, JobKind::Start, true);
             }
             None => {
-                if self.s.rest == Rest::Failed {
-                    // Whoever starts it by hand has seen why it failed.
-                    self.s.starts = Window::default();
-                }
                 let rests = matches!(self.s.rest, Rest::Stopped | Rest::Failed | Rest::Pending);
                 self.begin_job(req, JobKind::Start, !rests && self.s.down.is_none());
             }
         }
+    }
+
+    fn busy_reloading(&mut self, req: Option<Req>) {
+        let text = "a reload is under way: wait, or end it with rollback or stop".to_owned();
+        self.reply(req, CommandResult::Busy(text));
     }
 
     pub(super) fn restart(&mut self, req: Option<Req>) {
@@ -60,8 +69,7 @@ impl Turn<'_> {
             return;
         }
         if self.s.reload.is_some() {
-            let text = "a reload is under way: wait, or end it with rollback or stop".to_owned();
-            self.reply(req, CommandResult::Busy(text));
+            self.busy_reloading(req);
             return;
         }
         match self.s.job.as_mut() {

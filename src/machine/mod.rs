@@ -57,7 +57,7 @@ mod worker;
 
 use crate::proto::status::UnitStatus;
 use crate::time::Monotime;
-use event::{Action, Content, Event, SteerBy, Steering, Summary, UnitState};
+use event::{Action, Busy, Content, Event, SteerBy, Steering, Summary, UnitState};
 use restart::Window;
 use serde::{Deserialize, Serialize};
 use state::{Contents, Rest, State, Watch};
@@ -98,9 +98,19 @@ impl UnitMachine {
         self.state.summary(self.contents.get(self.state.content).unit.service.start_on)
     }
 
+    /// Why a reload that is asked for now would be refused; `None` if it would begin.
+    pub fn busy(&self, now: Monotime) -> Option<Busy> {
+        self.state.busy(now)
+    }
+
     /// A snapshot for people. The shell adds the file, the sockets and what only the kernel knows.
     pub fn status(&self, now: Monotime) -> UnitStatus {
         self.state.status(&self.contents, now)
+    }
+
+    /// What was promoted last: what an automatic restart launches, and what traffic starts.
+    pub fn content(&self) -> &Content {
+        self.contents.get(self.state.content)
     }
 
     /// Every parsed version of the unit that the machine still refers to: what [`UnitMachine::restore`] needs

@@ -7,8 +7,11 @@ use super::state::Place;
 use super::stop::{Clock, StopStep};
 use super::turn::Turn;
 use super::worker::Watchdog;
-use crate::time::Span;
+use crate::time::{Monotime, Span};
 use crate::unit::{NotifyAccess, ServiceType};
+
+/// So many different texts of a generation are announced in a second.
+const STATUS_BURST: u32 = 10;
 
 fn may_speak(access: NotifyAccess, from: Sender) -> bool {
     match (access, from) {
@@ -23,6 +26,7 @@ fn may_speak(access: NotifyAccess, from: Sender) -> bool {
 
 impl Turn<'_> {
     pub(super) fn notified(&mut self, number: Gen, from: Sender, message: &Notification) {
+        let now = self.now;
         let unit = self.unit_of(number);
         let Some(generation) = self.s.generation(number) else { return };
         if !may_speak(unit.service.notify_access, from) {
@@ -37,10 +41,7 @@ impl Turn<'_> {
             }
         };
         if let Some(text) = &message.status {
-            self.announce(Announcement::Status { generation: number, text: text.clone() });
-            if let Some(generation) = self.s.generation_mut(number) {
-                generation.status_text = Some(text.clone());
-            }
+            self.said_status(number, text);
         }
         if let Some(pid) = message.main_pid {
             self.adopt_main(number, index, pid);
@@ -49,11 +50,29 @@ impl Turn<'_> {
             self.extend_timeout(number, Span::from_micros(microseconds));
         }
         self.watchdog_said(number, index, message);
+        if message.reloading
+            && let Some(worker) = self.worker_mut(number, index).filter(|worker| worker.proc.is_some())
+        {
+            let said =
+                message.monotonic_usec.map(|microseconds| Monotime(microseconds.saturating_mul(1_000)));
+            worker.reloading = Some(said.unwrap_or(now));
+        }
         if message.ready {
             self.said_ready(number, index);
         }
         if message.stopping {
             self.said_stopping(number);
+        }
+    }
+
+    /// The last one is shown; news is only what is new, and not more of it than somebody can follow.
+    fn said_status(&mut self, number: Gen, text: &str) {
+        let now = self.now;
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        let new = generation.status_text.as_deref() != Some(text);
+        generation.status_text = Some(text.to_owned());
+        if new && generation.told.take(now, Span::from_secs(1), STATUS_BURST) {
+            self.announce(Announcement::Status { generation: number, text: text.to_owned() });
         }
     }
 
@@ -129,6 +148,7 @@ impl Turn<'_> {
             return;
         };
         let first = !worker.up;
+        let began = worker.reloading.take();
         if first && (starting || up) {
             worker.up = true;
             worker.up_by = None;
@@ -139,7 +159,7 @@ impl Turn<'_> {
         if starting {
             self.mains_progress(number);
         } else if up && !first {
-            self.reload_ready(number, index);
+            self.reload_ready(number, index, began);
         }
     }
 

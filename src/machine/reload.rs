@@ -7,6 +7,7 @@ use super::hooks::command_ok;
 use super::pending::pending_keys;
 use super::restart::End;
 use super::state::{Rest, SIGKILL};
+use super::tell::Told;
 use super::turn::Turn;
 use crate::proto::status::PhaseTime;
 use crate::time::Monotime;
@@ -50,14 +51,14 @@ pub(super) enum ReloadPhase {
     Loading,
     /// New addresses are being bound.
     Opening,
-    /// The program is being checked.
-    Binary,
+    /// The program is being checked; that takes as long as reading it.
+    Binary { deadline: Option<Monotime> },
     /// A pre-flight command runs; `late` when it was killed for taking too long.
     PreFlight { index: u32, proc: Proc, deadline: Option<Monotime>, late: bool },
     /// `signal`: an `ExecReload` runs.
-    Command { index: u32, proc: Proc, deadline: Option<Monotime>, acked: Vec<u32> },
+    Command { index: u32, proc: Proc, deadline: Option<Monotime>, told: Told },
     /// `signal`, `notify-reload`: the signal was sent, READY=1 is awaited from each worker.
-    AwaitReady { deadline: Option<Monotime>, acked: Vec<u32> },
+    AwaitReady { deadline: Option<Monotime>, told: Told },
     /// `replace`: the old generation is being stopped.
     StoppingOld,
     /// The new generation is not ready yet.
@@ -98,7 +99,12 @@ pub(super) struct Queued {
 impl Turn<'_> {
     /// Begins a reload of the file, or to a content that was there before.
     pub(super) fn begin_reload(&mut self, req: Option<Req>, asked: String, to: Option<ContentId>) {
+        self.second_chance();
         let old = self.s.serving().map(|g| (g.number, g.first_pid()));
+        if old.is_some() {
+            // Why the last one was rolled back says nothing about this one. Why there is no service still does.
+            self.s.why.clear();
+        }
         self.s.reload = Some(Reload {
             req,
             enders: Vec::new(),
@@ -184,13 +190,14 @@ impl Turn<'_> {
             self.take_content("the next launch gets it");
             return;
         }
-        self.set_reload(ReloadPhase::Binary);
+        let deadline = self.now.after(content.unit.service.timeout_start);
+        self.set_reload(ReloadPhase::Binary { deadline });
         self.push(Action::CheckBinary(content));
     }
 
     pub(super) fn binary_checked(&mut self, content: ContentId, result: Result<(), String>) {
         let reload = self.s.reload.as_ref();
-        if !reload.is_some_and(|r| r.phase == ReloadPhase::Binary && r.content == Some(content)) {
+        if !reload.is_some_and(|r| r.is_checking(content)) {
             return;
         }
         match result {
@@ -269,7 +276,7 @@ impl Turn<'_> {
                 let clock = self.stop_timeout(current);
                 self.begin_stop(current, clock);
             }
-            Strategy::Signal => self.reload_command(content, current, 0, Vec::new()),
+            Strategy::Signal => self.reload_command(content, current, 0, Told::at(self.now)),
         }
     }
 
@@ -303,6 +310,9 @@ impl Turn<'_> {
         if content != self.s.content {
             self.s.previous = Some(self.s.content);
             self.s.content = content;
+        } else if self.s.previous.is_none() {
+            // The earlier generation had the same one: a program that was replaced on disk, say.
+            self.s.previous = Some(content);
         }
     }
 
@@ -318,6 +328,9 @@ impl Turn<'_> {
                 let proc = *proc;
                 self.sweep(proc);
             }
+            ReloadPhase::Binary { deadline } if due(deadline) => {
+                self.fail_reload("the program could not be read through within TimeoutStartSec".into());
+            }
             ReloadPhase::Command { proc, deadline, .. } if due(deadline) => {
                 let proc = *proc;
                 self.sweep(proc);
@@ -331,7 +344,7 @@ impl Turn<'_> {
             ReloadPhase::Soaking(_) => self.tick_soak(),
             ReloadPhase::Loading
             | ReloadPhase::Opening
-            | ReloadPhase::Binary
+            | ReloadPhase::Binary { .. }
             | ReloadPhase::PreFlight { .. }
             | ReloadPhase::Command { .. }
             | ReloadPhase::AwaitReady { .. }
@@ -343,16 +356,22 @@ impl Turn<'_> {
     }
 }
 
+impl Reload {
+    fn is_checking(&self, content: ContentId) -> bool {
+        matches!(self.phase, ReloadPhase::Binary { .. }) && self.content == Some(content)
+    }
+}
+
 impl ReloadPhase {
     pub(super) fn next_deadline(&self) -> Option<Monotime> {
         match self {
-            ReloadPhase::PreFlight { deadline, .. }
+            ReloadPhase::Binary { deadline }
+            | ReloadPhase::PreFlight { deadline, .. }
             | ReloadPhase::Command { deadline, .. }
             | ReloadPhase::AwaitReady { deadline, .. } => *deadline,
             ReloadPhase::Soaking(soak) => [soak.until, soak.next].into_iter().flatten().min(),
             ReloadPhase::Loading
             | ReloadPhase::Opening
-            | ReloadPhase::Binary
             | ReloadPhase::StoppingOld
             | ReloadPhase::Starting
             | ReloadPhase::RollingBack { .. }

@@ -25,8 +25,9 @@ impl Turn<'_> {
             }
             Kind::Rescue { left } => self.rescue_is_gone(generation.slot, generation.drained, left),
             Kind::Full => {
-                let served = generation.ready_at.is_some() && generation.steered && !generation.drained;
-                if served && generation.slot != self.s.steering.serving {
+                let served = generation.ready_at.is_some() || generation.served;
+                let left = served && generation.steered && !generation.drained;
+                if left && generation.slot != self.s.steering.serving {
                     self.slot_is_dirty(generation.slot);
                 }
                 self.flush_pending(&generation);
@@ -81,7 +82,7 @@ impl Turn<'_> {
             Some(
                 ReloadPhase::Loading
                 | ReloadPhase::Opening
-                | ReloadPhase::Binary
+                | ReloadPhase::Binary { .. }
                 | ReloadPhase::PreFlight { .. }
                 | ReloadPhase::Command { .. }
                 | ReloadPhase::AwaitReady { .. }

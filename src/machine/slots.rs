@@ -120,6 +120,11 @@ impl Turn<'_> {
         };
         let serving = steered.unwrap_or(self.s.steering.serving);
         let wanted = Steering { serving, canary: new.filter(|(slot, _)| *slot != serving), by };
+        let gets = |slot: u32| {
+            slot == serving || wanted.canary.is_some_and(|(canary, weight)| canary == slot && weight > 0)
+        };
+        let full = self.s.generations.iter_mut().filter(|g| g.steered && matches!(g.kind, Kind::Full));
+        full.filter(|g| gets(g.slot)).for_each(|g| g.served = true);
         if wanted == self.s.steering {
             return;
         }
@@ -153,9 +158,10 @@ impl Turn<'_> {
         let (steered, lives, slot) = (generation.steered, generation.lives(), generation.slot);
         let plan = StopPlan { exec_stop: generation.ready_at.is_some(), ..plan };
         let half = if timeout.is_infinite() { timeout } else { Span(timeout.0 / 2) };
-        // What was never ready never had a share of the connections.
-        if !steered || !lives || generation.ready_at.is_none() || half.is_zero() {
-            if steered && generation.ready_at.is_some() {
+        // With its predecessor's state on the way it got every connection, ready or not.
+        let served = generation.ready_at.is_some() || generation.served;
+        if !steered || !lives || !served || half.is_zero() {
+            if steered && served {
                 self.slot_is_dirty(slot);
             }
             self.run_stop(number, plan);
@@ -339,7 +345,7 @@ fn soak_weight(phase: &ReloadPhase) -> Option<u8> {
         ReloadPhase::Soaking(Soak { weight, .. }) => Some(*weight),
         ReloadPhase::Loading
         | ReloadPhase::Opening
-        | ReloadPhase::Binary
+        | ReloadPhase::Binary { .. }
         | ReloadPhase::PreFlight { .. }
         | ReloadPhase::Command { .. }
         | ReloadPhase::AwaitReady { .. }

@@ -1,7 +1,7 @@
 //! A reload from readiness to its end: soak, promotion, rollback, and what is told to whom.
 
 use super::event::{Action, Announcement, CommandResult, Gen, Outcome, ReloadRecord, Req, UnitState};
-use super::generation::{Kind, Phase};
+use super::generation::Kind;
 use super::hooks::HookRun;
 use super::reload::{GivenUp, Reload, ReloadPhase, Soak};
 use super::restart::End;
@@ -117,15 +117,12 @@ impl Turn<'_> {
         let mut numbers = draining(self);
         while numbers.len() > MAX_DRAINING {
             let oldest = numbers.remove(0);
-            let killed = self.s.generation(oldest).is_some_and(|g| {
-                matches!(g.phase, Phase::Stopping { step: super::stop::StopStep::Killed { .. }, .. })
-            });
-            if !killed {
+            if !self.is_killed(oldest) {
                 self.warn(format!(
                     "generation {} is killed: more than {MAX_DRAINING} generations drain",
                     oldest.0
                 ));
-                self.kill_now(oldest);
+                self.kill_early(oldest);
             }
         }
     }
@@ -147,7 +144,7 @@ impl Turn<'_> {
             }
             ReloadPhase::Loading
             | ReloadPhase::Opening
-            | ReloadPhase::Binary
+            | ReloadPhase::Binary { .. }
             | ReloadPhase::PreFlight { .. }
             | ReloadPhase::Command { .. }
             | ReloadPhase::AwaitReady { .. }
@@ -238,7 +235,7 @@ impl Turn<'_> {
                 | ReloadPhase::RollingBack { .. }
                 | ReloadPhase::Loading
                 | ReloadPhase::Opening
-                | ReloadPhase::Binary
+                | ReloadPhase::Binary { .. }
                 | ReloadPhase::PreFlight { .. }
                 | ReloadPhase::Command { .. }
                 | ReloadPhase::AwaitReady { .. }
@@ -259,6 +256,8 @@ impl Turn<'_> {
     pub(super) fn end_reload(&mut self, outcome: Outcome, reason: String) {
         self.keep_state();
         let Some(mut reload) = self.s.reload.take() else { return };
+        // What went well needs no reason but that of whoever asked.
+        let reason = if reason.is_empty() { reload.asked.clone() } else { reason };
         self.abandon_work(&reload);
         if reload.shown {
             let seconds = self.now.since(self.s.since).as_secs_f64();
@@ -313,7 +312,7 @@ impl Turn<'_> {
                 }
             }
             ReloadPhase::Opening
-            | ReloadPhase::Binary
+            | ReloadPhase::Binary { .. }
             | ReloadPhase::AwaitReady { .. }
             | ReloadPhase::StoppingOld
             | ReloadPhase::Starting

@@ -298,6 +298,25 @@ impl Turn<'_> {
         }
     }
 
+    /// Whether everything of it was killed already, and at most cleaning up after it is left.
+    pub(super) fn is_killed(&self, number: Gen) -> bool {
+        self.s.generation(number).is_some_and(|g| match &g.phase {
+            Phase::Stopping { step, .. } => {
+                matches!(step, StopStep::Killed { .. } | StopStep::Post { .. })
+            }
+            Phase::Starting { .. } | Phase::Up | Phase::Quiescing { .. } => false,
+        })
+    }
+
+    /// It has drained for long enough: SIGKILL, and `ExecStopPost` when it is gone.
+    pub(super) fn kill_early(&mut self, number: Gen) {
+        self.disarm(number);
+        self.kill_health_check(number);
+        let plan = StopPlan { clock: Clock::Until(Some(self.now)), exec_stop: false };
+        self.kill_with(number, plan, AfterKill::StopPost, SIGKILL);
+        self.stop_progress(number);
+    }
+
     /// No more waiting: SIGKILL to everything of it, and no `ExecStopPost`.
     pub(super) fn kill_now(&mut self, number: Gen) {
         self.disarm(number);

@@ -5,26 +5,47 @@ use super::hooks::command_ok;
 use super::reload::ReloadPhase;
 use super::restart::End;
 use super::turn::Turn;
+use crate::time::Monotime;
 use crate::unit::ServiceType;
+use serde::{Deserialize, Serialize};
+
+/// When a service was told to reload, and which of its workers have said that they have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Told {
+    at: Monotime,
+    acked: Vec<u32>,
+}
+
+impl Told {
+    pub(super) fn at(now: Monotime) -> Told {
+        Told { at: now, acked: Vec::new() }
+    }
+
+    /// Whether it was told only after it had begun to reload by itself, as MONOTONIC_USEC counts.
+    fn is_after(&self, began: Monotime) -> bool {
+        began.0 / 1_000 < self.at.0 / 1_000
+    }
+}
 
 impl Turn<'_> {
-    pub(super) fn reload_command(&mut self, content: ContentId, current: Gen, index: u32, acked: Vec<u32>) {
+    pub(super) fn reload_command(&mut self, content: ContentId, current: Gen, index: u32, told: Told) {
         let unit = self.unit(content);
         if unit.service.exec_reload.len() > index as usize {
             let pid = self.s.generation(current).and_then(|g| g.first_pid());
             let environment = pid.map(|pid| ("MAINPID".to_owned(), pid.to_string())).into_iter().collect();
             let proc = self.spawn(Role::Reload(index), content, Some(current), environment);
             let deadline = self.now.after(unit.service.timeout_start);
-            self.set_reload(ReloadPhase::Command { index, proc, deadline, acked });
+            self.set_reload(ReloadPhase::Command { index, proc, deadline, told });
             return;
         }
         if unit.service.exec_reload.is_empty() {
             let signal = unit.reload.reload_signal;
             self.push(Action::Signal { to: Target::Mains(current), signal });
         }
-        if unit.service.service_type == ServiceType::NotifyReload {
+        // What runs was launched with the older content, and does what that says.
+        if self.unit_of(current).service.service_type == ServiceType::NotifyReload {
             let deadline = self.now.after(unit.service.timeout_start);
-            self.set_reload(ReloadPhase::AwaitReady { deadline, acked });
+            self.set_reload(ReloadPhase::AwaitReady { deadline, told });
             self.reload_acked(current);
         } else {
             self.take_content("the service was told");
@@ -34,31 +55,37 @@ impl Turn<'_> {
     pub(super) fn reload_command_ended(&mut self, ended: u32, of: Proc, end: &End) {
         let Some(reload) = self.s.reload.as_ref() else { return };
         let (Some(content), Some(current)) = (reload.content, self.s.current) else { return };
-        let ReloadPhase::Command { index, proc, acked, .. } = &reload.phase else { return };
+        let ReloadPhase::Command { index, proc, told, .. } = &reload.phase else { return };
         if (*index, *proc) != (ended, of) {
             return;
         }
-        let acked = acked.clone();
+        let told = told.clone();
         let unit = self.unit(content);
         match unit.service.exec_reload.get(ended as usize) {
             Some(command) if !command_ok(command, end) => {
                 self.fail_reload(format!("ExecReload {}; the service runs on as it was", end.text));
             }
-            Some(_) | None => self.reload_command(content, current, ended + 1, acked),
+            Some(_) | None => self.reload_command(content, current, ended + 1, told),
         }
     }
 
-    /// READY=1 of a worker while a `signal` reload is under way.
-    pub(super) fn reload_ready(&mut self, number: Gen, worker: u32) {
+    /// READY=1 of a worker while a `signal` reload is under way. `began`: since when it was reloading, if it said
+    /// so; the end of a reload that it had begun before it was told is not the one that is waited for.
+    pub(super) fn reload_ready(&mut self, number: Gen, worker: u32, began: Option<Monotime>) {
         if self.s.current != Some(number) {
             return;
         }
         let Some(reload) = self.s.reload.as_mut() else { return };
         match &mut reload.phase {
-            ReloadPhase::Command { acked, .. } | ReloadPhase::AwaitReady { acked, .. } => acked.push(worker),
+            ReloadPhase::Command { told, .. } | ReloadPhase::AwaitReady { told, .. } => {
+                if began.is_some_and(|began| told.is_after(began)) {
+                    return;
+                }
+                told.acked.push(worker);
+            }
             ReloadPhase::Loading
             | ReloadPhase::Opening
-            | ReloadPhase::Binary
+            | ReloadPhase::Binary { .. }
             | ReloadPhase::PreFlight { .. }
             | ReloadPhase::StoppingOld
             | ReloadPhase::Starting
@@ -70,14 +97,39 @@ impl Turn<'_> {
     }
 
     fn reload_acked(&mut self, number: Gen) {
-        let Some(ReloadPhase::AwaitReady { acked, .. }) = self.s.reload.as_ref().map(|reload| &reload.phase)
+        let Some(ReloadPhase::AwaitReady { told, .. }) = self.s.reload.as_ref().map(|reload| &reload.phase)
         else {
             return;
         };
         let Some(generation) = self.s.generation(number) else { return };
         let mut alive = generation.workers.iter().zip(0u32..).filter(|(worker, _)| worker.proc.is_some());
-        if alive.all(|(_, index)| acked.contains(&index)) {
+        if alive.all(|(_, index)| told.acked.contains(&index)) {
             self.take_content("the service has said READY=1");
+        }
+    }
+
+    /// A worker that is started now reads what is there now.
+    pub(super) fn starts_anew(&mut self, worker: u32) {
+        if let Some(ReloadPhase::Command { told, .. } | ReloadPhase::AwaitReady { told, .. }) =
+            self.s.reload.as_mut().map(|reload| &mut reload.phase)
+        {
+            told.acked.push(worker);
+        }
+    }
+
+    /// A worker has died; if it was told to reload and has not said that it has, it never will.
+    pub(super) fn told_is_lost(&mut self, number: Gen, worker: u32, end: &End) {
+        let Some(ReloadPhase::Command { told, .. } | ReloadPhase::AwaitReady { told, .. }) =
+            self.s.reload.as_ref().map(|reload| &reload.phase)
+        else {
+            return;
+        };
+        let acks = self.unit_of(number).service.service_type == ServiceType::NotifyReload;
+        if acks && !told.acked.contains(&worker) {
+            self.fail_reload(format!(
+                "worker {worker} of generation {} {} before it said READY=1",
+                number.0, end.text
+            ));
         }
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Worker {
     pub(super) up_by: Option<Monotime>,
     pub(super) attempt: u32,
     pub(super) watchdog: Option<Watchdog>,
+    /// RELOADING=1, since then, and no READY=1 yet.
+    pub(super) reloading: Option<Monotime>,
     /// Why it was told to die, and when it is killed.
     pub(super) doomed: Option<Doom>,
 }
@@ -179,6 +181,7 @@ impl Turn<'_> {
     fn main_ended_up(&mut self, number: Gen, index: u32, end: End) {
         let others = self.s.generation(number).is_some_and(|g| g.lives());
         if others && self.s.place(number) == Place::Current {
+            self.told_is_lost(number, index, &end);
             self.restart_worker_later(number, index, &end);
         } else {
             self.generation_lost(number, end);
@@ -223,6 +226,7 @@ impl Turn<'_> {
             worker.again = None;
             self.s.restarts += 1;
             self.announce(Announcement::Restarting { result: word.text().into() });
+            self.starts_anew(index);
             self.spawn_main(number, index, None, command);
         } else if due(worker.up_by) {
             worker.up_by = None;
@@ -309,7 +313,7 @@ impl Turn<'_> {
         match reload.phase {
             ReloadPhase::Loading
             | ReloadPhase::Opening
-            | ReloadPhase::Binary
+            | ReloadPhase::Binary { .. }
             | ReloadPhase::PreFlight { .. }
             | ReloadPhase::Command { .. }
             | ReloadPhase::AwaitReady { .. } => {

@@ -34,8 +34,10 @@ const RESTART_REASONS: [&str; 11] = [
     "other",
 ];
 
-/// The phases of a reload, as in a [`ReloadRecord`].
-const PHASES: [&str; 6] = ["pre_checking", "starting", "handshaking", "soaking", "draining", "rolling_back"];
+/// The phases of a reload, as in a [`ReloadRecord`]: the names of the states that it goes through; a `replace` one
+/// stops the old generation first.
+const PHASES: [&str; 7] =
+    ["pre_checking", "stopping", "starting", "handshaking", "soaking", "draining", "rolling_back"];
 
 const OUTCOMES: [Outcome; 5] =
     [Outcome::Promoted, Outcome::RolledBack, Outcome::Failed, Outcome::Refused, Outcome::Aborted];
@@ -433,6 +435,8 @@ pub struct ProcessFacts {
     pub open_fds: Option<u64>,
     /// Descriptors that can be.
     pub max_fds: Option<u64>,
+    /// How many bytes of address space there can be; without a limit the largest number.
+    pub max_virtual_bytes: Option<u64>,
     /// Bytes of address space.
     pub virtual_bytes: Option<u64>,
     /// Bytes in memory.
@@ -452,13 +456,17 @@ impl ProcessFacts {
         let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
         let of = |text: &str, name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse::<u64>().ok()
+            match line.split_whitespace().next()? {
+                "unlimited" => Some(u64::MAX),
+                number => number.parse::<u64>().ok(),
+            }
         };
         let booted = of(system, "btime ");
         ProcessFacts {
             cpu_seconds: ticks(11).zip(ticks(12)).map(|(user, own)| (user + own) / 100.0),
             open_fds: None,
             max_fds: of(limits, "Max open files"),
+            max_virtual_bytes: of(limits, "Max address space"),
             virtual_bytes: of(status, "VmSize:").map(|kib| kib * 1024),
             resident_bytes: of(status, "VmRSS:").map(|kib| kib * 1024),
             start_time: booted.zip(ticks(19)).map(|(booted, after)| booted as f64 + after / 100.0),
@@ -479,6 +487,8 @@ impl ProcessFacts {
         one("process_open_fds", gauge, "Descriptors that are open.", whole(self.open_fds));
         one("process_max_fds", gauge, "Descriptors that can be open.", whole(self.max_fds));
         one("process_virtual_memory_bytes", gauge, "Address space.", whole(self.virtual_bytes));
+        let most = whole(self.max_virtual_bytes);
+        one("process_virtual_memory_max_bytes", gauge, "Address space that there can be.", most);
         one("process_resident_memory_bytes", gauge, "Memory in use.", whole(self.resident_bytes));
         one("process_start_time_seconds", gauge, "Unix time of the start.", self.start_time);
         one("process_threads", gauge, "Threads.", whole(self.threads));

@@ -398,3 +398,42 @@ pub struct EventLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
 }
+
+/// What a reload would change in one unit: `aeternactl reload --dry-run --json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitChanges {
+    /// Which unit.
+    pub unit: String,
+    /// Every address of either version.
+    pub sockets: Vec<SocketChangeLine>,
+    /// Every key whose value is another one.
+    pub keys: Vec<KeyChangeLine>,
+}
+
+/// What becomes of an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketChangeLine {
+    /// The descriptor's name.
+    pub name: String,
+    /// The address.
+    pub address: String,
+    /// `kept`, `added` or `dropped`.
+    pub change: String,
+    /// What it waits for: `reload` or `launch`.
+    pub needs: String,
+}
+
+/// A key whose value is another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChangeLine {
+    /// The table's heading, such as `[Service]`.
+    pub table: String,
+    /// The key.
+    pub key: String,
+    /// The old value as TOML, if there was one.
+    pub old: Option<String>,
+    /// The new value as TOML, if there is one.
+    pub new: Option<String>,
+    /// What it waits for: `reload`, `launch` (the next one), or `restart` (aeternad's own).
+    pub needs: String,
+}

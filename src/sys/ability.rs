@@ -83,7 +83,7 @@ pub fn steering() -> io::Result<()> {
     let options = undeclared_socket("doctor", listen.clone()).options;
     let opened = socket::open(&listen, &options, socket::Place::FirstSlot)
         .map_err(|error| io::Error::other(error.text))?;
-    steer::attach(opened.fd.as_fd(), &steer::Plan { serving: 0, canary: None, probes: Vec::new() })
+    steer::attach(opened.fd.as_fd(), &steer::to_first())
 }
 
 /// Whether new connections can be counted where they are steered.

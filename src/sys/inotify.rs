@@ -6,7 +6,7 @@
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -21,8 +21,19 @@ pub const FOLDERS_MAX: usize = 4096;
 pub struct Change {
     /// What; a wanted path itself where the kernel only says that it lost count.
     pub path: PathBuf,
-    /// Only this is known: somebody is still writing it.
-    pub is_partial: bool,
+    /// How far it has come.
+    pub progress: Progress,
+}
+
+/// How far a change has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Progress {
+    /// Whole, as far as is known.
+    Done,
+    /// Made, renamed or closed, and written to after that: somebody is still at it.
+    Begun,
+    /// Written to, and nothing else: it may be a log that is open all the time.
+    Written,
 }
 
 /// Watches a set of paths. One thread at a time.
@@ -51,7 +62,7 @@ impl Watcher {
         Ok(Watcher { inotify, wanted, folders, writes: AddWatchFlags::empty() })
     }
 
-    /// Also tells what is still being written ([`Change::is_partial`]), in folders that are added after this.
+    /// Also tells what is still being written ([`Progress`]), in folders that are added after this.
     pub fn follow_writes(&mut self) {
         self.writes = AddWatchFlags::IN_MODIFY;
     }
@@ -73,7 +84,7 @@ impl Watcher {
     /// What happened since the last time, each path once; never waits. What editors drop beside the files
     /// that they write is left out.
     pub fn read(&mut self) -> io::Result<Vec<Change>> {
-        let (mut changed, mut partial, mut moved) = (BTreeSet::new(), BTreeSet::new(), false);
+        let (mut changed, mut moved) = (BTreeMap::new(), false);
         loop {
             let events = match self.inotify.read_events() {
                 Err(Errno::EAGAIN) => break,
@@ -82,15 +93,19 @@ impl Watcher {
             };
             for event in events {
                 if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-                    changed.extend(self.wanted.iter().cloned());
+                    changed.extend(self.wanted.iter().map(|path| (path.clone(), Progress::Done)));
                     moved = true;
                     continue;
                 }
                 moved |= event.mask.intersects(structural());
                 let Some(folder) = self.folders.get(&event.wd) else { continue };
                 if let Some(path) = folder.concerns(event.name.as_deref()) {
-                    let only_written = event.mask == AddWatchFlags::IN_MODIFY;
-                    if only_written { &mut partial } else { &mut changed }.insert(path);
+                    let progress = match changed.get(&path) {
+                        _ if event.mask != AddWatchFlags::IN_MODIFY => Progress::Done,
+                        None | Some(Progress::Written) => Progress::Written,
+                        Some(Progress::Done | Progress::Begun) => Progress::Begun,
+                    };
+                    changed.insert(path, progress);
                 }
                 if event.mask.contains(AddWatchFlags::IN_IGNORED) {
                     self.folders.remove(&event.wd);
@@ -100,9 +115,7 @@ impl Watcher {
         if moved {
             self.watch_again();
         }
-        partial.retain(|path| !changed.contains(path));
-        let whole = changed.into_iter().map(|path| Change { path, is_partial: false });
-        Ok(whole.chain(partial.into_iter().map(|path| Change { path, is_partial: true })).collect())
+        Ok(changed.into_iter().map(|(path, progress)| Change { path, progress }).collect())
     }
 
     /// Looks again what is there: a folder may have come, or another one of the same name.
@@ -251,6 +264,26 @@ mod tests {
         paths(&mut watcher);
         fs::write(at.join("d/again"), "x").unwrap();
         assert_eq!(paths(&mut watcher), [at.join("d/again")]);
+    }
+
+    #[test]
+    fn what_is_being_written_is_told_apart() {
+        use std::io::Write;
+        let (_dir, at, _) = setup();
+        let mut watcher = Watcher::new().unwrap();
+        watcher.follow_writes();
+        watcher.add(&at).unwrap();
+        let mut progress =
+            || watcher.read().unwrap().into_iter().map(|change| change.progress).collect::<Vec<_>>();
+        let mut file = fs::File::create(at.join("f")).unwrap();
+        assert_eq!(progress(), [Progress::Done]);
+        file.write_all(b"1").unwrap();
+        assert_eq!(progress(), [Progress::Written]);
+        let mut other = fs::File::create(at.join("g")).unwrap();
+        other.write_all(b"1").unwrap();
+        assert_eq!(progress(), [Progress::Begun]);
+        drop((file, other));
+        assert_eq!(progress(), [Progress::Done, Progress::Done]);
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub mod tally;
 pub mod terminal;
 #[cfg(test)]
 mod testing;
+pub mod textfile;
 pub mod tree;
 pub mod unixpath;
 pub mod user;

@@ -37,6 +37,23 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
+impl Stream {
+    /// From now on a read blocks for this long at most.
+    ///
+    /// # Errors
+    /// `TimedOut` if that is no time at all.
+    pub fn wait_no_longer(&self, left: Span) -> io::Result<()> {
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let limit = Some(std::time::Duration::from_nanos(left.0.min(MAX_WAIT)));
+        match self {
+            Stream::Tcp(stream) => stream.set_read_timeout(limit),
+            Stream::Unix(stream) => stream.set_read_timeout(limit),
+        }
+    }
+}
+
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -110,6 +127,39 @@ impl Connection {
     /// The source address, for TCP: what a steered socket recognises the probe by.
     pub fn source(&self) -> Option<SocketAddr> {
         self.local
+    }
+
+    /// Where it goes, for TCP.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        match self.target {
+            Target::Inet(remote) => Some(remote),
+            Target::Unix(_) => None,
+        }
+    }
+
+    /// The inode of the accepted end, which is the same connection seen from the other side; 0 until it is accepted.
+    fn accepted(&self) -> io::Result<u64> {
+        match (&self.target, self.local) {
+            (Target::Inet(remote), Some(local)) => {
+                Ok(sockdiag::connection(*remote, local)?.map_or(0, |(_, inode)| inode))
+            }
+            (Target::Inet(_), None) => Err(io::ErrorKind::PermissionDenied.into()),
+            (Target::Unix(_), _) => sockdiag::unix_peer(self.socket.as_fd()),
+        }
+    }
+
+    /// Whether somebody has accepted it and closed it already.
+    fn was_closed(&self) -> bool {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        match (&self.target, self.local) {
+            (Target::Inet(remote), Some(local)) => sockdiag::was_closed(*remote, local),
+            (Target::Inet(_), None) => false,
+            (Target::Unix(_), _) => {
+                let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
+                let hung_up = |fd: &PollFd<'_>| fd.revents().is_some_and(|e| e.contains(PollFlags::POLLHUP));
+                poll(&mut fds, PollTimeout::ZERO).is_ok() && fds.iter().any(hung_up)
+            }
+        }
     }
 
     /// Connects. Blocks for `timeout` at most; reads and writes on the stream do so too.
@@ -222,23 +272,20 @@ fn pause(end: Monotime, step: Span) -> io::Result<()> {
 /// # Errors
 /// What the kernel says when it is asked about sockets.
 pub fn answerer(connection: &Connection, tree: &TreeKey<'_>, us: i32, timeout: Span) -> io::Result<Answerer> {
-    let Target::Inet(remote) = connection.target else {
-        return Ok(Answerer::Unknown);
-    };
-    let Some(local) = connection.local else { return Ok(Answerer::Unknown) };
     let end = clock::now() + timeout;
     let mut step = Span::from_millis(1);
     loop {
-        // The accepted end is the same connection seen from the other side.
-        match sockdiag::connection(remote, local) {
-            Ok(Some((_, inode))) if inode != 0 => {
+        match connection.accepted() {
+            Ok(inode) if inode != 0 => {
                 let found = owner_of(inode, tree, us);
-                let gone = found == Answerer::Other && sockdiag::was_closed(remote, local);
+                let gone = found == Answerer::Other && connection.was_closed();
                 return Ok(if gone { Answerer::Gone } else { found });
             }
-            Ok(Some(_)) if sockdiag::was_closed(remote, local) => return Ok(Answerer::Gone),
+            Ok(_) if connection.was_closed() => return Ok(Answerer::Gone),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Answerer::Unknown),
+            // No unix_diag in this kernel.
+            Err(_) if matches!(connection.target, Target::Unix(_)) => return Ok(Answerer::Unknown),
             Err(error) => return Err(error),
         }
         if pause(end, step).is_err() {

@@ -58,8 +58,10 @@ const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const UDIAG_SHOW_NAME: u32 = 1;
+const UDIAG_SHOW_PEER: u32 = 4;
 const UDIAG_SHOW_RQLEN: u32 = 0x10;
 const UNIX_DIAG_NAME: u16 = 0;
+const UNIX_DIAG_PEER: u16 = 2;
 const UNIX_DIAG_RQLEN: u16 = 4;
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -292,6 +294,17 @@ pub fn unix_connections(name: &[u8]) -> io::Result<Vec<u32>> {
     Ok(found)
 }
 
+/// The inode of the socket at the other end of a connected Unix socket; 0 while that waits to be accepted, and when it
+/// is closed. Errors: ENOENT and others where the kernel has no unix_diag.
+pub fn unix_peer(connected: BorrowedFd<'_>) -> io::Result<u64> {
+    let inode = nix::sys::stat::fstat(connected)?.st_ino as u32;
+    let mut peer = None;
+    ask(&unix_request(u32::MAX, inode, UDIAG_SHOW_PEER), false, |body| {
+        peer = Some(attribute(body, UNIX_DIAG_PEER).and_then(|value| u32_at(value, 0)).unwrap_or(0));
+    })?;
+    peer.map(u64::from).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+}
+
 /// `struct unix_diag_req`.
 fn unix_request(states: u32, inode: u32, show: u32) -> Vec<u8> {
     let mut out = vec![libc::AF_UNIX as u8, 0, 0, 0];
@@ -378,11 +391,15 @@ mod tests {
             Err(error) => return println!("skipped: no unix_diag here: {error}"),
         };
         assert_eq!(queue.length, 0);
-        let _clients = [UnixStream::connect(&path).unwrap(), UnixStream::connect(&path).unwrap()];
+        let clients = [UnixStream::connect(&path).unwrap(), UnixStream::connect(&path).unwrap()];
         let (server, _) = listener.accept().unwrap();
         assert_eq!(unix_queue(listener.as_fd()).unwrap().unwrap().length, 1);
         let found = unix_connections(path.as_os_str().as_encoded_bytes()).unwrap();
         let inode = nix::sys::stat::fstat(&server).unwrap().st_ino as u32;
         assert!(found.contains(&inode), "{found:?} {inode}");
+        let peers = clients.each_ref().map(|client| unix_peer(client.as_fd()).unwrap());
+        assert_eq!(peers, [inode.into(), 0], "one waits");
+        drop(server);
+        assert_eq!(unix_peer(clients[0].as_fd()).unwrap(), 0);
     }
 }

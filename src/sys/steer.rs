@@ -99,6 +99,11 @@ fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
     Instruction { code, jt, jf, k }
 }
 
+/// The program that sends everything to the first member.
+pub fn to_first() -> Vec<Instruction> {
+    program(&Plan { serving: 0, canary: None, probes: Vec::new() })
+}
+
 /// The program for a plan.
 pub fn program(plan: &Plan) -> Vec<Instruction> {
     let by_client =
@@ -206,15 +211,13 @@ fn threshold(weight: u8) -> u32 {
     ((u64::from(weight) << 32) / 100) as u32
 }
 
-/// Attaches a plan's program to the whole group that `member` belongs to; it replaces what was attached.
+/// Attaches a [`program`] to the whole group that `member` belongs to; it replaces what was attached.
 ///
 /// `member` must listen, or be the first of its group: attaching through one that is only bound makes its
 /// listen(2) fail. Errors: EINVAL (no SO_REUSEPORT), EPERM, ENOPROTOOPT where the kernel has no such thing.
-pub fn attach(member: BorrowedFd<'_>, plan: &Plan) -> io::Result<()> {
-    let mut code: Vec<libc::sock_filter> = program(plan)
-        .iter()
-        .map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
-        .collect();
+pub fn attach(member: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+    let mut code: Vec<libc::sock_filter> =
+        program.iter().map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
     let len = u16::try_from(code.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
     let filter = libc::sock_fprog { len, filter: code.as_mut_ptr() };
     let pointer: *const libc::sock_fprog = &raw const filter;

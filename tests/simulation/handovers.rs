@@ -138,3 +138,27 @@ fn steered_on_purpose_the_old_queue_is_emptied_first() {
     rig.after(1, &["drained? g1 slot0"]);
     rig.row(Event::DrainState { generation: Gen(1), half_open: 0, queued: 0 }, &["relay g1 g2"]);
 }
+
+#[test]
+fn what_one_got_with_its_predecessors_state_is_looked_after_also_when_it_was_never_ready() {
+    let mut steered = unit();
+    steered.sockets[0] = socket();
+    steered.sockets[0].sharing = Sharing::Steered;
+    let begin = |unit: &Unit| {
+        let mut rig = Rig::running(unit.clone());
+        rig.reload_to(2, unit.clone());
+        rig.spawned(2);
+        rig.event(Event::SinkConnected(Gen(2)));
+        rig.event(Event::DrainState { generation: Gen(1), half_open: 0, queued: 0 });
+        rig
+    };
+    let mut rig = begin(&steered);
+    let lines = rig.exits(2, SEGV);
+    assert!(lines.contains(&"slot? 1".to_string()), "{lines:?}");
+    // One that lives is not stopped before it has taken what waits for it.
+    steered.state.required = true;
+    let mut rig = begin(&steered);
+    let lines = rig.event(ended(1, 2, Some(Fault::Source)));
+    assert!(lines.contains(&"drained? g2 slot1".to_string()), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.starts_with("signal")), "{lines:?}");
+}

@@ -12,6 +12,7 @@ mod handovers;
 mod reloads;
 mod rig;
 mod services;
+mod told;
 mod units;
 mod world;
 
@@ -118,8 +119,8 @@ fn a_million_schedules() {
     assert!(bad == u64::MAX, "{}", report(&library, bad));
     let seen = seen.into_inner().unwrap();
     println!("{count} schedules: {}", seen.report());
-    // HANDSHAKING and PENDING are never entered.
-    let never: Vec<usize> = (0..22).filter(|at| seen.0[*at] == 0 && ![8, 13].contains(at)).collect();
+    // PENDING is never entered.
+    let never: Vec<usize> = (0..22).filter(|at| seen.0[*at] == 0 && *at != 8).collect();
     assert!(never.is_empty() || count < 100_000, "never happened: {never:?} of {}", seen.report());
 }
 

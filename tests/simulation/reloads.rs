@@ -230,7 +230,11 @@ fn without_a_check_a_steered_program_must_accept_one_connection() {
     let probed = |probe, result| Event::Probed { generation: Gen(2), probe, result };
     rig.row(probed(1, ProbeResult::TimedOut), &[]);
     rig.after(1_000, &["probe 2 g2 Accepts"]);
-    rig.row(probed(2, ProbeResult::NeverReached), &["probe 3 g2 Accepts"]);
+    // Another one answered: again soon, and then ever less often.
+    for (probe, pause) in (2..).zip([1, 2, 4, 8, 16, 32, 50, 50]) {
+        rig.row(probed(probe, ProbeResult::NeverReached), &[]);
+        rig.after(pause, &[&format!("probe {} g2 Accepts", probe + 1)]);
+    }
     rig.now = rig.m.next_deadline().unwrap();
     rig.event(Event::Tick);
     assert_eq!(rig.state(), UnitState::RollingBack);
@@ -341,6 +345,38 @@ fn promote_and_rollback_by_command() {
 }
 
 #[test]
+fn a_rollback_goes_to_the_content_before_or_to_the_same_if_there_was_no_other() {
+    let mut unit = base();
+    unit.reload.strategy = Strategy::Immediate;
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(1, unit.clone());
+    rig.spawned(2);
+    rig.ready(2, 0);
+    assert_eq!(rig.command(Command::Rollback)[0], "open 1");
+    let mut rig = Rig::running(unit.clone());
+    for (generation, id) in [(2, 2), (3, 2)] {
+        rig.reload_to(id, unit.clone());
+        rig.spawned(generation);
+        rig.ready(generation, 0);
+    }
+    assert_eq!(rig.command(Command::Rollback)[0], "open 1");
+}
+
+#[test]
+fn a_promotion_without_a_reason_of_its_own_has_the_one_that_was_given() {
+    let mut rig = Rig::running(base());
+    rig.command(Command::Reload { force: false, remember: false, reason: "release 7".into() });
+    rig.pre_check(2, base());
+    rig.spawned(2);
+    rig.ready(2, 0);
+    rig.after(
+        30_000,
+        &["promoted g2", "reply 1 promoted", "signal 15 everyone g1", "signal 18 everyone g1", "=DRAINING"],
+    );
+    rig.outcome(Outcome::Promoted, "release 7");
+}
+
+#[test]
 fn a_stop_aborts_the_reload() {
     let mut rig = Rig::running(base());
     rig.reload_to(2, base());
@@ -432,6 +468,12 @@ fn a_reload_that_fails_early_changes_nothing() {
     let taken = Event::Opened { content: ContentId(2), result: Err("0.0.0.0:80 is taken".into()) };
     rig.row(taken, &["reply 2 failed", "=RUNNING"]);
     rig.outcome(Outcome::Failed, "0.0.0.0:80 is taken");
+    rig.reload();
+    rig.event(Event::Loaded(Ok(content(3, base()))));
+    rig.event(Event::Opened { content: ContentId(3), result: Ok(()) });
+    let missing = Event::BinaryChecked { content: ContentId(3), result: Err("no such program".into()) };
+    rig.row(missing, &["reply 3 failed", "keep [1]", "=RUNNING"]);
+    rig.outcome(Outcome::Failed, "no such program");
 }
 
 #[test]
@@ -584,4 +626,66 @@ fn a_declared_address_is_waited_for_until_the_start_times_out() {
     rig.empty(2);
     let reason = "generation 2 was not ready within TimeoutStartSec (1min 30s): it never listened on [::]:80, as the one before did";
     rig.outcome(Outcome::RolledBack, reason);
+}
+
+#[test]
+fn the_ninth_that_drains_is_killed_and_cleaned_up_after() {
+    let mut unit = base();
+    unit.reload.strategy = Strategy::Immediate;
+    unit.service.exec_stop_post = vec![command("/after")];
+    let mut rig = Rig::running(unit.clone());
+    for id in 2..=10 {
+        rig.reload_to(id, unit.clone());
+        rig.spawned(id);
+        rig.ready(id, 0);
+    }
+    rig.exits(1, Exit::Signal { signal: 9, core: false });
+    assert_eq!(rig.empty(1), ["spawn 11 stoppost0 g1 slot0"]);
+    // It is as good as gone: nothing more is done to it.
+    rig.spawned(11);
+    rig.exits(2, TERM);
+    rig.empty(2);
+    rig.reload_to(11, unit);
+    rig.spawned(13);
+    let lines = rig.ready(11, 0);
+    assert!(!lines.iter().any(|line| line.ends_with("g1")), "{lines:?}");
+}
+
+#[test]
+fn whoever_starts_what_has_failed_is_not_held_up_by_the_start_limit() {
+    let mut unit = base();
+    unit.service.start_limit_burst = 1;
+    for command in [Command::Start, Command::Restart, Command::Rollback] {
+        let mut rig = Rig::running(unit.clone());
+        rig.reload_to(2, unit.clone());
+        rig.spawned(2);
+        rig.ready(2, 0);
+        rig.command(Command::Promote);
+        rig.exits(1, TERM);
+        rig.empty(1);
+        rig.exits(2, CODE3);
+        rig.empty(2);
+        assert_eq!(rig.state(), UnitState::Failed);
+        rig.command(command.clone());
+        rig.event(Event::Loaded(Ok(content(3, unit.clone()))));
+        let id = ContentId(if command == Command::Rollback { 1 } else { 3 });
+        rig.event(Event::Opened { content: id, result: Ok(()) });
+        rig.event(Event::BinaryChecked { content: id, result: Ok(()) });
+        assert_eq!(rig.state(), UnitState::Starting, "{command:?}");
+    }
+    let mut rig = Rig::running(unit.clone());
+    rig.exits(1, CODE3);
+    rig.empty(1);
+    assert_eq!(rig.reload_to(2, unit), ["spawn 2 main0 g2 slot0", "=STARTING"]);
+}
+
+#[test]
+fn a_program_that_cannot_be_read_through_ends_the_reload() {
+    let mut rig = Rig::running(base());
+    rig.reload();
+    rig.event(Event::Loaded(Ok(content(2, base()))));
+    rig.event(Event::Opened { content: ContentId(2), result: Ok(()) });
+    rig.after(90_000, &["reply 1 failed", "keep [1]", "=RUNNING"]);
+    rig.outcome(Outcome::Failed, "the program could not be read through within TimeoutStartSec");
+    rig.row(Event::BinaryChecked { content: ContentId(2), result: Ok(()) }, &[]);
 }

@@ -7,7 +7,8 @@
 `source` hello (default), silent, signal, none
 `give`   all (default), hang, half, error, more (again and again), raw:HEX, fds:COUNT; die:request, die:half,
          die:state, die:finished
-`memfd`  with its state it gives a memfd of so many bytes; `store` text that it has stored by FDSTORE=1
+`memfd`  with its state it gives a memfd of so many bytes
+`store`  text that it has stored by FDSTORE=1, under the name aeterna-state or as [name, text]; `unstore` names
 `raws`   connections that send these bytes, HEX, and are told what is wrong; `flood` so many connections
 `ready`  after (default) the state is there, before
 """
@@ -258,22 +259,33 @@ os.set_blocking(tx, False)
 signal.set_wakeup_fd(tx)
 if plan.get("ready") == "before":
     aeterna.ready()
-def store(text):
-    """FDSTORE=1 under the name that [State] Descriptor looks for."""
+def store(text, name="aeterna-state"):
+    """FDSTORE=1, where nothing else is said under the name that [State] Descriptor looks for."""
     memory = os.memfd_create("state")
     os.write(memory, text.encode())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [memory]))]
-        message = b"FDSTORE=1\nFDNAME=aeterna-state\nFDPOLL=0"
+        message = b"FDSTORE=1\nFDNAME=%s\nFDPOLL=0" % name.encode()
         notify.sendmsg([message], rights, 0, os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
     os.close(memory)
 
 
+def leave(*_):
+    """A draining generation has one more wish."""
+    store("too late", "late")
+    on_term()
+
+
+if plan.get("late"):
+    signal.signal(signal.SIGTERM, leave)
 for name, fd in aeterna.listeners():
     if name == "aeterna-state":
         say("stored", text=os.pread(fd, 100, 0).decode())
+say("given", names=[name for name, _ in aeterna.listeners()], handover="AETERNA_HANDOVER" in os.environ)
 for text in plan.get("store", []):
-    store(text)
+    store(*([text] if isinstance(text, str) else reversed(text)))
+for name in plan.get("unstore", []):
+    aeterna.notify("FDSTOREREMOVE=1\nFDNAME=" + name)
 misbehave()
 sink()
 say("begins", state=state.decode(errors="replace"))

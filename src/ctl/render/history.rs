@@ -10,17 +10,39 @@ pub(crate) fn history(unit: &str, reloads: &[ReloadRecord], look: Look) -> Strin
     if reloads.is_empty() {
         return format!("{} has not been reloaded yet.\n", super::clean(unit));
     }
-    let mut table = Table::new(&["BEGAN", "OUTCOME", "TOOK", "GEN", "STRATEGY", "STATE", "PHASES"]);
+    let wide = table(reloads, Phases::Column);
+    let table = if wide.fits(look) { wide } else { table(reloads, Phases::Below) };
+    table.render(look, 0) + &timeline::reloads(reloads, look).unwrap_or_default()
+}
+
+/// Where the phases of a reload stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phases {
+    /// In the last column.
+    Column,
+    /// In a line of their own, where the terminal is too narrow for that.
+    Below,
+}
+
+fn table(reloads: &[ReloadRecord], place: Phases) -> Table {
+    let head = ["BEGAN", "OUTCOME", "TOOK", "GEN", "STRATEGY", "STATE", "PHASES"];
+    let mut table = Table::new(if place == Phases::Column { &head } else { &head[..6] });
     for reload in reloads {
-        table.row(vec![
+        let mut row = vec![
             cell(time::date(reload.started_at)),
             cell(outcome_words(reload.outcome)).tone(outcome_tone(reload.outcome)),
             cell(time::took(reload.duration)),
             cell(format!("{}→{}", number(reload.old_generation), number(reload.new_generation))),
             cell(&reload.strategy),
             cell(if reload.state_bytes == 0 { "-".into() } else { bytes(reload.state_bytes) }).right(),
-            cell(phases(&reload.phases)),
-        ]);
+        ];
+        if place == Phases::Column {
+            row.push(cell(phases(&reload.phases)));
+        }
+        table.row(row);
+        if place == Phases::Below && !reload.phases.is_empty() {
+            table.note(&phases(&reload.phases));
+        }
         if !reload.asked.is_empty() {
             table.note(&format!("asked for: {}", reload.asked));
         }
@@ -28,14 +50,14 @@ pub(crate) fn history(unit: &str, reloads: &[ReloadRecord], look: Look) -> Strin
         if !shares.is_empty() {
             table.note(&format!("new connections: {}", shares.join(", ")));
         }
-        if !reload.reason.is_empty() {
+        if !reload.reason.is_empty() && reload.reason != reload.asked {
             table.note(&reload.reason);
         }
         for line in &reload.last_lines {
             table.note(&format!("| {line}"));
         }
     }
-    table.render(look, 0) + &timeline::reloads(reloads, look).unwrap_or_default()
+    table
 }
 
 /// `10% (9.8% of 5432)`: what was asked for, and what was measured.
@@ -92,6 +114,7 @@ mod tests {
         let drawn = history("chat", std::slice::from_ref(&promoted), Look { colour: false, width: Some(60) });
         let bar = format!("\n2 {}{}{} 2.50s\n", "·".repeat(2), "▒".repeat(7), "▓".repeat(38));
         assert!(drawn.contains(&bar), "{drawn}");
+        assert!(drawn.contains("\n  pre_checking 120ms, starting 380ms, soaking 2.00s\n"), "{drawn}");
         assert_eq!(
             history("chat", &[promoted, failed], PLAIN),
             "\

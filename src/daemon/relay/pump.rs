@@ -28,7 +28,7 @@ enum For {
 #[derive(Debug)]
 pub(super) struct Failure {
     result: RelayResult,
-    /// What the source is told before its connection is closed.
+    /// What the one who is lost is told before its connection is closed.
     accuse: Option<Message>,
     source_lost: bool,
     sink_lost: bool,
@@ -54,6 +54,12 @@ impl Failure {
     fn sink(why: String) -> Failure {
         Failure { sink_lost: true, ..Failure::plain(RelayResult::SinkFailed(why)) }
     }
+
+    /// The sink broke the protocol.
+    fn sink_broke(code: &str, why: &str) -> Failure {
+        let accuse = Some(Message::error(code, why));
+        Failure { accuse, ..Failure::sink(format!("it broke the protocol: {why}")) }
+    }
 }
 
 type Step<T> = Result<T, Failure>;
@@ -77,6 +83,8 @@ pub(super) struct Pump<'a> {
     /// What a late HELLO of the sink is answered with, once a frame has ended.
     answer: Vec<u8>,
     acknowledged: bool,
+    /// Whether a hang-up of `cancel` ends the farewell.
+    heeds_cancel: bool,
 }
 
 impl<'a> Pump<'a> {
@@ -96,6 +104,7 @@ impl<'a> Pump<'a> {
             sink_frame: 0,
             answer: Vec::new(),
             acknowledged: false,
+            heeds_cancel: true,
         }
     }
 
@@ -382,10 +391,13 @@ impl<'a> Pump<'a> {
                 Ok(Moved::Ended) => return Err(Failure::sink("it closed its connection".into())),
                 Err(error) => return Err(Failure::sink(format!("cannot read from it: {error}"))),
             };
+            if !stray.is_empty() {
+                return Err(Failure::sink_broke("stray_descriptors", "descriptors from a sink"));
+            }
             let mut input = &chunk[..count];
             let piece = sink.decoder.next(&mut input);
-            let broke = |why: String| Failure::sink(format!("it broke the protocol: {why}"));
-            match piece.map_err(|e| broke(e.to_string()))? {
+            let misplaced = |why: String| Failure::sink_broke("unexpected", &why);
+            match piece.map_err(|e| Failure::sink_broke(e.code(), &e.to_string()))? {
                 None => {}
                 Some(Piece::Message(Message::Finished(None))) if what == For::SinkFrame => {
                     self.acknowledged = true;
@@ -398,9 +410,9 @@ impl<'a> Pump<'a> {
                     self.answer = std::mem::take(&mut sink.hello);
                 }
                 Some(Piece::Message(other)) => {
-                    return Err(broke(format!("{} before it had all of the state", other.kind())));
+                    return Err(misplaced(format!("{} before it had all of the state", other.kind())));
                 }
-                Some(Piece::State(header)) => return Err(broke(format!("{} from a sink", header.kind))),
+                Some(Piece::State(header)) => return Err(misplaced(format!("{} from a sink", header.kind))),
                 Some(Piece::Body(_) | Piece::End) => {}
             }
         }

@@ -347,6 +347,34 @@ fn a_sink_that_dies_complains_or_says_too_much_fails_the_transfer() {
 }
 
 #[test]
+fn a_sink_that_breaks_the_protocol_is_told_what_is_wrong() {
+    let mut bad_magic = Message::Finished(None).to_bytes();
+    bad_magic[4] = 0;
+    let file = std::fs::File::open("/dev/null").unwrap();
+    for (bytes, descriptor, code) in [
+        (&bad_magic[..], false, "bad_magic"),
+        (&frame(FrameType::StateJson, b"{}")[..], false, "unexpected"),
+        (&Message::Resume.to_bytes()[..], false, "unexpected"),
+        (&Message::Finished(None).to_bytes()[..], true, "stray_descriptors"),
+    ] {
+        let world = World::new();
+        // In the middle of a frame that it is being sent: that one is filled up first.
+        world.says(&frame(FrameType::StateBytes, &[1; 1000])[..500]);
+        let descriptors = if descriptor { vec![file.as_fd()] } else { Vec::new() };
+        let mut header = [0; HEADER];
+        (&world.sink).read_exact(&mut header).unwrap();
+        stream::send(world.sink.as_fd(), bytes, &descriptors).unwrap();
+        (&world.sink).read_exact(&mut [0; 1000]).unwrap();
+        assert_eq!(error_code(&world.sink), code);
+        assert_eq!((&world.sink).read(&mut [0]).unwrap_or(0), 0, "closed");
+        let outcome = world.thread.join().unwrap();
+        assert!(matches!(outcome.result, RelayResult::SinkFailed(_)) && outcome.sink.is_none());
+        assert!(outcome.source.is_some());
+        drop(world.cancel);
+    }
+}
+
+#[test]
 fn a_source_may_leave_once_it_has_said_everything() {
     let world = World::new();
     world.says(&frame(FrameType::StateJson, b"{}"));

@@ -13,15 +13,16 @@ use std::os::fd::AsFd;
 impl ListenSet {
     /// A row for each address, in the order in which they were bound.
     pub fn status(&self) -> Vec<SocketStatus> {
-        let told = |endpoint: &Endpoint| {
+        let ours = self.cookies();
+        let with_strangers = |endpoint: &Endpoint| {
             let mut row = row(endpoint);
-            for stranger in self.strangers_of(endpoint) {
+            for stranger in strangers_of(endpoint, &ours) {
                 row.why.push_str("; ");
                 row.why.push_str(&stranger);
             }
             row
         };
-        self.endpoints.iter().map(told).collect()
+        self.endpoints.iter().map(with_strangers).collect()
     }
 
     /// Where each address of a unit is really bound, in its order: with the port that the kernel chose. `None`
@@ -34,28 +35,37 @@ impl ListenSet {
     /// Listeners of somebody else beside our steered ones, who would take connections from us; sentences. Only
     /// a process of aeternad's own user can be that, and as root nobody: our sockets then have an owner of their own.
     pub fn strangers(&self) -> Vec<String> {
-        self.endpoints.iter().flat_map(|endpoint| self.strangers_of(endpoint)).collect()
+        let ours = self.cookies();
+        self.endpoints.iter().flat_map(|endpoint| strangers_of(endpoint, &ours)).collect()
     }
 
-    fn strangers_of(&self, endpoint: &Endpoint) -> Vec<String> {
-        let Some(at) = endpoint.at.filter(|_| endpoint.way == Way::Group && !endpoint.owned) else {
-            return Vec::new();
-        };
-        let slots = self.endpoints.iter().flat_map(|endpoint| &endpoint.slots);
-        let ours: BTreeSet<u64> = slots.filter_map(|slot| sockopt::cookie(slot.fd.as_fd()).ok()).collect();
-        let rows = sockdiag::tcp_rows(at.port(), &[state::LISTEN]).unwrap_or_default();
-        let beside = rows.iter().filter(|row| {
-            let (here, there) = (at.ip(), row.local.ip());
-            let meets = here == there || here.is_unspecified() || there.is_unspecified();
-            meets && !ours.contains(&row.cookie)
-        });
-        let tell = |row: &sockdiag::TcpRow| {
-            let who = holder::of_inode(row.inode.into()).unwrap_or_else(|| "another process".into());
-            let (address, local, uid) = (&endpoint.address, row.local, row.uid);
-            format!("{who} (uid {uid}) listens on {local} too, and may take connections from {address}")
-        };
-        beside.map(tell).collect()
+    /// Our own sockets, where strangers could be beside them.
+    fn cookies(&self) -> BTreeSet<u64> {
+        let slots = self.endpoints.iter().filter(|endpoint| is_exposed(endpoint)).flat_map(|e| &e.slots);
+        slots.filter_map(|slot| sockopt::cookie(slot.fd.as_fd()).ok()).collect()
     }
+}
+
+/// Whether others can listen beside us: steered, and without an owner of its own.
+fn is_exposed(endpoint: &Endpoint) -> bool {
+    endpoint.way == Way::Group && !endpoint.owned
+}
+
+/// Who else listens beside an address; `ours` are the cookies of our own sockets.
+fn strangers_of(endpoint: &Endpoint, ours: &BTreeSet<u64>) -> Vec<String> {
+    let Some(at) = endpoint.at.filter(|_| is_exposed(endpoint)) else { return Vec::new() };
+    let rows = sockdiag::tcp_rows(at.port(), &[state::LISTEN]).unwrap_or_default();
+    let beside = rows.iter().filter(|row| {
+        let (here, there) = (at.ip(), row.local.ip());
+        let meets = here == there || here.is_unspecified() || there.is_unspecified();
+        meets && !ours.contains(&row.cookie)
+    });
+    let tell = |row: &sockdiag::TcpRow| {
+        let who = holder::of_inode(row.inode.into()).unwrap_or_else(|| "another process".into());
+        let (address, local, uid) = (&endpoint.address, row.local, row.uid);
+        format!("{who} (uid {uid}) listens on {local} too, and may take connections from {address}")
+    };
+    beside.map(tell).collect()
 }
 
 fn row(endpoint: &Endpoint) -> SocketStatus {
@@ -67,7 +77,7 @@ fn row(endpoint: &Endpoint) -> SocketStatus {
         ListenKind::Fifo => "fifo",
         ListenKind::Netlink => "netlink",
     };
-    let mut why = endpoint.why.clone();
+    let mut why = endpoint.why.to_string();
     if endpoint.slots.iter().any(|slot| slot.broken) {
         why.push_str("; shut down by a process, made anew as soon as nobody holds it");
     }

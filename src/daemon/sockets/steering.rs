@@ -65,7 +65,7 @@ impl Steered {
 
     fn attach(
         &self,
-        endpoint: &Endpoint,
+        endpoint: &mut Endpoint,
         serving: usize,
         canary: Option<(usize, u8, steer::Draw)>,
     ) -> io::Result<()> {
@@ -83,9 +83,15 @@ impl Steered {
         let plan = steer::Plan { serving: index(serving).unwrap_or(0), canary, probes: probes.collect() };
         let counts = self.tally.as_ref().filter(|_| canary.is_some_and(|canary| draws(canary.weight)));
         if counts.is_some_and(|tally| tally.attach(member.fd.as_fd(), &plan).is_ok()) {
+            endpoint.attached.clear();
             return Ok(());
         }
-        steer::attach(member.fd.as_fd(), &plan)
+        let program = steer::program(&plan);
+        if program != endpoint.attached {
+            steer::attach(member.fd.as_fd(), &program)?;
+            endpoint.attached = program;
+        }
+        Ok(())
     }
 
     /// What has come of the present step so far; `None` if there is no draw.
@@ -200,6 +206,15 @@ impl ListenSet {
     pub fn end_probe(&mut self, from: SocketAddr) -> Result<(), String> {
         self.steered.probes.retain(|(known, _)| *known != from);
         self.apply_all()
+    }
+
+    /// Whether the source of a connection to this address decides which slot it reaches.
+    pub fn aims(&self, to: SocketAddr) -> bool {
+        let groups = self.endpoints.iter().filter(|endpoint| endpoint.way == Way::Group);
+        groups.filter_map(|endpoint| endpoint.at).any(|at| {
+            let same = at.ip().is_unspecified() || at.ip().to_canonical() == to.ip().to_canonical();
+            same && at.port() == to.port()
+        })
     }
 
     /// The name under which one slot of a steered Unix path is reached, whichever has the path itself.

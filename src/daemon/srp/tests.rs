@@ -419,16 +419,92 @@ fn a_source_that_comes_in_time_is_asked() {
 }
 
 #[test]
+fn a_source_that_has_died_is_heard_to_its_last_word() {
+    let mut world = World::new();
+    let mut source = world.greet(OLD, Role::Source);
+    let mut sink = world.greet(NEW, Role::Sink);
+    world.transfer(OLD, NEW, Direction::Handover);
+    assert_eq!(source.message(), Message::Request);
+    source.send(&[state(b"all"), finished()].concat());
+    drop(source);
+    world.endpoint.forget(OLD, world.now);
+    world.turn();
+    assert_eq!(sink.state(), b"all");
+    assert_eq!(sink.message(), Message::Finished(None));
+    sink.send(&finished());
+    assert_eq!(world.relay_ends().result, RelayResult::Done);
+    assert!(!world.endpoint.has(OLD, Role::Source) && world.endpoint.has(NEW, Role::Source));
+}
+
+#[test]
 fn the_end_of_a_generation_ends_its_transfer() {
     let mut world = World::new();
     let source = world.greet(OLD, Role::Source);
     let mut sink = world.greet(NEW, Role::Sink);
     world.transfer(OLD, NEW, Direction::Handover);
     world.endpoint.forget(OLD, world.now);
-    assert_eq!(world.relay_ends().result, RelayResult::Cancelled);
-    assert_eq!(sink.error_code(), "cancelled");
-    assert!(!world.endpoint.has(OLD, Role::Source));
     drop(source);
+    assert!(matches!(world.relay_ends().result, RelayResult::SourceFailed(_)));
+    assert_eq!(sink.error_code(), "source_failed");
+    assert!(!world.endpoint.has(OLD, Role::Source));
+
+    let mut world = World::new();
+    let mut source = world.greet(OLD, Role::Source);
+    let sink = world.greet(NEW, Role::Sink);
+    world.transfer(OLD, NEW, Direction::Handover);
+    assert_eq!(source.message(), Message::Request);
+    world.endpoint.forget(NEW, world.now);
+    assert_eq!(world.relay_ends().result, RelayResult::Cancelled);
+    assert_eq!(source.message(), Message::Resume);
+    assert!(!world.endpoint.has(NEW, Role::Source) && !world.endpoint.has(NEW, Role::Sink));
+    drop(sink);
+}
+
+#[test]
+fn a_source_is_told_of_the_end_before_the_relay_has_stopped() {
+    let mut world = World::new();
+    let mut source = world.greet(OLD, Role::Source);
+    let mut sink = world.greet(NEW, Role::Sink);
+    world.transfer(OLD, NEW, Direction::Handover);
+    assert_eq!(source.message(), Message::Request);
+    source.send(&[state(b"all"), finished()].concat());
+    assert_eq!(sink.state(), b"all");
+    assert_eq!(sink.message(), Message::Finished(None));
+    world.endpoint.cancel(world.now);
+    // Nobody has heard of the relay's end yet.
+    assert_eq!(source.message(), Message::Resume);
+    assert_eq!(source.message(), Message::Finished(None));
+    assert_eq!(world.relay_ends().result, RelayResult::Cancelled);
+    assert!(source.is_silent(), "once");
+    // Its acknowledgement is not taken for the end of the next state.
+    world.says(&source, &finished());
+    assert!(world.events().contains(&SrpEvent::Acknowledged { generation: OLD }));
+    let mut third = world.greet(Gen(3), Role::Sink);
+    world.transfer(OLD, Gen(3), Direction::Handover);
+    assert_eq!(source.message(), Message::Request);
+    source.send(&[state(b"next"), finished()].concat());
+    assert_eq!(third.state(), b"next");
+}
+
+#[test]
+fn an_acknowledgement_behind_resume_comes_too_late() {
+    let mut world = World::new();
+    let mut source = world.greet(OLD, Role::Source);
+    let mut sink = world.greet(NEW, Role::Sink);
+    world.transfer(OLD, NEW, Direction::Handover);
+    assert_eq!(source.message(), Message::Request);
+    source.send(&finished());
+    assert_eq!(sink.message(), Message::Finished(None));
+    sink.send(&finished());
+    let outcome = world.outcomes.1.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+    assert_eq!(outcome.result, RelayResult::Done);
+    world.endpoint.cancel(world.now);
+    world.endpoint.relay_ended(outcome, world.now);
+    world.turn();
+    assert_eq!(world.end().result, RelayResult::SinkTimedOut, "the source has its state again");
+    assert!(!world.endpoint.commit(OLD));
+    assert_eq!(source.message(), Message::Finished(None), "the acknowledgement was sent before");
+    assert_eq!(source.message(), Message::Resume);
 }
 
 #[test]
@@ -476,6 +552,7 @@ fn what_no_peer_may_say_ends_its_connection_with_a_reason() {
         (Role::Source, Message::Commit.to_bytes(), "unexpected"),
         (Role::Source, Message::Hello(coordinator).to_bytes(), "unexpected"),
         (Role::Source, hello(Role::Sink), "unexpected"),
+        (Role::Source, hello(Role::Source), "unexpected"),
         (Role::Sink, hello(Role::Source), "unexpected"),
         (Role::Sink, state(b"1"), "unexpected"),
         (Role::Sink, finished(), "unexpected"),
@@ -497,9 +574,6 @@ fn a_peers_own_error_is_told_and_its_connection_stays() {
     world.says(&source, &Message::error("disk", "no space").to_bytes());
     assert!(world.trouble().contains("disk: no space"));
     assert!(world.endpoint.has(OLD, Role::Source));
-    let source = world.greet(OLD, Role::Source);
-    world.says(&source, &Message::Hello(Hello::Source).to_bytes());
-    assert!(world.endpoint.has(OLD, Role::Source), "HELLO twice is harmless");
 }
 
 #[test]
@@ -525,6 +599,15 @@ fn descriptors_outside_state_are_refused() {
     stream::send(client.stream.as_fd(), &Message::Hello(Hello::Source).to_bytes(), &[file.as_fd()]).unwrap();
     world.readable(client.id);
     assert_eq!(client.error_code(), "stray_descriptors");
+    // However slowly they come, they are not collected without end.
+    let mut client = world.connect(OLD, Role::Source);
+    let files = [file.as_fd(); 200];
+    for byte in &Message::Hello(Hello::Source).to_bytes()[..2] {
+        stream::send(client.stream.as_fd(), &[*byte], &files).unwrap();
+    }
+    world.readable(client.id);
+    assert_eq!(client.error_code(), "too_many_descriptors");
+    assert!(client.frame().is_none());
 }
 
 #[test]

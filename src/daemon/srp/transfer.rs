@@ -69,6 +69,8 @@ pub(super) struct Active {
     running: bool,
     canceller: Option<Canceller>,
     cancelled: bool,
+    /// RESUME has gone to the source while the relay still ran.
+    resumed: bool,
 }
 
 impl Active {
@@ -83,18 +85,31 @@ impl Endpoint {
     /// relay's job once it has left. Ends with exactly one [`SrpEvent::RelayEnded`]. One that is still under
     /// way is cancelled first.
     pub fn begin(&mut self, transfer: Transfer, now: Monotime) {
-        self.cancel(now);
+        self.stop(now);
         if self.active.is_some() {
             self.queued = Some(transfer);
             return;
         }
-        let active = Active { transfer, pair: None, running: false, canceller: None, cancelled: false };
-        self.active = Some(active);
+        let (running, cancelled, resumed) = (false, false, false);
+        self.active = Some(Active { transfer, pair: None, running, canceller: None, cancelled, resumed });
         self.progress(now);
     }
 
-    /// Gives the transfer up: its [`SrpEvent::RelayEnded`] comes now, or when the relay has stopped.
+    /// Gives the transfer up: its [`SrpEvent::RelayEnded`] comes now, or when the relay has stopped. RESUME has
+    /// left before this returns, because a stop signal may follow; an acknowledgement that comes all the same is
+    /// too late then.
     pub fn cancel(&mut self, now: Monotime) {
+        if let Some(Active { running: true, transfer, pair: Some(pair), resumed, .. }) = &mut self.active
+            && transfer.direction == Direction::Handover
+            && let Some(source) = self.conns.get_mut(&pair.source)
+        {
+            *resumed |= source.resume();
+        }
+        self.stop(now);
+    }
+
+    /// As [`Endpoint::cancel`]; the source is told when the relay has stopped.
+    fn stop(&mut self, now: Monotime) {
         if let Some(Transfer { from, to, direction, .. }) = self.queued.take() {
             self.told(from, to, direction, RelayResult::Cancelled);
         }
@@ -121,7 +136,7 @@ impl Endpoint {
         let conn = self.conns.get_mut(&source)?;
         let inlet = Inlet {
             hello: conn.late_hello(),
-            stream: conn.lend()?,
+            stream: conn.lend_source()?,
             decoder: std::mem::take(&mut conn.decoder),
             held: conn.held.take(),
             descriptors: std::mem::take(&mut conn.descriptors),
@@ -153,13 +168,15 @@ impl Endpoint {
     pub fn relay_ended(&mut self, outcome: RelayOutcome, now: Monotime) {
         let Some(active) = self.active.take_if(|active| active.running) else { return };
         let Some(Pair { source, sink }) = active.pair else { return };
-        let done = outcome.result == RelayResult::Done;
+        let late = active.resumed && outcome.result == RelayResult::Done;
+        // The source was told that it keeps its state: the acknowledgement changes nothing any more.
+        let result = if late { RelayResult::SinkTimedOut } else { outcome.result };
         if let Some(conn) = self.conns.get_mut(&source) {
             match outcome.source {
                 Some(back) => {
                     conn.give_back(back.stream, back.decoder);
                     conn.debts.owes = !back.finished;
-                    conn.debts.acks = if back.finished { 0 } else { conn.debts.acks };
+                    conn.debts.acks = if back.finished { 0 } else { back.acks } + u32::from(active.resumed);
                 }
                 None => conn.lost(),
             }
@@ -172,7 +189,7 @@ impl Endpoint {
         }
         let Transfer { from, to, direction, .. } = active.transfer;
         if direction == Direction::Handover
-            && !done
+            && result != RelayResult::Done
             && let Some(conn) = self.conns.get_mut(&source)
         {
             conn.resume();
@@ -181,7 +198,7 @@ impl Endpoint {
             from,
             to,
             direction,
-            result: outcome.result,
+            result,
             frames: outcome.frames,
             bytes: outcome.bytes,
             descriptors: outcome.descriptors,
@@ -228,10 +245,13 @@ impl Endpoint {
         let Some(active) = &self.active else { return };
         if let Some(Pair { source, sink }) = active.pair {
             let usable = |id: ConnId| self.conns.get(&id).is_some_and(|c| !c.is_ending() && !c.is_replaced());
+            let replaced = |id: ConnId| self.conns.get(&id).is_none_or(super::Conn::is_replaced);
             match (active.running, usable(source), usable(sink)) {
                 (_, true, true) => {}
                 (true, ..) if active.cancelled => {}
-                (true, ..) => self.cancel(now),
+                // A source that has died may have said everything before: the relay reads that, or sees the end.
+                (true, false, true) if !replaced(source) => {}
+                (true, ..) => self.stop(now),
                 (false, _, false) => self.abandon(RelayResult::SinkFailed("it closed its connection".into())),
                 (false, false, true) => {
                     self.abandon(RelayResult::SourceFailed("it closed its connection".into()));
