@@ -235,7 +235,9 @@ fn nginx_with_a_shared_socket() {
     env.unit("nginx", &text);
     env.start();
     env.wait_state("nginx", UnitState::Running);
-    assert_eq!(env.unit_status("nginx").sockets[0].sharing, "shared");
+    let status = env.unit_status("nginx");
+    assert_eq!(status.sockets[0].sharing, "shared");
+    assert_eq!(status.generations[0].weight, None, "nobody decides who gets what");
     under_load(&env, "nginx", &To::Port(port), HTTP, RELOADS, |env| {
         assert_eq!(env.ctl(&["reload", "nginx"]).code, 0, "{}", env.log());
     });

@@ -23,13 +23,14 @@ fn reloads(env: &Env, rounds: u32) -> (Counts, Counts) {
     (fresh.finish(), kept.finish())
 }
 
-fn nothing_is_lost(app: App<'_>, rounds: u32) {
+fn nothing_is_lost(app: App<'_>, rounds: u32) -> Env {
     let env = app.start();
     let (fresh, kept) = reloads(&env, rounds);
     assert_eq!(fresh.failed, Vec::<String>::new(), "of {}", fresh.ok);
     assert_eq!(kept.failed, Vec::<String>::new(), "of {}", kept.ok);
     assert!(fresh.by_generation.len() as u32 > rounds / 2, "{:?}", fresh.by_generation);
     assert_eq!(env.unit_status("app").generation, rounds + 1);
+    env
 }
 
 #[test]
@@ -40,7 +41,19 @@ fn steered_at_once() {
 #[test]
 fn steered_with_a_soak() {
     let reload = "SoakTime = \"60ms\"\nCanaryWeight = [10, 50]\nDrainTimeout = \"10s\"";
-    nothing_is_lost(App { reload, ..APP }, 15);
+    let env = nothing_is_lost(App { reload, ..APP }, 15);
+    let history = env.ctl(&["history", "app", "--json"]).stdout;
+    let history: serde_json::Value = serde_json::from_str(&history).unwrap();
+    for reload in history["reloads"].as_array().unwrap() {
+        let steps = reload["shares"].as_array().unwrap();
+        let weights: Vec<u64> = steps.iter().map(|step| step["weight"].as_u64().unwrap()).collect();
+        assert_eq!(weights, [10, 50], "{reload}");
+        // Where nobody may count, only what was asked for is there.
+        for step in steps.iter().filter(|step| !step["connections"].is_null()) {
+            let (all, new) = (step["connections"].as_u64().unwrap(), step["to_new"].as_u64().unwrap());
+            assert!(new <= all, "{step}");
+        }
+    }
 }
 
 #[test]

@@ -75,7 +75,9 @@ pub(super) fn doctor(target: &Target, json: bool, output: &mut Output) -> u8 {
 }
 
 fn kernel() -> Vec<Finding> {
-    vec![
+    let steering = ability::steering();
+    let counted = steering.is_ok().then(counting);
+    let mut findings = vec![
         interception(),
         tried(
             "pidfd_getfd",
@@ -93,13 +95,12 @@ fn kernel() -> Vec<Finding> {
         ),
         tried(
             "BPF steering",
-            ability::steering(),
+            steering,
             "a canary gets its exact percentage of new TCP connections",
             "TCP sockets are shared: no exact percentage for a canary, and what a program has not answered at its \
              stop signal is lost",
             "Linux 4.6; a sandbox such as gVisor has to be left",
         ),
-        counting(),
         tried(
             "sock_diag",
             ability::connection_lists(),
@@ -108,7 +109,9 @@ fn kernel() -> Vec<Finding> {
             "the kernel modules inet_diag, tcp_diag and unix_diag",
         ),
         migration(),
-    ]
+    ];
+    findings.extend(counted);
+    findings
 }
 
 fn counting() -> Finding {
@@ -118,7 +121,8 @@ fn counting() -> Finding {
         Err(error) => good(NAME, socket::errno_text(&error)).but(
             Verdict::Limited,
             "a canary gets its exact share all the same, but nobody can show what was measured",
-            "CAP_BPF for aeternad: root outside containers has it; in Docker --cap-add BPF",
+            "CAP_BPF and no seccomp filter for aeternad: root outside containers; in Docker --cap-add BPF \
+             --security-opt seccomp=unconfined",
         ),
     }
 }

@@ -39,10 +39,10 @@ impl Quiesce {
 
 /// Whether a unit asks for at least one steered socket (contract section 6, `Sharing`).
 pub(super) fn declares_steered(unit: &Unit) -> bool {
-    // What is adopted at bind(2) is steered as soon as it is known.
+    // What is adopted at bind(2) is steered as soon as it is known, unless everything is declared to be otherwise.
     let auto = !unit.state.enabled;
     !unit.accepts()
-        && ((unit.service.intercept_bind && auto)
+        && ((unit.service.intercept_bind && auto && unit.listens().next().is_none())
             || unit.listens().any(|(socket, listen)| match socket.sharing {
                 Sharing::Shared => false,
                 Sharing::Auto => auto && listen.kind == ListenKind::Stream && is_inet(&listen.address),

@@ -383,6 +383,11 @@ pub fn may_trace() -> bool {
     has_capability(CAP_SYS_PTRACE)
 }
 
+/// Whether this process is under a filter itself, of a container or of systemd: some calls may be refused, or end us.
+pub fn is_filtered() -> bool {
+    status_field(super::process::pid(), "Seccomp:").is_ok_and(|mode| mode != "0")
+}
+
 fn has_capability(number: u32) -> bool {
     let bits = status_field(super::process::pid(), "CapEff:").ok();
     bits.and_then(|bits| u64::from_str_radix(&bits, 16).ok()).is_some_and(|bits| bits & (1 << number) != 0)

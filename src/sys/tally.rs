@@ -1,11 +1,11 @@
 //! Counting what steering does: the same decision as [`steer::program`]'s, carried out by an eBPF program that adds each
 //! new connection of a draw to one of two counters. bpf(2), socket(7) `SO_ATTACH_REUSEPORT_EBPF`.
 //!
-//! Needs CAP_BPF, so it is tried and done without: the classic program decides the same, and nobody knows what came of
-//! it. Classic programs have no memory, and the kernel counts nothing per listener.
+//! Needs CAP_BPF and no seccomp filter, so it is tried and done without: the classic program decides the same, and nobody
+//! knows what came of it. Classic programs have no memory, and the kernel counts nothing per listener.
 
-use super::sockopt;
 use super::steer::{self, Instruction, Plan};
+use super::{seccomp, sockopt};
 use nix::libc;
 use std::cell::Cell;
 use std::io;
@@ -74,9 +74,13 @@ impl Tally {
     /// Counters that stand at nought.
     ///
     /// # Errors
-    /// `EPERM` without CAP_BPF, `ENOSYS`, `ENOMEM`.
+    /// `EPERM` without CAP_BPF or under a seccomp filter, `ENOSYS`, `ENOMEM`.
     pub fn new() -> io::Result<Tally> {
         const ARRAY: u32 = 2;
+        if seccomp::is_filtered() {
+            // systemd's SystemCallFilter kills who makes a call that it does not name; counting is not worth that.
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
         if cfg!(target_endian = "big") {
             // The halves of a byte would be the other way round.
             return Err(io::Error::from_raw_os_error(libc::ENOSYS));

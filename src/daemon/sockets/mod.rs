@@ -191,8 +191,9 @@ impl ListenSet {
 
     /// Whether any address of `unit` is really steered here.
     pub fn steered(&self, unit: &Unit) -> bool {
-        // What programs will bind is taken for steered: nothing is lost if it then is not.
-        (unit.service.intercept_bind && !unit.state.enabled)
+        // What programs will bind is taken for steered, until it is known not to be.
+        (unit.service.intercept_bind && !unit.state.enabled && self.endpoints.is_empty())
+            || self.endpoints.iter().any(|endpoint| endpoint.learned && endpoint.steered())
             || self.plan(unit).into_iter().flatten().any(|index| self.endpoints[index].steered())
     }
 
