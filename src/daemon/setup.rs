@@ -23,7 +23,7 @@ use crate::sys::cgroup::CgroupRoot;
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::signal::Signals;
 use crate::sys::wake::Waker;
-use crate::sys::{dir, fd, message, process, user, wake};
+use crate::sys::{dir, fd, message, process, tree, user, wake};
 use crate::time::Span;
 use crate::unit::{self, Context, Unit};
 use std::collections::{HashMap, VecDeque};
@@ -286,6 +286,7 @@ fn shared(dir: &Path, original_nofile: (u64, u64)) -> Shared {
         cgroups: CgroupRoot::probe("aeterna"),
         pid1: process::is_pid1(),
         pid: process::pid(),
+        born_with: tree::children_of(process::pid()),
     }
 }
 
