@@ -42,7 +42,7 @@ pub struct Read {
 /// Reads every unit of the command line.
 ///
 /// # Errors
-/// Exit status 78 with every error of every file.
+/// Exit status 78 with every error of every file; 2 if it is the command line that makes no unit.
 pub fn read_units(args: &Args) -> Result<Vec<Read>, Fatal> {
     let setting = Setting { runtime_root: runtime_root(), pid1: process::is_pid1() };
     let sources: Vec<Source> = if args.command.is_empty() {
@@ -76,7 +76,9 @@ fn inline(args: &Args, setting: &Setting) -> Result<Source, Fatal> {
         Ok(unit) => Ok(Source::Inline(Arc::new(unit))),
         Err(errors) => {
             let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-            Err(Fatal::new(exit::CONFIG, text))
+            // There is no file in which anything could be wrong.
+            let code = if args.mode == Mode::Check { exit::CONFIG } else { exit::USAGE };
+            Err(Fatal::new(code, text))
         }
     }
 }
