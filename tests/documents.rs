@@ -133,6 +133,11 @@ fn the_session_in_the_readme_is_typed_and_says_what_stands_there() {
     let mut script = String::from("exec 2>&1\n");
     for (number, step) in session.iter().enumerate() {
         script += &format!("echo '@@{number}'\n");
+        if ["aeternactl status", "aeternactl reload"].iter().any(|begin| step.command.starts_with(begin)) {
+            // A person types slower than the service becomes ready, and than the older one has gone.
+            script +=
+                "for n in $(seq 400); do aeternactl status | grep -q RUNNING && break; sleep 0.05; done\n";
+        }
         if !not_typed(&step.command) {
             script += &format!("{}\n", step.command);
         }
