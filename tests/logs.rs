@@ -64,6 +64,46 @@ fn a_flood_blocks_nobody_else() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_holds_nobody_up() {
+    let mut env = Env::new();
+    env.unit("noisy", "[Service]\nExecStart = [\"/bin/sh\", \"-c\", \"while :; do echo noise; done\"]\nStandardOutput = \"log\"");
+    let unit = env.unit(
+        "app",
+        "[Service]\nExecStart = \"{probe}\"\nType = \"notify\"\nRestart = \"always\"\nRestartSec = \"10ms\"",
+    );
+    let (mut unread, stderr) = std::io::pipe().unwrap();
+    let mut command = env.command(common::AETERNAD);
+    command.arg("--runtime-dir").arg(env.runtime_dir()).arg("--unit").arg(unit.parent().unwrap());
+    command.stderr(stderr);
+    env.adopt(command.spawn().unwrap());
+    drop(command);
+    env.wait_control();
+    // A restart is a matter of many lines, of which none finds room.
+    for generation in 1..4 {
+        env.wait_unit("app", "another", |u| u.generation == generation && u.state == UnitState::Running);
+        process::kill(env.main_pid("app"), Signal::SIGKILL);
+    }
+    assert_eq!(env.ctl(&["stop", "noisy"]).code, 0);
+    // Now somebody reads, and is told what is missing.
+    let read = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let so_far = std::sync::Arc::clone(&read);
+    let reader = std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = std::io::Read::read(&mut unread, &mut bytes) {
+            so_far.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+    });
+    env.wait("the number of missing lines", || {
+        env.signal(Signal::SIGUSR1);
+        read.lock().unwrap().contains("lines were left out here: nobody read them").then_some(())
+    });
+    env.signal(Signal::SIGTERM);
+    assert!(env.wait_exit().success());
+    reader.join().unwrap();
+    assert!(read.lock().unwrap().ends_with("aeternad has stopped\n"));
+}
+
+#[test]
 fn a_log_pipe_outlives_its_process() {
     let mut env = Env::new();
     env.allow_survivors();

@@ -24,7 +24,8 @@ fn refused(env: &Env, more: &[&str]) -> Finished {
 #[test]
 fn wrong_command_lines_end_with_2_and_say_why() {
     let env = Env::new();
-    let rows: [(&[&str], &str); 8] = [
+    let rows: [(&[&str], &str); 9] = [
+        (&["--listen", "127.0.0.1:99999", "--", "x"], "port 99999 is out of range"),
         (&[], "nothing to do"),
         (&["--unti", "x"], "did you mean --unit?"),
         (&["--unit"], "--unit"),

@@ -309,6 +309,23 @@ fn grandchildren_end_with_the_unit_without_control_groups() {
 }
 
 #[test]
+fn without_control_groups_not_even_who_has_cleared_every_trace_outlives_the_daemon() {
+    let mut env = Env::new();
+    if !env.as_nobody() {
+        return;
+    }
+    let traceless = "(setsid env -i /bin/sh -c 'echo $$ > {dir}/pid.new; mv {dir}/pid.new {dir}/pid; trap \"\" TERM HUP; while :; do sleep 1000; done' &)";
+    env.file("run.sh", &env.fill(&format!("{traceless}; exec sleep 1000\n")));
+    env.unit("app", "[Service]\nExecStart = \"/bin/sh {dir}/run.sh\"");
+    env.start();
+    let pid = env.wait("the orphan", || std::fs::read_to_string(env.path("pid")).ok()?.trim().parse().ok());
+    env.wait("its new parent", || (process::state(pid)?.1 == env.pid()).then_some(()));
+    env.signal(Signal::SIGTERM);
+    assert!(env.wait_exit().success());
+    assert!(!process::exists(pid));
+}
+
+#[test]
 fn what_a_dead_main_process_leaves_is_killed_before_the_next_one() {
     let env =
         app("ExecStart = \"{probe}\"\nType = \"notify\"\nRestart = \"always\"\nTimeoutStopSec = \"300ms\"");

@@ -103,6 +103,10 @@ impl Daemon {
     fn step(&mut self, index: usize, event: Event) {
         let Some(unit) = self.units.get_mut(index) else { return };
         log::debug!("{}: event {event:?}", unit.name);
+        if let Event::SpawnFailed { failure, .. } = &event {
+            // Not when it happened: the line that it was being started comes first.
+            log::error!("{}", failure.text);
+        }
         let mut actions = Vec::new();
         unit.machine.handle(clock::now(), event, &mut actions);
         // Whoever waits hears the answer after the facts that it ends.

@@ -267,10 +267,7 @@ impl Daemon {
     fn spawn(&mut self, index: usize, spawn: Spawn) {
         let event = match self.try_spawn(index, &spawn) {
             Ok(pid) => Event::Spawned { proc: spawn.proc, pid },
-            Err(failure) => {
-                log::error!("{}", failure.text);
-                Event::SpawnFailed { proc: spawn.proc, failure }
-            }
+            Err(failure) => Event::SpawnFailed { proc: spawn.proc, failure },
         };
         self.queue.push_back((index, event));
     }

@@ -1,8 +1,11 @@
 //! aeternad's own log: env_logger on standard error, as text or as JSON lines.
 
-use env_logger::{Builder, Target, fmt::Formatter};
-use log::{LevelFilter, Record};
-use std::io::{self, Write};
+use crate::daemon::logsink::Sink;
+use crate::sys::fd;
+use env_logger::{Builder, Target};
+use log::{Level, LevelFilter};
+use std::io::Write;
+use std::os::fd::AsFd;
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,11 +23,16 @@ pub fn start(level: &str, filter: Option<&str>, format: Format) {
     if let Some(filter) = filter {
         builder.parse_filters(filter);
     }
-    builder.target(Target::Stderr);
-    match format {
-        Format::Text => builder.format(text),
-        Format::Json => builder.format(json),
+    let error = std::io::stderr();
+    // Our own way to a pipe, because others who have it need not like it to be non-blocking.
+    let target = fd::reopen_pipe(error.as_fd()).or_else(|| fd::dup(error.as_fd()).ok());
+    match target {
+        Some(target) => builder.target(Target::Pipe(Box::new(Sink::new(target, format)))),
+        None => builder.target(Target::Stderr),
     };
+    builder.format(move |out, record| {
+        out.write_all(line(format, record.level(), &record.args().to_string()).as_bytes())
+    });
     // A second start in one process (a test) keeps the first logger: nothing to be done about it.
     let _ = builder.try_init();
 }
@@ -36,21 +44,22 @@ pub fn set_level(level: &str) {
     }
 }
 
-fn text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
-    writeln!(out, "{:5} {}", record.level(), printable(record.args().to_string()))
+/// One line of the log, its newline included.
+pub fn line(format: Format, level: Level, text: &str) -> String {
+    match format {
+        Format::Text => format!("{level:5} {}\n", printable(text)),
+        Format::Json => {
+            let object = serde_json::json!({
+                "time": crate::sys::clock::unix_time(),
+                "level": level.as_str().to_ascii_lowercase(),
+                "message": text,
+            });
+            format!("{object}\n")
+        }
+    }
 }
 
 /// What a service says, and names that others have given, must not steer the terminal of whoever reads the log.
-fn printable(text: String) -> String {
-    let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if text.contains(steers) { text.replace(steers, "\u{fffd}") } else { text }
-}
-
-fn json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
-    let line = serde_json::json!({
-        "time": crate::sys::clock::unix_time(),
-        "level": record.level().as_str().to_ascii_lowercase(),
-        "message": record.args().to_string(),
-    });
-    writeln!(out, "{line}")
+fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n' && c != '\t', "\u{fffd}")
 }

@@ -20,6 +20,7 @@ pub mod launch;
 pub mod load;
 pub mod logging;
 pub mod logpipe;
+pub mod logsink;
 pub mod lookups;
 pub mod mainpid;
 pub mod notifications;

@@ -23,7 +23,7 @@ use crate::sys::cgroup::CgroupRoot;
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::signal::Signals;
 use crate::sys::wake::Waker;
-use crate::sys::{dir, fd, message, process, textfile, user, wake};
+use crate::sys::{dir, fd, message, process, textfile, tree, user, wake};
 use crate::time::Span;
 use crate::unit::{self, Context, Verdict};
 use std::collections::{HashMap, VecDeque};
@@ -42,7 +42,7 @@ pub struct Read {
 /// Reads every unit of the command line.
 ///
 /// # Errors
-/// Exit status 78 with every error of every file.
+/// Exit status 78 with every error of every file; 2 if it is the command line that makes no unit.
 pub fn read_units(args: &Args) -> Result<Vec<Read>, Fatal> {
     let setting = Setting { runtime_root: runtime_root(), pid1: process::is_pid1() };
     let sources: Vec<Source> = if args.command.is_empty() {
@@ -77,7 +77,9 @@ fn inline(args: &Args, setting: &Setting) -> Result<Source, Fatal> {
         Ok(unit) => Ok(Source::Inline(Arc::new(unit))),
         Err(errors) => {
             let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-            Err(Fatal::new(exit::CONFIG, text))
+            // There is no file in which anything could be wrong.
+            let code = if args.mode == Mode::Check { exit::CONFIG } else { exit::USAGE };
+            Err(Fatal::new(code, text))
         }
     }
 }
@@ -257,6 +259,7 @@ fn shared(dir: &Path, original_nofile: (u64, u64)) -> Shared {
         cgroups: CgroupRoot::probe("aeterna"),
         pid1: process::is_pid1(),
         pid: process::pid(),
+        born_with: tree::children_of(process::pid()),
     }
 }
 

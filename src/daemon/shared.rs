@@ -32,6 +32,8 @@ pub struct Shared {
     pub pid1: bool,
     /// Our own pid.
     pub pid: i32,
+    /// Children that we had before we started any: whoever executed us left them.
+    pub born_with: Vec<i32>,
 }
 
 /// A link in a folder of our own, removed when we end.

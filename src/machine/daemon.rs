@@ -269,12 +269,15 @@ impl DaemonMachine {
 
 /// One line for `systemctl status`.
 fn describe(all: &[Summary]) -> String {
-    let count =
-        |wanted: &dyn Fn(UnitState) -> bool| all.iter().filter(|summary| wanted(summary.state)).count();
-    let serving = count(&|state| {
-        matches!(state, UnitState::Running | UnitState::Draining | UnitState::Listening) || state.is_reload()
-    });
-    let failed = count(&|state| matches!(state, UnitState::Failed | UnitState::Backoff));
+    // The older generation serves while a reload's new one is STARTING.
+    let serves = |summary: &&Summary| {
+        matches!(summary.state, UnitState::Running | UnitState::Draining | UnitState::Listening)
+            || summary.state.is_reload()
+            || summary.reloading
+    };
+    let serving = all.iter().filter(serves).count();
+    let has_failed = |summary: &&Summary| matches!(summary.state, UnitState::Failed | UnitState::Backoff);
+    let failed = all.iter().filter(has_failed).count();
     let units = if all.len() == 1 { "unit" } else { "units" };
     if failed > 0 {
         format!("{serving} of {} {units} serve, {failed} failed", all.len())
@@ -441,6 +444,8 @@ mod tests {
         assert_eq!(said[0], DaemonAction::Notify("RELOADING=1\nMONOTONIC_USEC=1000".into()));
         assert!(matches!(&said[1], DaemonAction::All(Command::Reload { remember: true, force: false, .. })));
         let reloading = Summary { state: UnitState::PreChecking, reloading: true, ..RUNNING };
+        let starting = Summary { state: UnitState::Starting, reloading: true, ..RUNNING };
+        assert_eq!(rig.says(0, starting), [], "the older generation serves");
         let ready = |out: Vec<DaemonAction>| {
             out.iter().any(|a| matches!(a, DaemonAction::Notify(text) if text.starts_with("READY=1")))
         };

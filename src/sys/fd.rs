@@ -81,6 +81,27 @@ pub fn same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
     file(a).is_some() && file(a) == file(b)
 }
 
+/// Another way into a pipe, non-blocking and numbered 3 or more, whose other ways stay as they are; `None` if it is none,
+/// or somebody else's.
+pub fn reopen_pipe(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let found = nix::sys::stat::fstat(fd).ok()?;
+    if found.st_mode & libc::S_IFMT != libc::S_IFIFO {
+        return None;
+    }
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let opened = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
+    Some(opened.into())
+}
+
+/// Waits until something can be written, or will never be (the reader has gone); whether it came to that in time.
+pub fn writable(fd: BorrowedFd<'_>, within: crate::time::Span) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let milliseconds = u16::try_from(within.0 / 1_000_000).unwrap_or(u16::MAX);
+    let mut polled = [PollFd::new(fd, PollFlags::POLLOUT)];
+    poll(&mut polled, PollTimeout::from(milliseconds)).is_ok_and(|ready| ready > 0)
+}
+
 /// /dev/null, open for reading and writing.
 ///
 /// # Errors

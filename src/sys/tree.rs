@@ -46,6 +46,11 @@ fn members(all: &BTreeMap<i32, Stat>, key: &TreeKey<'_>, us: i32, marked: impl F
     }
 }
 
+/// The children of a process, zombies too.
+pub fn children_of(parent: i32) -> Vec<i32> {
+    pids().filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == parent)).collect()
+}
+
 /// Every process that we see.
 fn pids() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
