@@ -148,7 +148,7 @@ fn a_start_may_be_extended() {
     let mut env = Env::new();
     env.unit(
         "app",
-        "[Service]\nExecStart = \"{probe} ready=900 notify=EXTEND_TIMEOUT_USEC=20000000\"\nType = \"notify\"\nTimeoutStartSec = \"400ms\"",
+        "[Service]\nExecStart = \"{probe} ready=4000 notify=EXTEND_TIMEOUT_USEC=20000000\"\nType = \"notify\"\nTimeoutStartSec = \"3s\"",
     );
     env.start();
     env.wait_state("app", UnitState::Running);

@@ -283,6 +283,24 @@ fn health_before_and_after_readiness() {
 }
 
 #[test]
+fn successes_count_in_a_row() {
+    let mut unit = base();
+    unit.health = Some(HealthCheck { success_threshold: 2, ..health(Check::TcpConnect(Address::Port(80))) });
+    let mut rig = Rig::new(unit);
+    rig.event(Event::Boot);
+    rig.spawned(1);
+    rig.ready(1, 0);
+    let probed = |probe, result| Event::Probed { generation: Gen(1), probe, result };
+    rig.row(probed(1, ProbeResult::Pass), &[]);
+    rig.after(5_000, &["probe 2 g1 Health"]);
+    rig.row(probed(2, ProbeResult::TimedOut), &[]);
+    rig.after(1_000, &["probe 3 g1 Health"]);
+    rig.row(probed(3, ProbeResult::Pass), &[]);
+    rig.after(5_000, &["probe 4 g1 Health"]);
+    rig.row(probed(4, ProbeResult::Pass), &["promoted g1", "=RUNNING"]);
+}
+
+#[test]
 fn an_always_check_restarts_whatever_restart_says() {
     let mut unit = base();
     let check = health(Check::TcpConnect(Address::Port(80)));
@@ -676,7 +694,12 @@ fn whoever_starts_what_has_failed_is_not_held_up_by_the_start_limit() {
     let mut rig = Rig::running(unit.clone());
     rig.exits(1, CODE3);
     rig.empty(1);
-    assert_eq!(rig.reload_to(2, unit), ["spawn 2 main0 g2 slot0", "=STARTING"]);
+    assert_eq!(rig.reload_to(2, unit.clone()), ["spawn 2 main0 g2 slot0", "=STARTING"]);
+    // What has ended well is under the limit like everything else.
+    let mut rig = Rig::running(unit.clone());
+    rig.exits(1, Exit::Code(0));
+    rig.empty(1);
+    assert_eq!(rig.reload_to(2, unit)[0], "reply 1 failed");
 }
 
 #[test]
