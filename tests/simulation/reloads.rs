@@ -283,6 +283,30 @@ fn health_before_and_after_readiness() {
 }
 
 #[test]
+fn without_always_the_checks_end_with_the_soak() {
+    for always in [false, true] {
+        let mut unit = base();
+        let check = health(Check::TcpConnect(Address::Port(80)));
+        unit.health = Some(HealthCheck { always, ..check });
+        let mut rig = Rig::new(unit.clone());
+        rig.event(Event::Boot);
+        rig.spawned(1);
+        rig.ready(1, 0);
+        rig.event(Event::Probed { generation: Gen(1), probe: 1, result: ProbeResult::Pass });
+        rig.reload_to(2, unit);
+        rig.spawned(2);
+        rig.ready(2, 0);
+        rig.event(Event::Probed { generation: Gen(2), probe: 2, result: ProbeResult::Pass });
+        assert_eq!(rig.state(), UnitState::Soaking);
+        rig.command(Command::Promote);
+        match always {
+            false => rig.after(30_000, &["signal 9 everyone g1"]),
+            true => rig.after(5_000, &["probe 3 g2 Health"]),
+        }
+    }
+}
+
+#[test]
 fn successes_count_in_a_row() {
     let mut unit = base();
     unit.health = Some(HealthCheck { success_threshold: 2, ..health(Check::TcpConnect(Address::Port(80))) });
@@ -339,6 +363,23 @@ fn busy_remembered_and_forced() {
     rig.ready(3, 0);
     assert!(rig.command(Command::Promote).contains(&"reply 5 promoted".to_owned()));
     assert_eq!(rig.state(), UnitState::Draining);
+}
+
+#[test]
+fn what_was_remembered_follows_when_the_reload_is_over_once() {
+    let mut rig = Rig::running(base());
+    rig.reload_to(2, base());
+    rig.spawned(2);
+    let remember = || Command::Reload { force: false, remember: true, reason: "SIGHUP".into() };
+    assert_eq!(rig.command(remember()), ["reply 2 done"]);
+    assert_eq!(rig.command(remember()), ["reply 3 done"]);
+    rig.ready(2, 0);
+    let lines = rig.command(Command::Promote);
+    assert_eq!(lines.iter().filter(|line| *line == "load").count(), 1, "{lines:?}");
+    assert_eq!(rig.state(), UnitState::PreChecking);
+    let lines = rig.event(Event::Loaded(Err("line 3".into())));
+    assert!(!lines.contains(&"load".to_owned()), "{lines:?}");
+    assert_eq!(rig.records().last().unwrap().asked, "SIGHUP");
 }
 
 #[test]
