@@ -2,7 +2,7 @@
  * line on standard output, in nanoseconds.
  *
  *     meter start N PORT COMMAND...    exec of COMMAND -> first answer on PORT
- *     meter ready N COMMAND...         exec of COMMAND -> READY=1 from it
+ *     meter ready N COUNT COMMAND...   exec of COMMAND -> so many READY=1 from it and what it starts
  *     meter first N PORT COMMAND...    first connection -> answer, once PORT listens
  *     meter reload N PORT PID          SIGHUP to PID -> first answer of another process, that process's first
  *                                      instruction, end of the process that answered before
@@ -162,7 +162,7 @@ static void measure_start(int n, int port, char **command)
     }
 }
 
-static void measure_ready(int n, char **command)
+static void measure_ready(int n, int count, char **command)
 {
     struct sockaddr_un at = { .sun_family = AF_UNIX };
     struct timeval patience = { 20, 0 };
@@ -175,14 +175,16 @@ static void measure_ready(int n, char **command)
     setenv("NOTIFY_SOCKET", at.sun_path, 1);
     for (int i = 0; i < n; i++) {
         char text[1024];
+        int ready = 0;
         long long began = now_ns();
         pid_t pid = launch(command);
-        do {
+        while (ready < count) {
             ssize_t got = recv(fd, text, sizeof text - 1, 0);
             if (got < 0)
                 fail("no READY=1");
             text[got] = 0;
-        } while (!strstr(text, "READY=1"));
+            ready += strstr(text, "READY=1") != NULL;
+        }
         printf("%lld\n", now_ns() - began);
         finish(pid, 0);
         while (recv(fd, text, sizeof text, MSG_DONTWAIT) >= 0)
@@ -367,8 +369,8 @@ int main(int count, char **arguments)
     char **a = arguments;
     if (count >= 5 && strcmp(a[1], "start") == 0)
         measure_start(atoi(a[2]), atoi(a[3]), a + 4);
-    else if (count >= 4 && strcmp(a[1], "ready") == 0)
-        measure_ready(atoi(a[2]), a + 3);
+    else if (count >= 5 && strcmp(a[1], "ready") == 0)
+        measure_ready(atoi(a[2]), atoi(a[3]), a + 4);
     else if (count >= 5 && strcmp(a[1], "first") == 0)
         measure_first(atoi(a[2]), atoi(a[3]), a + 4);
     else if (count == 5 && strcmp(a[1], "reload") == 0)

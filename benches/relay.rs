@@ -36,7 +36,7 @@ fn main() -> io::Result<()> {
         ways.push((format!("relay, splice {kib}K"), Way::Relay(Copying::Splice(bytes))));
     }
     if Command::new("socat").arg("-V").stdout(Stdio::null()).status().is_ok() {
-        for kib in [8, 64, 256] {
+        for kib in [8, 64, 256, 1024] {
             ways.push((format!("socat -b {kib}K"), Way::Socat(kib << 10)));
         }
     }
@@ -140,7 +140,7 @@ fn through_relay(from: UnixStream, to: UnixStream, copying: Copying) -> io::Resu
     };
     let sink = Outlet { stream: to, decoder: Decoder::new(), hello: Vec::new() };
     let (cancel, _tx) = io::pipe()?;
-    let job = Job { source, sink, deadline: None, max_bytes: u64::MAX, copying };
+    let job = Job { source, sink, deadline: None, max_bytes: u64::MAX, returns: false, copying };
     match relay::run(job, &cancel).result {
         RelayResult::Done => Ok(()),
         other => Err(io::Error::other(other.why())),

@@ -38,6 +38,8 @@ class Bench:
     def __init__(self, options, folder):
         self.options = options
         self.folder = pathlib.Path(folder)
+        # In memory, as /run is: creating a socket's name on a disk takes longer than starting a process.
+        self.run_folder = pathlib.Path(tempfile.mkdtemp(prefix="bench-run", dir=memory_folder(folder)))
         self.aeternad = str(options.aeternad)
         self.rows = []
 
@@ -67,7 +69,7 @@ Strategy = "{strategy}"
         return self.daemon(unit)
 
     def daemon(self, units):
-        return [self.aeternad, "--runtime-dir", str(self.folder / "run"), "--log-level", "error", "--unit", units]
+        return [self.aeternad, "--runtime-dir", str(self.run_folder), "--log-level", "error", "--unit", units]
 
     def nginx(self, ports=(PORT,)):
         listen = "\n".join(f"listen 127.0.0.1:{port} backlog=4096;" for port in ports)
@@ -83,6 +85,30 @@ http {{
 }}
 """)
         return peer("nginx", "-p", str(self.folder), "-c", config)
+
+    def gunicorn(self):
+        self.file("app.py", """
+import os
+def app(environ, start):
+    body = b"pid=%d\\n" % os.getpid()
+    start("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+""")
+        return peer("gunicorn", "--chdir", str(self.folder), "-b", f"127.0.0.1:{PORT}", "--log-level", "critical",
+                    "app:app")
+
+    def haproxy(self):
+        config = self.file("haproxy.cfg", f"""
+defaults
+    mode http
+    timeout client 5s
+    timeout connect 5s
+    timeout server 5s
+frontend web
+    bind 127.0.0.1:{PORT}
+    http-request return status 200 content-type text/plain lf-string "pid=%pid\\n"
+""")
+        return peer("haproxy", "-W", "-f", config)
 
     def server_starter(self, ports=(PORT,), echo=()):
         asked = [f"--port=127.0.0.1:{port}" for port in ports]
@@ -107,6 +133,13 @@ http {{
         floor = medians.get(subjects[0][0])
         for name, value in medians.items():
             self.row(measure, name, value / scale, floor / scale if floor else None, unit)
+
+
+def memory_folder(fallback):
+    """A folder whose file system is memory, or `fallback`."""
+    mounts = [line.split() for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
+    folders = [mount[1] for mount in mounts if mount[2] == "tmpfs" and mount[1] in ("/run", "/dev/shm")]
+    return next((folder for folder in folders if os.access(folder, os.W_OK)), fallback)
 
 
 def peer(name, *arguments):
@@ -247,7 +280,7 @@ def orphans(bench):
     """Orphans reaped as PID 1 of a namespace."""
     n = bench.quick(10000, 2000)
     inner = [METER, "orphans", str(n)]
-    own = [bench.aeternad, "--runtime-dir", str(bench.folder / "run"), "--log-level", "error", "--", *inner]
+    own = [bench.aeternad, "--runtime-dir", str(bench.run_folder), "--log-level", "error", "--", *inner]
     subjects = [
         ("floor", [FLOOR, "-i", *inner]),
         ("aeternad", own),
@@ -295,8 +328,10 @@ def units(bench):
             bench.file(f"units-{count}/u{i}.toml",
                        f'[Service]\nExecStart = ["{ECHO}", "pause"]\nType = "notify"\n')
     own = bench.daemon(str(bench.folder / f"units-{n}"))
-    subjects = [("floor", [FLOOR, "-p", str(PORT), "-u", str(n), ECHO, "pause"]), ("aeternad", own)]
-    bench.compare(f"{n} units started", subjects, lambda c: firsts("ready", 2, *c), bench.quick(3, 1))
+    floor = [FLOOR, "-p", str(PORT), "-u", str(n), ECHO, "pause"]
+    subjects = [("floor", (1, floor)), ("aeternad", (1, own)), *((name, (n, command)) for name, command
+                in supervisors(bench, n) if command)]
+    bench.compare(f"{n} units started", subjects, lambda c: firsts("ready", 2, c[0], *c[1]), bench.quick(3, 1))
     memory = []
     for count in (1, n):
         with Running(bench.daemon(str(bench.folder / f"units-{count}")), wait=False) as running:
@@ -305,15 +340,43 @@ def units(bench):
             before = switches(running.pid)
             time.sleep(2)
             woken = switches(running.pid) - before
-            times = [status_time(bench.folder / "run" / "control.sock") for _ in range(20)]
+            times = [status_time(bench.run_folder / "control.sock") for _ in range(20)]
     bench.row("memory a unit", "aeternad", (memory[1] - memory[0]) / (n - 1), None, "kB")
     bench.row(f"context switches in 2 s, {n} units", "aeternad", woken, None, "")
     bench.row(f"status of {n} units", "aeternad", statistics.median(times) / MS, None, "ms")
 
 
+def supervisors(bench, n):
+    """Supervisors that hold no sockets, with as many services; each service says READY=1 itself."""
+    for kind in ("s6", "runit"):
+        for i in range(n):
+            script = bench.file(f"{kind}/u{i}/run", f"#!/bin/sh\nexec {ECHO} pause\n")
+            os.chmod(script, 0o755)
+    programs = "".join(f"[program:u{i}]\ncommand={ECHO} pause\nstartsecs=0\n" for i in range(n))
+    supervisord = bench.file("supervisord.conf", f"""
+[supervisord]
+nodaemon=true
+logfile=/dev/null
+logfile_maxbytes=0
+pidfile={bench.folder}/supervisord.pid
+minfds=8192
+{programs}""")
+    return [
+        ("s6", peer("s6-svscan", "-c", str(2 * n + 10), str(bench.folder / "s6"))),
+        ("runit", peer("runsvdir", str(bench.folder / "runit"))),
+        ("supervisord", peer("supervisord", "-c", supervisord)),
+    ]
+
+
 def status_time(path):
     """One status over the control socket, nanoseconds."""
     began = time.monotonic_ns()
+    status_text(path)
+    return time.monotonic_ns() - began
+
+
+def status_text(path):
+    """The status as the control socket gives it."""
     with socket.socket(socket.AF_UNIX) as control:
         control.connect(str(path))
         control.sendall(b'{"command":"status"}\n')
@@ -323,7 +386,7 @@ def status_time(path):
             if not piece:
                 raise RuntimeError("no status")
             answer += piece
-    return time.monotonic_ns() - began
+    return answer
 
 
 def reload(bench):
@@ -334,6 +397,8 @@ def reload(bench):
         ("aeternad, shared socket", shared(bench)),
         ("Server::Starter", bench.server_starter()),
         ("nginx", bench.nginx()),
+        ("gunicorn", bench.gunicorn()),
+        ("haproxy", bench.haproxy()),
     ]
     figures = {name: [] for name, command in subjects if command}
     for _ in range(bench.quick(4, 2)):
@@ -429,7 +494,66 @@ def quantile(values, q=0.999):
     return values[min(int(len(values) * q), len(values) - 1)] if values else 0
 
 
-MEASURES = (start, first, reload, load, lossless, idle, size, orphans, sockets, units)
+def steering(bench):
+    """The share of new connections that a canary really gets, for three weights."""
+    n = bench.quick(50000, 2000)
+    for weight in (1, 10, 50):
+        command = bench.aeterna("steering", strategy="canary")
+        unit = bench.folder / "steering.toml"
+        unit.write_text(unit.read_text() + f'CanaryWeight = {weight}\nSoakTime = "10min"\n')
+        with Running(command) as running:
+            old = answering_pid(PORT)
+            os.kill(running.pid, signal.SIGHUP)
+            wait_for_soak(bench.run_folder / "control.sock")
+            new = sum(answering_pid(PORT) != old for _ in range(n))
+        bench.row(f"share at {weight} % of {n}", "aeternad", 100 * new / n, None, "%")
+
+
+def answering_pid(port):
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return connection.recv(4096).partition(b"pid=")[2].split()[0]
+
+
+def wait_for_soak(path):
+    """Until the first unit soaks: its events tell."""
+    with socket.socket(socket.AF_UNIX) as control:
+        control.settimeout(20)
+        control.connect(str(path))
+        control.sendall(b'{"command":"events"}\n')
+        seen = b""
+        while b"SOAKING" not in seen and b"SOAKING" not in status_text(path):
+            seen += control.recv(65536)
+
+
+def interception(bench):
+    """Requests a second of a busy nginx, a connection for each, with its sockets adopted and steered and without."""
+    plain = bench.nginx()
+    if not plain or not shutil.which("wrk"):
+        raise RuntimeError("needs nginx and wrk")
+    own = [bench.aeternad, "--runtime-dir", str(bench.run_folder), "--log-level", "error", "--intercept", "--", *plain]
+    rates = {"nginx alone": [], "nginx below aeternad": []}
+    for _ in range(bench.quick(6, 2)):
+        for name, command in zip(rates, (plain, own)):
+            with Running(command):
+                rates[name].append(requests_a_second(bench.quick(4, 1)))
+    floor = statistics.median(rates["nginx alone"])
+    for name, values in rates.items():
+        bench.row("requests a second", name, statistics.median(values), floor, "")
+
+
+def requests_a_second(seconds):
+    text = subprocess.run(["wrk", "-t2", "-c16", f"-d{seconds}s", "-H", "Connection: close",
+                           f"http://127.0.0.1:{PORT}/"], capture_output=True, text=True, check=True).stdout
+    return float(next(line for line in text.splitlines() if line.startswith("Requests/sec")).split()[1])
+
+
+def relay(bench):
+    """State through the relay, against a direct hop and socat (a benchmark of its own: cargo bench)."""
+    subprocess.run(["cargo", "bench", "--quiet", "--bench", "relay"], cwd=ROOT, check=True)
+
+
+MEASURES = (start, first, reload, load, lossless, idle, size, orphans, sockets, units, steering, interception, relay)
 
 
 def build(options):
@@ -469,10 +593,12 @@ def main():
         if not options.measures or name in options.measures:
             with tempfile.TemporaryDirectory(prefix="bench") as folder:
                 os.chmod(folder, 0o755)
+                bench = Bench(options, folder)
                 try:
-                    measure(Bench(options, folder))
+                    measure(bench)
                 except (RuntimeError, OSError) as error:
                     print(f"{name}: {error}", flush=True)
+                shutil.rmtree(bench.run_folder, ignore_errors=True)
     return 0
 
 

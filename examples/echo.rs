@@ -15,13 +15,15 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// A connection that is kept open and silent is closed this long after the drain began, milliseconds.
+/// A connection that is kept open and silent is closed this long after the drain began, milliseconds, unless
+/// `IDLE_IN_DRAIN_MS` says otherwise.
 const IDLE_IN_DRAIN: u16 = 500;
 
 /// What all connections share.
 struct Service {
     generation: String,
     count: AtomicU64,
+    idle_in_drain: u16,
     /// Closed for writing when the drain begins: every poll(2) on it then returns.
     drain: UnixStream,
 }
@@ -32,7 +34,9 @@ fn main() -> io::Result<()> {
     signal_hook::low_level::pipe::register(signal_hook::consts::SIGTERM, term_tx)?;
     let listeners = listeners()?;
     let generation = std::env::var("AETERNA_GENERATION").unwrap_or_else(|_| "0".into());
-    let service = Arc::new(Service { generation, count: AtomicU64::new(0), drain });
+    let idle = std::env::var("IDLE_IN_DRAIN_MS").ok().and_then(|text| text.parse().ok());
+    let idle_in_drain = idle.unwrap_or(IDLE_IN_DRAIN);
+    let service = Arc::new(Service { generation, count: AtomicU64::new(0), idle_in_drain, drain });
     let connections = Arc::new(Mutex::new(Vec::new()));
     let mut acceptors = Vec::new();
     for listener in listeners {
@@ -41,8 +45,9 @@ fn main() -> io::Result<()> {
     }
     notify("READY=1")?;
     wait_readable(&[term.as_fd()], PollTimeout::NONE)?;
-    notify("STOPPING=1")?;
     drop(drain_tx);
+    // Whoever hears of it finds the drain begun.
+    notify("STOPPING=1")?;
     for acceptor in acceptors {
         drop(acceptor.join());
     }
@@ -120,7 +125,7 @@ fn serve(connection: &TcpStream, service: &Service) -> io::Result<()> {
     loop {
         if reader.buffer().is_empty() {
             let ready = wait_readable(&[connection.as_fd(), service.drain.as_fd()], PollTimeout::NONE)?;
-            let silent = || wait_readable(&[connection.as_fd()], PollTimeout::from(IDLE_IN_DRAIN));
+            let silent = || wait_readable(&[connection.as_fd()], PollTimeout::from(service.idle_in_drain));
             if !ready[0] && !silent()?[0] {
                 return Ok(());
             }

@@ -5,9 +5,9 @@
 mod common;
 
 use aeterna::proto::status::UnitState;
+use common::port::free_port;
 use common::{Env, http, process, repository};
 use nix::sys::signal::Signal;
-use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -16,11 +16,6 @@ use std::process::Command;
 fn has(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
     path.split(':').any(|folder| Path::new(folder).join(program).exists())
-}
-
-/// A port that is free now: the units have fixed ones, which tests side by side cannot share.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The unit as it ships, on another port, with its paths made absolute.

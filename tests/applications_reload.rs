@@ -6,6 +6,7 @@ mod common;
 
 use aeterna::proto::status::UnitState;
 use common::load::{Load, Manner};
+use common::port::free_port;
 use common::{Env, http, process, repository, skip};
 use std::process::Command;
 
@@ -31,7 +32,7 @@ fn built(name: &str) -> bool {
 /// Reloads `units/NAME.toml` on a port of its own while clients of both kinds ask.
 fn reloads(name: &str) {
     let text = std::fs::read_to_string(repository().join("units").join(format!("{name}.toml"))).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let line = text.lines().find(|line| line.starts_with("ListenStream")).unwrap();
     let old = line.rsplit(':').next().unwrap().trim_end_matches('"').to_owned();
     let text = text

@@ -226,6 +226,24 @@ fn slow_and_many_clients_do_not_keep_others_waiting() {
 }
 
 #[test]
+fn who_hangs_up_before_the_answer_is_let_go_at_once() {
+    let mut env = Env::new();
+    env.unit("app", &format!("{}TimeoutStopSec = \"1h\"", APP.replace("handle=USR1", "term=ignore")));
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    let before = process::descriptors(env.pid());
+    for _ in 0..3 {
+        let mut waiting = env.ctl_start(&["stop", "app"]);
+        env.wait_state("app", UnitState::Stopping);
+        waiting.kill().unwrap();
+        waiting.wait().unwrap();
+    }
+    // As long as the stop takes, a closed connection would keep the daemon awake. One of our own may be there.
+    env.wait("closed connections", || (process::descriptors(env.pid()) <= before + 1).then_some(()));
+    assert_eq!(env.unit_status("app").state, UnitState::Stopping);
+}
+
+#[test]
 fn another_user_is_refused() {
     if !nix::unistd::geteuid().is_root() {
         return common::skip("only root can become another user");

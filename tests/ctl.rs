@@ -17,7 +17,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -291,7 +291,7 @@ fn the_options_of_a_reload_reach_the_daemon() {
     assert_eq!(ended.is(0).out, "chat: the reload has begun\n");
 
     let request = json!({"command": "dry_run", "units": ["a", "b"], "all": false});
-    let text = json!({"result": {"type": "text", "text": "a: nothing would change"}});
+    let text = json!({"result": {"type": "changes", "text": "a: nothing would change", "units": []}});
     let ended = canned.exchange("reload a b --dry-run", request, &[text]);
     assert_eq!(ended.is(0).out, "a: nothing would change\n");
 }
@@ -450,6 +450,11 @@ fn no_daemon_is_said_with_the_socket_that_was_tried() {
 
     let stale = dir.path().join("control.sock");
     drop(UnixListener::bind(&stale).unwrap());
+    // Another test's child has a copy of everything between its fork and its exec.
+    let begun = Instant::now();
+    while UnixStream::connect(&stale).is_ok() {
+        assert!(begun.elapsed() < LIMIT, "somebody holds the socket");
+    }
     let ended = Ctl::start(&format!("reload x --control {}", stale.display()), |_| {}).end();
     ended.is(5).says("nobody listens on it any more");
 
@@ -588,6 +593,21 @@ fn help_is_there_for_every_command() {
 }
 
 #[test]
+fn everything_is_there_as_json_too() {
+    let json = |line: &str, status| Ctl::start(&format!("{line} --json"), |_| {}).end().is(status).json();
+    let all = json("help", 0);
+    assert_eq!(all["commands"].as_array().unwrap().len(), aeterna::ctl::args::commands().len());
+    let kill = json("help kill", 0);
+    assert_eq!(kill["usage"], "aeternactl kill UNIT [options]");
+    assert_eq!(kill["options"][0]["short"], "s");
+    assert!(json("completions bash", 0)["script"].as_str().unwrap().contains("complete -F"));
+    assert_eq!(json("--version", 0)["aeternactl"], env!("CARGO_PKG_VERSION"));
+    let wrong = json("relaod", 2);
+    assert_eq!(wrong["error"]["code"], "usage");
+    assert!(wrong["error"]["message"].as_str().unwrap().contains("did you mean \"reload\"?"));
+}
+
+#[test]
 fn check_says_what_is_wrong_with_which_file() {
     let dir = tempfile::tempdir().unwrap();
     let wrong = dir.path().join("wrong.toml");
@@ -597,7 +617,7 @@ fn check_says_what_is_wrong_with_which_file() {
     ended
         .is(78)
         .says(&format!("{}:1:", wrong.display()))
-        .says(&format!("{}: cannot read", missing.display()));
+        .says(&format!("cannot read {}: ", missing.display()));
     let object = Ctl::start(&format!("check --json {}", dir.path().display()), |_| {}).end().is(78).json();
     assert_eq!(object["ok"], false);
     assert_eq!(object["files"].as_array().unwrap().len(), 1);
@@ -619,6 +639,26 @@ fn completions_are_scripts_that_their_shells_can_read() {
         assert!(checked.status.success(), "{shell}: {}", String::from_utf8_lossy(&checked.stderr));
         assert!(checked.stderr.is_empty(), "{shell}: {}", String::from_utf8_lossy(&checked.stderr));
     }
+}
+
+#[test]
+fn fish_completes_commands_options_and_values() {
+    let Some(fish) = in_path("fish") else {
+        eprintln!("skipped: fish is not installed");
+        return;
+    };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), Ctl::start("completions fish", |_| {}).end().out).unwrap();
+    let complete = |line: &str| {
+        let code = format!("source {}; complete -C '{line}'", file.path().display());
+        let output = Command::new(&fish).args(["--no-config", "-c", &code]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| line.split('\t').next().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(complete("aeternactl rel"), ["reload"]);
+    assert_eq!(complete("aeternactl reload a --no"), ["--no-wait"]);
+    assert_eq!(complete("aeternactl kill a -s SIGT"), ["SIGTERM"]);
+    assert_eq!(complete("aeternactl completions z"), ["zsh"]);
 }
 
 fn in_path(program: &str) -> Option<PathBuf> {

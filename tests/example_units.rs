@@ -7,6 +7,7 @@ mod common;
 
 use aeterna::proto::status::UnitState;
 use common::load::{Load, Manner};
+use common::port::free_port;
 use common::{Env, http, process, repository, skip};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -62,11 +63,6 @@ fn changed(name: &str, replacements: &[(&str, &str)]) -> String {
         text = text.replace(from, to);
     }
     text
-}
-
-/// A port that nobody uses at the moment.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Runs a web unit on another port, replaces its service under load, and looks that nothing failed.

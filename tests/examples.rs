@@ -21,6 +21,8 @@ fn launch(env: &Env, name: &str, socket: OwnedFd, arguments: &[&str]) -> (Child,
     command.args(["-c", "exec 3<&0 0</dev/null; export LISTEN_PID=$$; exec \"$0\" \"$@\""]);
     command.arg(example(name)).args(arguments);
     command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "http").env("AETERNA_GENERATION", "7");
+    // However long a test is kept from its next request.
+    command.env("IDLE_IN_DRAIN_MS", "30000");
     command.env("NOTIFY_SOCKET", notify).stdin(Stdio::from(socket)).stdout(Stdio::null());
     (command.spawn().unwrap(), notify_socket)
 }
@@ -62,9 +64,8 @@ fn echo_serves_what_it_was_lent_and_drains_on_sigterm() {
 #[test]
 fn echo_binds_its_port_when_nobody_lends_it_a_socket() {
     let env = Env::new();
-    let (socket, address) = listener();
-    drop(socket);
-    let port = address.rsplit(':').next().unwrap().to_string();
+    let port = common::port::free_port().to_string();
+    let address = format!("127.0.0.1:{port}");
     let mut child = env.command(example("echo")).env("PORT", port).spawn().unwrap();
     let response = env.wait("an answer", || http::get(&address, "/").ok());
     assert!(response.body.contains("\"generation\":0"), "{}", response.body);

@@ -6,13 +6,9 @@ mod common;
 
 use aeterna::proto::status::{Outcome, UnitState};
 use common::app::{APP, App, LONG_SOAK};
+use common::port::free_port;
 use common::{Env, process};
 use nix::sys::signal::Signal;
-
-/// A port that is free now: a health check has to name one.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// `app` on a port of its own with an `HttpGet` check; returns the unit's parts.
 fn parts(sharing: &str, more: &str) -> (String, String) {

@@ -1,267 +1,26 @@
-//! `InterceptBind` and `--intercept`: programs as their makers ship them, replaced under load.
+//! `InterceptBind` and `--intercept`: what an adopted program gets, and what is said where it cannot be adopted.
+//! Programs as their makers ship them are in `intercept_programs.rs`.
 #![cfg(test)]
 
 mod common;
 
-use aeterna::proto::status::{Outcome, UnitState};
-use common::{AETERNACTL, AETERNAD, Env, skip};
-use std::io::{Read, Write};
+use aeterna::proto::status::UnitState;
+use common::hammer::{HTTP, Hammer, To, ask};
+use common::port::free_port;
+use common::{AETERNACTL, AETERNAD, Env, WAIT, skip};
+use std::io::Read;
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
-
-const HTTP: (&str, &str) = ("GET / HTTP/1.0\r\nHost: x\r\n\r\n", "HTTP/1");
-const CLIENTS: usize = 4;
-const RELOADS: usize = 5;
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Where clients go.
-#[derive(Clone)]
-enum To {
-    Port(u16),
-    Path(PathBuf),
-}
-
-trait Stream: Read + Write {}
-impl<T: Read + Write> Stream for T {}
-
-fn dial(to: &To) -> std::io::Result<Box<dyn Stream>> {
-    match to {
-        To::Port(port) => {
-            let stream = TcpStream::connect(("127.0.0.1", *port))?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            Ok(Box::new(stream))
-        }
-        To::Path(path) => {
-            let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            Ok(Box::new(stream))
-        }
-    }
-}
-
-/// One connection, one request; what came if it is not what was expected.
-fn ask(to: &To, (request, expected): (&str, &str)) -> Result<(), String> {
-    let mut stream = dial(to).map_err(|error| format!("connect: {error}"))?;
-    stream.write_all(request.as_bytes()).map_err(|error| format!("write: {error}"))?;
-    let mut got = Vec::new();
-    let mut buffer = [0; 4096];
-    while !String::from_utf8_lossy(&got).contains(expected) {
-        match stream.read(&mut buffer) {
-            Ok(0) => return Err(format!("ended after {:?}", String::from_utf8_lossy(&got))),
-            Ok(count) => got.extend(&buffer[..count]),
-            Err(error) => return Err(format!("read: {error}")),
-        }
-    }
-    Ok(())
-}
-
-/// Clients with a connection per request.
-struct Hammer {
-    stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
-    clients: Vec<std::thread::JoinHandle<Vec<String>>>,
-}
-
-impl Hammer {
-    fn start(to: &To, talk: (&'static str, &'static str)) -> Hammer {
-        let mut hammer = Hammer { stop: Arc::default(), answered: Arc::default(), clients: Vec::new() };
-        for _ in 0..CLIENTS {
-            let (to, stop, answered) = (to.clone(), Arc::clone(&hammer.stop), Arc::clone(&hammer.answered));
-            hammer.clients.push(std::thread::spawn(move || {
-                let mut failed = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    match ask(&to, talk) {
-                        Ok(()) => _ = answered.fetch_add(1, Ordering::Relaxed),
-                        Err(why) => failed.push(why),
-                    }
-                }
-                failed
-            }));
-        }
-        hammer
-    }
-
-    fn finish(self) -> (u64, Vec<String>) {
-        self.stop.store(true, Ordering::Relaxed);
-        let failed = self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
-        (self.answered.load(Ordering::Relaxed), failed)
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
-}
-
-fn find(program: &str) -> Option<PathBuf> {
-    ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/bin"]
-        .iter()
-        .map(|folder| Path::new(folder).join(program))
-        .find(|path| path.exists())
-}
-
-const RELOAD: &str = "\n[Reload]\nSoakTime = \"200ms\"\nCanaryWeight = 50\nDrainTimeout = \"10s\"\n";
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A unit whose program binds by itself.
 fn intercepted(command: &str) -> String {
     format!(
-        "[Service]\nExecStart = \"{command}\"\nInterceptBind = true\nStandardOutput = \"null\"\nStandardError = \"null\"\n{RELOAD}"
+        "[Service]\nExecStart = \"{command}\"\nInterceptBind = true\nStandardOutput = \"null\"\nStandardError = \"null\"\n\
+         [Reload]\nSoakTime = \"200ms\"\nCanaryWeight = 50\nDrainTimeout = \"10s\"\n"
     )
-}
-
-/// Starts it, reloads it under load, and counts.
-fn replaced_under_load(env: &mut Env, name: &str, unit: &str, to: &To, talk: (&'static str, &'static str)) {
-    env.unit(name, unit);
-    env.start();
-    env.wait_state(name, UnitState::Running);
-    let hammer = Hammer::start(to, talk);
-    for _ in 0..RELOADS {
-        let mark = env.mark();
-        let done = env.ctl(&["reload", name]);
-        assert_eq!(done.code, 0, "{}\n{}\n{}", done.stdout, done.stderr, env.log());
-        env.wait_reloaded(name, mark);
-    }
-    let (answered, failed) = hammer.finish();
-    assert!(
-        failed.is_empty(),
-        "{name}: {} of {answered} failed: {:?}",
-        failed.len(),
-        &failed[..failed.len().min(5)]
-    );
-    assert!(answered > 100, "{name}: {answered}");
-    let status = env.unit_status(name);
-    assert_eq!(status.last_reload.unwrap().outcome, Outcome::Promoted);
-}
-
-fn http_program(name: &str, command: &str, port: u16) {
-    let mut env = Env::new();
-    replaced_under_load(&mut env, name, &intercepted(command), &To::Port(port), HTTP);
-    assert!(env.unit_status(name).sockets.iter().all(|socket| socket.sharing == "steered"));
-}
-
-#[test]
-fn python_http_server() {
-    let port = free_port();
-    http_program(
-        "python",
-        &format!("/usr/bin/python3 -m http.server {port} --directory {{dir}}/units"),
-        port,
-    );
-}
-
-#[test]
-fn a_shell_in_between() {
-    let port = free_port();
-    http_program(
-        "shell",
-        &format!("/bin/sh -c 'cd {{dir}}/units; python3 -m http.server {port}; true'"),
-        port,
-    );
-}
-
-#[test]
-fn node_and_its_cluster() {
-    let Some(node) = find("node") else { return skip("there is no node") };
-    for script in [
-        "require('http').createServer((q,r)=>r.end('hi')).listen(+process.argv[2])",
-        "const c=require('cluster');if(c.isPrimary){c.fork();c.fork()}else require('http').createServer((q,r)=>r.end('hi')).listen(+process.argv[2])",
-    ] {
-        let port = free_port();
-        let mut env = Env::new();
-        let file = env.file("app.js", script);
-        let unit = intercepted(&format!("{} {} {port}", node.display(), file.display()));
-        replaced_under_load(&mut env, "node", &unit, &To::Port(port), HTTP);
-    }
-}
-
-#[test]
-fn static_go() {
-    let Some(go) = find("go") else { return skip("there is no go") };
-    let mut env = Env::new();
-    let source = env.file(
-        "main.go",
-        "package main\nimport (\"net/http\"; \"os\")\nfunc main() {\n\thttp.HandleFunc(\"/\", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte(\"hi\")) })\n\tpanic(http.ListenAndServe(\":\"+os.Args[1], nil))\n}\n",
-    );
-    let program = env.path("server");
-    let mut build = Command::new(go);
-    build.args(["build", "-o"]).arg(&program).arg(&source).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod");
-    build.env("GOCACHE", env.path("go-cache")).env("GO111MODULE", "off").current_dir(env.dir());
-    assert!(build.status().unwrap().success());
-    let port = free_port();
-    let unit = intercepted(&format!("{} {port}", program.display()));
-    replaced_under_load(&mut env, "go", &unit, &To::Port(port), HTTP);
-}
-
-fn nginx_configuration(env: &Env, listen: &str) -> PathBuf {
-    let dir = env.dir().display();
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {dir}/{kind};"))
-        .concat();
-    env.file(
-        "nginx.conf",
-        &format!(
-            "worker_processes 2;\npid {dir}/nginx.pid;\nerror_log {dir}/error.log;\nevents {{ worker_connections 500; }}\nhttp {{ access_log off; {temporary} server {{ {listen} return 200 hi; }} }}\n"
-        ),
-    )
-}
-
-#[test]
-fn nginx_with_two_addresses() {
-    let Some(nginx) = find("nginx") else { return skip("there is no nginx") };
-    let mut env = Env::new();
-    let port = free_port();
-    let file = nginx_configuration(&env, &format!("listen {port}; listen [::]:{port};"));
-    let unit = intercepted(&format!("{} -c {} -g 'daemon off;'", nginx.display(), file.display()));
-    replaced_under_load(&mut env, "nginx", &unit, &To::Port(port), HTTP);
-    let mut sockets: Vec<String> = env.unit_status("nginx").sockets.into_iter().map(|s| s.address).collect();
-    sockets.sort();
-    assert_eq!(sockets, [format!("0.0.0.0:{port}"), format!("[::]:{port}")]);
-}
-
-#[test]
-fn nginx_on_a_steered_unix_path() {
-    let Some(nginx) = find("nginx") else { return skip("there is no nginx") };
-    let mut env = Env::new();
-    let path = env.path("web.sock");
-    let file = nginx_configuration(&env, &format!("listen unix:{};", path.display()));
-    let unit = format!(
-        "[Socket]\nListenStream = \"{}\"\nSharing = \"steered\"\n{}",
-        path.display(),
-        intercepted(&format!("{} -c {} -g 'daemon off;'", nginx.display(), file.display()))
-    );
-    replaced_under_load(&mut env, "nginx", &unit, &To::Path(path), HTTP);
-}
-
-#[test]
-fn redis_memcached_haproxy_and_lighttpd() {
-    let port = free_port();
-    let env = Env::new();
-    let haproxy = env.file(
-        "haproxy.cfg",
-        &format!("global\n maxconn 500\ndefaults\n mode http\n timeout client 5s\n timeout server 5s\n timeout connect 5s\nfrontend f\n bind :{port}\n http-request return status 200\n"),
-    );
-    let lighttpd = env.file(
-        "lighttpd.conf",
-        &format!("server.document-root = \"{}\"\nserver.port = {port}\n", env.dir().display()),
-    );
-    let programs = [
-        ("redis-server", format!("--port {port} --save '' --daemonize no"), ("PING\r\n", "+PONG")),
-        ("memcached", format!("-u nobody -p {port} -U 0 -l 0.0.0.0"), ("version\r\n", "VERSION")),
-        ("haproxy", format!("-db -f {}", haproxy.display()), HTTP),
-        ("lighttpd", format!("-D -f {}", lighttpd.display()), HTTP),
-    ];
-    for (program, arguments, talk) in programs {
-        let Some(path) = find(program) else {
-            eprintln!("skipped: there is no {program}");
-            continue;
-        };
-        let unit = intercepted(&format!("{} {arguments}", path.display()));
-        replaced_under_load(&mut Env::new(), program, &unit, &To::Port(port), talk);
-    }
 }
 
 #[test]
@@ -380,8 +139,7 @@ while True:
 #[test]
 fn udp_is_shared_and_loses_nothing() {
     let mut env = Env::new();
-    // Below the ports that clients are given.
-    let port = (20_000..30_000).find(|port| UdpSocket::bind(("127.0.0.1", *port)).is_ok()).unwrap();
+    let port = free_port();
     let script = format!(
         "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('127.0.0.1', {port}))
 import signal
@@ -403,7 +161,7 @@ while not stop:
         move || {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.connect(("127.0.0.1", port)).unwrap();
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.set_read_timeout(Some(WAIT)).unwrap();
             let mut count = 0;
             while !stop.load(Ordering::Relaxed) {
                 socket.send(b"x").unwrap();
@@ -486,6 +244,25 @@ serve(s)",
 }
 
 #[test]
+fn what_is_bound_in_another_network_stays_there() {
+    let works = Command::new("unshare").args(["-Urn", "true"]).status().is_ok_and(|status| status.success());
+    if !works {
+        return skip("network namespaces are not allowed here");
+    }
+    let mut env = Env::new();
+    let port = free_port();
+    let script = format!("s = tcp(); s.bind(('0.0.0.0', {port})); s.listen(5); say('listens'); serve(s)");
+    let command = format!("/usr/bin/unshare -Urn {}", python(&env, &script));
+    env.unit("app", &intercepted(&command).replace("StandardOutput = \"null\"\n", ""));
+    env.start();
+    env.wait_log("listens");
+    env.wait_log(&format!("binds 0.0.0.0:{port} in a network namespace of its own"));
+    env.wait_state("app", UnitState::Running);
+    assert!(TcpListener::bind(("0.0.0.0", port)).is_ok(), "nobody has it here");
+    assert_eq!(env.unit_status("app").sockets.len(), 0);
+}
+
+#[test]
 fn a_filter_in_a_filter_is_explained() {
     let mut env = Env::new();
     let port = free_port();
@@ -501,6 +278,12 @@ fn a_filter_in_a_filter_is_explained() {
     env.start();
     let log = env.wait_log("filter of another supervisor");
     assert!(log.contains("LISTEN_FDS"), "{log}");
+    let told = env.wait("the inner one's status", || {
+        let mut status = env.command(AETERNACTL);
+        status.arg("--runtime-dir").arg(&inner).args(["status", "python3"]);
+        Some(env.finish(status)).filter(|done| done.code == 0)
+    });
+    assert!(told.stdout.contains("filter of another supervisor"), "{}", told.stdout);
     env.wait("the program goes on", || ask(&To::Port(port), HTTP).ok());
 }
 
@@ -551,7 +334,7 @@ fn works_under(wrapper: &[&str]) {
     let file = std::fs::File::create(&log).unwrap();
     aeternad.stdout(file.try_clone().unwrap()).stderr(file).stdin(Stdio::null());
     let mut aeternad = aeternad.spawn().unwrap();
-    let until = std::time::Instant::now() + common::WAIT;
+    let until = std::time::Instant::now() + WAIT;
     while ask(&To::Port(port), HTTP).is_err() {
         assert!(std::time::Instant::now() < until, "{}", std::fs::read_to_string(&log).unwrap());
         std::thread::yield_now();
@@ -584,7 +367,7 @@ fn works_under(wrapper: &[&str]) {
 
 #[test]
 fn as_an_ordinary_user() {
-    if !nix::unistd::geteuid().is_root() || find("setpriv").is_none() {
+    if !nix::unistd::geteuid().is_root() || !Path::new("/usr/bin/setpriv").exists() {
         return skip("setpriv and root are needed to become somebody else");
     }
     works_under(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]);
@@ -597,4 +380,26 @@ fn in_a_user_namespace() {
         return skip("user namespaces are not allowed here");
     }
     works_under(&["unshare", "-Ur"]);
+}
+
+/// A filter like that of containers: no pidfd_getfd(2), clone3(2) is not known. With no_new_privs, so that anybody may
+/// set it.
+const CONTAINER: &str = "import ctypes, os, platform, struct, sys
+arch, clone3, getfd = {'x86_64': (0xc000003e, 435, 438), 'aarch64': (0xc00000b7, 435, 438)}[platform.machine()]
+def op(code, jt, jf, k): return struct.pack('HBBI', code, jt, jf, k)
+code = [op(0x20, 0, 0, 4), op(0x15, 0, 3, arch), op(0x20, 0, 0, 0), op(0x15, 2, 0, getfd), op(0x15, 2, 0, clone3), op(6, 0, 0, 0x7fff0000), op(6, 0, 0, 0x00050001), op(6, 0, 0, 0x00050026)]
+buffer = ctypes.create_string_buffer(b''.join(code))
+program = struct.pack('HxxxxxxQ', len(code), ctypes.addressof(buffer))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()
+os.execvp(sys.argv[1], sys.argv[1:])
+";
+
+#[test]
+fn in_a_container_without_pidfd_getfd() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("container.py");
+    std::fs::write(&script, CONTAINER).unwrap();
+    works_under(&["/usr/bin/python3", script.to_str().unwrap()]);
 }

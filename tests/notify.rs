@@ -148,7 +148,7 @@ fn a_start_may_be_extended() {
     let mut env = Env::new();
     env.unit(
         "app",
-        "[Service]\nExecStart = \"{probe} ready=4000 notify=EXTEND_TIMEOUT_USEC=20000000\"\nType = \"notify\"\nTimeoutStartSec = \"3s\"",
+        "[Service]\nExecStart = \"{probe} ready=6000 notify=EXTEND_TIMEOUT_USEC=60000000\"\nType = \"notify\"\nTimeoutStartSec = \"4s\"",
     );
     env.start();
     env.wait_state("app", UnitState::Running);
@@ -180,6 +180,24 @@ fn another_process_becomes_the_main_one() {
     let mark = env.mark();
     process::kill(child, Signal::SIGKILL);
     env.wait_event(mark, "a restart", |e| e.unit == "app" && e.kind == "restarting");
+}
+
+#[test]
+fn a_main_process_that_is_somebody_elses_child_is_seen_to_end_too() {
+    let env = app("NotifyAccess = \"all\"\nRestart = \"on-failure\"\nRestartSec = \"10ms\"");
+    for generation in 1..3 {
+        let child: i32 = env.get("app", "/spawn?mode=child").body.parse().unwrap();
+        env.get("app", &format!("/notify?MAINPID={child}"));
+        env.wait("the new main process", || (env.main_pid("app") == child).then_some(()));
+        // What is a main process already need not become one.
+        env.get("app", &format!("/notify?MAINPID={child}"));
+        if generation == 1 {
+            process::kill(child, Signal::SIGKILL);
+            env.wait_unit("app", "generation 2", |u| u.generation == 2 && u.state == UnitState::Running);
+        }
+    }
+    assert_eq!(env.ctl(&["stop", "app"]).code, 0);
+    assert_eq!(env.unit_status("app").state, UnitState::Stopped);
 }
 
 #[test]

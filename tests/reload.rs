@@ -78,7 +78,7 @@ fn a_reload_shows_its_phases_and_leaves_the_new_generation() {
 fn the_exit_status_tells_what_came_of_it() {
     let env = App { reload: LONG_SOAK, ..APP }.start();
     assert_eq!(env.ctl(&["reload", "nobody"]).code, 6);
-    let late = env.ctl(&["reload", "app", "--timeout", "200ms"]);
+    let late = env.ctl(&["reload", "app", "--timeout", "1s"]);
     assert_eq!(late.code, 124, "{late:?}");
     let busy = env.reload();
     assert_eq!(busy.code, 4, "{busy:?}");
@@ -87,6 +87,14 @@ fn the_exit_status_tells_what_came_of_it() {
     env.wait_state("app", UnitState::Running);
     env.next_start("exit=7");
     assert_eq!(env.reload().code, 3);
+    assert!(env.unit_status("app").why.contains("exited with code 7"), "{:?}", env.unit_status("app"));
+    env.next_start("");
+    assert_eq!(env.ctl(&["reload", "app", "--no-wait"]).code, 0);
+    env.wait_state("app", UnitState::Soaking);
+    let why = env.unit_status("app").why;
+    assert!(why.starts_with("the soak "), "what was before the reload is not why it soaks: {why}");
+    assert_eq!(env.ctl(&["rollback", "app"]).code, 0);
+    env.wait_state("app", UnitState::Running);
     env.unit("app", "[Service]\nExecStart = 5\n");
     let failed = env.reload();
     assert_eq!(failed.code, 1, "{failed:?}");
@@ -99,7 +107,10 @@ fn the_exit_status_tells_what_came_of_it() {
         }) => reloads.iter().map(|r| r.outcome).collect(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(outcomes, [Outcome::Refused, Outcome::RolledBack, Outcome::RolledBack, Outcome::Failed]);
+    assert_eq!(
+        outcomes,
+        [Outcome::Refused, Outcome::RolledBack, Outcome::RolledBack, Outcome::RolledBack, Outcome::Failed]
+    );
     assert_eq!(env.answers(), 1);
 }
 
@@ -125,6 +136,9 @@ fn a_reload_during_a_reload_is_refused_and_force_ends_the_first() {
     env.wait_state("app", UnitState::Soaking);
     let refused = env.reload();
     assert_eq!(refused.code, 4, "{refused:?}");
+    for command in ["start", "restart"] {
+        assert_eq!(env.ctl(&[command, "app"]).code, 4, "{command}");
+    }
     let mark = env.mark();
     let second = env.ctl_start(&["reload", "app", "--force"]);
     let first = env.finish_child(first);
@@ -227,11 +241,34 @@ fn a_dry_run_tells_the_differences_and_does_nothing() {
         assert!(line.contains(word), "{name}:\n{}", told.stdout);
     }
     assert!(told.stdout.contains("SoakTime"), "{}", told.stdout);
+    let object: serde_json::Value =
+        serde_json::from_str(&env.ctl(&["reload", "app", "--dry-run", "--json"]).stdout).unwrap();
+    let changes = &object["units"][0];
+    assert_eq!(changes["unit"], "app");
+    let words: Vec<&str> =
+        changes["sockets"].as_array().unwrap().iter().map(|s| s["change"].as_str().unwrap()).collect();
+    assert_eq!(words, ["kept", "added", "dropped"]);
+    let soak = changes["keys"].as_array().unwrap().iter().find(|key| key["key"] == "SoakTime").unwrap();
+    assert_eq!((&soak["table"], &soak["new"]), (&"[Reload]".into(), &"\"3s\"".into()));
     let status = env.unit_status("app");
     assert_eq!((status.generation, status.state), (1, UnitState::Running));
     assert!(!env.path("added.sock").exists());
     env.unit("app", "nonsense");
     assert_eq!(env.ctl(&["reload", "app", "--dry-run"]).code, 1);
+}
+
+#[test]
+fn what_waits_for_a_restart_of_aeternad_is_said_until_then() {
+    let env = App { reload: "SoakTime = 0\n[Daemon]\nStopDelaySec = 0", ..APP }.start();
+    App { reload: "SoakTime = 0\n[Daemon]\nStopDelaySec = \"1ms\"\nLogFormat = \"text\"", ..APP }.write(&env);
+    for _ in 0..2 {
+        let told = env.ctl(&["reload", "app", "--dry-run"]).stdout;
+        assert!(told.contains("[Daemon] StopDelaySec: \"0\" → \"1ms\" (waits for a restart"), "{told}");
+        env.reload_well();
+    }
+    let detail = env.ctl(&["status", "app"]).stdout;
+    assert!(detail.contains("[Daemon] LogFormat, [Daemon] StopDelaySec"), "{detail}");
+    assert_eq!(env.unit_status("app").pending, ["[Daemon] LogFormat", "[Daemon] StopDelaySec"]);
 }
 
 #[test]

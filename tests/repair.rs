@@ -6,8 +6,10 @@ mod common;
 
 use aeterna::proto::status::UnitState;
 use common::app::{APP, App};
-use common::http;
 use common::load::{Load, Manner};
+use common::{Env, http};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 #[test]
 fn a_listener_that_a_child_shuts_down_is_repaired() {
@@ -40,8 +42,11 @@ fn an_old_generation_that_shuts_its_listener_down_at_its_end_loses_nothing() {
     for round in 1..=5 {
         load.wait_answers(30);
         let old = env.unit_status("app").generation;
+        let mut held = env.orders(old);
+        held.send("/hold", "").unwrap();
         env.reload_well();
-        env.wait_unit("app", "the old one drains", |u| u.generations.iter().any(|g| g.number == old));
+        // Its stop signal says that its queue was emptied: what waited there would be lost with the listener.
+        env.wait("the old one has its stop signal", || (held.line().ok()? == "term").then_some(()));
         assert_eq!(env.order(old, "/shutdown?fd=3"), "done\n");
         env.wait_unit("app", "repaired", |u| u.sockets[0].repairs >= round);
         assert_eq!(env.ctl(&["kill", "app", "-s", "KILL", "--generation", &old.to_string()]).code, 0);
@@ -85,4 +90,40 @@ fn the_queue_and_its_limit_are_in_the_status() {
     drop(clients);
     orders.get("/accept-again").unwrap();
     env.wait_unit("app", "empty", |u| u.sockets[0].queue == Some(0));
+}
+
+#[test]
+fn somebody_else_who_listens_on_a_steered_address_is_named() {
+    let mut env = Env::new();
+    if !env.as_nobody() {
+        return;
+    }
+    App { reload: "Strategy = \"immediate\"\nDrainTimeout = \"10s\"", ..APP }.write(&env);
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    assert!(!env.unit_status("app").sockets[0].why.contains("listens"));
+    let address = env.address("app", 0);
+    let port = address.rsplit(':').next().unwrap();
+    let script = format!(
+        "import socket, os\ns = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n\
+         s.bind(('127.0.0.1', {port})); s.listen(5); print('there', flush=True); input()"
+    );
+    let mut stranger = env.command("/usr/bin/python3");
+    std::os::unix::process::CommandExt::uid(&mut stranger, 65534);
+    std::os::unix::process::CommandExt::gid(&mut stranger, 65534);
+    let stranger = stranger.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut stranger = stranger.unwrap();
+    let mut line = String::new();
+    BufReader::new(stranger.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "there\n");
+    env.reload_well();
+    let log = env.wait_log("listens on");
+    let told = format!("python3, pid {} (uid 65534) listens on {address} too", stranger.id());
+    assert!(log.contains(&told) && log.contains("as root"), "{log}");
+    assert!(env.unit_status("app").sockets[0].why.contains(&told));
+    // It is the last member of the group, and gets nothing as long as ours are there.
+    (0..20).for_each(|_| assert_eq!(env.answers(), 2));
+    drop(stranger.stdin.take());
+    stranger.wait().unwrap();
+    assert!(!env.unit_status("app").sockets[0].why.contains("listens"));
 }

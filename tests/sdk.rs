@@ -5,7 +5,7 @@
 mod common;
 
 use aeterna::daemon::relay::{self, Inlet, Job, Outlet, RelayResult};
-use aeterna::proto::srp::{Decoder, Header, Hello, Message, Piece, Totals};
+use aeterna::proto::srp::{Decoder, FrameType, Header, Hello, Message, Piece, Totals};
 use aeterna::sys::clock;
 use aeterna::sys::stream::{self, Moved, Watch};
 use aeterna::time::Span;
@@ -136,6 +136,13 @@ impl<'a> Talk<'a> {
         assert_eq!(self.next(), Got::Message(Message::Finished(None)));
     }
 
+    fn error_code(&mut self) -> String {
+        match self.next() {
+            Got::Message(Message::Error(complaint)) => complaint.code,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// The next line of its output.
     fn line(&mut self) -> String {
         let mut line = String::new();
@@ -203,6 +210,7 @@ fn play(sdk: &Sdk) {
     what_is_no_srp_is_answered_by_its_name(sdk);
     a_state_that_breaks_off_is_no_state(sdk);
     a_service_may_refuse_a_state(sdk);
+    a_service_that_cannot_save_serves_on(sdk);
     a_source_serves_on_when_aeternad_dies(sdk);
     without_aeternad_there_is_no_state(sdk);
 }
@@ -304,18 +312,36 @@ fn a_state_that_breaks_off_is_no_state(sdk: &Sdk) {
     }
 }
 
+/// A whole state of one STATE_JSON frame.
+fn one_frame(payload: &str) -> Vec<u8> {
+    let header = Header::new(FrameType::StateJson, payload.len()).unwrap();
+    [&header.to_bytes()[..], payload.as_bytes(), &Message::Finished(None).to_bytes()].concat()
+}
+
 fn a_service_may_refuse_a_state(sdk: &Sdk) {
-    let mut talk = Talk::start(sdk);
-    let payload = b"refuse me";
-    let header = [&[0, 0, 0, 17][..], &expected_json()[4..]].concat();
-    talk.send(&[&header[..], payload].concat());
-    talk.say(&Message::Finished(None));
-    match talk.next() {
-        Got::Message(Message::Error(complaint)) => assert_eq!(complaint.code, "load_failed"),
-        other => panic!("{other:?}"),
+    // By an error, or by what is worse in its language.
+    for payload in ["refuse me", "choke on me"] {
+        let mut talk = Talk::start(sdk);
+        talk.send(&one_frame(payload));
+        assert_eq!(talk.error_code(), "load_failed");
+        assert_eq!(talk.line(), "loaded");
+        assert!(talk.log().contains("[Aeterna-SDK] no state was taken over"));
     }
-    assert_eq!(talk.line(), "loaded");
-    assert!(talk.log().contains("[Aeterna-SDK] no state was taken over"));
+}
+
+fn a_service_that_cannot_save_serves_on(sdk: &Sdk) {
+    let mut talk = Talk::start(sdk);
+    talk.send(&one_frame("lose me"));
+    talk.expect_ack();
+    assert_eq!(talk.line(), "loaded 02:6c6f7365206d65:0");
+    for _ in 0..2 {
+        talk.say(&Message::Request);
+        assert_eq!(talk.error_code(), "save_failed");
+        talk.say(&Message::Resume);
+        talk.say(&Message::Finished(None));
+        talk.expect_ack();
+        assert_eq!(talk.line(), "resumed");
+    }
 }
 
 fn a_source_serves_on_when_aeternad_dies(sdk: &Sdk) {
@@ -502,7 +528,14 @@ impl Generation {
             Outlet { stream: to.stream.try_clone().unwrap(), decoder: Decoder::new(), hello: Vec::new() };
         let (cancel, _tx) = std::io::pipe().unwrap();
         let deadline = Some(clock::now() + Span::from_secs(20));
-        let job = Job { source: inlet, sink: outlet, deadline, max_bytes: u64::MAX, copying: relay::FASTEST };
+        let job = Job {
+            source: inlet,
+            sink: outlet,
+            deadline,
+            max_bytes: u64::MAX,
+            returns: false,
+            copying: relay::FASTEST,
+        };
         assert_eq!(relay::run(job, &cancel).result, RelayResult::Done);
         self.stream.set_nonblocking(false).unwrap();
         self.stream.write_all(&Message::Commit.to_bytes()).unwrap();

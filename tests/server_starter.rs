@@ -6,6 +6,7 @@
 mod common;
 
 use common::load::{Load, Manner};
+use common::port::free_port;
 use common::{Env, http, process, repository, skip};
 use nix::sys::signal::Signal;
 use std::path::Path;
@@ -45,10 +46,6 @@ fn installed() -> bool {
 
 fn script() -> String {
     repository().join("tests/compat/server-starter.pl").display().to_string()
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Bench {

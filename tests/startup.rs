@@ -76,9 +76,12 @@ fn good_units_are_ok_and_shown_as_they_parse_back() {
     let env = Env::new();
     let file = env.unit("app", APP).display().to_string();
     let checked = env.daemon(&["--check", "--unit", &file]);
-    assert_eq!((checked.code, checked.stdout.as_str()), (0, format!("{file}: ok\n").as_str()));
-    let checked = env.ctl(&["check", &file]);
-    assert_eq!((checked.code, checked.stdout.as_str()), (0, format!("{file}: ok\n").as_str()));
+    assert_eq!((checked.code, checked.stderr.as_str()), (0, ""));
+    let lines: Vec<&str> = checked.stdout.lines().collect();
+    assert_eq!(lines[0], format!("{file}: ok"));
+    assert!(lines[1].starts_with("  ") && lines[1].contains("steered"), "{}", checked.stdout);
+    let by_ctl = env.ctl(&["check", &file]);
+    assert_eq!((by_ctl.code, &by_ctl.stdout, by_ctl.stderr.as_str()), (0, &checked.stdout, ""));
     let shown = env.daemon(&["--show", "--unit", &file]);
     assert_eq!(shown.code, 0);
     let again = env.file("again/app.toml", &shown.stdout).display().to_string();
@@ -108,6 +111,34 @@ fn two_units_with_one_address_or_one_name_are_invalid() {
     let ended = refused(&env, &[]);
     assert_eq!(ended.code, 78);
     assert!(ended.stderr.contains("LogLevel"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_check_looks_at_all_units_together_and_tells_good_from_bad() {
+    let env = Env::new();
+    let socket = "[Socket]\nListenStream = \"/run/x.sock\"\n";
+    let service = "[Service]\nExecStart = \"/bin/true\"\n";
+    let a = env.unit("a", &format!("{socket}{service}[Daemon]\nStopDelaySec = 3")).display().to_string();
+    let b = env.unit("b", &format!("{socket}{service}[Daemon]\nStopDelaySec = 4")).display().to_string();
+    let bad = env.unit("c", "[Servic]").display().to_string();
+    let folder = env.path("units").display().to_string();
+    for checked in
+        [env.daemon(&["--check", "--unit", &folder, "nowhere"]), env.ctl(&["check", &folder, "nowhere"])]
+    {
+        assert_eq!(checked.code, 78, "{checked:?}");
+        for good in [&a, &b] {
+            assert!(checked.stdout.contains(&format!("{good}: ok\n")), "{checked:?}");
+        }
+        for part in [
+            "the units \"a\" and \"b\" both listen on /run/x.sock",
+            "[Daemon] StopDelaySec is \"3s\" in the unit \"a\" and \"4s\" in \"b\"",
+            &format!("{bad}:1:1: unknown table [Servic]"),
+            "cannot read nowhere: No such file or directory",
+        ] {
+            assert!(checked.stderr.contains(part), "{part}: {checked:?}");
+        }
+        assert!(!checked.stdout.contains(&bad), "{checked:?}");
+    }
 }
 
 #[test]

@@ -72,7 +72,7 @@ typedef struct {
 /* Where a save callback writes to. */
 typedef struct {
     int fd;
-    int failed;
+    int failed; /* 1: the connection is over; 2: aeterna_refuse */
     unsigned long long frames, bytes;
 } aeterna_writer;
 
@@ -483,6 +483,19 @@ AETERNA_API int aeterna_give(aeterna_writer *writer, int kind, const void *paylo
     return 0;
 }
 
+/* In a save callback: there is no state to be had, and the handover is given up. `why` is for people. */
+AETERNA_API int aeterna_refuse(aeterna_writer *writer, const char *why) {
+    static const char head[] = "{\"code\":\"save_failed\",\"message\":\"";
+    char text[600];
+    if (writer->failed) return errno = EPIPE, -1;
+    snprintf(text, sizeof text, "%s%.500s", head, why);
+    for (char *c = text + sizeof head - 1; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == '"' || *c == '\\') *c = ' ';
+    strcat(text, "\"}");
+    writer->failed = aeterna_write_(writer->fd, AETERNA_ERROR_, text, strlen(text), NULL, 0) == 0 ? 2 : 1;
+    return writer->failed == 2 ? 0 : -1;
+}
+
 /* Answers aeternad until the connection ends: for programs that bring their own thread. */
 AETERNA_API void aeterna_serve(aeterna_state *state, const aeterna_keeper *keeper) {
     int good = 1;
@@ -497,7 +510,7 @@ AETERNA_API void aeterna_serve(aeterna_state *state, const aeterna_keeper *keepe
             aeterna_set_(state, 1);
             keeper->save(&writer, keeper->context);
             snprintf(totals, sizeof totals, "{\"frames\":%llu,\"bytes\":%llu}", writer.frames, writer.bytes);
-            good = !writer.failed && aeterna_write_(state->fd, AETERNA_FINISHED_, totals, strlen(totals), NULL, 0) == 0;
+            if (writer.failed != 2) good = !writer.failed && aeterna_write_(state->fd, AETERNA_FINISHED_, totals, strlen(totals), NULL, 0) == 0;
         } else if (frame.kind == AETERNA_RESUME_) {
             if (aeterna_receive_(state->fd, &given) == 0) good = aeterna_write_(state->fd, AETERNA_FINISHED_, NULL, 0, NULL, 0) == 0;
             if (keeper->resume) keeper->resume(given.count ? &given : NULL, keeper->context);

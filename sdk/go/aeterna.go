@@ -160,7 +160,7 @@ func Connection(fd int) (net.Conn, error) {
 }
 
 // Keeper has the state while the service runs. Save: a newer generation is about to take over; accept nothing
-// more, change nothing, give the state. Resume: the handover was given up; serve on, with these frames if
+// more, change nothing, give the state; if it panics, nothing is handed over. Resume: the handover was given up; serve on, with these frames if
 // there are any. Commit: the state is the newer generation's for good; do not store it when you stop. They
 // are called on a goroutine of their own; Resume and Commit may be nil.
 type Keeper struct {
@@ -237,7 +237,7 @@ func (s *State) load(apply func([]Frame) error) ([]Frame, error) {
 	}
 	frames, err := c.receive()
 	if err == nil && len(frames) > 0 && apply != nil {
-		if err = apply(frames); err != nil {
+		if err = guarded(func() error { return apply(frames) }); err != nil {
 			c.complain("load_failed", err.Error())
 		}
 	}
@@ -250,6 +250,16 @@ func (s *State) load(apply func([]Frame) error) ([]Frame, error) {
 	}
 	s.channel = c
 	return frames, nil
+}
+
+// guarded makes an error of a panic: a state that cannot be had is no reason to die.
+func guarded(work func() error) (err error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			err = fmt.Errorf("%v", panicked)
+		}
+	}()
+	return work()
 }
 
 // Keep gives the state to whoever asks for it, on a goroutine of its own.
@@ -272,7 +282,14 @@ func (s *State) serve(keeper Keeper) {
 		switch frame.Kind {
 		case request:
 			s.set(asked)
-			err = c.give(keeper.Save())
+			var frames []Frame
+			problem := guarded(func() error { frames = keeper.Save(); return nil })
+			if problem != nil { // RESUME will follow
+				logf("the state cannot be saved: %v", problem)
+				c.complain("save_failed", problem.Error())
+			} else {
+				err = c.give(frames)
+			}
 		case resume:
 			frames, problem := c.receive()
 			if problem == nil {
@@ -299,6 +316,9 @@ func (s *State) serve(keeper Keeper) {
 		}
 	}
 	logf("the connection to aeternad is over, no state will be handed over: %v", err)
+	if c != nil {
+		c.Close() // whoever waits for the state learns that it does not come
+	}
 	if s.standing == asked {
 		if keeper.Resume != nil {
 			keeper.Resume(nil)

@@ -216,7 +216,7 @@ public final class Aeterna {
                 if (!frames.isEmpty()) {
                     try {
                         apply.accept(frames);
-                    } catch (RuntimeException refused) {
+                    } catch (Throwable refused) {
                         fresh.complain("load_failed", String.valueOf(refused.getMessage()));
                         throw refused;
                     }
@@ -224,7 +224,8 @@ public final class Aeterna {
                 fresh.write(FINISHED, new byte[0]);
                 wire = fresh;
                 return frames;
-            } catch (IOException | RuntimeException error) {
+            } catch (Throwable error) {
+                // Whatever went wrong, the heap being too small for it included.
                 log("no state was taken over, beginning with none: " + error);
                 if (fresh != null) {
                     fresh.close();
@@ -235,7 +236,8 @@ public final class Aeterna {
 
         /**
          * Gives the state to whoever asks for it, on a daemon thread. {@code save}: a newer generation is about to
-         * take over; accept nothing more, change nothing, give the state. {@code resume}: the handover was given
+         * take over; accept nothing more, change nothing, give the state; if it throws, nothing is handed over.
+         * {@code resume}: the handover was given
          * up; serve on, with these frames if they are not null. {@code commit}: the state is the newer
          * generation's for good; do not store it when the stop signal comes.
          */
@@ -270,14 +272,17 @@ public final class Aeterna {
         }
 
         private void serve(Supplier<List<Frame>> save, Consumer<List<Frame>> resume, Runnable commit) {
+            Wire channel = wire;
             try {
-                Wire channel = wire != null ? wire : Wire.greet(path, "source");
+                if (channel == null) {
+                    channel = Wire.greet(path, "source");
+                }
                 while (true) {
                     Frame frame = channel.read();
                     switch (frame.kind) {
                         case REQUEST:
                             set(Standing.ASKED);
-                            channel.give(save.get());
+                            give(channel, save);
                             break;
                         case RESUME:
                             List<Frame> given = null;
@@ -306,10 +311,28 @@ public final class Aeterna {
             } catch (IOException | RuntimeException error) {
                 log("the connection to aeternad is over, no state will be handed over: " + error);
             }
-            if (isAsked()) {
-                resume.accept(null);
-                set(Standing.MINE);
+            if (channel != null) {
+                channel.close(); // whoever waits for the state learns that it does not come
             }
+            if (isAsked()) {
+                try {
+                    resume.accept(null);
+                } finally {
+                    set(Standing.MINE);
+                }
+            }
+        }
+
+        private static void give(Wire channel, Supplier<List<Frame>> save) throws IOException {
+            List<Frame> frames;
+            try {
+                frames = save.get();
+            } catch (Throwable failed) { // RESUME will follow
+                log("the state cannot be saved: " + failed);
+                channel.complain("save_failed", String.valueOf(failed.getMessage()));
+                return;
+            }
+            channel.give(frames);
         }
     }
 

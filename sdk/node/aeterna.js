@@ -16,6 +16,7 @@
 'use strict';
 
 const child = require('child_process');
+const fs = require('fs');
 const net = require('net');
 
 const STATE_JSON = 0x02, STATE_PROTOBUF = 0x03, STATE_BYTES = 0x04, STATE_FD = 0x05;
@@ -26,8 +27,12 @@ const MAGIC = 0xae7e2024;
 const MAX_CONTROL = 64 * 1024;
 
 function log(text) {
-  process.stderr.write(`[Aeterna-SDK] ${text}\n`);
+  try {
+    fs.writeSync(2, `[Aeterna-SDK] ${text}\n`);
+  } catch (nobodyReadsIt) { /* the service goes on */ }
 }
+
+const reason = (error) => String((error && error.message) || error);
 
 /** Whether aeternad has started this program. */
 const isManaged = () => process.env.AETERNA_MANAGED === '1';
@@ -133,7 +138,7 @@ class State {
         try {
           await apply(frames);
         } catch (error) {
-          channel.complain('load_failed', String(error.message || error).slice(0, 1000));
+          channel.complain('load_failed', reason(error).slice(0, 1000));
           throw error;
         }
       }
@@ -141,36 +146,46 @@ class State {
       this.channel = channel;
       return frames;
     } catch (error) {
-      log(`no state was taken over, beginning with none: ${error.message || error}`);
+      log(`no state was taken over, beginning with none: ${reason(error)}`);
       if (channel) channel.end();
       return [];
     }
   }
 
   /** Gives the state to whoever asks for it. `save()` returns frames (or a promise of them): a newer generation
-   *  is about to take over, accept nothing more. `resume(frames)`: the handover was given up, serve on, with
-   *  these frames if they are not null. `commit()`: the state is the newer generation's for good, do not
+   *  is about to take over, accept nothing more; if it throws, nothing is handed over. `resume(frames)`: the
+   *  handover was given up, serve on, with these frames if they are not null. `commit()`: the state is the newer generation's for good, do not
    *  store it when the stop signal comes. */
   keep({ save, resume = () => {}, commit = () => {} }) {
     if (this.path) this.serve(save, resume, commit);
   }
 
   async serve(save, resume, commit) {
+    let channel = this.channel;
     try {
-      const channel = this.channel || (await greet(this.path, 'source'));
+      channel = channel || (await greet(this.path, 'source'));
       channel.socket.unref();
       for (;;) {
         const { kind, payload } = await channel.read();
         if (kind === REQUEST) {
           this.set('asked');
-          await channel.give(await save());
+          let frames;
+          try {
+            frames = [...(await save())];
+          } catch (error) {
+            // RESUME will follow.
+            log(`the state cannot be saved: ${reason(error)}`);
+            channel.complain('save_failed', reason(error).slice(0, 1000));
+            continue;
+          }
+          await channel.give(frames);
         } else if (kind === RESUME) {
           let frames = null;
           try {
             frames = await channel.receive();
             channel.write(FINISHED);
           } catch (error) {
-            log(`nothing was given back: ${error.message}`);
+            log(`nothing was given back: ${reason(error)}`);
           }
           await resume(frames && frames.length ? frames : null);
           this.set('mine');
@@ -185,9 +200,15 @@ class State {
         }
       }
     } catch (error) {
-      log(`the connection to aeternad is over, no state will be handed over: ${error.message}`);
+      log(`the connection to aeternad is over, no state will be handed over: ${reason(error)}`);
+      // Whoever waits for the state learns that it does not come.
+      if (channel) channel.end();
       if (this.standing !== 'asked') return;
-      await resume(null);
+      try {
+        await resume(null);
+      } catch (failed) {
+        log(`the service could not resume: ${reason(failed)}`);
+      }
       this.set('mine');
     }
   }

@@ -41,7 +41,10 @@ _MAX_FDS = 253
 
 def log(text):
     """A line for whoever runs the service."""
-    print("[Aeterna-SDK] %s" % text, file=sys.stderr, flush=True)
+    try:
+        print("[Aeterna-SDK] %s" % text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # nobody reads it any more
+        pass
 
 
 # Sockets
@@ -225,7 +228,8 @@ class State:
         """Gives the state to whoever asks for it, on a daemon thread.
 
         `save()` returns frames: a newer generation is about to take over, so accept nothing more and change
-        nothing. `resume(frames)`: the handover was given up; serve on, with these frames if they are not None.
+        nothing. If it raises, nothing is handed over. `resume(frames)`: the handover was given up; serve on, with
+        these frames if they are not None.
         `commit()`: the state is the newer generation's for good, do not store it when the stop signal comes.
         """
         if self._path:
@@ -233,13 +237,20 @@ class State:
             work.start()
 
     def _serve(self, save, resume, commit):
+        channel = self._channel
         try:
-            channel = self._channel or _greet(self._path, "source")
+            channel = channel or _greet(self._path, "source")
             while True:
                 kind, payload, _ = channel.read()
                 if kind == _REQUEST:
                     self._set("asked")
-                    channel.give(save())
+                    try:
+                        frames = list(save())
+                    except Exception as error:  # RESUME will follow
+                        log("the state cannot be saved: %s" % (str(error) or type(error).__name__))
+                        channel.write(_ERROR, _json({"code": "save_failed", "message": str(error)[:1000]}))
+                        continue
+                    channel.give(frames)
                 elif kind == _RESUME:
                     frames = []
                     try:
@@ -260,10 +271,14 @@ class State:
                     raise Error("a frame of type 0x%02x does not belong here" % kind)
         except Exception as error:  # the service goes on, but nobody will get its state
             log("the connection to aeternad is over, no state will be handed over: %s" % error)
+        if channel:
+            channel.close()  # whoever waits for the state learns that it does not come
         if self._standing == "asked":
-            if resume:
-                resume(None)
-            self._set("mine")
+            try:
+                if resume:
+                    resume(None)
+            finally:
+                self._set("mine")
 
 
 def _json(value):
@@ -366,7 +381,6 @@ class _Channel:
 
     def give(self, frames):
         """State frames and FINISHED."""
-        frames = list(frames)
         for frame in frames:
             self.write(frame.kind, frame.payload, frame.fds)
         self.write(_FINISHED, _json({"frames": len(frames), "bytes": sum(len(f.payload) for f in frames)}))

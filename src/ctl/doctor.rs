@@ -45,10 +45,16 @@ impl Finding {
     }
 }
 
-/// A thing that is there or not.
-fn tried(name: &'static str, result: io::Result<()>, cost: &'static str, cure: &'static str) -> Finding {
+/// A thing that works, which `means` something, or does not.
+fn tried(
+    name: &'static str,
+    result: io::Result<()>,
+    means: &'static str,
+    cost: &'static str,
+    cure: &'static str,
+) -> Finding {
     match result {
-        Ok(()) => good(name, "works"),
+        Ok(()) => good(name, means),
         Err(error) => good(name, socket::errno_text(&error)).but(Verdict::Missing, cost, cure),
     }
 }
@@ -69,51 +75,71 @@ pub(super) fn doctor(target: &Target, json: bool, output: &mut Output) -> u8 {
 }
 
 fn kernel() -> Vec<Finding> {
-    let old_listener =
-        "a dead generation's last connections are counted as stranded unless the old content can serve them";
     vec![
         interception(),
         tried(
             "pidfd_getfd",
             ability::descriptor_copies(),
+            "programs keep the options of their own sockets; a restarted aeternad finds its sockets again",
             "InterceptBind binds new addresses with default options; a restarted aeternad binds sockets anew",
-            "Linux 5.6; in a container: --cap-add SYS_PTRACE",
+            "Linux 5.6; in a container --cap-add SYS_PTRACE; with Yama, sysctl -w kernel.yama.ptrace_scope=1",
         ),
         tried(
             "clone3",
             ability::clone3(),
-            "nothing but speed: processes are started by clone, and join their cgroup by themselves",
-            "Linux 5.3; in Docker: --security-opt seccomp=unconfined, or a profile that allows clone3",
+            "processes are started in their control group, fast",
+            "nothing but speed: processes are started by clone, and join their control group by themselves",
+            "Linux 5.3; in Docker --security-opt seccomp=unconfined, or a profile that allows clone3",
         ),
         tried(
             "BPF steering",
             ability::steering(),
-            "TCP sockets are shared: no exact canary percentage, and a program that drops its queue loses it",
+            "a canary gets its exact percentage of new TCP connections",
+            "TCP sockets are shared: no exact percentage for a canary, and what a program has not answered at its \
+             stop signal is lost",
             "Linux 4.6; a sandbox such as gVisor has to be left",
         ),
+        counting(),
         tried(
             "sock_diag",
             ability::connection_lists(),
+            "drains see which connections are still to come; queues are in status",
             "drains wait a fixed second instead of watching half-open connections; status shows no queues",
             "the kernel modules inet_diag, tcp_diag and unix_diag",
         ),
-        if ability::migration() {
-            good("tcp_migrate_req", "1")
-        } else {
-            good("tcp_migrate_req", "0").but(
-                Verdict::Limited,
-                old_listener,
-                "Linux 5.14: sysctl -w net.ipv4.tcp_migrate_req=1",
-            )
-        },
+        migration(),
     ]
+}
+
+fn counting() -> Finding {
+    const NAME: &str = "counted shares";
+    match ability::counting() {
+        Ok(()) => good(NAME, "status and history show the share that a canary has really got"),
+        Err(error) => good(NAME, socket::errno_text(&error)).but(
+            Verdict::Limited,
+            "a canary gets its exact share all the same, but nobody can show what was measured",
+            "CAP_BPF for aeternad: root outside containers has it; in Docker --cap-add BPF",
+        ),
+    }
+}
+
+fn migration() -> Finding {
+    const NAME: &str = "tcp_migrate_req";
+    if ability::migration() {
+        return good(NAME, "1: what waits for a generation that has crashed moves to the other one");
+    }
+    good(NAME, "0: what waits for a generation that has crashed stays on its socket").but(
+        Verdict::Limited,
+        "a process of the old release is started for a moment to answer it; nothing is lost unless that fails",
+        "Linux 5.14: sysctl -w net.ipv4.tcp_migrate_req=1 (concerns every listener of this network namespace)",
+    )
 }
 
 fn interception() -> Finding {
     const NAME: &str = "seccomp notification";
     match ability::interception() {
-        Ok(false) => good(NAME, "works, without no_new_privs"),
-        Ok(true) => good(NAME, "works, with no_new_privs").but(
+        Ok(false) => good(NAME, "InterceptBind works, and sudo and setuid programs under it"),
+        Ok(true) => good(NAME, "InterceptBind works, with no_new_privs").but(
             Verdict::Limited,
             "under InterceptBind sudo and setuid programs fail inside the service",
             "run aeternad as root (CAP_SYS_ADMIN), or ignore it if the service uses neither",
@@ -219,16 +245,20 @@ fn backlog() -> Finding {
 }
 
 fn low_ports() -> Finding {
+    const NAME: &str = "low ports";
     let first = limits::first_free_port();
-    let found = good("low ports", format!("everybody may bind from {first}"));
-    if crate::sys::user::effective_uid() == 0 || first <= 80 {
-        return found;
+    match ability::low_ports() {
+        Ok(()) => good(NAME, "units may have any port"),
+        Err(error) => {
+            let why = socket::errno_text(&error);
+            good(NAME, format!("everybody may bind from {first}, nobody here below that ({why})")).but(
+                Verdict::Limited,
+                "units cannot have those ports, neither can aeternad bind them for a program",
+                "run aeternad as root of this network, setcap cap_net_bind_service+ep aeternad, or sysctl -w \
+                 net.ipv4.ip_unprivileged_port_start=80",
+            )
+        }
     }
-    found.but(
-        Verdict::Limited,
-        "units cannot have ports below that",
-        "run aeternad as root, setcap cap_net_bind_service+ep aeternad, or sysctl -w net.ipv4.ip_unprivileged_port_start=80",
-    )
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Help texts, made from the table of commands.
 
 use super::args::{CommandSpec, OptionSpec, commands, global_options};
+use serde_json::{Value, json};
 
 /// What `aeternactl help` prints.
 pub(super) fn overview() -> String {
@@ -36,6 +37,32 @@ pub(super) fn about(command: &CommandSpec) -> String {
     text.push_str("\nOptions of every command:\n");
     push_options(&mut text, global_options());
     text
+}
+
+/// The same for programs: one command, or all.
+pub(super) fn to_json(about: Option<&CommandSpec>) -> Value {
+    match about {
+        Some(command) => command_to_json(command),
+        None => json!({
+            "commands": commands().iter().map(command_to_json).collect::<Vec<_>>(),
+            "options": options_to_json(global_options()),
+        }),
+    }
+}
+
+fn command_to_json(command: &CommandSpec) -> Value {
+    json!({
+        "name": command.name,
+        "usage": command.usage(),
+        "summary": command.summary,
+        "details": command.details,
+        "options": options_to_json(command.options),
+    })
+}
+
+fn options_to_json(options: &[OptionSpec]) -> Value {
+    let one = |option: &OptionSpec| json!({"short": option.short, "long": option.long, "value": option.value, "help": option.help});
+    options.iter().map(one).collect()
 }
 
 fn push_options(text: &mut String, options: &[OptionSpec]) {
@@ -75,6 +102,7 @@ mod tests {
     fn a_commands_help_names_its_options() {
         for command in commands() {
             let text = about(command);
+            assert_eq!(to_json(Some(command))["name"], command.name);
             for option in command.options.iter().chain(global_options()) {
                 assert!(text.contains(&format!("--{}", option.long)), "{text}");
             }

@@ -26,6 +26,7 @@ use client::Target;
 use failure::Failure;
 use output::Output;
 use parse::{Command, Invocation, Shell, parse};
+use serde_json::{Value, json};
 
 use std::process::ExitCode;
 
@@ -35,7 +36,12 @@ pub fn main() -> ExitCode {
     let status = match parse(std::env::args_os().skip(1)) {
         Ok(invocation) => run(&invocation, &mut output),
         Err(error) => {
-            output.complain(&format!("aeternactl: {}", error.0));
+            // Whoever reads objects gets one, however wrong the rest of the line is.
+            if std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json") {
+                output.json(&json!({"error": {"code": "usage", "message": error.0}}));
+            } else {
+                output.complain(&format!("aeternactl: {}", error.0));
+            }
             exit::USAGE
         }
     };
@@ -71,15 +77,25 @@ fn dispatch(invocation: &Invocation, uid: u32, output: &mut Output) -> Result<u8
         Command::Events { unit } => show::events(&target, unit.as_deref(), json, output),
         Command::Task(task) => wait::run(&target, task, json, output),
         Command::Version => show::version(&target, json, output),
-        Command::Completions { shell: Shell::Units } => show::unit_names(&target, output),
-        Command::Completions { shell } => Ok(print(&completions::script(*shell), output)),
+        Command::Completions { shell: Shell::Units } => show::unit_names(&target, json, output),
+        Command::Completions { shell } => {
+            let script = completions::script(*shell);
+            Ok(if json { object(&json!({"script": script}), output) } else { print(&script, output) })
+        }
         Command::Check { files } => Ok(check::check(files, uid, json, output)),
         Command::Import { files, process } => import::import(files, process.as_deref(), json, output),
         Command::Doctor => Ok(doctor::doctor(&target, json, output)),
+        Command::OwnVersion if json => Ok(object(&json!({"aeternactl": env!("CARGO_PKG_VERSION")}), output)),
+        Command::Help { about } if json => Ok(object(&help::to_json(*about), output)),
         Command::OwnVersion => Ok(print(concat!("aeternactl ", env!("CARGO_PKG_VERSION"), "\n"), output)),
         Command::Help { about: None } => Ok(print(&help::overview(), output)),
         Command::Help { about: Some(command) } => Ok(print(&help::about(command), output)),
     }
+}
+
+fn object(value: &Value, output: &mut Output) -> u8 {
+    output.json(value);
+    exit::OK
 }
 
 fn print(text: &str, output: &mut Output) -> u8 {

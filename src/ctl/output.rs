@@ -15,6 +15,8 @@ pub(super) struct Output {
     err: Box<dyn Write>,
     look: Look,
     is_live: bool,
+    /// The terminal's height, where it is known.
+    height: Option<usize>,
     /// Whether a progress line stands on the terminal.
     live_line: bool,
     error: Option<io::Error>,
@@ -32,16 +34,17 @@ impl Output {
     }
 
     fn new(out: Box<dyn Write>, err: Box<dyn Write>, look: Look, is_live: bool) -> Output {
-        Output { out, err, look, is_live, live_line: false, error: None }
+        Output { out, err, look, is_live, height: None, live_line: false, error: None }
     }
 
     pub(super) fn look(&self) -> Look {
         self.look
     }
 
-    /// Looks again how wide the terminal is: its window may have been resized.
+    /// Looks again how large the terminal is: its window may have been resized.
     pub(super) fn measure(&mut self) {
         self.look.width = width();
+        self.height = terminal::size(io::stdout().as_fd()).map(|(_, rows)| rows).filter(|rows| *rows > 1);
     }
 
     /// Whether a progress line is shown.
@@ -73,9 +76,21 @@ impl Output {
         }
     }
 
-    /// Replaces everything on the terminal by `text`.
+    /// Replaces everything on the terminal by `text`, as far as it has room.
     pub(super) fn screen(&mut self, text: &str) {
-        let lines: String = text.lines().map(|line| format!("{line}\x1b[K\n")).collect();
+        // What scrolls out at the top would stay there, once for each picture; the last row is the cursor's.
+        let room = self.height.map_or(usize::MAX, |rows| rows - 1);
+        let rows = |line: &str| columns(line).div_ceil(self.look.width.unwrap_or(usize::MAX)).max(1);
+        let all = text.lines().map(rows).sum::<usize>();
+        let room = if all > room { room - 1 } else { room };
+        let (mut lines, mut used, mut left) = (String::new(), 0, 0);
+        for line in text.lines() {
+            used += rows(line);
+            if used <= room { lines.push_str(&format!("{line}\x1b[K\n")) } else { left += 1 }
+        }
+        if left > 0 {
+            lines.push_str(&format!("… {left} more\x1b[K\n"));
+        }
         self.write(&format!("\x1b[H{lines}\x1b[J"));
     }
 
@@ -114,7 +129,19 @@ impl Output {
 /// The terminal's width in columns; where it does not say, or there is none, `COLUMNS`.
 fn width() -> Option<usize> {
     let told = || std::env::var("COLUMNS").ok()?.parse().ok();
-    terminal::columns(io::stdout().as_fd()).or_else(told).filter(|columns| *columns >= 20)
+    let here = terminal::size(io::stdout().as_fd()).map(|(columns, _)| columns);
+    here.or_else(told).filter(|columns| *columns >= 20)
+}
+
+/// How many columns a line takes: its colours take none.
+fn columns(line: &str) -> usize {
+    let mut colour = false;
+    let shown = line.chars().filter(|c| {
+        let hidden = colour || *c == '\x1b';
+        colour = hidden && *c != 'm';
+        !hidden
+    });
+    shown.count()
 }
 
 #[cfg(test)]
@@ -185,6 +212,19 @@ mod tests {
         output.text("done\n");
         output.text("really\n");
         assert_eq!(*taken.borrow(), b"\r\x1b[Ka line that is long\r\x1b[Kdone\nreally\n");
+    }
+
+    #[test]
+    fn a_picture_is_no_higher_than_the_terminal() {
+        let (mut output, taken) = output(10_000, ErrorKind::BrokenPipe, true);
+        output.height = Some(5);
+        output.screen("one\ntwo\nthree\nfour\n");
+        output.screen("one\n\x1b[32mtwo is longer than it looks\x1b[0m\nthree\nfour\nfive\n");
+        assert_eq!(
+            String::from_utf8_lossy(&taken.borrow()),
+            "\x1b[Hone\x1b[K\ntwo\x1b[K\nthree\x1b[K\nfour\x1b[K\n\x1b[J\
+             \x1b[Hone\x1b[K\n\x1b[32mtwo is longer than it looks\x1b[0m\x1b[K\n… 3 more\x1b[K\n\x1b[J"
+        );
     }
 
     #[test]

@@ -170,13 +170,18 @@ pub(super) fn version(target: &Target, json: bool, output: &mut Output) -> Resul
 }
 
 /// The names of the units, a line each, for completions.
-pub(super) fn unit_names(target: &Target, output: &mut Output) -> Result<u8, Failure> {
+pub(super) fn unit_names(target: &Target, json: bool, output: &mut Output) -> Result<u8, Failure> {
     let mut client = Client::ask(target, &Request::Status { unit: None })?;
     // A daemon that hangs must not hang the shell of whoever presses TAB.
     client.tick_every_second().map_err(|error| Failure::Broken(format!("cannot wait: {error}")))?;
     let status = ask_status(&mut client)?;
-    let names: String = status.units.iter().map(|unit| format!("{}\n", unit.name)).collect();
-    output.text(&names);
+    let names: Vec<&str> = status.units.iter().map(|unit| unit.name.as_str()).collect();
+    if json {
+        output.json(&serde_json::json!({"units": names}));
+    } else {
+        let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
+        output.text(&lines);
+    }
     Ok(exit::OK)
 }
 
@@ -186,7 +191,7 @@ fn ask_status(client: &mut Client) -> Result<Status, Failure> {
         Reply::Status(status) => Ok(*status),
         Reply::Reloads { .. }
         | Reply::Done { .. }
-        | Reply::Text { .. }
+        | Reply::Changes { .. }
         | Reply::History { .. }
         | Reply::Version { .. } => Err(unexpected()),
     }

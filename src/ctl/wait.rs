@@ -86,7 +86,7 @@ fn conclude(reply: &Reply, progress: &Progress, json: bool, output: &mut Output)
             Reply::Reloads { reloads } => outcomes(reloads, progress, output.look()),
             Reply::Done { note } if note.is_empty() => "done\n".into(),
             Reply::Done { note } => lines(note),
-            Reply::Text { text } => lines(text),
+            Reply::Changes { text, .. } => lines(text),
             Reply::Version { version } => lines(version),
             Reply::Status(_) | Reply::History { .. } => "done\n".into(),
         };
@@ -95,7 +95,7 @@ fn conclude(reply: &Reply, progress: &Progress, json: bool, output: &mut Output)
     match reply {
         Reply::Reloads { reloads } => exit_status(reloads),
         Reply::Done { .. }
-        | Reply::Text { .. }
+        | Reply::Changes { .. }
         | Reply::Version { .. }
         | Reply::Status(_)
         | Reply::History { .. } => exit::OK,

@@ -1,7 +1,7 @@
 //! Facts become one line of the log, one line of the event stream, and an entry of the history.
 
 use crate::daemon::core::Daemon;
-use crate::machine::event::{Announcement, Exit, Failure, Gen, Relayed, ReloadRecord};
+use crate::machine::event::{Announcement, Exit, Failure, Gen, Relayed, ReloadRecord, Share};
 use crate::proto::status::EventLine;
 use crate::sys::clock;
 use log::Level;
@@ -67,6 +67,9 @@ impl Daemon {
     pub fn record(&mut self, index: usize, mut record: ReloadRecord) {
         record.started_at = clock::unix_time() - record.duration;
         let unit = &mut self.units[index];
+        if record.new_generation.is_some() {
+            record.shares = unit.sockets.take_shares();
+        }
         if record.outcome != crate::proto::status::Outcome::Promoted
             && let Some(number) = record.new_generation
         {
@@ -113,6 +116,7 @@ fn tell(fact: &Announcement) -> Told {
             let text = format!("generation {} gets {weight} % of new connections", generation.0);
             Told::new(Level::Info, "weight", text).of(*generation)
         }
+        Announcement::Measured { generation, share } => measured(*generation, *share),
         Announcement::Health { generation, result, detail } => {
             let level = if *result == "pass" { Level::Debug } else { Level::Warn };
             let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
@@ -136,6 +140,17 @@ fn tell(fact: &Announcement) -> Told {
         }
         Announcement::Warning { text } => Told::new(Level::Warn, "warning", text.clone()),
     }
+}
+
+fn measured(generation: Gen, share: Share) -> Told {
+    let text = format!(
+        "generation {} got {:.1} % of {} new connections while {} % were asked for",
+        generation.0,
+        share.share.unwrap_or_default(),
+        share.connections.unwrap_or_default(),
+        share.weight
+    );
+    Told::new(Level::Info, "weight", text).of(generation)
 }
 
 fn handed_over(relayed: &Relayed) -> Told {

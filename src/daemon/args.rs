@@ -2,6 +2,7 @@
 
 use crate::error::{Fatal, exit};
 use crate::proto::nearest::nearest;
+use crate::unit::check_http_address;
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
 
@@ -147,7 +148,11 @@ fn option(args: &mut Args, parser: &mut Parser, word: &Word) -> Result<(), lexop
         "show" => args.mode = Mode::Show,
         "runtime-dir" => args.runtime_dir = Some(parser.value()?.string()?),
         "control" => args.control = Some(parser.value()?.string()?),
-        "http" => args.http = Some(parser.value()?.string()?),
+        "http" => {
+            let address = parser.value()?.string()?;
+            check_http_address(&address)?;
+            args.http = Some(address);
+        }
         "log-level" => args.log_level = Some(word_of(parser, &["error", "warn", "info", "debug", "trace"])?),
         "log-format" => args.log_format = Some(word_of(parser, &["text", "json"])?),
         "version" => args.mode = Mode::Version,
@@ -248,6 +253,7 @@ mod tests {
             "--intercept --unit a",
             "--unti a",
             "--log-level loud --unit a",
+            "--http somewhere --unit a",
         ] {
             let error = args(line).unwrap_err();
             assert_eq!(error.code, exit::USAGE, "{line}");

@@ -118,6 +118,14 @@ impl Clients {
         }
     }
 
+    /// A client's socket has hung up: it must be out of the poll set now. What it has sent is still carried out.
+    pub fn on_hangup(&mut self, id: ClientId, now: Monotime) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.read(now);
+            client.gone();
+        }
+    }
+
     /// Writes what a client can take. Never blocks.
     pub fn on_writable(&mut self, id: ClientId) {
         if let Some(client) = self.clients.get_mut(&id) {

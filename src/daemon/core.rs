@@ -141,6 +141,7 @@ impl Daemon {
         let given = self.units.iter().filter_map(|unit| unit.filters.deadline());
         let accepts = self.units.iter().filter_map(|unit| unit.accept_again);
         let states = self.units.iter().filter_map(|unit| unit.endpoint.deadline());
+        let paused = self.units.iter().filter_map(|unit| unit.state_socket.as_ref()?.again);
         let settled =
             self.units.iter().filter_map(|unit| unit.watch.as_ref().and_then(|watch| watch.settle_at));
         units
@@ -148,6 +149,7 @@ impl Daemon {
             .chain(accepts)
             .chain(given)
             .chain(states)
+            .chain(paused)
             .chain(self.machine.next_deadline())
             .chain(self.clients.deadline())
             .chain(self.upstream.deadline())
@@ -170,6 +172,9 @@ impl Daemon {
             }
             if due(self.units[index].endpoint.deadline()) {
                 self.state_deadline(index);
+            }
+            if due(self.units[index].state_socket.as_ref().and_then(|socket| socket.again)) {
+                self.resume_state(index);
             }
             if due(self.units[index].accept_again) {
                 self.units[index].accept_again = None;

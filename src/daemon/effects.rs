@@ -6,12 +6,12 @@ use crate::daemon::supervised::{Child, LastWords, Supervised, Traffic};
 use crate::daemon::token::Owner;
 use crate::daemon::{launch, load, preflight, probes};
 use crate::machine::event::{
-    Action, Content, ContentId, Event, Gen, Proc, Role, Spawn, SpawnFailure, Steering, Target,
+    Action, Announcement, Content, ContentId, Event, Gen, Role, Spawn, SpawnFailure, Steering, Target,
 };
 use crate::sys::poll::Interest;
 use crate::sys::tree::{self, TreeKey};
 use crate::sys::{clock, process};
-use crate::unit::Unit;
+use crate::unit::{self, Unit};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -106,23 +106,27 @@ impl Daemon {
         }
     }
 
+    /// What the unit's source says now, if it can take the place of what it said before.
+    ///
+    /// # Errors
+    /// The file's errors, another name, what another unit has.
+    pub fn read_again(&self, index: usize) -> Result<load::Loaded, String> {
+        let unit = &self.units[index];
+        let loaded = unit.source.load_beside(&unit.contents)?;
+        if loaded.unit.name != unit.name {
+            return Err(format!(
+                "the unit is called \"{}\" now, and was \"{}\" when it was started; a new name needs a restart of aeternad",
+                loaded.unit.name, unit.name
+            ));
+        }
+        let others = self.units.iter().enumerate().filter(|(at, _)| *at != index);
+        let others = others.map(|(_, other)| other.current.unit.as_ref());
+        let clashes = unit::clashes(others.chain([loaded.unit.as_ref()]));
+        if clashes.is_empty() { Ok(loaded) } else { Err(clashes.join("\n")) }
+    }
+
     fn load(&mut self, index: usize) {
-        let unit = &mut self.units[index];
-        let result = unit.source.load_beside(&unit.contents).and_then(|loaded| {
-            if loaded.unit.name != unit.name {
-                return Err(format!(
-                    "the unit is called \"{}\" now, and was \"{}\" when it was started; a new name needs a restart of aeternad",
-                    loaded.unit.name, unit.name
-                ));
-            }
-            Ok(loaded)
-        });
-        let result = result.and_then(|loaded| {
-            let others = self.units.iter().enumerate().filter(|(at, _)| *at != index);
-            let clashes: Vec<String> =
-                others.flat_map(|(_, other)| load::clash(&other.current.unit, &loaded.unit)).collect();
-            if clashes.is_empty() { Ok(loaded) } else { Err(clashes.join("\n")) }
-        });
+        let result = self.read_again(index);
         let unit = &mut self.units[index];
         let event = result.map(|loaded| {
             for warning in &loaded.warnings {
@@ -138,9 +142,10 @@ impl Daemon {
     }
 
     fn open_sockets(&mut self, index: usize, content: Content) {
-        self.unwatch_sockets(index);
         let unit = &mut self.units[index];
+        let held = unit.sockets.count();
         let added = unit.sockets.add(&content.unit);
+        let grown = unit.sockets.count() != held;
         let result = added.map(|warnings| {
             for warning in warnings {
                 log::warn!("{}: {warning}", unit.name);
@@ -151,7 +156,15 @@ impl Daemon {
         if unit.content(content.id).is_none() {
             unit.contents.push(content.clone());
         }
-        self.rewatch_sockets(index);
+        let strangers = unit.sockets.strangers();
+        if grown {
+            self.unwatch_sockets(index);
+            self.rewatch_sockets(index);
+        }
+        for stranger in strangers {
+            let text = format!("{stranger}: stop it, or run aeternad as root, which keeps others out");
+            self.announce(index, Announcement::Warning { text });
+        }
         self.queue.push_back((index, Event::Sockets { steered }));
         self.queue.push_back((index, Event::Opened { content: content.id, result }));
     }
@@ -271,8 +284,13 @@ impl Daemon {
         let launched = launch::launch(unit, &self.shared, spawn)?;
         let pid = launched.pid;
         self.pids.insert(pid, (index, spawn.proc));
-        let child =
-            Child { pid, role: spawn.role, generation: spawn.generation, invocation: launched.invocation };
+        let child = Child {
+            pid,
+            role: spawn.role,
+            generation: spawn.generation,
+            invocation: launched.invocation,
+            watched: None,
+        };
         unit.children.insert(spawn.proc, child);
         if let Role::Instance(conn) = spawn.role {
             // The instance has its own copy now.
@@ -371,18 +389,8 @@ impl Daemon {
         }
     }
 
-    /// `MAINPID=`: another process of the tree is the main one from now on.
-    fn adopt_main(&mut self, index: usize, proc: Proc, pid: i32) {
-        let unit = &self.units[index];
-        let Some(child) = unit.children.get(&proc) else { return };
-        self.pids.remove(&child.pid);
-        self.pids.insert(pid, (index, proc));
-        if let Some(child) = self.units[index].children.get_mut(&proc) {
-            child.pid = pid;
-        }
-    }
-
     fn steer(&mut self, index: usize, steering: Steering) {
+        self.tell_share(index);
         let unit = &mut self.units[index];
         unit.serving_slot = steering.serving;
         let canary = steering.canary.filter(|(_, weight)| *weight > 0).map(|(slot, _)| slot);
@@ -391,6 +399,16 @@ impl Daemon {
         }
         if let Err(why) = unit.sockets.steer(steering.serving, steering.canary, steering.by) {
             log::error!("{}: cannot steer its connections: {why}", unit.name);
+        }
+    }
+
+    /// Before a weight changes: what came of it, if anybody came.
+    fn tell_share(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        let Some((slot, share)) = unit.sockets.end_step() else { return };
+        let holder = unit.generations.iter().rfind(|(_, shell)| shell.slot == slot);
+        if let Some(generation) = holder.map(|(number, _)| *number).filter(|_| share.share.is_some()) {
+            self.announce(index, Announcement::Measured { generation, share });
         }
     }
 
@@ -473,10 +491,8 @@ impl Daemon {
     }
 
     fn drop_store(&mut self, index: usize) {
-        for stored in self.units[index].store.held() {
-            let _ = self.poller.remove(stored.fd.as_fd());
-        }
         self.units[index].store.clear();
+        self.watch_stored(index);
     }
 }
 

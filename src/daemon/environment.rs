@@ -2,6 +2,7 @@
 
 use crate::unit::{Service, SocketEnvironment, expand_text};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 
 /// One socket as the service gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +83,19 @@ pub fn build(service: &Service, facts: &Facts) -> BTreeMap<String, String> {
     env
 }
 
+/// What a process inherits beside [`build`]'s: variables whose values are no text, as they are, `NAME=VALUE`.
+pub fn unreadable(
+    service: &Service,
+    own: &[(String, OsString)],
+    built: &BTreeMap<String, String>,
+) -> Vec<Vec<u8>> {
+    let unset = |name: &String| service.unset_environment.contains(name);
+    own.iter()
+        .filter(|(name, _)| passes(service, name) && !built.contains_key(name) && !unset(name))
+        .map(|(name, value)| [name.as_bytes(), b"=", value.as_encoded_bytes()].concat())
+        .collect()
+}
+
 /// Variables of one supervisor that would mislead the service of another.
 pub fn is_ours(name: &str) -> bool {
     name.starts_with("LISTEN_")
@@ -90,13 +104,18 @@ pub fn is_ours(name: &str) -> bool {
         || matches!(name, "NOTIFY_SOCKET" | "MAINPID" | "FDSTORE" | "INVOCATION_ID")
 }
 
-fn inherited(service: &Service, own: &[(String, String)]) -> BTreeMap<String, String> {
-    let passes = |name: &str| match &service.pass_environment {
+/// Whether a process inherits a variable of aeternad's own environment.
+fn passes(service: &Service, name: &str) -> bool {
+    let asked = match &service.pass_environment {
         None => true,
         Some(list) => list.iter().any(|n| n == name) || matches!(name, "PATH" | "HOME" | "USER" | "LANG"),
     };
+    asked && !is_ours(name)
+}
+
+fn inherited(service: &Service, own: &[(String, String)]) -> BTreeMap<String, String> {
     let mut env: BTreeMap<String, String> =
-        own.iter().filter(|(name, _)| !is_ours(name) && passes(name)).cloned().collect();
+        own.iter().filter(|(name, _)| passes(service, name)).cloned().collect();
     env.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
     env
 }
@@ -205,51 +224,4 @@ fn starter_variables(
             env.insert("FPM_SOCKETS".into(), fds.join(","));
         }
     }
-}
-
-/// Reads an `EnvironmentFile`: `KEY=VALUE` lines, `#` and `;` comments, quotes, a backslash joins lines.
-///
-/// # Errors
-/// The number of the line that is no assignment.
-pub fn parse_file(text: &str) -> Result<Vec<(String, String)>, usize> {
-    let mut found = Vec::new();
-    let mut lines = text.lines().enumerate();
-    while let Some((number, line)) = lines.next() {
-        let mut logical = line.trim_start().to_owned();
-        if logical.is_empty() || logical.starts_with(['#', ';']) {
-            continue;
-        }
-        while logical.ends_with('\\') && !logical.ends_with("\\\\") {
-            logical.pop();
-            match lines.next() {
-                Some((_, more)) => logical.push_str(more),
-                None => break,
-            }
-        }
-        let (key, value) = logical.split_once('=').ok_or(number + 1)?;
-        let key = key.trim();
-        if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            return Err(number + 1);
-        }
-        found.push((key.to_owned(), unquote(value.trim())));
-    }
-    Ok(found)
-}
-
-/// Takes the quotes off a value: `"a b"` with backslash escapes, `'a b'` literally.
-fn unquote(value: &str) -> String {
-    let inner = |quote: char| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
-    if let Some(literal) = inner('\'') {
-        return literal.to_owned();
-    }
-    let text = inner('"').unwrap_or(value);
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => out.extend(chars.next()),
-            c => out.push(c),
-        }
-    }
-    out
 }

@@ -8,7 +8,7 @@ use crate::daemon::sockets::SocketId;
 use crate::daemon::supervised::Traffic;
 use crate::daemon::token::Owner;
 use crate::machine::daemon::DaemonEvent;
-use crate::machine::event::{Conn, Event, Exit, Gen};
+use crate::machine::event::{Conn, Event, Exit, Gen, Proc};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::clock;
 use crate::sys::poll::{Readiness, Token};
@@ -61,6 +61,7 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)]) {
             Some(Owner::Notify(unit, number)) => daemon.read_notifications(unit, Gen(number)),
             Some(Owner::Socket(unit, id)) => daemon.socket_ready(unit, id, *readiness),
             Some(Owner::Log(unit, id)) => daemon.read_log(unit, id),
+            Some(Owner::Adopted(unit, id)) => daemon.adopted_ended(unit, Proc(id)),
             Some(Owner::Stored(unit, id)) => daemon.stored_ready(unit, id, *readiness),
             Some(Owner::Cgroup(unit, number)) => daemon.check_empty(unit, Gen(number)),
             Some(Owner::StateSocket(unit)) => daemon.accept_state(unit),
@@ -158,12 +159,21 @@ impl Daemon {
             self.orphans += 1;
             return false;
         };
+        self.process_gone(index, proc, pid, exit_of(status));
+        true
+    }
+
+    /// A process of a unit is there no more.
+    pub fn process_gone(&mut self, index: usize, proc: Proc, pid: i32, exit: Exit) {
         // What it said came before its end, also where both arrived since the last look.
         if let Some(number) = self.units[index].children.get(&proc).and_then(|child| child.generation) {
             self.read_notifications(index, number);
         }
         let unit = &mut self.units[index];
         let child = unit.children.remove(&proc);
+        if let Some(watched) = child.as_ref().and_then(|child| child.watched.as_ref()) {
+            let _ = self.poller.remove(watched.as_fd());
+        }
         let generation = child.and_then(|child| child.generation);
         let mut last = None;
         if let Some((number, shell)) =
@@ -177,11 +187,10 @@ impl Daemon {
         }
         // Its last words may still be in the pipe: they belong before its end in the log.
         self.drain_streams_of(index, pid);
-        self.deliver(index, Event::Exited { proc, exit: exit_of(status) });
+        self.deliver(index, Event::Exited { proc, exit });
         if let Some(number) = last {
             self.check_empty(index, number);
         }
-        true
     }
 
     /// Tells the machine if nothing of a generation's tree is left.
@@ -307,9 +316,7 @@ impl Daemon {
             return;
         }
         let Some(unit) = self.units.get_mut(index) else { return };
-        if let Some(stored) = unit.store.held().find(|stored| stored.id == id) {
-            let _ = self.poller.remove(stored.fd.as_fd());
-        }
         unit.store.hung_up(id);
+        self.watch_stored(index);
     }
 }

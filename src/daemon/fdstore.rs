@@ -4,10 +4,9 @@
 //! changes a list of its own, which counts from its promotion; what a draining one says is dropped.
 
 use crate::machine::event::Gen;
+use crate::sys::fd;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// The name under which `[State] Descriptor` hands state on.
 pub const STATE: &str = "aeterna-state";
@@ -23,6 +22,8 @@ pub struct Stored {
     pub watched: bool,
     /// A number for the poller, never used again in one daemon.
     pub id: u32,
+    /// Whether [`FdStore::take_unwatched`] has given it to the poller.
+    polled: bool,
 }
 
 #[derive(Debug)]
@@ -39,6 +40,19 @@ pub struct FdStore {
     pending: BTreeMap<Gen, Vec<Change>>,
     serving: Option<Gen>,
     next_id: u32,
+    /// What the poller has and the store no longer.
+    dropped: Vec<Stored>,
+}
+
+/// What became of descriptors that were to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// All are in the store, or will be at the promotion.
+    All,
+    /// So many were above the limit.
+    Refused(usize),
+    /// They come from a draining generation, whose word counts for nothing.
+    Ignored,
 }
 
 impl FdStore {
@@ -60,8 +74,6 @@ impl FdStore {
     /// Takes descriptors from a generation. `max` is `FileDescriptorStoreMax`: what is over it is closed. What is
     /// called [`STATE`] takes the place of the one before, and one of them is always held: whether it may be
     /// stored at all is the caller's to say.
-    ///
-    /// Returns how many were refused.
     pub fn store(
         &mut self,
         generation: Gen,
@@ -69,9 +81,9 @@ impl FdStore {
         fds: Vec<OwnedFd>,
         watched: bool,
         max: u32,
-    ) -> usize {
+    ) -> Taken {
         if self.serving.is_some_and(|serving| generation < serving) {
-            return fds.len();
+            return Taken::Ignored;
         }
         let mut refused = 0;
         for fd in fds {
@@ -83,14 +95,32 @@ impl FdStore {
                 continue;
             }
             self.next_id = self.next_id.wrapping_add(1);
-            let stored = Stored { name: name.to_owned(), fd, watched, id: self.next_id };
+            let id = self.next_id;
+            let stored = Stored { name: name.to_owned(), fd, watched, id, polled: false };
             if self.serving == Some(generation) {
                 self.add(stored);
             } else {
                 self.pending.entry(generation).or_default().push(Change::Add(stored));
             }
         }
-        refused
+        if refused > 0 { Taken::Refused(refused) } else { Taken::All }
+    }
+
+    /// What the poller is to watch from now on.
+    pub fn take_unwatched(&mut self) -> impl Iterator<Item = &Stored> {
+        self.held.iter_mut().filter(|stored| stored.watched && !stored.polled).map(|stored| {
+            stored.polled = true;
+            &*stored
+        })
+    }
+
+    /// What the poller is to forget, before it is closed.
+    pub fn take_dropped(&mut self) -> Vec<Stored> {
+        std::mem::take(&mut self.dropped)
+    }
+
+    fn drop_those(&mut self, which: impl Fn(&Stored) -> bool) {
+        self.dropped.extend(self.held.extract_if(.., |stored| which(stored)));
     }
 
     /// What counts against the limit, beside the state.
@@ -103,7 +133,7 @@ impl FdStore {
     /// `FDSTOREREMOVE=1`.
     pub fn remove(&mut self, generation: Gen, name: &str) {
         if self.serving == Some(generation) {
-            self.held.retain(|stored| stored.name != name);
+            self.drop_those(|stored| stored.name == name);
         } else if self.serving.is_none_or(|serving| generation > serving) {
             self.pending.entry(generation).or_default().push(Change::Remove(name.to_owned()));
         }
@@ -111,7 +141,7 @@ impl FdStore {
 
     /// Takes out what hung up.
     pub fn hung_up(&mut self, id: u32) {
-        self.held.retain(|stored| stored.id != id);
+        self.drop_those(|stored| stored.id == id);
     }
 
     /// This generation serves from now on: what it said before counts.
@@ -120,7 +150,7 @@ impl FdStore {
         for change in self.pending.remove(&generation).unwrap_or_default() {
             match change {
                 Change::Add(stored) => self.add(stored),
-                Change::Remove(name) => self.held.retain(|stored| stored.name != name),
+                Change::Remove(name) => self.drop_those(|stored| stored.name == name),
             }
         }
         self.pending.retain(|waiting, _| *waiting > generation);
@@ -133,31 +163,21 @@ impl FdStore {
 
     /// `stop`: empties it.
     pub fn clear(&mut self) {
-        self.held.clear();
+        self.drop_those(|_| true);
         self.pending.clear();
     }
 
     fn add(&mut self, stored: Stored) {
         if stored.name == STATE {
             // Only the last one is the state.
-            self.held.retain(|have| have.name != STATE);
+            self.drop_those(|have| have.name == STATE);
         }
-        let new = identity(stored.fd.as_fd());
-        if new.is_some()
-            && self.held.iter().any(|have| have.name == stored.name && identity(have.fd.as_fd()) == new)
-        {
-            return;
+        // As sd_notify(3): a copy of one that is there is dropped, whatever its name.
+        let mut others = self.held.iter().filter(|have| (have.name == STATE) == (stored.name == STATE));
+        if !others.any(|have| fd::same(have.fd.as_fd(), stored.fd.as_fd())) {
+            self.held.push(stored);
         }
-        self.held.push(stored);
     }
-}
-
-/// What makes two descriptors the same object; `None` for anonymous inodes, which all look alike.
-fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
-    let file = File::from(fd.try_clone_to_owned().ok()?);
-    let about = file.metadata().ok()?;
-    let file_type = about.mode() & 0o170_000;
-    (file_type != 0).then(|| (about.dev(), about.ino()))
 }
 
 #[cfg(test)]
@@ -191,7 +211,7 @@ mod tests {
     fn a_rollback_drops_and_a_draining_one_is_ignored() {
         let mut store = FdStore::default();
         store.promoted(Gen(2));
-        assert_eq!(store.store(Gen(1), "old", vec![file()], true, 8), 1);
+        assert_eq!(store.store(Gen(1), "old", vec![file()], true, 8), Taken::Ignored);
         store.store(Gen(3), "new", vec![file()], true, 8);
         store.forget(Gen(3));
         store.promoted(Gen(4));
@@ -203,16 +223,16 @@ mod tests {
         let mut store = FdStore::default();
         store.promoted(Gen(1));
         for _ in 0..3 {
-            assert_eq!(store.store(Gen(1), STATE, vec![file()], false, 0), 0);
+            assert_eq!(store.store(Gen(1), STATE, vec![file()], false, 0), Taken::All);
         }
         assert_eq!(names(&store), [STATE]);
         assert_eq!(
             store.store(Gen(1), "x", vec![file(), file()], true, 1),
-            1,
+            Taken::Refused(1),
             "the state counts for nothing"
         );
         for _ in 0..3 {
-            assert_eq!(store.store(Gen(2), STATE, vec![file()], false, 0), 0);
+            assert_eq!(store.store(Gen(2), STATE, vec![file()], false, 0), Taken::All);
         }
         let before = store.held().next().map(|s| s.id);
         store.promoted(Gen(2));
@@ -226,9 +246,47 @@ mod tests {
         store.promoted(Gen(1));
         let one = file();
         let same = one.try_clone().unwrap();
-        assert_eq!(store.store(Gen(1), "x", vec![one, same], true, 8), 0);
+        assert_eq!(store.store(Gen(1), "x", vec![one, same], true, 8), Taken::All);
         assert_eq!(store.len(), 1);
-        assert_eq!(store.store(Gen(1), "y", vec![file(), file(), file()], true, 2), 2);
+        let copy = store.held().next().unwrap().fd.try_clone().unwrap();
+        store.store(Gen(1), "other", vec![copy], true, 8);
+        assert_eq!(names(&store), ["x"], "a copy is dropped whatever its name");
+        assert_eq!(store.store(Gen(1), "y", vec![file(), file(), file()], true, 2), Taken::Refused(2));
         assert_eq!(store.len(), 2);
+    }
+
+    #[test]
+    fn both_ends_of_a_pipe_and_one_file_opened_twice_are_not_the_same() {
+        let mut store = FdStore::default();
+        store.promoted(Gen(1));
+        let (source, sink) = fd::pipe().unwrap();
+        store.store(Gen(1), "pipe", vec![source, sink], true, 8);
+        assert_eq!(store.len(), 2);
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let open = || OwnedFd::from(std::fs::File::open(path.path()).unwrap());
+        store.store(Gen(1), "file", vec![open(), open()], true, 8);
+        assert_eq!(store.len(), 4);
+    }
+
+    #[test]
+    fn what_was_watched_is_given_back_before_it_is_closed() {
+        let mut store = FdStore::default();
+        store.promoted(Gen(1));
+        store.store(Gen(1), "a", vec![file(), file()], true, 8);
+        store.store(Gen(1), "plain", vec![file()], false, 8);
+        store.store(Gen(1), STATE, vec![file()], true, 8);
+        assert_eq!(store.take_unwatched().count(), 3);
+        assert_eq!(store.take_unwatched().count(), 0, "once each");
+        store.store(Gen(1), STATE, vec![file()], true, 8);
+        let dropped = |store: &mut FdStore| {
+            store.take_dropped().iter().map(|stored| stored.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(dropped(&mut store), [STATE], "a newer one took its place");
+        store.remove(Gen(2), "a");
+        assert!(dropped(&mut store).is_empty());
+        store.promoted(Gen(2));
+        assert_eq!(dropped(&mut store), ["a", "a"]);
+        store.clear();
+        assert_eq!(dropped(&mut store), ["plain", STATE]);
     }
 }

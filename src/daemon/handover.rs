@@ -14,6 +14,7 @@ use crate::machine::event::{Event, Failure, Fault, Gen, Relayed, Transfer};
 use crate::proto::srp::Role;
 use crate::sys::poll::{Interest, Readiness, Token};
 use crate::sys::{clock, message, peer, user};
+use crate::time::{Monotime, Span};
 use crate::unit::Unit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -22,10 +23,15 @@ use std::path::PathBuf;
 /// How many connections are taken in one turn: a flood must not keep the loop from the other units.
 const MAX_TURN: usize = 16;
 
+/// How long accepting pauses when there is no descriptor for a connection.
+const ACCEPT_PAUSE: Span = Span::from_secs(1);
+
 /// A unit's SRP socket.
 #[derive(Debug)]
 pub struct StateSocket {
     fd: OwnedFd,
+    /// When it accepts again, after there was no descriptor for a connection.
+    pub again: Option<Monotime>,
     path: PathBuf,
     /// What the service is given: short enough for an address.
     pub shown: String,
@@ -83,7 +89,7 @@ impl Daemon {
         self.poller
             .add(Owner::StateSocket(index).token(), fd.as_fd(), Interest::READ)
             .map_err(|error| say(&error))?;
-        self.units[index].state_socket = Some(StateSocket { fd, path, shown, owner, wanted });
+        self.units[index].state_socket = Some(StateSocket { fd, again: None, path, shown, owner, wanted });
         Ok(())
     }
 
@@ -95,12 +101,34 @@ impl Daemon {
                 Ok(Some(stream)) => self.greet_state(index, stream.into()),
                 Ok(None) => break,
                 Err(error) => {
-                    log::warn!("{}: cannot accept on its state socket: {error}", self.units[index].name);
+                    self.pause_state(index, &error);
                     break;
                 }
             }
         }
         self.pump_state(index);
+    }
+
+    /// The connection waits in its queue meanwhile, and would ring at once.
+    fn pause_state(&mut self, index: usize, error: &std::io::Error) {
+        let unit = &mut self.units[index];
+        log::warn!(
+            "{}: cannot accept on its state socket: {error}; the next try is in {ACCEPT_PAUSE}",
+            unit.name
+        );
+        if let Some(socket) = &mut unit.state_socket {
+            socket.again = clock::now().after(ACCEPT_PAUSE);
+            let token = Owner::StateSocket(index).token();
+            let _ = self.poller.change(token, socket.fd.as_fd(), Interest::HANGUP_ONLY);
+        }
+    }
+
+    /// The pause is over.
+    pub fn resume_state(&mut self, index: usize) {
+        if let Some(socket) = &mut self.units[index].state_socket {
+            socket.again = None;
+            let _ = self.poller.change(Owner::StateSocket(index).token(), socket.fd.as_fd(), Interest::READ);
+        }
     }
 
     fn greet_state(&mut self, index: usize, stream: UnixStream) {
@@ -113,6 +141,7 @@ impl Daemon {
             return;
         };
         let serving = unit.promoted.filter(|serving| unit.generations.contains_key(serving));
+        let has_state = |number: Gen| unit.rules_of(number).is_some_and(|rules| rules.enabled);
         let who = Peer {
             generation,
             implied: if unit.promoted.is_none_or(|serving| generation > serving) {
@@ -120,7 +149,7 @@ impl Daemon {
             } else {
                 Role::Source
             },
-            predecessor: serving.is_some_and(|serving| serving < generation),
+            predecessor: serving.is_some_and(|serving| serving < generation && has_state(serving)),
         };
         if let Err(error) = self.units[index].endpoint.accept(stream, who, clock::now()) {
             log::warn!(
@@ -162,6 +191,12 @@ impl Daemon {
 
     /// The relay has ended.
     pub fn state_relayed(&mut self, index: usize, outcome: relay::RelayOutcome) {
+        if let Some((said, seen)) = outcome.differs() {
+            let name = &self.units[index].name;
+            log::warn!(
+                "{name}: the source counts {said} of state, {seen} went through; aeterna-srp(7) says what counts"
+            );
+        }
         self.units[index].endpoint.relay_ended(outcome, clock::now());
         self.pump_state(index);
     }
@@ -175,6 +210,7 @@ impl Daemon {
             direction,
             deadline: transfer.until,
             max_bytes: transfer.max_bytes,
+            returns: self.units[index].rules_of(transfer.from).is_some_and(|rules| rules.signal.is_some()),
         };
         self.units[index].endpoint.begin(going, clock::now());
         self.pump_state(index);

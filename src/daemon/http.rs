@@ -103,12 +103,12 @@ impl HttpServer {
         let (calls, inbox) = mpsc::channel();
         let shared = Arc::new(Shared {
             calls,
-            outside,
             reach,
             token_file: token_file.map(Path::to_path_buf),
             own_uid,
-            followers: Followers::default(),
+            followers: Followers::new(outside.first_event),
             registry: Arc::new(Registry::default()),
+            outside,
         });
         let thread = {
             let (shared, listener) = (Arc::clone(&shared), Arc::clone(&listener));

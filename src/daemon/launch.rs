@@ -12,6 +12,7 @@ use crate::sys::cgroup::Cgroup;
 use crate::sys::limits;
 use crate::sys::seccomp::Listener;
 use crate::sys::spawn::{self, Credentials, Plan, Stage, Traps};
+use crate::sys::textfile;
 use crate::sys::user::{self, Account};
 use crate::unit::{self, Command, Service, Unit};
 use std::collections::BTreeMap;
@@ -58,7 +59,8 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
         program: c_string(program.as_os_str().as_encoded_bytes())
             .map_err(|why| fail("run its program", &why))?,
         argv: arguments(command, &argv).map_err(|why| fail("run its command", &why))?,
-        env: environment_block(&env).map_err(|why| fail("make its environment", &why))?,
+        env: environment_block(&env, &environment::unreadable(service, &shared.unreadable, &env))
+            .map_err(|why| fail("make its environment", &why))?,
         stamp_listen_pid: !handed.fds.is_empty(),
         stamp_watchdog_pid: facts.watchdog_usec.is_some(),
         stdio: streams.borrow(),
@@ -81,13 +83,16 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
         joins_cgroup: group.is_some_and(Cgroup::was_killed),
     };
     match spawn::spawn(&plan) {
-        Ok(process) => Ok(Launched {
-            pid: process.pid,
-            program,
-            invocation: facts.invocation,
-            logs: streams.into_logs(),
-            listener: process.listener,
-        }),
+        Ok(process) => {
+            warn_of_limits(&name, service, process.lowered);
+            Ok(Launched {
+                pid: process.pid,
+                program,
+                invocation: facts.invocation,
+                logs: streams.into_logs(),
+                listener: process.listener,
+            })
+        }
         Err(error) => Err(refused(&name, &plan, &error)),
     }
 }
@@ -145,8 +150,7 @@ fn failure(unit: &str, what: &str, why: &str, code: u8) -> SpawnFailure {
 
 /// An error without "(os error 2)": the number helps nobody who reads the words.
 pub fn describe(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
+    textfile::why(error)
 }
 
 /// 127 for a program that is not there, 126 for one that cannot be run, 1 for a failed preparation.
@@ -303,9 +307,11 @@ fn environment_files(service: &Service) -> Result<Vec<(String, String)>, String>
     for file in &service.environment_file {
         match std::fs::read_to_string(&file.path) {
             Ok(text) => {
-                let pairs = environment::parse_file(&text)
-                    .map_err(|line| format!("EnvironmentFile {}:{line}: not KEY=VALUE", file.path))?;
-                all.extend(pairs);
+                let found = unit::parse_environment_file(&text);
+                for line in found.strays {
+                    log::warn!("EnvironmentFile {}:{line}: this is no NAME=value; passed over", file.path);
+                }
+                all.extend(found.variables);
             }
             Err(error) if file.optional && error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(format!("EnvironmentFile {}: {}", file.path, describe(&error))),
@@ -380,8 +386,9 @@ fn arguments(command: &Command, argv: &[String]) -> Result<Vec<CString>, String>
     Ok(words)
 }
 
-fn environment_block(env: &BTreeMap<String, String>) -> Result<Vec<CString>, String> {
-    env.iter().map(|(key, value)| c_string(format!("{key}={value}").as_bytes())).collect()
+fn environment_block(env: &BTreeMap<String, String>, more: &[Vec<u8>]) -> Result<Vec<CString>, String> {
+    let texts = env.iter().map(|(key, value)| format!("{key}={value}").into_bytes());
+    texts.chain(more.iter().cloned()).map(|entry| c_string(&entry)).collect()
 }
 
 /// `LimitNOFILE` and the others; the limit of open files that we had ourselves, where the unit says nothing.
@@ -394,6 +401,18 @@ fn resource_limits(service: &Service, original_nofile: (u64, u64)) -> Vec<(i32, 
         all.push((number, limit.soft, limit.hard));
     }
     all
+}
+
+/// Says which limits could not be as high as the unit wants them.
+fn warn_of_limits(unit: &str, service: &Service, lowered: u32) {
+    for limit in &service.limits {
+        if lowered & (1 << limits::rlimit_number(limit.resource)) != 0 {
+            let key = unit::limit_key(limit.resource);
+            log::warn!(
+                "{unit}: {key} is not as high as the unit says: aeternad's own hard limit is lower, and to raise it needs CAP_SYS_RESOURCE"
+            );
+        }
+    }
 }
 
 /// Makes what a generation needs before its first process: notify socket, control group, runtime folders.

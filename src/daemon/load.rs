@@ -1,18 +1,14 @@
 //! Unit files: finding, reading, parsing. What cannot be used is said with file, line and column.
 
-use crate::daemon::launch::describe;
 use crate::error::{Fatal, exit};
 use crate::machine::event::{Content, ContentId};
+use crate::sys::textfile;
 use crate::unit::{self, Context, Unit};
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsString;
 use std::hash::{Hash, Hasher};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// The largest unit file, bytes: far above any that a person writes.
-const MAX_FILE: u64 = 1 << 20;
 
 /// Where a unit comes from.
 #[derive(Debug, Clone)]
@@ -82,19 +78,13 @@ impl Source {
 }
 
 fn load_file(path: &Path, setting: &Setting, known: &[Content]) -> Result<Loaded, String> {
-    let shown = path.display();
-    let text = read_bounded(path).map_err(|error| format!("cannot read {shown}: {}", describe(&error)))?;
+    let cannot = |error| format!("cannot read {}: {}", path.display(), textfile::why(&error));
+    let text = textfile::read(path, unit::MAX_FILE).map_err(cannot)?;
     let hash = hash_of(&text);
     if let Some(same) = known.iter().find(|content| content.hash == hash) {
         return Ok(Loaded { unit: Arc::clone(&same.unit), hash, warnings: Vec::new() });
     }
-    let context = Context {
-        stem: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-        file: shown.to_string(),
-        runtime_dir: setting.runtime_root.clone(),
-        pid1: setting.pid1,
-    };
-    match unit::parse(&text, &context) {
+    match unit::parse(&text, &Context::of_file(path, setting.runtime_root.clone(), setting.pid1)) {
         Ok(parsed) => Ok(Loaded {
             unit: Arc::new(parsed.unit),
             hash,
@@ -104,20 +94,6 @@ fn load_file(path: &Path, setting: &Setting, known: &[Content]) -> Result<Loaded
     }
 }
 
-/// Reads a text file of at most [`MAX_FILE`] bytes; a FIFO or a device is no unit.
-fn read_bounded(path: &Path) -> std::io::Result<String> {
-    let about = std::fs::metadata(path)?;
-    if !about.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(std::io::Error::other("it is larger than 1 MiB"));
-    }
-    Ok(text)
-}
-
 /// A hash for people to compare; not for security.
 pub fn hash_of(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -125,71 +101,35 @@ pub fn hash_of(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// The unit files that `--unit` names: files as they are, folders as their *.toml by name.
+/// The unit files that `--unit` names: files as they are named, folders as their *.toml by name.
 ///
 /// # Errors
-/// Exit status 78 with every name that leads nowhere.
+/// Exit status 78 with every folder that cannot be used.
 pub fn find(arguments: &[OsString]) -> Result<Vec<PathBuf>, Fatal> {
     let mut files = Vec::new();
     let mut errors = Vec::new();
-    for argument in arguments {
-        let path = std::path::absolute(argument).unwrap_or_else(|_| PathBuf::from(argument));
-        if !path.is_dir() {
-            files.push(path);
-            continue;
-        }
-        match folder(&path) {
-            Ok(found) if found.is_empty() => {
-                errors.push(format!("cannot use {}: no *.toml in this folder", path.display()))
-            }
+    for path in arguments.iter().map(Path::new) {
+        match files_of(path) {
             Ok(found) => files.extend(found),
-            Err(error) => errors.push(format!("cannot read {}: {}", path.display(), describe(&error))),
+            Err(why) => errors.push(format!("cannot use {}: {why}", path.display())),
         }
     }
     if errors.is_empty() { Ok(files) } else { Err(Fatal::new(exit::CONFIG, errors.join("\n"))) }
 }
 
-fn folder(path: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(path)? {
-        let file = entry?.path();
-        let hidden = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if !hidden && file.extension().is_some_and(|end| end == "toml") {
-            found.push(file);
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// What several units must agree on: names and addresses of their own.
+/// The file itself, or a folder's unit files.
 ///
-/// Returns a line for each clash.
-pub fn clashes(units: &[&Unit]) -> Vec<String> {
-    let mut found = Vec::new();
-    for (at, unit) in units.iter().enumerate() {
-        for other in &units[..at] {
-            found.extend(clash(other, unit));
-        }
+/// # Errors
+/// Why the folder cannot be used.
+pub fn files_of(path: &Path) -> Result<Vec<PathBuf>, String> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
     }
-    found
-}
-
-/// What two units both claim.
-pub fn clash(one: &Unit, other: &Unit) -> Vec<String> {
-    let mut found = Vec::new();
-    if one.name == other.name {
-        found.push(format!("two units are called \"{}\"; give one of them another [Unit] Name", one.name));
+    match textfile::in_folder(path, "toml") {
+        Ok(found) if found.is_empty() => Err("no *.toml in this folder".into()),
+        Ok(found) => Ok(found),
+        Err(error) => Err(textfile::why(&error)),
     }
-    for (_, listen) in other.listens() {
-        if one.listens().any(|(_, have)| unit::same_endpoint(have, listen) && !listen.any_port()) {
-            found.push(format!(
-                "the units \"{}\" and \"{}\" both listen on {}",
-                one.name, other.name, listen.address
-            ));
-        }
-    }
-    found
 }
 
 /// Makes a content of what was read, with the id of an earlier one if it is the same.

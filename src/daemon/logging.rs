@@ -37,7 +37,13 @@ pub fn set_level(level: &str) {
 }
 
 fn text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
-    writeln!(out, "{:5} {}", record.level(), record.args())
+    writeln!(out, "{:5} {}", record.level(), printable(record.args().to_string()))
+}
+
+/// What a service says, and names that others have given, must not steer the terminal of whoever reads the log.
+fn printable(text: String) -> String {
+    let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if text.contains(steers) { text.replace(steers, "\u{fffd}") } else { text }
 }
 
 fn json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {

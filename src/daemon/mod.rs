@@ -21,6 +21,7 @@ pub mod load;
 pub mod logging;
 pub mod logpipe;
 pub mod lookups;
+pub mod mainpid;
 pub mod notifications;
 pub mod preflight;
 pub mod probes;
@@ -42,7 +43,9 @@ pub mod watching;
 use crate::error::{Fatal, exit};
 use crate::machine::event::Event;
 use crate::sys::{fd, signal};
+use crate::unit::Verdict;
 use args::Mode;
+use inherit::Inherited;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -69,9 +72,18 @@ fn run() -> Result<u8, Fatal> {
         Mode::Run => supervise(&args),
         Mode::Help => print(args::HELP),
         Mode::Version => print(concat!("aeternad ", env!("CARGO_PKG_VERSION"), "\n")),
-        Mode::Check => print(&setup::check(&args)?),
+        Mode::Check => check(&setup::check(&args)?),
         Mode::Show => print(&setup::show(&args)?),
     }
+}
+
+/// What is good goes to standard output, what is not to standard error.
+fn check(verdict: &Verdict) -> Result<u8, Fatal> {
+    let complaints: String = verdict.complaints().iter().map(|line| format!("{line}\n")).collect();
+    // Nobody is left to be told that this cannot be written.
+    let _ = std::io::stderr().write_all(complaints.as_bytes());
+    let code = print(&verdict.praise())?;
+    Ok(if verdict.ok { code } else { exit::CONFIG })
 }
 
 /// Prints to standard output. Whoever closed it has seen enough.
@@ -84,10 +96,13 @@ fn print(text: &str) -> Result<u8, Fatal> {
 }
 
 fn supervise(args: &args::Args) -> Result<u8, Fatal> {
+    // Before we open anything: what we open would be taken for what we were promised and not given.
+    let inherited = Inherited::take();
     let units = setup::read_units(args)?;
-    let wishes = setup::wishes(&units)?;
+    let wishes = setup::wishes(&units);
     setup::start_log(args, &wishes);
-    let setup::Ready { mut daemon, sources, control, lock } = setup::prepare(args, units, &wishes)?;
+    let setup::Ready { mut daemon, sources, control, lock } =
+        setup::prepare(args, units, &wishes, inherited)?;
     log::info!(
         "aeternad {} runs, pid {}, {}, control socket {}",
         env!("CARGO_PKG_VERSION"),

@@ -1,7 +1,7 @@
 //! The service's side of sd_notify(3): messages on a generation's own socket, and the descriptors with them.
 
 use crate::daemon::core::Daemon;
-use crate::daemon::fdstore;
+use crate::daemon::fdstore::{self, Taken};
 use crate::daemon::supervised::Supervised;
 use crate::daemon::token::Owner;
 use crate::machine::event::{Event, Gen, Notification, Role, Sender};
@@ -9,7 +9,8 @@ use crate::proto::notify;
 use crate::sys::message::{self, Received};
 use crate::sys::peer::Peer;
 use crate::sys::poll::Interest;
-use crate::sys::process;
+use crate::sys::{clock, process};
+use crate::time::{Monotime, Span};
 use crate::unit::NotifyAccess;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -62,18 +63,42 @@ impl Daemon {
             return self.refused(index, &text);
         }
         if let Some(pid) = message.main_pid
-            && !self.members(unit, number).contains(&pid)
+            && !self.may_be_main(index, number, pid)
         {
-            self.refused(index, &format!("MAINPID={pid} is no process of generation {}", number.0));
             message.main_pid = None;
         }
         self.store_descriptors(index, number, from, &message, received.fds);
         self.deliver(index, Event::Notified { generation: number, from, message });
     }
 
+    /// Whether `MAINPID=` names a process that can become the main one. One that is that already need not.
+    fn may_be_main(&mut self, index: usize, number: Gen, pid: i32) -> bool {
+        let unit = &self.units[index];
+        if let Some(known) = unit.children.values().find(|child| child.pid == pid) {
+            let main = matches!(known.role, Role::Main { .. } | Role::Instance(_));
+            if !(main && known.generation == Some(number)) {
+                self.refused(
+                    index,
+                    &format!("MAINPID={pid} is not a main process of generation {}", number.0),
+                );
+            }
+            return false;
+        }
+        let member = self.members(unit, number).contains(&pid);
+        if !member {
+            self.refused(index, &format!("MAINPID={pid} is no process of generation {}", number.0));
+        }
+        member
+    }
+
     /// A message, or a part of it, does not count.
     fn refused(&mut self, index: usize, text: &str) {
-        log::warn!("{}: {text}; ignored", self.units[index].name);
+        let unit = &mut self.units[index];
+        match unit.complaints.one_more(clock::now()) {
+            None => {}
+            Some(0) => log::warn!("{}: {text}; ignored", unit.name),
+            Some(unsaid) => log::warn!("{}: {text}; ignored, and {unsaid} messages before it", unit.name),
+        }
         self.web.metrics.on_notify_error();
     }
 
@@ -128,30 +153,42 @@ impl Daemon {
         }
         let name = message.fd_name.clone().unwrap_or_else(|| "stored".into());
         if message.fd_store_remove {
-            self.unwatch_stored(index);
-            self.units[index].store.remove(number, &name);
+            unit.store.remove(number, &name);
             self.watch_stored(index);
         } else if message.fd_store && !fds.is_empty() {
             let max = service.service.fd_store_max;
             // [State] Descriptor needs no room in the store; without it, the state is a descriptor like another.
             let may = name != fdstore::STATE || service.state.descriptor || max > 0;
-            let refused =
-                if may { unit.store.store(number, &name, fds, message.fd_poll, max) } else { fds.len() };
-            if refused > 0 {
-                log::warn!(
-                    "{}: {refused} descriptors called \"{name}\" were not stored: FileDescriptorStoreMax is {}",
+            let taken = if may {
+                unit.store.store(number, &name, fds, message.fd_poll, max)
+            } else {
+                Taken::Refused(fds.len())
+            };
+            match taken {
+                Taken::All => {}
+                Taken::Refused(_) if unit.complaints.one_more(clock::now()).is_none() => {}
+                Taken::Refused(count) => log::warn!(
+                    "{}: {count} descriptors called \"{name}\" were not stored: FileDescriptorStoreMax is {max}",
+                    unit.name
+                ),
+                Taken::Ignored => log::debug!(
+                    "{}: descriptors called \"{name}\" were not stored: generation {} drains",
                     unit.name,
-                    service.service.fd_store_max
-                );
+                    number.0
+                ),
             }
             self.watch_stored(index);
         }
     }
 
-    /// Puts the stored descriptors into the poll set: a hang-up takes them out of the store.
+    /// Brings the poll set up to date with the store: a hang-up takes a descriptor out of it. One that has left it
+    /// leaves the poll set before it is closed, as the service's copy would keep it ringing.
     pub fn watch_stored(&mut self, index: usize) {
-        for stored in self.units[index].store.held().filter(|stored| stored.watched) {
-            // There already, or a file or memfd that can't be polled: nothing to watch.
+        for stored in self.units[index].store.take_dropped() {
+            let _ = self.poller.remove(stored.fd.as_fd());
+        }
+        for stored in self.units[index].store.take_unwatched() {
+            // A file or memfd can't be polled: nothing to watch.
             let _ = self.poller.add(
                 Owner::Stored(index, stored.id).token(),
                 stored.fd.as_fd(),
@@ -159,11 +196,30 @@ impl Daemon {
             );
         }
     }
+}
 
-    fn unwatch_stored(&mut self, index: usize) {
-        for stored in self.units[index].store.held() {
-            let _ = self.poller.remove(stored.fd.as_fd());
+/// How much was complained about a unit's messages: a flood of nonsense does not become a flood of lines.
+#[derive(Debug, Default)]
+pub struct Complaints {
+    since: Option<Monotime>,
+    count: u32,
+}
+
+impl Complaints {
+    /// So many lines in so long.
+    const MOST: u32 = 20;
+    const WINDOW: Span = Span::from_secs(10);
+
+    /// Counts one. `None`: it is not worth a line; else how many were not since the last line.
+    fn one_more(&mut self, now: Monotime) -> Option<u32> {
+        let over = self.since.is_none_or(|since| now.since(since) >= Complaints::WINDOW);
+        if over {
+            let unsaid = self.count.saturating_sub(Complaints::MOST);
+            *self = Complaints { since: Some(now), count: 1 };
+            return Some(unsaid);
         }
+        self.count = self.count.saturating_add(1);
+        (self.count <= Complaints::MOST).then_some(0)
     }
 }
 
@@ -175,5 +231,22 @@ pub fn may_notify(access: NotifyAccess, from: Sender) -> bool {
         (NotifyAccess::Exec | NotifyAccess::All, Sender::Started(_)) => true,
         (NotifyAccess::All, Sender::Member) => true,
         (NotifyAccess::Main, _) | (NotifyAccess::Exec, Sender::Member) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_told_in_few_lines_and_then_as_a_number() {
+        let mut complaints = Complaints::default();
+        let at = |seconds: u64| Monotime(1) + Span::from_secs(seconds);
+        let told = (0..500).filter(|_| complaints.one_more(at(0)).is_some()).count();
+        assert_eq!(told, Complaints::MOST as usize);
+        assert_eq!(complaints.one_more(at(9)), None);
+        assert_eq!(complaints.one_more(at(10)), Some(481));
+        assert_eq!(complaints.one_more(at(10)), Some(0));
+        assert_eq!(complaints.one_more(at(20)), Some(0));
     }
 }

@@ -11,7 +11,7 @@ use crate::proto::srp::{Complaint, Decoder, Header, Totals};
 use crate::sys::clock;
 use crate::time::{Monotime, Span};
 use pump::Pump;
-use std::io::{self, PipeWriter};
+use std::io::{self, PipeWriter, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
@@ -76,6 +76,9 @@ pub struct Job {
     pub deadline: Option<Monotime>,
     /// The most bytes of payload in STATE frames.
     pub max_bytes: u64,
+    /// A source that closes its connection before the sink has been sent anything may come again with another:
+    /// the sink is told nothing then.
+    pub returns: bool,
     /// How.
     pub copying: Copying,
 }
@@ -122,6 +125,14 @@ pub struct SourceBack {
     pub decoder: Decoder,
     /// Whether all of its state, FINISHED included, was read.
     pub finished: bool,
+    /// Acknowledgements of earlier transfers that have still not come.
+    pub acks: u32,
+}
+
+impl SourceBack {
+    fn of(source: Inlet, finished: bool) -> SourceBack {
+        SourceBack { stream: source.stream, decoder: source.decoder, finished, acks: source.acks }
+    }
 }
 
 /// The sink's socket after a transfer.
@@ -146,6 +157,8 @@ pub struct RelayOutcome {
     pub descriptors: u64,
     /// What the source says to have sent.
     pub claimed: Option<Totals>,
+    /// Whether the sink has been sent nothing, not even an ERROR.
+    pub untouched: bool,
     /// How long it took.
     pub duration: Span,
     /// `None` if it is gone or broke the protocol (it has been told).
@@ -154,10 +167,29 @@ pub struct RelayOutcome {
     pub sink: Option<SinkBack>,
 }
 
+impl RelayOutcome {
+    /// What the source says to have sent, and what has gone through, in words, if that is not the same.
+    pub fn differs(&self) -> Option<(String, String)> {
+        let Totals { frames, bytes } = self.claimed.filter(|_| self.result == RelayResult::Done)?;
+        let (frames, bytes) = (frames.unwrap_or(self.frames), bytes.unwrap_or(self.bytes));
+        let text = |frames: u64, bytes: u64| format!("{frames} frames and {bytes} bytes");
+        let same = (frames, bytes) == (self.frames, self.bytes);
+        (!same).then(|| (text(frames, bytes), text(self.frames, self.bytes)))
+    }
+}
+
 /// Stops the relay when it is dropped: its outcome is then [`RelayResult::Cancelled`], unless it had ended.
 #[derive(Debug)]
 pub struct Canceller {
-    _tx: PipeWriter,
+    tx: PipeWriter,
+}
+
+impl Canceller {
+    /// Stops it; the sink is told only if it has been sent something.
+    pub fn quietly(mut self) {
+        // The relay has ended if nobody reads.
+        let _ = self.tx.write_all(&[0]);
+    }
 }
 
 /// Starts a transfer. `report` gets the outcome whatever happens: on the relay's thread, or on this one before
@@ -185,7 +217,7 @@ pub fn start(job: Job, report: impl FnOnce(RelayOutcome) + Send + 'static) -> Op
         }
         return None;
     }
-    Some(Canceller { _tx: tx })
+    Some(Canceller { tx })
 }
 
 /// A reload waits for the outcome: a defect of ours must not make it wait for ever.
@@ -197,6 +229,7 @@ fn guarded(work: impl FnOnce() -> RelayOutcome) -> RelayOutcome {
         bytes: 0,
         descriptors: 0,
         claimed: None,
+        untouched: false,
         duration: Span::ZERO,
         source: None,
         sink: None,
@@ -230,8 +263,9 @@ fn not_started(job: Job, error: &io::Error) -> RelayOutcome {
         bytes: 0,
         descriptors: 0,
         claimed: None,
+        untouched: true,
         duration: Span::ZERO,
-        source: Some(SourceBack { stream: job.source.stream, decoder: job.source.decoder, finished: false }),
+        source: Some(SourceBack::of(job.source, false)),
         sink: Some(SinkBack { stream: job.sink.stream, decoder: job.sink.decoder }),
     }
 }

@@ -75,8 +75,15 @@ impl Daemon {
     /// A control client can be read or written.
     pub fn client_ready(&mut self, id: u32, readiness: Readiness) {
         let id = ClientId(u64::from(id));
-        if readiness.readable || readiness.hangup || readiness.error {
+        if readiness.readable || readiness.error {
             self.clients.on_readable(id, clock::now());
+        }
+        if readiness.hangup {
+            // A request that takes its time would otherwise let it ring all the while.
+            if let Some(stream) = self.clients.stream(id) {
+                let _ = self.poller.remove(stream.as_fd());
+            }
+            self.clients.on_hangup(id, clock::now());
         }
         if readiness.writable {
             self.clients.on_writable(id);
@@ -213,13 +220,17 @@ impl Daemon {
     fn dry_run(&mut self, id: ClientId, names: &[String], all: bool) {
         let Some(found) = self.find_units(id, names, all) else { return };
         let mut text = String::new();
+        let mut units = Vec::new();
         for index in found {
             match self.differences(index) {
-                Ok(lines) => text.push_str(&lines),
+                Ok((lines, changes)) => {
+                    text.push_str(&lines);
+                    units.push(changes);
+                }
                 Err(why) => return self.refuse(id, RefusalCode::Failed, why),
             }
         }
-        self.result(id, Reply::Text { text });
+        self.result(id, Reply::Changes { text, units });
     }
 
     fn unit_request(&mut self, id: ClientId, name: String, command: Command) {

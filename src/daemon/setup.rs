@@ -23,9 +23,9 @@ use crate::sys::cgroup::CgroupRoot;
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::signal::Signals;
 use crate::sys::wake::Waker;
-use crate::sys::{dir, fd, message, process, user, wake};
+use crate::sys::{dir, fd, message, process, textfile, user, wake};
 use crate::time::Span;
-use crate::unit::{self, Context, Unit};
+use crate::unit::{self, Context, Verdict};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -47,7 +47,9 @@ pub fn read_units(args: &Args) -> Result<Vec<Read>, Fatal> {
     let setting = Setting { runtime_root: runtime_root(), pid1: process::is_pid1() };
     let sources: Vec<Source> = if args.command.is_empty() {
         let files = load::find(&args.units)?;
-        files.into_iter().map(|path| Source::File { path, setting: setting.clone() }).collect()
+        // The daemon goes on reading them: from wherever it was started.
+        let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        files.into_iter().map(|path| Source::File { path: whole(path), setting: setting.clone() }).collect()
     } else {
         vec![inline(args, &setting)?]
     };
@@ -59,8 +61,7 @@ pub fn read_units(args: &Args) -> Result<Vec<Read>, Fatal> {
             Err(text) => errors.push(text),
         }
     }
-    let all: Vec<&Unit> = units.iter().map(|read| read.loaded.unit.as_ref()).collect();
-    errors.extend(load::clashes(&all));
+    errors.extend(unit::clashes(units.iter().map(|read: &Read| read.loaded.unit.as_ref())));
     if errors.is_empty() { Ok(units) } else { Err(Fatal::new(exit::CONFIG, errors.join("\n"))) }
 }
 
@@ -81,15 +82,9 @@ fn inline(args: &Args, setting: &Setting) -> Result<Source, Fatal> {
     }
 }
 
-/// `%t`: `/run` for root, else $XDG_RUNTIME_DIR, else where the runtime dir is.
+/// `%t`.
 fn runtime_root() -> String {
-    if user::effective_uid() == 0 {
-        return "/run".into();
-    }
-    match std::env::var("XDG_RUNTIME_DIR") {
-        Ok(path) if path.starts_with('/') => path,
-        _ => format!("/tmp/aeterna-{}", user::effective_uid()),
-    }
+    paths::unit_runtime_root(&|name| std::env::var(name).ok(), user::effective_uid())
 }
 
 /// What the units ask of the daemon, after they were found to agree.
@@ -107,42 +102,18 @@ pub struct Wishes {
     pub stop_delay: Option<Span>,
 }
 
-/// Collects `[Daemon]` of every unit.
-///
-/// # Errors
-/// Exit status 78 where two units set one key differently.
-pub fn wishes(units: &[Read]) -> Result<Wishes, Fatal> {
+/// Collects `[Daemon]` of every unit; that they agree has been checked.
+pub fn wishes(units: &[Read]) -> Wishes {
     let mut all = Wishes::default();
     for read in units {
-        let daemon = &read.loaded.unit.daemon;
-        agree(&mut all.http, daemon.http.as_ref(), "Http", &read.loaded.unit)?;
-        agree(&mut all.http_token_file, daemon.http_token_file.as_ref(), "HttpTokenFile", &read.loaded.unit)?;
-        agree(&mut all.log_level, daemon.log_level.as_ref(), "LogLevel", &read.loaded.unit)?;
-        agree(&mut all.log_format, daemon.log_format.as_ref(), "LogFormat", &read.loaded.unit)?;
-        agree(&mut all.stop_delay, daemon.stop_delay.as_ref(), "StopDelaySec", &read.loaded.unit)?;
+        let daemon = read.loaded.unit.daemon.clone();
+        all.http = all.http.or(daemon.http);
+        all.http_token_file = all.http_token_file.or(daemon.http_token_file);
+        all.log_level = all.log_level.or(daemon.log_level);
+        all.log_format = all.log_format.or(daemon.log_format);
+        all.stop_delay = all.stop_delay.or(daemon.stop_delay);
     }
-    Ok(all)
-}
-
-fn agree<T: Clone + PartialEq>(
-    have: &mut Option<T>,
-    says: Option<&T>,
-    key: &str,
-    unit: &Unit,
-) -> Result<(), Fatal> {
-    match (have.as_ref(), says) {
-        (_, None) => {}
-        (None, Some(value)) => *have = Some(value.clone()),
-        (Some(before), Some(value)) if before == value => {}
-        (Some(_), Some(_)) => {
-            let text = format!(
-                "the unit \"{}\" sets [Daemon] {key} otherwise than an earlier one; there is one aeternad for all",
-                unit.name
-            );
-            return Err(Fatal::new(exit::CONFIG, text));
-        }
-    }
-    Ok(())
+    all
 }
 
 /// Starts the log as the command line, the environment and the units want it, in this order.
@@ -197,7 +168,12 @@ pub struct Ready {
 ///
 /// # Errors
 /// 69 for a socket that cannot be bound, 1 for what else is missing.
-pub fn prepare(args: &Args, units: Vec<Read>, wishes: &Wishes) -> Result<Ready, Fatal> {
+pub fn prepare(
+    args: &Args,
+    units: Vec<Read>,
+    wishes: &Wishes,
+    inherited: Result<Inherited, String>,
+) -> Result<Ready, Fatal> {
     let fatal = |what: &str, error: &std::io::Error| {
         Fatal::new(exit::FAILURE, format!("cannot {what}: {}", describe(error)))
     };
@@ -207,7 +183,7 @@ pub fn prepare(args: &Args, units: Vec<Read>, wishes: &Wishes) -> Result<Ready, 
         log::warn!("cannot become a subreaper, orphans of services go to init: {error}");
     }
     let home = home(args)?;
-    let mut inherited = Inherited::take().map_err(|why| Fatal::new(exit::FAILURE, why))?;
+    let mut inherited = inherited.map_err(|why| Fatal::new(exit::FAILURE, why))?;
     // What else we were given is not for services.
     fd::close_on_exec_from(3).map_err(|error| fatal("keep stray descriptors from services", &error))?;
     let supervised = bind(units, &mut inherited)?;
@@ -273,6 +249,10 @@ fn shared(dir: &Path, original_nofile: (u64, u64)) -> Shared {
         environment: std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
+        unreadable: std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value)))
+            .filter(|(_, value)| value.to_str().is_none())
+            .collect(),
         original_nofile,
         cgroups: CgroupRoot::probe("aeterna"),
         pid1: process::is_pid1(),
@@ -304,47 +284,37 @@ fn bind(units: Vec<Read>, inherited: &mut Inherited) -> Result<Vec<Supervised>, 
     if errors.is_empty() { Ok(bound) } else { Err(Fatal::new(exit::UNAVAILABLE, errors.join("\n"))) }
 }
 
-/// `--check`: a line for each file, or every error.
-pub fn check(args: &Args) -> Result<String, Fatal> {
-    if args.command.is_empty() {
-        return check_files(args);
-    }
-    read_units(args).map(|_| "command line: ok\n".to_owned())
-}
-
-fn check_files(args: &Args) -> Result<String, Fatal> {
-    let setting = Setting { runtime_root: runtime_root(), pid1: process::is_pid1() };
-    let mut text = String::new();
-    let mut good = Vec::new();
-    let mut bad = false;
-    for path in load::find(&args.units)? {
-        let shown = path.display().to_string();
-        match (Source::File { path, setting: setting.clone() }).load() {
-            Ok(loaded) => {
-                for warning in &loaded.warnings {
-                    text.push_str(&format!("{warning}\n"));
-                }
-                text.push_str(&format!("{shown}: ok\n"));
-                good.push(loaded.unit);
-            }
-            Err(errors) => {
-                text.push_str(&format!("{errors}\n"));
-                bad = true;
-            }
+/// `--check`: what is good for standard output, or every error.
+///
+/// # Errors
+/// Exit status 78; the good files are in the text beside the errors.
+pub fn check(args: &Args) -> Result<Verdict, Fatal> {
+    let mut verdict = Verdict::new();
+    for argument in args.units.iter().map(Path::new) {
+        match load::files_of(argument) {
+            Ok(files) => files.iter().for_each(|file| check_file(file, &mut verdict)),
+            Err(why) => verdict.unusable(argument, &why),
         }
     }
-    let clashes = load::clashes(&good.iter().map(Arc::as_ref).collect::<Vec<_>>());
-    if bad || !clashes.is_empty() {
-        text.push_str(&clashes.join("\n"));
-        return Err(Fatal::new(exit::CONFIG, text.trim_end().to_owned()));
+    if !args.command.is_empty() {
+        for read in read_units(args)? {
+            verdict.unit("command line", &read.loaded.unit);
+        }
     }
-    Ok(text)
+    verdict.together();
+    Ok(verdict)
+}
+
+fn check_file(path: &Path, verdict: &mut Verdict) {
+    match textfile::read(path, unit::MAX_FILE) {
+        Ok(text) => verdict.text(&text, &Context::of_file(path, runtime_root(), process::is_pid1())),
+        Err(error) => verdict.unusable(path, &textfile::why(&error)),
+    }
 }
 
 /// `--show`: every unit with every default.
 pub fn show(args: &Args) -> Result<String, Fatal> {
     let units = read_units(args)?;
-    wishes(&units)?;
     Ok(units.iter().map(|read| unit::print(&read.loaded.unit)).collect::<Vec<_>>().join("\n"))
 }
 

@@ -3,7 +3,8 @@
 use crate::daemon::launch::describe;
 use crate::daemon::supervised::NotifySocket;
 use crate::sys::cgroup::CgroupRoot;
-use crate::sys::message;
+use crate::sys::{message, user};
+use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,8 @@ pub struct Shared {
     pub short_dir: Option<ShortDir>,
     /// Our own environment at the start.
     pub environment: Vec<(String, String)>,
+    /// What of it is no text: names, and values as they are.
+    pub unreadable: Vec<(String, OsString)>,
     /// RLIMIT_NOFILE as we found it, soft and hard: services get it back.
     pub original_nofile: (u64, u64),
     /// Where control groups can be made.
@@ -86,7 +89,12 @@ impl Shared {
     ) -> Result<NotifySocket, String> {
         let (path, shown) = self.socket_path(unit, index, &format!("{generation}.notify"));
         let fd = message::notify_socket(&path, owner).map_err(|error| {
-            format!("cannot make the notify socket {}: {}", path.display(), describe(&error))
+            let other = owner.is_some_and(|(uid, _)| uid != user::effective_uid());
+            if other && error.kind() == std::io::ErrorKind::PermissionDenied && user::effective_uid() != 0 {
+                // The start would fail at this anyway: it is said as what it is.
+                return "change the user: Operation not permitted (only root can become another user)".into();
+            }
+            format!("make the notify socket {}: {}", path.display(), describe(&error))
         })?;
         Ok(NotifySocket { fd, path, shown })
     }

@@ -3,9 +3,9 @@
 use crate::daemon::core::Daemon;
 use crate::daemon::supervised::Supervised;
 use crate::machine::event::Gen;
-use crate::proto::status::{SingleStatus, Status, UnitStatus};
+use crate::proto::status::{KeyChangeLine, SingleStatus, SocketChangeLine, Status, UnitChanges, UnitStatus};
 use crate::sys::{clock, process};
-use crate::unit::{self, Difference, Needs, SocketChange};
+use crate::unit::{self, Difference, Needs, SocketChange, Unit};
 use std::fmt::Write;
 
 impl Daemon {
@@ -16,7 +16,7 @@ impl Daemon {
             .iter()
             .enumerate()
             .filter(|(index, _)| only.is_none_or(|wanted| wanted == *index))
-            .map(|(_, unit)| unit_status(unit))
+            .map(|(_, unit)| with_programs(unit, unit_status(unit)))
             .collect();
         let single = match units.as_slice() {
             [one] if self.units.len() == 1 => Some(single(one)),
@@ -31,22 +31,33 @@ impl Daemon {
         }
     }
 
-    /// What a reload would change, for people.
+    /// As [`Daemon::status`], without what metrics do not show and what takes time to find out.
+    pub fn figures(&self) -> Status {
+        let (version, pid) = (env!("CARGO_PKG_VERSION").into(), self.shared.pid);
+        let units = self.units.iter().map(unit_status).collect();
+        Status { version, pid, stopping: self.stopping, units, single: None }
+    }
+
+    /// What a reload would change, for people and for programs.
     ///
     /// # Errors
-    /// The file's errors.
-    pub fn differences(&self, index: usize) -> Result<String, String> {
+    /// What would make the reload fail before anything is tried: the file's errors, what another unit has.
+    pub fn differences(&self, index: usize) -> Result<(String, UnitChanges), String> {
         let unit = &self.units[index];
-        let loaded = unit.source.load()?;
+        let loaded = self.read_again(index)?;
         let mut text = String::new();
-        let found = unit::differences(&unit.current.unit, &loaded.unit);
-        if found.is_empty() {
+        // What [Daemon] says counts from the start of aeternad, whatever was read since.
+        let in_effect = Unit { daemon: unit.started_with.clone(), ..(*unit.current.unit).clone() };
+        let found = unit::differences(&in_effect, &loaded.unit);
+        let mut changes = UnitChanges { unit: unit.name.clone(), ..UnitChanges::default() };
+        for difference in &found {
+            let _ = writeln!(text, "{}: {}", unit.name, told(difference));
+            note(difference, &mut changes);
+        }
+        if changes.keys.is_empty() && changes.sockets.iter().all(|socket| socket.change == "kept") {
             let _ = writeln!(text, "{}: no difference; a reload starts the same again", unit.name);
         }
-        for difference in found {
-            let _ = writeln!(text, "{}: {}", unit.name, told(&difference));
-        }
-        Ok(text)
+        Ok((text, changes))
     }
 
     /// SIGUSR1: the whole status to the log.
@@ -61,23 +72,56 @@ impl Daemon {
 /// A difference in one line.
 fn told(difference: &Difference) -> String {
     match difference {
-        Difference::Socket { address, name, change, .. } => {
-            let what = match change {
-                SocketChange::Kept => "kept",
-                SocketChange::Added => "added",
-                SocketChange::Dropped => "dropped",
-            };
-            format!("socket {address} ({name}): {what}")
+        Difference::Socket { address, name, change, needs } => {
+            format!("socket {address} ({name}): {}{}", change_word(*change), waits(*needs))
         }
         Difference::Key { table, key, old, new, needs } => {
             let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".into());
-            let when = match needs {
-                Needs::Reload => "",
-                Needs::Launch => " (waits for the next launch)",
-                Needs::Restart => " (waits for a restart of aeternad)",
-            };
-            format!("{table} {key}: {} → {}{when}", value(old), value(new))
+            format!("{table} {key}: {} → {}{}", value(old), value(new), waits(*needs))
         }
+    }
+}
+
+/// The same for programs.
+fn note(difference: &Difference, changes: &mut UnitChanges) {
+    match difference {
+        Difference::Socket { address, name, change, needs } => changes.sockets.push(SocketChangeLine {
+            name: name.clone(),
+            address: address.clone(),
+            change: change_word(*change).into(),
+            needs: needs_word(*needs).into(),
+        }),
+        Difference::Key { table, key, old, new, needs } => changes.keys.push(KeyChangeLine {
+            table: table.clone(),
+            key: (*key).into(),
+            old: old.clone(),
+            new: new.clone(),
+            needs: needs_word(*needs).into(),
+        }),
+    }
+}
+
+fn change_word(change: SocketChange) -> &'static str {
+    match change {
+        SocketChange::Kept => "kept",
+        SocketChange::Added => "added",
+        SocketChange::Dropped => "dropped",
+    }
+}
+
+fn needs_word(needs: Needs) -> &'static str {
+    match needs {
+        Needs::Reload => "reload",
+        Needs::Launch => "launch",
+        Needs::Restart => "restart",
+    }
+}
+
+fn waits(needs: Needs) -> &'static str {
+    match needs {
+        Needs::Reload => "",
+        Needs::Launch => " (waits for the next launch)",
+        Needs::Restart => " (waits for a restart of aeternad)",
     }
 }
 
@@ -85,18 +129,35 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
     let mut status = unit.machine.status(clock::now());
     status.description.clone_from(&unit.current.unit.description);
     status.file = unit.source.file();
+    let waiting = unit::daemon_keys_that_differ(&unit.started_with, &unit.current.unit.daemon);
+    status.pending.extend(waiting.into_iter().map(|key| format!("[Daemon] {key}")));
     if let Some(last) = &mut status.last_handover {
         // The machine knows how long ago it was, not the date.
         last.timestamp = clock::unix_time() - last.timestamp;
     }
     status.sockets = unit.sockets.status();
+    status.notes = unit.filters.notes();
     status.stored_descriptors = u32::try_from(unit.store.len()).unwrap_or(u32::MAX);
+    let share = unit.sockets.measured().and_then(|measured| measured.share);
     for generation in &mut status.generations {
-        let Some(shell) = unit.generations.get(&Gen(generation.number)) else { continue };
+        generation.share = match generation.phase.as_str() {
+            "soaking" => share,
+            "serving" => share.map(|share| 100.0 - share),
+            _ => None,
+        };
         if matches!(generation.phase.as_str(), "draining" | "stopping" | "rolling_back") {
             generation.connections = unit.sockets.established_of(&generation.pids);
         }
-        if let (Some(program), Some(pid)) = (&shell.program, generation.pids.first()) {
+    }
+    status
+}
+
+/// Whether programs on disk are newer than those that run.
+fn with_programs(unit: &Supervised, mut status: UnitStatus) -> UnitStatus {
+    for generation in &mut status.generations {
+        if let Some(shell) = unit.generations.get(&Gen(generation.number))
+            && let (Some(program), Some(pid)) = (&shell.program, generation.pids.first())
+        {
             generation.program_is_newer = process::program_is_newer(*pid, program);
         }
     }

@@ -230,6 +230,8 @@ impl Endpoint {
             conn.end();
         }
         self.progress(now);
+        self.forget_source(generation);
+        self.progress(now);
     }
 
     /// What the poll set must change. Call it last.

@@ -5,6 +5,7 @@ use crate::daemon::handover::StateSocket;
 use crate::daemon::intercept::{Adopted, Filters};
 use crate::daemon::load::Source;
 use crate::daemon::logpipe::LogPipe;
+use crate::daemon::notifications::Complaints;
 use crate::daemon::sockets::{ListenSet, PeerName};
 use crate::daemon::srp::Endpoint;
 use crate::machine::UnitMachine;
@@ -12,7 +13,7 @@ use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, R
 use crate::sys::cgroup::Cgroup;
 use crate::sys::inotify::Watcher;
 use crate::time::Monotime;
-use crate::unit::Output;
+use crate::unit::{DaemonSettings, Output};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -34,6 +35,8 @@ pub struct Child {
     pub generation: Option<Gen>,
     /// `INVOCATION_ID` in its environment.
     pub invocation: String,
+    /// Its pidfd, if it has become a main process by `MAINPID=`: it may not be our child.
+    pub watched: Option<OwnedFd>,
 }
 
 /// The notify socket of a generation.
@@ -148,6 +151,8 @@ pub struct Supervised {
     pub contents: Vec<Content>,
     /// The content that serves, or that was promoted last.
     pub current: Content,
+    /// `[Daemon]` as it was when aeternad started: what counts until it starts again.
+    pub started_with: DaemonSettings,
     /// The number of the newest content.
     pub last_content: u32,
     /// The slot that gets new connections, apart from a canary's share.
@@ -160,6 +165,8 @@ pub struct Supervised {
     pub history: VecDeque<ReloadRecord>,
     /// What the generation that went last wrote at its end, for the answer of a failed reload.
     pub last_words: Option<LastWords>,
+    /// What was complained about its notify messages.
+    pub complaints: Complaints,
     /// With `InterceptBind`: the filters of its processes, and what has to be listened on.
     pub filters: Filters,
     /// Log pipes by id.
@@ -205,6 +212,7 @@ impl Supervised {
             accept_again: None,
             children: HashMap::new(),
             generations: BTreeMap::new(),
+            started_with: content.unit.daemon.clone(),
             last_content: content.id.0,
             contents: vec![content.clone()],
             current: content,
@@ -213,6 +221,7 @@ impl Supervised {
             connections: HashMap::new(),
             history: VecDeque::new(),
             last_words: None,
+            complaints: Complaints::default(),
             filters: Filters::default(),
             streams: HashMap::new(),
             last_stream: 0,
@@ -227,6 +236,12 @@ impl Supervised {
     /// The unit of a content in use.
     pub fn content(&self, id: ContentId) -> Option<&Content> {
         self.contents.iter().find(|content| content.id == id)
+    }
+
+    /// `[State]` of a generation.
+    pub fn rules_of(&self, number: Gen) -> Option<&crate::unit::State> {
+        let content = self.content(self.generations.get(&number)?.content?)?;
+        Some(&content.unit.state)
     }
 
     /// The last lines that a generation wrote to standard error, where they went through us.

@@ -17,6 +17,8 @@ pub enum Owner {
     Log(usize, u32),
     /// `cgroup.events` of a unit's generation.
     Cgroup(usize, u32),
+    /// The pidfd of a process that has become a main one, by its number in the unit.
+    Adopted(usize, u32),
     /// A stored descriptor of a unit.
     Stored(usize, u32),
     /// The filter of a unit's processes, by its number.
@@ -49,6 +51,7 @@ impl Owner {
             Owner::Paths(unit) => (8, unit, 0),
             Owner::SocketPaths(unit) => (9, unit, 0),
             Owner::Filter(unit, id) => (17, unit, id),
+            Owner::Adopted(unit, id) => (18, unit, id),
             Owner::StateSocket(unit) => (10, unit, 0),
             Owner::StateConnection(unit, id) => (11, unit, id),
         };
@@ -70,6 +73,7 @@ impl Owner {
             8 => Owner::Paths(unit),
             9 => Owner::SocketPaths(unit),
             17 => Owner::Filter(unit, id),
+            18 => Owner::Adopted(unit, id),
             10 => Owner::StateSocket(unit),
             11 => Owner::StateConnection(unit, id),
             _ => return None,
@@ -92,6 +96,7 @@ mod tests {
             Owner::Cgroup(1, 2),
             Owner::Stored(1, 2),
             Owner::Filter(3, 4),
+            Owner::Adopted(2, 9),
             Owner::Paths(5),
             Owner::SocketPaths(6),
             Owner::StateSocket(6),

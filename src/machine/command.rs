@@ -1,11 +1,12 @@
 //! Commands: each is answered exactly once.
 
-use super::event::{Action, Command, CommandResult, Gen, Outcome, Req, Target};
+use super::event::{Action, Busy, Command, CommandResult, Gen, Outcome, Req, Target};
 use super::generation::Phase;
 use super::reload::{Queued, ReloadPhase};
-use super::state::{Down, Rest, Watch};
+use super::state::{Down, Rest, State, Watch};
 use super::stop::Clock;
 use super::turn::Turn;
+use crate::time::Monotime;
 
 impl Turn<'_> {
     pub(super) fn reply(&mut self, req: Option<Req>, result: CommandResult) {
@@ -144,37 +145,18 @@ impl Turn<'_> {
         self.done(req, "");
     }
 
-    /// Why no reload can begin now, other than another reload.
-    fn busy_with(&self) -> Option<&'static str> {
-        if self.s.job.is_some() {
-            return Some("a start or restart is under way");
-        }
-        if self.s.down.as_ref().is_some_and(|down| !down.done) {
-            return Some("it is being stopped");
-        }
-        match self.s.current.and_then(|g| self.s.generation(g)).map(|g| &g.phase) {
-            Some(Phase::Starting { .. }) => Some("its first generation is still starting"),
-            Some(Phase::Stopping { .. } | Phase::Quiescing { .. }) => Some("its service is just ending"),
-            Some(Phase::Up) => None,
-            None if self.s.rest == Rest::Pending => Some("it has not been started yet"),
-            None => None,
-        }
-    }
-
     fn reload(&mut self, req: Option<Req>, how: IfBusy, reason: String) {
         if self.s.shutdown || self.s.refuse_reloads {
             self.refuse(req, reason, Outcome::Refused, "aeternad is stopping: no new reloads");
             return;
         }
-        let under_way = self.s.reload.as_ref().map(|reload| self.who_is_at_it(reload));
-        let busy = under_way.clone().or_else(|| self.busy_with().map(str::to_owned));
-        let Some(busy) = busy else {
+        let Some(busy) = self.s.busy(self.now) else {
             self.rise();
             self.begin_reload(req, reason, None);
             return;
         };
         match how {
-            IfBusy::Force if under_way.is_some() => {
+            IfBusy::Force if busy.ends_by_force() => {
                 self.drop_queued("another reload with --force came first");
                 self.s.queued = Some(Queued { req, reason });
                 self.abandon("ended by --force");
@@ -186,18 +168,10 @@ impl Turn<'_> {
                 self.done(req, "remembered: it is reloaded when that is over");
             }
             IfBusy::Force | IfBusy::Refuse => {
-                self.refuse_reload(reason, Outcome::Refused, busy.clone());
-                self.reply(req, CommandResult::Busy(busy));
+                self.refuse_reload(reason, Outcome::Refused, busy.to_string());
+                self.reply(req, CommandResult::Busy(busy.to_string()));
             }
         }
-    }
-
-    fn who_is_at_it(&self, reload: &super::reload::Reload) -> String {
-        let age = self.now.since(reload.began).as_secs_f64();
-        let state = self.s.shown.name();
-        let asked =
-            if reload.asked.is_empty() { String::new() } else { format!(", asked for {}", reload.asked) };
-        format!("a reload is under way: {state}, began {age:.1}s ago{asked}")
     }
 
     fn refuse(&mut self, req: Option<Req>, asked: String, outcome: Outcome, why: &str) {
@@ -220,7 +194,7 @@ impl Turn<'_> {
 
     /// Runs a remembered reload as soon as nothing is in its way.
     pub(super) fn begin_queued(&mut self) {
-        if self.s.queued.is_none() || self.s.reload.is_some() || self.busy_with().is_some() {
+        if self.s.queued.is_none() || self.s.reload.is_some() || self.s.busy_with().is_some() {
             return;
         }
         if self.s.shutdown || self.s.refuse_reloads {
@@ -302,7 +276,7 @@ impl Turn<'_> {
         let reason = "rollback".to_owned();
         if self.s.shutdown || self.s.refuse_reloads {
             self.refuse(req, reason, Outcome::Refused, "aeternad is stopping: no new reloads");
-        } else if let Some(busy) = self.busy_with() {
+        } else if let Some(busy) = self.s.busy_with() {
             self.refuse_reload(reason, Outcome::Refused, busy.into());
             self.reply(req, CommandResult::Busy(busy.into()));
         } else if let Some(previous) = self.s.previous {
@@ -318,6 +292,37 @@ impl Turn<'_> {
             self.push(Action::IgnoreTraffic);
         }
         self.s.watch = Watch::Off;
+    }
+}
+
+impl State {
+    /// Why no reload can begin now.
+    pub(super) fn busy(&self, now: Monotime) -> Option<Busy> {
+        let reload = self.reload.as_ref().map(|reload| {
+            let age = now.since(reload.began).as_secs_f64();
+            let state = self.shown.name();
+            let asked =
+                if reload.asked.is_empty() { String::new() } else { format!(", asked for {}", reload.asked) };
+            Busy::Reload(format!("a reload is under way: {state}, began {age:.1}s ago{asked}"))
+        });
+        reload.or_else(|| self.busy_with().map(Busy::Other))
+    }
+
+    /// Why no reload can begin now, other than another reload.
+    fn busy_with(&self) -> Option<&'static str> {
+        if self.job.is_some() {
+            return Some("a start or restart is under way");
+        }
+        if self.down.as_ref().is_some_and(|down| !down.done) {
+            return Some("it is being stopped");
+        }
+        match self.current.and_then(|g| self.generation(g)).map(|g| &g.phase) {
+            Some(Phase::Starting { .. }) => Some("its first generation is still starting"),
+            Some(Phase::Stopping { .. } | Phase::Quiescing { .. }) => Some("its service is just ending"),
+            Some(Phase::Up) => None,
+            None if self.rest == Rest::Pending => Some("it has not been started yet"),
+            None => None,
+        }
     }
 }
 

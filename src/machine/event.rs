@@ -14,10 +14,11 @@
 use crate::time::{Monotime, Span};
 use crate::unit::{CanaryBy, Unit};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::Arc;
 
 pub use crate::proto::notify::Notification;
-pub use crate::proto::status::{Outcome, ReloadRecord, UnitState};
+pub use crate::proto::status::{Outcome, ReloadRecord, Share, UnitState};
 
 /// A generation of one unit: 1, 2, 3… An instance of an `Accept` unit takes a number from the same count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -620,6 +621,13 @@ pub enum Announcement {
         /// Percent.
         weight: u8,
     },
+    /// What came of a weight until it changed: of the shell's own, the kernel has counted it.
+    Measured {
+        /// The new generation.
+        generation: Gen,
+        /// What was asked for and what was got.
+        share: Share,
+    },
     /// A health check has been made: `pass`, `fail`, `timeout`, `unattributed`, `never_reached`.
     Health {
         /// Whose.
@@ -671,6 +679,31 @@ pub enum CommandResult {
     Busy(String),
     /// It failed (exit status 1): why.
     Failed(String),
+}
+
+/// Why a reload that is asked for now would be refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Busy {
+    /// Another one is under way: who is at it, in words.
+    Reload(String),
+    /// Something else is, in words; it is waited for.
+    Other(&'static str),
+}
+
+impl Busy {
+    /// Whether `force` makes way.
+    pub fn ends_by_force(&self) -> bool {
+        matches!(self, Busy::Reload(_))
+    }
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Busy::Reload(who) => who,
+            Busy::Other(what) => what,
+        })
+    }
 }
 
 /// What the machine of the daemon is told about a unit after each event.

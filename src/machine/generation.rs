@@ -3,7 +3,7 @@
 use super::event::{Action, Announcement, Conn, ContentId, Gen, Missing, Proc, Role, Target};
 use super::health::Health;
 use super::reload::ReloadPhase;
-use super::restart::{End, Word};
+use super::restart::{End, Window, Word};
 use super::slots::Quiesce;
 use super::state::{Place, SIGKILL};
 use super::stop::{StopPlan, StopStep};
@@ -91,6 +91,8 @@ pub(super) struct Generation {
     pub(super) drained: bool,
     pub(super) end: Option<End>,
     pub(super) status_text: Option<String>,
+    /// How often its STATUS was announced.
+    pub(super) told: Window,
     pub(super) health: Health,
 }
 
@@ -144,6 +146,7 @@ impl Turn<'_> {
             drained: false,
             end: None,
             status_text: None,
+            told: Window::default(),
             health: Health::default(),
         };
         self.s.generations.push(generation);

@@ -37,7 +37,7 @@ impl Turn<'_> {
             return;
         }
         if self.s.reload.is_some() {
-            self.reply(req, CommandResult::Done("a reload is under way".into()));
+            self.busy_reloading(req);
             return;
         }
         let phase = self.s.current.and_then(|g| self.s.generation(g)).map(|g| &g.phase);
@@ -58,14 +58,18 @@ impl Turn<'_> {
         }
     }
 
+    fn busy_reloading(&mut self, req: Option<Req>) {
+        let text = "a reload is under way: wait, or end it with rollback or stop".to_owned();
+        self.reply(req, CommandResult::Busy(text));
+    }
+
     pub(super) fn restart(&mut self, req: Option<Req>) {
         if self.s.shutdown {
             self.reply(req, CommandResult::Failed("aeternad is stopping".into()));
             return;
         }
         if self.s.reload.is_some() {
-            let text = "a reload is under way: wait, or end it with rollback or stop".to_owned();
-            self.reply(req, CommandResult::Busy(text));
+            self.busy_reloading(req);
             return;
         }
         match self.s.job.as_mut() {

@@ -57,7 +57,7 @@ mod worker;
 
 use crate::proto::status::UnitStatus;
 use crate::time::Monotime;
-use event::{Action, Content, Event, SteerBy, Steering, Summary, UnitState};
+use event::{Action, Busy, Content, Event, SteerBy, Steering, Summary, UnitState};
 use restart::Window;
 use serde::{Deserialize, Serialize};
 use state::{Contents, Rest, State, Watch};
@@ -96,6 +96,11 @@ impl UnitMachine {
     /// What the daemon's machine needs to know.
     pub fn summary(&self) -> Summary {
         self.state.summary(self.contents.get(self.state.content).unit.service.start_on)
+    }
+
+    /// Why a reload that is asked for now would be refused; `None` if it would begin.
+    pub fn busy(&self, now: Monotime) -> Option<Busy> {
+        self.state.busy(now)
     }
 
     /// A snapshot for people. The shell adds the file, the sockets and what only the kernel knows.

@@ -10,6 +10,9 @@ use super::worker::Watchdog;
 use crate::time::{Monotime, Span};
 use crate::unit::{NotifyAccess, ServiceType};
 
+/// So many different texts of a generation are announced in a second.
+const STATUS_BURST: u32 = 10;
+
 fn may_speak(access: NotifyAccess, from: Sender) -> bool {
     match (access, from) {
         (_, Sender::Stranger) | (NotifyAccess::None, _) => false,
@@ -38,10 +41,7 @@ impl Turn<'_> {
             }
         };
         if let Some(text) = &message.status {
-            self.announce(Announcement::Status { generation: number, text: text.clone() });
-            if let Some(generation) = self.s.generation_mut(number) {
-                generation.status_text = Some(text.clone());
-            }
+            self.said_status(number, text);
         }
         if let Some(pid) = message.main_pid {
             self.adopt_main(number, index, pid);
@@ -62,6 +62,17 @@ impl Turn<'_> {
         }
         if message.stopping {
             self.said_stopping(number);
+        }
+    }
+
+    /// The last one is shown; news is only what is new, and not more of it than somebody can follow.
+    fn said_status(&mut self, number: Gen, text: &str) {
+        let now = self.now;
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        let new = generation.status_text.as_deref() != Some(text);
+        generation.status_text = Some(text.to_owned());
+        if new && generation.told.take(now, Span::from_secs(1), STATUS_BURST) {
+            self.announce(Announcement::Status { generation: number, text: text.to_owned() });
         }
     }
 

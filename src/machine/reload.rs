@@ -101,6 +101,10 @@ impl Turn<'_> {
     pub(super) fn begin_reload(&mut self, req: Option<Req>, asked: String, to: Option<ContentId>) {
         self.second_chance();
         let old = self.s.serving().map(|g| (g.number, g.first_pid()));
+        if old.is_some() {
+            // Why the last one was rolled back says nothing about this one. Why there is no service still does.
+            self.s.why.clear();
+        }
         self.s.reload = Some(Reload {
             req,
             enders: Vec::new(),

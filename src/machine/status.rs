@@ -7,7 +7,7 @@ use super::state::{Contents, Place, Rest, State, Watch};
 use super::stop::StopStep;
 use super::turn::Turn;
 use crate::proto::status::{GenerationStatus, HandoverStatus, LastReload, UnitStatus};
-use crate::time::Monotime;
+use crate::time::{Monotime, Span};
 use crate::unit::StartOn;
 
 impl State {
@@ -91,7 +91,7 @@ impl State {
             description: unit.description.clone(),
             file: String::new(),
             state: self.shown,
-            why: self.why.clone(),
+            why: self.why_now(now),
             since: now.since(self.since).as_secs_f64(),
             generation: self.current.map_or(self.last_number, |g| g.0),
             main_pids,
@@ -117,6 +117,28 @@ impl State {
             restart_in,
             stored_descriptors: 0,
             pending: self.pending.clone(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Why the unit is in its state. What was said before a reload is not about the reload.
+    pub(super) fn why_now(&self, now: Monotime) -> String {
+        match self.reload.as_ref().filter(|_| self.down.is_none()).map(|reload| &reload.phase) {
+            None | Some(ReloadPhase::RollingBack { .. } | ReloadPhase::Restoring { .. }) => self.why.clone(),
+            Some(ReloadPhase::Soaking(soak)) => match soak.until {
+                Some(until) => format!("the soak ends in {}", whole_seconds(until.since(now))),
+                None => "the soak lasts until it is promoted or rolled back".into(),
+            },
+            Some(
+                ReloadPhase::Loading
+                | ReloadPhase::Opening
+                | ReloadPhase::Binary { .. }
+                | ReloadPhase::PreFlight { .. }
+                | ReloadPhase::Command { .. }
+                | ReloadPhase::AwaitReady { .. }
+                | ReloadPhase::StoppingOld
+                | ReloadPhase::Starting,
+            ) => String::new(),
         }
     }
 
@@ -126,6 +148,7 @@ impl State {
             phase: self.phase_word(g).into(),
             pids: g.pids(),
             weight: Turn::weight_of(self, g.number),
+            share: None,
             age: now.since(g.launched).as_secs_f64(),
             ready: g.ready_at.is_some(),
             status_text: g.status_text.clone(),
@@ -229,5 +252,15 @@ impl Turn<'_> {
         self.tick_workers(number);
         self.tick_quiesce(number);
         self.tick_stop(number);
+    }
+}
+
+/// In whole seconds from a second on: nobody counts the rest.
+fn whole_seconds(span: Span) -> Span {
+    const SECOND: u64 = 1_000_000_000;
+    match span.0 {
+        0..SECOND => Span(span.0.div_ceil(1_000_000) * 1_000_000),
+        u64::MAX => span,
+        more => Span(more.saturating_add(SECOND / 2) / SECOND * SECOND),
     }
 }

@@ -241,7 +241,7 @@ impl Turn<'_> {
         self.note_phase(from, lasted);
         self.s.shown = state;
         self.s.since = self.now;
-        let why = self.s.why.clone();
+        let why = self.s.why_now(self.now);
         self.announce(Announcement::State { from, to: state, why, lasted });
     }
 }

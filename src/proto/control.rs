@@ -3,7 +3,7 @@
 //! A request gets any number of `{"event":…}` lines, then exactly one `{"result":…}` or `{"error":…}` line.
 
 use crate::proto::nearest::nearest;
-use crate::proto::status::{EventLine, Outcome, ReloadRecord, Status};
+use crate::proto::status::{EventLine, Outcome, ReloadRecord, Status, UnitChanges};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -50,7 +50,7 @@ pub enum Request {
         #[serde(default)]
         reason: String,
     },
-    /// What a reload would change: [`Reply::Text`].
+    /// What a reload would change: [`Reply::Changes`].
     DryRun {
         /// Which; empty with `all`.
         #[serde(default)]
@@ -147,9 +147,11 @@ pub enum Reply {
         note: String,
     },
     /// To `dry_run`.
-    Text {
+    Changes {
         /// For people.
         text: String,
+        /// The same for programs.
+        units: Vec<UnitChanges>,
     },
     /// To `history`: oldest first.
     History {

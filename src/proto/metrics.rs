@@ -34,8 +34,10 @@ const RESTART_REASONS: [&str; 11] = [
     "other",
 ];
 
-/// The phases of a reload, as in a [`ReloadRecord`].
-const PHASES: [&str; 6] = ["pre_checking", "starting", "handshaking", "soaking", "draining", "rolling_back"];
+/// The phases of a reload, as in a [`ReloadRecord`]: the names of the states that it goes through; a `replace` one
+/// stops the old generation first.
+const PHASES: [&str; 7] =
+    ["pre_checking", "stopping", "starting", "handshaking", "soaking", "draining", "rolling_back"];
 
 const OUTCOMES: [Outcome; 5] =
     [Outcome::Promoted, Outcome::RolledBack, Outcome::Failed, Outcome::Refused, Outcome::Aborted];
@@ -72,6 +74,8 @@ struct UnitCounters {
     phases: BTreeMap<&'static str, Histogram>,
     health: BTreeMap<&'static str, u64>,
     stranded: u64,
+    canary_new: u64,
+    canary_old: u64,
     last_reload_good: Option<bool>,
 }
 
@@ -121,6 +125,11 @@ impl Metrics {
             }
         }
         let counters = self.unit(unit);
+        for share in &record.shares {
+            let to_new = share.to_new.unwrap_or_default();
+            counters.canary_new += to_new;
+            counters.canary_old += share.connections.unwrap_or_default().saturating_sub(to_new);
+        }
         *counters.reloads.entry(record.outcome).or_default() += 1;
         if record.outcome != Outcome::Refused {
             counters.last_reload_good = Some(record.outcome == Outcome::Promoted);
@@ -220,6 +229,7 @@ impl Metrics {
         for unit in &status.units {
             text.sample("", &[("unit", &unit.name)], f64::from(unit.generation));
         }
+        canaries(text, status);
         draining(text, status);
     }
 
@@ -263,7 +273,40 @@ impl Metrics {
         for (unit, counters) in &units {
             text.sample("", &[("unit", unit)], counters.stranded as f64);
         }
+        text.family(
+            "aeterna_canary_connections_total",
+            Kind::Counter,
+            "New connections in soaks that are over, by the generation that got them.",
+        );
+        for (unit, counters) in &units {
+            for (generation, count) in [("old", counters.canary_old), ("new", counters.canary_new)] {
+                text.sample("", &[("unit", unit), ("generation", generation)], count as f64);
+            }
+        }
         phases(text, &units);
+    }
+}
+
+fn canaries(text: &mut Text, status: &Status) {
+    let soaking = || {
+        let found = |unit: &crate::proto::status::UnitStatus| {
+            unit.generations.iter().find(|one| one.phase == "soaking").map(|one| (one.weight, one.share))
+        };
+        status.units.iter().filter_map(move |unit| Some((unit.name.as_str(), found(unit)?)))
+    };
+    let help = "Percent of new connections that the new generation is to get; while there is a soak.";
+    text.family("aeterna_canary_weight", Kind::Gauge, help);
+    for (unit, (weight, _)) in soaking() {
+        if let Some(weight) = weight {
+            text.sample("", &[("unit", unit)], f64::from(weight));
+        }
+    }
+    let help = "Percent that it has got since the weight was set, where they may be counted.";
+    text.family("aeterna_canary_share", Kind::Gauge, help);
+    for (unit, (_, share)) in soaking() {
+        if let Some(share) = share {
+            text.sample("", &[("unit", unit)], share);
+        }
     }
 }
 
@@ -392,6 +435,8 @@ pub struct ProcessFacts {
     pub open_fds: Option<u64>,
     /// Descriptors that can be.
     pub max_fds: Option<u64>,
+    /// How many bytes of address space there can be; without a limit the largest number.
+    pub max_virtual_bytes: Option<u64>,
     /// Bytes of address space.
     pub virtual_bytes: Option<u64>,
     /// Bytes in memory.
@@ -411,13 +456,17 @@ impl ProcessFacts {
         let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
         let of = |text: &str, name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse::<u64>().ok()
+            match line.split_whitespace().next()? {
+                "unlimited" => Some(u64::MAX),
+                number => number.parse::<u64>().ok(),
+            }
         };
         let booted = of(system, "btime ");
         ProcessFacts {
             cpu_seconds: ticks(11).zip(ticks(12)).map(|(user, own)| (user + own) / 100.0),
             open_fds: None,
             max_fds: of(limits, "Max open files"),
+            max_virtual_bytes: of(limits, "Max address space"),
             virtual_bytes: of(status, "VmSize:").map(|kib| kib * 1024),
             resident_bytes: of(status, "VmRSS:").map(|kib| kib * 1024),
             start_time: booted.zip(ticks(19)).map(|(booted, after)| booted as f64 + after / 100.0),
@@ -438,6 +487,8 @@ impl ProcessFacts {
         one("process_open_fds", gauge, "Descriptors that are open.", whole(self.open_fds));
         one("process_max_fds", gauge, "Descriptors that can be open.", whole(self.max_fds));
         one("process_virtual_memory_bytes", gauge, "Address space.", whole(self.virtual_bytes));
+        let most = whole(self.max_virtual_bytes);
+        one("process_virtual_memory_max_bytes", gauge, "Address space that there can be.", most);
         one("process_resident_memory_bytes", gauge, "Memory in use.", whole(self.resident_bytes));
         one("process_start_time_seconds", gauge, "Unix time of the start.", self.start_time);
         one("process_threads", gauge, "Threads.", whole(self.threads));

@@ -24,14 +24,14 @@ pub fn runtime_dir(explicit: Option<&str>, env: &dyn Fn(&str) -> Option<String>,
     }
 }
 
-/// What `%t` stands for in a unit: `/run` for root, else `$XDG_RUNTIME_DIR`, else `/tmp` (systemd.unit(5),
-/// "Specifiers"). Arguments as for [`runtime_dir`].
+/// What `%t` stands for in a unit: `/run` for root, else `$XDG_RUNTIME_DIR` (systemd.unit(5), "Specifiers"), else the
+/// user's own folder in /tmp. Arguments as for [`runtime_dir`].
 pub fn unit_runtime_root(env: &dyn Fn(&str) -> Option<String>, uid: u32) -> String {
     if uid == 0 {
         return "/run".into();
     }
     let dir = env("XDG_RUNTIME_DIR").filter(|dir| dir.starts_with('/'));
-    dir.map_or("/tmp".into(), |dir| dir.trim_end_matches('/').to_string())
+    dir.map_or(format!("/tmp/aeterna-{uid}"), |dir| dir.trim_end_matches('/').to_string())
 }
 
 /// The control socket in a runtime directory.
@@ -70,7 +70,7 @@ mod tests {
         let env = |name: &str| (name == "XDG_RUNTIME_DIR").then(|| "/run/user/7/".to_string());
         assert_eq!(unit_runtime_root(&env, 0), "/run");
         assert_eq!(unit_runtime_root(&env, 7), "/run/user/7");
-        assert_eq!(unit_runtime_root(&|_| None, 7), "/tmp");
+        assert_eq!(unit_runtime_root(&|_| None, 7), "/tmp/aeterna-7");
     }
 
     #[test]

@@ -134,6 +134,9 @@ pub struct ReloadRecord {
     pub duration: f64,
     /// How long each phase took: the state's name in lower case, seconds; in order.
     pub phases: Vec<PhaseTime>,
+    /// The steps of a soak on steered TCP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
     /// State bytes that were relayed.
     #[serde(default)]
     pub state_bytes: u64,
@@ -149,6 +152,43 @@ pub struct ReloadRecord {
     /// The last lines that the failed generation wrote to standard error, where they went through aeternad.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_lines: Vec<String>,
+}
+
+/// What was asked for in one step of a soak, and what was measured where new connections may be counted (CAP_BPF).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Percent of the new connections that the new generation was to get.
+    pub weight: u8,
+    /// New connections in this step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u64>,
+    /// Those of them that the new generation got.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_new: Option<u64>,
+    /// The same in percent; nothing where nobody came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+}
+
+impl Share {
+    /// A step in which nobody could count.
+    pub const fn uncounted(weight: u8) -> Share {
+        Share { weight, connections: None, to_new: None, share: None }
+    }
+
+    /// A step with so many connections.
+    pub fn counted(weight: u8, connections: u64, to_new: u64) -> Share {
+        let share = (connections > 0).then(|| 100.0 * to_new as f64 / connections as f64);
+        Share { weight, connections: Some(connections), to_new: Some(to_new), share }
+    }
+
+    /// This step and its continuation as one.
+    pub fn and(self, more: Share) -> Share {
+        match (self.connections.zip(self.to_new), more.connections.zip(more.to_new)) {
+            (Some((a, to_a)), Some((b, to_b))) => Share::counted(self.weight, a + b, to_a + to_b),
+            _ => Share::uncounted(self.weight),
+        }
+    }
 }
 
 /// How long a phase took.
@@ -171,6 +211,10 @@ pub struct GenerationStatus {
     pub pids: Vec<i32>,
     /// Percent of new connections that it gets, where sockets are steered.
     pub weight: Option<u8>,
+    /// Percent of new connections that it has really got since the weight was set, in a soak on steered TCP, where they
+    /// may be counted (CAP_BPF).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
     /// Seconds since it was launched.
     pub age: f64,
     /// Whether it has said (or shown) that it is ready.
@@ -270,6 +314,9 @@ pub struct UnitStatus {
     /// Keys that were read anew and wait for a launch or for a restart of aeternad.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<String>,
+    /// What it cannot do here, or only at a price, in sentences: a filter that costs no_new_privs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// `/v1/status` and `aeternactl status --json`.
@@ -350,4 +397,43 @@ pub struct EventLine {
     /// A reload's outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+}
+
+/// What a reload would change in one unit: `aeternactl reload --dry-run --json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitChanges {
+    /// Which unit.
+    pub unit: String,
+    /// Every address of either version.
+    pub sockets: Vec<SocketChangeLine>,
+    /// Every key whose value is another one.
+    pub keys: Vec<KeyChangeLine>,
+}
+
+/// What becomes of an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketChangeLine {
+    /// The descriptor's name.
+    pub name: String,
+    /// The address.
+    pub address: String,
+    /// `kept`, `added` or `dropped`.
+    pub change: String,
+    /// What it waits for: `reload` or `launch`.
+    pub needs: String,
+}
+
+/// A key whose value is another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChangeLine {
+    /// The table's heading, such as `[Service]`.
+    pub table: String,
+    /// The key.
+    pub key: String,
+    /// The old value as TOML, if there was one.
+    pub old: Option<String>,
+    /// The new value as TOML, if there is one.
+    pub new: Option<String>,
+    /// What it waits for: `reload`, `launch` (the next one), or `restart` (aeternad's own).
+    pub needs: String,
 }

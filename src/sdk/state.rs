@@ -141,10 +141,9 @@ impl State {
         let state = if frames.is_empty() {
             None
         } else {
-            match apply(frames) {
-                Ok(state) => Some(state),
-                Err(error) => {
-                    let why = error.to_string();
+            match guarded(|| apply(frames)).map(|applied| applied.map_err(|error| error.to_string())) {
+                Ok(Ok(state)) => Some(state),
+                Ok(Err(why)) | Err(why) => {
                     channel.say(&Message::error("load_failed", why.clone()))?;
                     return Err(io::Error::other(why));
                 }
@@ -163,12 +162,15 @@ impl State {
         let theirs = kept.clone();
         let work = move || {
             let end = match self.channel.map_or_else(|| greet(&path, Role::Source), Ok) {
-                Ok(channel) => serve(channel, &mut keeper, &theirs),
-                Err(error) => error,
+                Ok(channel) => guarded(|| serve(channel, &mut keeper, &theirs)),
+                Err(error) => Ok(error),
             };
+            let end = end.unwrap_or_else(io::Error::other);
             // Nobody can say any more that the newer generation has it for good.
             if theirs.is(Standing::Asked) {
-                keeper.resume(None);
+                if let Err(why) = guarded(|| keeper.resume(None)) {
+                    log(&format!("the service could not resume: {why}"));
+                }
                 theirs.set(Standing::Mine);
             }
             log(&format!("the connection to aeternad is over, no state will be handed over: {end}"));
@@ -256,7 +258,14 @@ fn serve(mut channel: Channel, keeper: &mut impl Keeper, kept: &Kept) -> io::Err
         let done = match said {
             Incoming::Message(Message::Request) => {
                 kept.set(Standing::Asked);
-                give(&channel, &keeper.save())
+                match guarded(|| keeper.save()) {
+                    Ok(frames) => give(&channel, &frames),
+                    Err(why) => {
+                        // RESUME will follow.
+                        log(&format!("the state cannot be saved: {why}"));
+                        channel.say(&Message::error("save_failed", why))
+                    }
+                }
             }
             Incoming::Message(Message::Resume) => {
                 let frames = receive(&mut channel);
@@ -287,6 +296,15 @@ fn serve(mut channel: Channel, keeper: &mut impl Keeper, kept: &Kept) -> io::Err
             return error;
         }
     }
+}
+
+/// Makes an error of a panic of the service's: a state that cannot be had is no reason to die, and whoever waits
+/// for it must be told.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".into())
+    })
 }
 
 fn give(channel: &Channel, frames: &[Frame]) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //! Main thread, nothing else running: one answer starts a process.
 
 use super::spawn::{self, Plan, Traps};
-use super::{fd, limits, seccomp, sockdiag, socket, steer, wait};
+use super::{fd, limits, seccomp, sockdiag, socket, steer, tally, wait};
 use crate::unit::{Address, Listen, ListenKind, Resource, undeclared_socket};
 use std::io;
 use std::net::Ipv4Addr;
@@ -30,13 +30,35 @@ pub fn interception() -> io::Result<bool> {
     }
 }
 
-/// Whether descriptors of other processes can be copied (pidfd_getfd(2)).
+/// Whether descriptors of other processes can be copied (pidfd_getfd(2)): tried on this one, which Yama does not
+/// concern, so that it is asked too.
 ///
 /// # Errors
 /// `EPERM` or `ENOSYS`.
 pub fn descriptor_copies() -> io::Result<()> {
     let null = fd::dev_null()?;
-    seccomp::copy_fd(super::process::pid(), std::os::fd::AsRawFd::as_raw_fd(&null)).map(drop)
+    seccomp::copy_fd(super::process::pid(), std::os::fd::AsRawFd::as_raw_fd(&null))?;
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    match scope.trim().parse().unwrap_or(0) {
+        0 | 1 => Ok(()),
+        2 if seccomp::may_trace() => Ok(()),
+        _ => Err(io::Error::from_raw_os_error(libc::EPERM)),
+    }
+}
+
+/// Whether a port below those that everybody may bind can be bound.
+///
+/// # Errors
+/// `EACCES`.
+pub fn low_ports() -> io::Result<()> {
+    for port in (1..limits::first_free_port()).rev() {
+        match std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(()),
+        }
+    }
+    Ok(())
 }
 
 /// Whether clone3(2) is there.
@@ -61,7 +83,23 @@ pub fn steering() -> io::Result<()> {
     let options = undeclared_socket("doctor", listen.clone()).options;
     let opened = socket::open(&listen, &options, socket::Place::FirstSlot)
         .map_err(|error| io::Error::other(error.text))?;
-    steer::attach(opened.fd.as_fd(), &steer::Plan { serving: 0, canary: None, probes: Vec::new() })
+    steer::attach(opened.fd.as_fd(), &steer::to_first())
+}
+
+/// Whether new connections can be counted where they are steered.
+///
+/// # Errors
+/// Those of bpf(2): `EPERM` without CAP_BPF.
+pub fn counting() -> io::Result<()> {
+    let address = Address::Inet((Ipv4Addr::LOCALHOST, 0).into());
+    let listen = Listen { kind: ListenKind::Stream, address };
+    let options = undeclared_socket("doctor", listen.clone()).options;
+    let tally = tally::Tally::new()?;
+    let opened = socket::open(&listen, &options, socket::Place::FirstSlot)
+        .map_err(|error| io::Error::other(error.text))?;
+    let canary = steer::Canary { index: 0, weight: 50, draw: steer::Draw::Connection };
+    let plan = steer::Plan { serving: 0, canary: Some(canary), probes: Vec::new() };
+    tally.attach(opened.fd.as_fd(), &plan)
 }
 
 /// Whether the kernel lists connections (sock_diag(7)).

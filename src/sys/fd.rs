@@ -56,6 +56,31 @@ pub fn dup(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
+/// Whether two descriptors are copies of one another: the same open file description. Where the kernel does not tell
+/// (kcmp(2) is refused in some containers, F_DUPFD_QUERY is of Linux 6.10), the same file opened in the same way.
+pub fn same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
+    const KCMP_FILE: i32 = 0;
+    const F_DUPFD_QUERY: i32 = 1027;
+    let (us, a_raw, b_raw) = (std::process::id(), a.as_raw_fd(), b.as_raw_fd());
+    // SAFETY: takes numbers only.
+    let compared = unsafe { libc::syscall(libc::SYS_kcmp, us, us, KCMP_FILE, a_raw, b_raw) };
+    if compared >= 0 {
+        return compared == 0;
+    }
+    // SAFETY: takes numbers only.
+    let asked = unsafe { libc::fcntl(a_raw, F_DUPFD_QUERY, b_raw) };
+    if asked >= 0 {
+        return asked == 1;
+    }
+    let file = |fd: BorrowedFd<'_>| {
+        let found = nix::sys::stat::fstat(fd).ok()?;
+        // Anonymous inodes (memfds are none) all look alike.
+        let nature = (found.st_mode & 0o170_000 != 0).then_some((found.st_dev, found.st_ino))?;
+        Some((nature, fcntl(fd, FcntlArg::F_GETFL).ok()?))
+    };
+    file(a).is_some() && file(a) == file(b)
+}
+
 /// /dev/null, open for reading and writing.
 ///
 /// # Errors

@@ -84,6 +84,11 @@ fn endpoint(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
+/// The process that has a socket, by its inode, as "nginx, pid 812"; `None` if nobody can be seen to.
+pub fn of_inode(inode: u64) -> Option<String> {
+    process_with(inode)
+}
+
 /// The first process with that socket among its descriptors.
 fn process_with(inode: u64) -> Option<String> {
     let wanted = format!("socket:[{inode}]");

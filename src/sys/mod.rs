@@ -28,9 +28,11 @@ pub mod sockopt;
 pub mod spawn;
 pub mod steer;
 pub mod stream;
+pub mod tally;
 pub mod terminal;
 #[cfg(test)]
 mod testing;
+pub mod textfile;
 pub mod tree;
 pub mod unixpath;
 pub mod user;

@@ -374,9 +374,18 @@ pub fn protocol_name(tid: i32, fd: i32) -> io::Result<String> {
 /// Whether this process has CAP_SYS_ADMIN: a filter then needs no no_new_privs.
 pub fn is_admin() -> bool {
     const CAP_SYS_ADMIN: u32 = 21;
+    has_capability(CAP_SYS_ADMIN)
+}
+
+/// Whether this process has CAP_SYS_PTRACE.
+pub fn may_trace() -> bool {
+    const CAP_SYS_PTRACE: u32 = 19;
+    has_capability(CAP_SYS_PTRACE)
+}
+
+fn has_capability(number: u32) -> bool {
     let bits = status_field(super::process::pid(), "CapEff:").ok();
-    bits.and_then(|bits| u64::from_str_radix(&bits, 16).ok())
-        .is_some_and(|bits| bits & (1 << CAP_SYS_ADMIN) != 0)
+    bits.and_then(|bits| u64::from_str_radix(&bits, 16).ok()).is_some_and(|bits| bits & (1 << number) != 0)
 }
 
 /// Whether the kernel knows user notification.

@@ -274,7 +274,8 @@ pub fn before_bind(options: &SocketOptions, family: Family, kind: ListenKind) ->
 
 /// What can be set at any time, also on a socket that listens: a failure is a warning, as with systemd.
 ///
-/// Buffer sizes come twice: the forced form, which needs CAP_NET_ADMIN, and then the plain one.
+/// Buffer sizes come twice: the plain form, which the kernel cuts at net.core.rmem_max, and then the forced one, which
+/// needs CAP_NET_ADMIN.
 pub fn any_time(options: &SocketOptions, family: Family, kind: ListenKind) -> Vec<Setting> {
     let mut out = Vec::new();
     if family.is_ip() && kind == ListenKind::Stream {
@@ -291,12 +292,12 @@ pub fn any_time(options: &SocketOptions, family: Family, kind: ListenKind) -> Ve
         out.push(int("Mark", socket, libc::SO_MARK, mark.cast_signed()));
     }
     if let Some(bytes) = options.receive_buffer {
-        out.push(int("ReceiveBuffer", socket, libc::SO_RCVBUFFORCE, clamp(bytes)));
         out.push(int("ReceiveBuffer", socket, libc::SO_RCVBUF, clamp(bytes)));
+        out.push(int("ReceiveBuffer", socket, libc::SO_RCVBUFFORCE, clamp(bytes)));
     }
     if let Some(bytes) = options.send_buffer {
-        out.push(int("SendBuffer", socket, libc::SO_SNDBUFFORCE, clamp(bytes)));
         out.push(int("SendBuffer", socket, libc::SO_SNDBUF, clamp(bytes)));
+        out.push(int("SendBuffer", socket, libc::SO_SNDBUFFORCE, clamp(bytes)));
     }
     if matches!(family, Family::Unix | Family::Netlink) && options.pass_credentials {
         out.push(int("PassCredentials", socket, libc::SO_PASSCRED, 1));

@@ -43,8 +43,9 @@ pub struct Plan<'a> {
     pub fds: Vec<BorrowedFd<'a>>,
     /// Who to become; `None`: who we are.
     pub credentials: Option<Credentials>,
-    /// Limits: (the kernel's number, soft, hard), `u64::MAX` is infinity. See [`super::limits::rlimit_number`]. The child has ours
-    /// where none is given, so give LimitNOFILE back after [`super::fd::raise_nofile`].
+    /// Limits: (the kernel's number, soft, hard), `u64::MAX` is infinity. See [`super::limits::rlimit_number`]. Above our own
+    /// hard limit the child gets that, unless we may have more: [`Process::lowered`]. The child has ours where none is
+    /// given, so give LimitNOFILE back after [`super::fd::raise_nofile`].
     pub limits: Vec<(i32, u64, u64)>,
     /// The umask.
     pub umask: u32,
@@ -129,6 +130,9 @@ pub struct Process {
     /// What came of [`Plan::traps`], if it was asked for: where the calls come from, or an errno. `EBUSY`: it is
     /// under the filter of another supervisor already.
     pub listener: Option<Result<Listener, i32>>,
+    /// The limits of the plan that are lower than it says, because our own hard limit is and we may not raise it: bit N
+    /// for the kernel's number N.
+    pub lowered: u32,
 }
 
 /// The steps of a start, in their order.
@@ -238,7 +242,6 @@ impl SpawnError {
             (Stage::Exec, libc::E2BIG) => "its arguments and environment are too long",
             (Stage::Groups | Stage::Group | Stage::User, libc::EPERM) => "only root can become another user",
             (Stage::OomScore, libc::EACCES) => "a lower value than our own needs CAP_SYS_RESOURCE",
-            (Stage::Limits, libc::EPERM) => "a higher hard limit than our own needs CAP_SYS_RESOURCE",
             (Stage::Nice, libc::EACCES) => "a lower value than our own needs CAP_SYS_NICE",
             (Stage::Affinity, libc::EINVAL) => "none of these processors exists, or none is allowed here",
             (Stage::Clone, libc::EAGAIN) => "too many processes: see LimitNPROC, pids.max and kernel.pid_max",
@@ -283,6 +286,7 @@ fn spawn_by(plan: &Plan<'_>, ways: &[Way]) -> Result<Process, SpawnError> {
     job.restore_dumpable();
     let mut process = started.map_err(|errno| SpawnError { stage: Stage::Clone, errno })?;
     process.listener = channel.map(|(ours, _)| receive(ours, job.refused));
+    process.lowered = job.lowered;
     match job.failure {
         None => Ok(process),
         Some(failure) => {

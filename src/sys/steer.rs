@@ -72,21 +72,21 @@ pub const PROBES_MAX: usize = 64;
 /// The network header, whatever the packet's data pointer is at: there it is the payload.
 const NET: u32 = 0xfff0_0000;
 /// A random number for each packet.
-const RANDOM: u32 = 0xffff_f038;
+pub(super) const RANDOM: u32 = 0xffff_f038;
 
-const LOAD_BYTE: u16 = 0x30;
-const LOAD_HALF: u16 = 0x28;
-const LOAD_WORD: u16 = 0x20;
-const LOAD_HALF_X: u16 = 0x48;
-const LOAD_X_IHL: u16 = 0xb1;
-const RIGHT: u16 = 0x74;
-const MULTIPLY: u16 = 0x24;
-const XOR: u16 = 0xa4;
-const XOR_X: u16 = 0xac;
-const TO_X: u16 = 0x07;
-const IF_EQUAL: u16 = 0x15;
-const IF_AT_LEAST: u16 = 0x35;
-const JUMP: u16 = 0x05;
+pub(super) const LOAD_BYTE: u16 = 0x30;
+pub(super) const LOAD_HALF: u16 = 0x28;
+pub(super) const LOAD_WORD: u16 = 0x20;
+pub(super) const LOAD_HALF_X: u16 = 0x48;
+pub(super) const LOAD_X_IHL: u16 = 0xb1;
+pub(super) const RIGHT: u16 = 0x74;
+pub(super) const MULTIPLY: u16 = 0x24;
+pub(super) const XOR: u16 = 0xa4;
+pub(super) const XOR_X: u16 = 0xac;
+pub(super) const TO_X: u16 = 0x07;
+pub(super) const IF_EQUAL: u16 = 0x15;
+pub(super) const IF_AT_LEAST: u16 = 0x35;
+pub(super) const JUMP: u16 = 0x05;
 const RETURN: u16 = 0x06;
 
 const TCP: u32 = 6;
@@ -97,6 +97,11 @@ fn plain(code: u16, k: u32) -> Instruction {
 
 fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
     Instruction { code, jt, jf, k }
+}
+
+/// The program that sends everything to the first member.
+pub fn to_first() -> Vec<Instruction> {
+    program(&Plan { serving: 0, canary: None, probes: Vec::new() })
 }
 
 /// The program for a plan.
@@ -206,15 +211,13 @@ fn threshold(weight: u8) -> u32 {
     ((u64::from(weight) << 32) / 100) as u32
 }
 
-/// Attaches a plan's program to the whole group that `member` belongs to; it replaces what was attached.
+/// Attaches a [`program`] to the whole group that `member` belongs to; it replaces what was attached.
 ///
 /// `member` must listen, or be the first of its group: attaching through one that is only bound makes its
 /// listen(2) fail. Errors: EINVAL (no SO_REUSEPORT), EPERM, ENOPROTOOPT where the kernel has no such thing.
-pub fn attach(member: BorrowedFd<'_>, plan: &Plan) -> io::Result<()> {
-    let mut code: Vec<libc::sock_filter> = program(plan)
-        .iter()
-        .map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
-        .collect();
+pub fn attach(member: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+    let mut code: Vec<libc::sock_filter> =
+        program.iter().map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
     let len = u16::try_from(code.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
     let filter = libc::sock_fprog { len, filter: code.as_mut_ptr() };
     let pointer: *const libc::sock_fprog = &raw const filter;

@@ -2,12 +2,12 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// How many columns the terminal behind `fd` has; `None` if it is none, or does not say.
-pub fn columns(fd: BorrowedFd<'_>) -> Option<usize> {
+/// How many columns and rows the terminal behind `fd` has; `None` if it is none, or does not say.
+pub fn size(fd: BorrowedFd<'_>) -> Option<(usize, usize)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ writes one `winsize` where the pointer says, and `size` lives until after the call.
     let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
-    (done == 0 && size.ws_col > 0).then(|| usize::from(size.ws_col))
+    (done == 0 && size.ws_col > 0).then(|| (usize::from(size.ws_col), usize::from(size.ws_row)))
 }
 
 #[cfg(test)]
@@ -17,6 +17,6 @@ mod tests {
 
     #[test]
     fn a_file_is_no_terminal() {
-        assert_eq!(columns(std::fs::File::open("/dev/null").unwrap().as_fd()), None);
+        assert_eq!(size(std::fs::File::open("/dev/null").unwrap().as_fd()), None);
     }
 }

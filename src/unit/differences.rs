@@ -100,7 +100,7 @@ pub fn differences(old: &Unit, new: &Unit) -> Vec<Difference> {
             );
         }
     }
-    for label in [label::UNIT, label::SERVICE, label::RELOAD, label::HEALTH, label::DAEMON] {
+    for label in [label::UNIT, label::SERVICE, label::RELOAD, label::HEALTH, label::STATE, label::DAEMON] {
         let entries = |sections: &[Section]| {
             let mut entries: Vec<Entry> = sections
                 .iter()
@@ -198,7 +198,7 @@ fn needs(table: &str, key: &str, unit: &Unit) -> Needs {
     if table == label::DAEMON || (table == label::UNIT && key == "Name") {
         return Needs::Restart;
     }
-    let launch = table == label::SERVICE && !WITHOUT_LAUNCH.contains(&key);
+    let launch = (table == label::SERVICE && !WITHOUT_LAUNCH.contains(&key)) || table == label::STATE;
     let name = table.starts_with(label::SOCKET) && key == "FileDescriptorName";
     if unit.reload.strategy == Strategy::Signal && (launch || name) { Needs::Launch } else { Needs::Reload }
 }
@@ -232,7 +232,7 @@ mod tests {
         let new = unit(
             "[[Socket]]\nListenStream = ['[::]:8080', 9090]\nNoDelay = true\n[Service]\nExecStart = '/bin/b'\n\
              User = 'app'\nKillSignal = 'INT'\n[Reload]\nStrategy = 'signal'\nPreFlight = [{ Exec = '/bin/c' }]\n\
-             [HealthCheck]\nTcpConnect = 8080\n[Daemon]\nLogLevel = 'debug'\n",
+             [HealthCheck]\nTcpConnect = 8080\n[State]\nEnabled = true\nMaxBytes = 7\n[Daemon]\nLogLevel = 'debug'\n",
         );
         let found = differences(&unit(OLD), &new);
         let sockets: Vec<(&str, SocketChange, Needs)> = found
@@ -272,6 +272,8 @@ mod tests {
         assert_eq!(key("KillSignal").unwrap().3, Needs::Reload);
         assert_eq!(key("PreFlight").unwrap().1, Some("[]"));
         assert_eq!(key("TcpConnect"), Some(("[HealthCheck]", None, Some("\"8080\""), Needs::Reload)));
+        assert_eq!(key("Enabled"), Some(("[State]", Some("false"), Some("true"), Needs::Launch)));
+        assert_eq!(key("MaxBytes").map(|found| found.2), Some(Some("7")));
         assert_eq!(key("LogLevel").unwrap().3, Needs::Restart);
         assert_eq!(key("Backlog"), None);
     }

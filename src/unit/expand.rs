@@ -90,12 +90,15 @@ pub(super) fn is_name(text: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// Adds the words of a variable's value to `words`. A quote that is never closed reaches to the end.
+/// Adds the words of a variable's value to `words`. A backslash takes the next character as it is; a quote that is
+/// never closed reaches to the end.
 fn split_value(value: &str, words: &mut Vec<String>) {
     let mut word: Option<String> = None;
     let mut quote = None;
-    for c in value.chars() {
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
         match quote {
+            _ if c == '\\' => word.get_or_insert_default().extend(chars.next()),
             Some(q) if c == q => quote = None,
             Some(_) => word.get_or_insert_default().push(c),
             None if c == '"' || c == '\'' => {
@@ -118,6 +121,7 @@ mod tests {
             "ONE" => "'one'",
             "TWO" => "'two two' too",
             "THREE" => "",
+            "ESCAPED" => r#"a\ b "c\"d" e\"#,
             "HOME" => "/here",
             "AETERNA_FD_http" => "3",
             _ => return None,
@@ -139,6 +143,14 @@ mod tests {
         assert_eq!(
             expanded(&["/bin/echo", "$ONE", "$TWO", "$THREE"]),
             ["/bin/echo", "one", "two two", "too"]
+        );
+    }
+
+    #[test]
+    fn a_backslash_in_a_value_takes_the_next_character_as_it_is() {
+        assert_eq!(
+            expanded(&["a", "$ESCAPED", "${ESCAPED}"]),
+            ["a", "a b", "c\"d", "e", r#"a\ b "c\"d" e\"#]
         );
     }
 

@@ -10,6 +10,7 @@ use super::tables::{
 };
 use super::value::Specifiers;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::LazyLock;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -26,6 +27,21 @@ pub struct Context {
     /// Whether aeternad is PID 1: the default of `TimeoutStopSec` is then 20s.
     pub pid1: bool,
 }
+
+impl Context {
+    /// Of a file with this path, which is named in messages as it is here.
+    pub fn of_file(path: &Path, runtime_dir: impl Into<String>, pid1: bool) -> Context {
+        Context {
+            stem: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            file: path.display().to_string(),
+            runtime_dir: runtime_dir.into(),
+            pid1,
+        }
+    }
+}
+
+/// The largest unit file, bytes: far above any that a person writes.
+pub const MAX_FILE: u64 = 1 << 20;
 
 /// A unit and what deserves a remark about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -217,6 +233,9 @@ fn syntax_message(message: &str, written: &str) -> String {
         "duplicate key" => format!("{written} is there twice"),
         "invalid basic string, expected `\"`" => "a \" is opened and not closed on its line".into(),
         "invalid literal string, expected `'`" => "a ' is opened and not closed on its line".into(),
+        "unexpected leading zero, expected nothing" => {
+            "a number does not begin with 0; a mode is text, such as \"0660\"".into()
+        }
         "unexpected key or value, expected newline, `#`" => "a key has one value, and a line one key".into(),
         other => format!("this is not TOML: {other}"),
     }

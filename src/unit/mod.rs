@@ -14,31 +14,40 @@
 //! | `check` | rules that concern several keys |
 //! | `file` | the walk from a text to a unit |
 //! | `print`, `differences` | back to text, and what two units differ in |
-//! | `expand`, `signal` | what the launch needs of the same rules |
+//! | `clash` | what several units cannot all have |
+//! | `sharing`, `verdict` | what a check says of a unit's addresses, and of files |
+//! | `expand`, `environment_file`, `signal` | what the launch needs of the same rules |
 
 #![forbid(unsafe_code)]
 
 mod check;
+mod clash;
 mod diagnostic;
 mod differences;
+mod environment_file;
 mod expand;
 mod file;
 mod import;
 mod inline;
 mod print;
 mod read;
+mod sharing;
 mod signal;
 mod tables;
 mod types;
 mod value;
+mod verdict;
 
+pub use clash::{clashes, daemon_keys_that_differ};
 pub use diagnostic::Diagnostic;
 pub use differences::{Difference, Needs, SocketChange, differences};
+pub use environment_file::{EnvironmentText, parse_environment_file};
 pub use expand::{expand_command, expand_text};
-pub use file::{Context, Parsed, keys, parse};
+pub use file::{Context, MAX_FILE, Parsed, keys, parse};
 pub use import::{Imported, Source, import};
 pub use inline::{Sockets, inline, undeclared_socket};
 pub use print::{defaults, print};
+pub use sharing::sharing;
 pub use signal::{parse_signal, signal_name};
 pub use types::{
     Address, BindIpv6Only, CanaryBy, Check, Command, DaemonSettings, EnvironmentFile, ExitStatusSet,
@@ -46,6 +55,9 @@ pub use types::{
     Resource, Restart, Service, ServiceType, Sharing, Socket, SocketEnvironment, SocketOptions, StartOn,
     State, Strategy, WorkingDirectory, same_endpoint,
 };
+pub use value::check_http_address;
+pub use value::limit_key;
+pub use verdict::{FileVerdict, SocketVerdict, Verdict};
 
 /// One unit: sockets, a service, how it is reloaded.
 #[derive(Debug, Clone, PartialEq)]

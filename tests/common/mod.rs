@@ -26,8 +26,10 @@
 pub mod app;
 pub mod control;
 pub mod facts;
+pub mod hammer;
 pub mod http;
 pub mod load;
+pub mod port;
 pub mod process;
 
 use aeterna::proto::control::{Line, Reply, Request};

@@ -6,7 +6,7 @@
 use aeterna::daemon::http::answer::{Task, View, answer_to, task};
 use aeterna::daemon::http::outside::Outside;
 use aeterna::daemon::http::{HttpServer, Stream};
-use aeterna::machine::event::Command;
+use aeterna::machine::event::{Busy, Command};
 use aeterna::proto::status::*;
 use aeterna::time::Monotime;
 use std::path::Path;
@@ -52,8 +52,8 @@ impl View for Shown<'_> {
     fn names(&self) -> Vec<String> {
         self.0.units.iter().map(|unit| unit.name.clone()).collect()
     }
-    fn is_reloading(&self, unit: &str) -> bool {
-        self.unit(unit).is_some_and(|unit| unit.state.is_reload())
+    fn busy(&self, unit: &str) -> Option<Busy> {
+        self.unit(unit).filter(|unit| unit.state.is_reload()).map(|unit| Busy::Reload(unit.why))
     }
     fn is_stopping(&self) -> bool {
         false
@@ -63,8 +63,8 @@ impl View for Shown<'_> {
 impl World {
     pub fn new(status: Status, token: Option<&Path>) -> World {
         let (wake, woken) = mpsc::channel();
-        let outside =
-            Outside { wake: Arc::new(move || wake.send(()).unwrap_or_default()), now, peer_uid: root };
+        let wake = Arc::new(move || wake.send(()).unwrap_or_default());
+        let outside = Outside { wake, now, first_event: 0, peer_uid: root };
         let server = HttpServer::start("127.0.0.1:0", token, outside, 0).unwrap();
         let address = server.address().to_owned();
         let state = Arc::new(Mutex::new(State { status, commands: Vec::new() }));
@@ -141,6 +141,7 @@ pub fn generation(number: u32, phase: &str, pid: i32, age: f64, weight: Option<u
         phase: phase.into(),
         pids: vec![pid],
         weight,
+        share: None,
         age,
         ready: phase != "starting",
         status_text: None,
@@ -183,6 +184,7 @@ pub fn unit(name: &str, state: UnitState, since: f64, generations: Vec<Generatio
         restart_in: None,
         stored_descriptors: 0,
         pending: vec![],
+        notes: vec![],
     }
 }
 

@@ -17,17 +17,27 @@ public final class Echo {
         System.out.flush();
     }
 
+    private static List<Aeterna.Frame> save(List<Aeterna.Frame> frames) {
+        if (!frames.isEmpty() && frames.get(0).text().equals("lose me")) {
+            throw new IllegalStateException("not \"this\" one");
+        }
+        return frames;
+    }
+
     public static void main(String[] arguments) throws Exception {
         Aeterna.State state = new Aeterna.State();
         List<Aeterna.Frame> frames = state.load(given -> {
             if (given.get(0).text().equals("refuse me")) {
                 throw new IllegalArgumentException("not this one");
             }
+            if (given.get(0).text().equals("choke on me")) {
+                throw new StackOverflowError("not this one");
+            }
         });
         show("loaded", frames);
         Aeterna.ready();
         Aeterna.status("loaded");
-        state.keep(() -> frames, given -> show("resumed", given), () -> {
+        state.keep(() -> save(frames), given -> show("resumed", given), () -> {
             System.out.println("committed");
             System.exit(0);
         });

@@ -17,11 +17,15 @@ static void show(const char *word, const aeterna_frames *given) {
 
 static int apply(const aeterna_frames *given, void *context) {
     (void)context;
-    return strcmp((const char *)given->frames[0].payload, "refuse me") == 0;
+    const char *text = (const char *)given->frames[0].payload;
+    return strcmp(text, "refuse me") == 0 || strcmp(text, "choke on me") == 0;
 }
 
 static void save(aeterna_writer *writer, void *context) {
     (void)context;
+    if (frames.count && strcmp((const char *)frames.frames[0].payload, "lose me") == 0) {
+        aeterna_refuse(writer, "not \"this\" one");
+    }
     for (size_t i = 0; i < frames.count; i++) {
         const aeterna_frame *f = &frames.frames[i];
         aeterna_give(writer, f->kind, f->payload, f->size, f->fds, f->fd_count);

@@ -21,8 +21,11 @@ func show(word string, frames []aeterna.Frame) {
 func main() {
 	state := aeterna.NewState()
 	frames := state.Load(func(frames []aeterna.Frame) error {
-		if string(frames[0].Payload) == "refuse me" {
+		switch string(frames[0].Payload) {
+		case "refuse me":
 			return errors.New("not this one")
+		case "choke on me":
+			panic("not this one")
 		}
 		return nil
 	})
@@ -30,7 +33,12 @@ func main() {
 	aeterna.Ready()
 	aeterna.Status("loaded")
 	state.Keep(aeterna.Keeper{
-		Save:   func() []aeterna.Frame { return frames },
+		Save: func() []aeterna.Frame {
+			if len(frames) > 0 && string(frames[0].Payload) == "lose me" {
+				panic("not this one")
+			}
+			return frames
+		},
 		Resume: func(f []aeterna.Frame) { show("resumed", f) },
 		Commit: func() { fmt.Println("committed"); os.Exit(0) },
 	})

@@ -10,13 +10,18 @@ function show(word, frames) {
 async function main() {
   const state = new aeterna.State();
   const frames = await state.load((given) => {
-    if (given[0].payload.toString() === 'refuse me') throw new Error('not this one');
+    const text = given[0].payload.toString();
+    if (text === 'refuse me') throw new Error('not this one');
+    if (text === 'choke on me') return Promise.reject();
   });
   show('loaded', frames);
   aeterna.ready();
   aeterna.status('loaded');
   state.keep({
-    save: () => frames,
+    save: async () => {
+      if (frames.length && frames[0].payload.toString() === 'lose me') throw new Error('not this one');
+      return frames;
+    },
     resume: (given) => show('resumed', given || []),
     commit: () => { console.log('committed'); process.exit(0); },
   });

@@ -11,7 +11,7 @@ def show(word, frames):
 
 
 def apply(frames):
-    if frames[0].payload == b"refuse me":
+    if frames[0].payload in (b"refuse me", b"choke on me"):
         raise ValueError("not this one")
 
 
@@ -20,10 +20,16 @@ def commit():
     os._exit(0)
 
 
+def save():
+    if frames and frames[0].payload == b"lose me":
+        raise KeyError("not this one")
+    return frames
+
+
 state = aeterna.State()
 frames = state.load(apply)
 show("loaded", frames)
 aeterna.ready()
 aeterna.status("loaded")
-state.keep(save=lambda: frames, resume=lambda f: show("resumed", f or []), commit=commit)
+state.keep(save=save, resume=lambda f: show("resumed", f or []), commit=commit)
 sys.stdin.read()

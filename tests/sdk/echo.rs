@@ -29,6 +29,7 @@ fn copy(frame: &Frame) -> Frame {
 
 impl Keeper for Echo {
     fn save(&mut self) -> Vec<Frame> {
+        assert!(self.frames.first().is_none_or(|frame| frame.payload != b"lose me"), "not this one");
         self.frames.iter().map(copy).collect()
     }
 
@@ -44,8 +45,10 @@ impl Keeper for Echo {
 
 fn main() -> io::Result<()> {
     let mut state = State::connect();
-    let frames =
-        state.load(|frames| if frames[0].payload == b"refuse me" { Err("not this one") } else { Ok(frames) });
+    let frames = state.load(|frames| {
+        assert_ne!(frames[0].payload, b"choke on me", "not this one");
+        if frames[0].payload == b"refuse me" { Err("not this one") } else { Ok(frames) }
+    });
     let echo = Echo { frames: frames.unwrap_or_default() };
     show("loaded", &echo.frames);
     sdk::ready()?;

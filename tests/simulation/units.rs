@@ -51,7 +51,7 @@ pub(crate) fn socket() -> Socket {
     Socket {
         listen: vec![Listen { kind: ListenKind::Stream, address: Address::Port(80) }],
         name: "http".into(),
-        options: options(),
+        options: options().into(),
         sharing: Sharing::Auto,
         accept: false,
         max_connections: 64,

@@ -7,7 +7,8 @@
 `source` hello (default), silent, signal, none
 `give`   all (default), hang, half, error, more (again and again), raw:HEX, fds:COUNT; die:request, die:half,
          die:state, die:finished
-`memfd`  with its state it gives a memfd of so many bytes; `store` text that it has stored by FDSTORE=1
+`memfd`  with its state it gives a memfd of so many bytes
+`store`  text that it has stored by FDSTORE=1, under the name aeterna-state or as [name, text]; `unstore` names
 `raws`   connections that send these bytes, HEX, and are told what is wrong; `flood` so many connections
 `ready`  after (default) the state is there, before
 """
@@ -86,17 +87,17 @@ def misbehave():
     opened, codes = [], set()
     for _ in range(plan.get("flood", 0)):
         channel = aeterna._Channel(os.environ["AETERNA_STATE_SOCK"])
-        channel._socket.setblocking(False)
-        opened.append(channel)
-    # Whoever is refused is told at once; the others are asked nothing.
-    time.sleep(0.5 if opened else 0)
-    for channel in opened:
         try:
-            codes.add(json.loads(channel._socket.recv(4096)[12:])["code"])
-        except BlockingIOError:
+            # The beginning of a frame: none of them is taken for a silent source that a newer one replaces.
+            channel._socket.sendall(struct.pack(">I", 20))
+        except OSError:
             pass
-        except (KeyError, ValueError):
-            pass
+        opened.append(channel)
+    while opened and not codes:
+        # Whoever is refused is told at once; the others are asked nothing.
+        for socket_ in select.select([channel._socket for channel in opened], [], [])[0]:
+            codes.add(json.loads(socket_.recv(4096)[12:])["code"])
+    for channel in opened:
         channel.close()
     if opened:
         say("flooded", codes=sorted(codes))
@@ -258,22 +259,33 @@ os.set_blocking(tx, False)
 signal.set_wakeup_fd(tx)
 if plan.get("ready") == "before":
     aeterna.ready()
-def store(text):
-    """FDSTORE=1 under the name that [State] Descriptor looks for."""
+def store(text, name="aeterna-state"):
+    """FDSTORE=1, where nothing else is said under the name that [State] Descriptor looks for."""
     memory = os.memfd_create("state")
     os.write(memory, text.encode())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [memory]))]
-        message = b"FDSTORE=1\nFDNAME=aeterna-state\nFDPOLL=0"
+        message = b"FDSTORE=1\nFDNAME=%s\nFDPOLL=0" % name.encode()
         notify.sendmsg([message], rights, 0, os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
     os.close(memory)
 
 
+def leave(*_):
+    """A draining generation has one more wish."""
+    store("too late", "late")
+    on_term()
+
+
+if plan.get("late"):
+    signal.signal(signal.SIGTERM, leave)
 for name, fd in aeterna.listeners():
     if name == "aeterna-state":
         say("stored", text=os.pread(fd, 100, 0).decode())
+say("given", names=[name for name, _ in aeterna.listeners()], handover="AETERNA_HANDOVER" in os.environ)
 for text in plan.get("store", []):
-    store(text)
+    store(*([text] if isinstance(text, str) else reversed(text)))
+for name in plan.get("unstore", []):
+    aeterna.notify("FDSTOREREMOVE=1\nFDNAME=" + name)
 misbehave()
 sink()
 say("begins", state=state.decode(errors="replace"))

@@ -58,6 +58,9 @@ fn facts(unit: &UnitStatus) -> Table {
         let keys = unit.pending.join(", ");
         fact("Pending", cell(format!("{keys} (changed in the file, not yet in effect)")).tone(Tone::Busy));
     }
+    for note in &unit.notes {
+        fact("Note", cell(note).tone(Tone::Busy));
+    }
     table
 }
 
@@ -86,6 +89,9 @@ fn generations(unit: &UnitStatus, look: Look) -> Option<String> {
 /// What else is to be said about a generation, a line each.
 fn generation_notes(generation: &GenerationStatus) -> Vec<String> {
     let mut notes = Vec::new();
+    if let Some(share) = generation.share {
+        notes.push(format!("{share:.1}% of the new connections, as measured since the weight was set"));
+    }
     let left = generation
         .connections
         .map(|n| format!("{} left", super::count(n as usize, "connection", "connections")));
@@ -165,6 +171,7 @@ chat - Chat gateway
   Restarts    1
   Stored      3 descriptors
   Pending     [Daemon] Http (changed in the file, not yet in effect)
+  Note        no_new_privs is set
 
 Generations
   GEN  PHASE     AGE  READY  WEIGHT  PIDS       CONTENT
@@ -173,6 +180,7 @@ Generations
     2  serving   4d   yes       90%  4711 4712  00c0ffee00c0ffee
          the program on disk is newer than the one that runs
     3  soaking   12s  yes       10%  4800       00c0ffee00c0ffee
+         9.8% of the new connections, as measured since the weight was set
          says: serving 3 clients
 
 Sockets

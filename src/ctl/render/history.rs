@@ -3,26 +3,52 @@
 use super::detail::phases;
 use super::table::{Table, cell};
 use super::{Look, bytes, outcome_tone, outcome_words, time, timeline};
-use crate::proto::status::ReloadRecord;
+use crate::proto::status::{ReloadRecord, Share};
 
 /// The reloads of a unit, oldest first.
 pub(crate) fn history(unit: &str, reloads: &[ReloadRecord], look: Look) -> String {
     if reloads.is_empty() {
         return format!("{} has not been reloaded yet.\n", super::clean(unit));
     }
-    let mut table = Table::new(&["BEGAN", "OUTCOME", "TOOK", "GEN", "STRATEGY", "STATE", "PHASES"]);
+    let wide = table(reloads, Phases::Column);
+    let table = if wide.fits(look) { wide } else { table(reloads, Phases::Below) };
+    table.render(look, 0) + &timeline::reloads(reloads, look).unwrap_or_default()
+}
+
+/// Where the phases of a reload stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phases {
+    /// In the last column.
+    Column,
+    /// In a line of their own, where the terminal is too narrow for that.
+    Below,
+}
+
+fn table(reloads: &[ReloadRecord], place: Phases) -> Table {
+    let head = ["BEGAN", "OUTCOME", "TOOK", "GEN", "STRATEGY", "STATE", "PHASES"];
+    let mut table = Table::new(if place == Phases::Column { &head } else { &head[..6] });
     for reload in reloads {
-        table.row(vec![
+        let mut row = vec![
             cell(time::date(reload.started_at)),
             cell(outcome_words(reload.outcome)).tone(outcome_tone(reload.outcome)),
             cell(time::took(reload.duration)),
             cell(format!("{}→{}", number(reload.old_generation), number(reload.new_generation))),
             cell(&reload.strategy),
             cell(if reload.state_bytes == 0 { "-".into() } else { bytes(reload.state_bytes) }).right(),
-            cell(phases(&reload.phases)),
-        ]);
+        ];
+        if place == Phases::Column {
+            row.push(cell(phases(&reload.phases)));
+        }
+        table.row(row);
+        if place == Phases::Below && !reload.phases.is_empty() {
+            table.note(&phases(&reload.phases));
+        }
         if !reload.asked.is_empty() {
             table.note(&format!("asked for: {}", reload.asked));
+        }
+        let shares: Vec<String> = reload.shares.iter().map(share).collect();
+        if !shares.is_empty() {
+            table.note(&format!("new connections: {}", shares.join(", ")));
         }
         if !reload.reason.is_empty() && reload.reason != reload.asked {
             table.note(&reload.reason);
@@ -31,7 +57,16 @@ pub(crate) fn history(unit: &str, reloads: &[ReloadRecord], look: Look) -> Strin
             table.note(&format!("| {line}"));
         }
     }
-    table.render(look, 0) + &timeline::reloads(reloads, look).unwrap_or_default()
+    table
+}
+
+/// `10% (9.8% of 5432)`: what was asked for, and what was measured.
+fn share(share: &Share) -> String {
+    match (share.connections, share.share) {
+        (Some(0), _) => format!("{}% (nobody came)", share.weight),
+        (Some(all), Some(measured)) => format!("{}% ({measured:.1}% of {all})", share.weight),
+        _ => format!("{}%", share.weight),
+    }
 }
 
 fn number(generation: Option<u32>) -> String {
@@ -58,6 +93,7 @@ mod tests {
             started_at: 1_763_660_000.0,
             duration: 2.5,
             phases: samples::phases(),
+            shares: vec![Share::counted(1, 0, 0), Share::counted(10, 5432, 530), Share::uncounted(50)],
             state_bytes: 1_572_864,
             state_frames: 3,
             state_descriptors: 0,
@@ -70,6 +106,7 @@ mod tests {
             asked: String::new(),
             new_generation: None,
             phases: vec![],
+            shares: vec![],
             state_bytes: 0,
             last_lines: vec!["no such\tfile".into()],
             ..promoted.clone()
@@ -77,12 +114,14 @@ mod tests {
         let drawn = history("chat", std::slice::from_ref(&promoted), Look { colour: false, width: Some(60) });
         let bar = format!("\n2 {}{}{} 2.50s\n", "·".repeat(2), "▒".repeat(7), "▓".repeat(38));
         assert!(drawn.contains(&bar), "{drawn}");
+        assert!(drawn.contains("\n  pre_checking 120ms, starting 380ms, soaking 2.00s\n"), "{drawn}");
         assert_eq!(
             history("chat", &[promoted, failed], PLAIN),
             "\
 BEGAN                 OUTCOME   TOOK   GEN  STRATEGY  STATE    PHASES
 2025-11-20 17:33:20Z  promoted  2.50s  1→2  canary    1.5 MiB  pre_checking 120ms, starting 380ms, soaking 2.00s
   asked for: deploy 4711
+  new connections: 1% (nobody came), 10% (9.8% of 5432), 50%
 2025-11-20 17:33:20Z  failed    2.50s  1→-  canary          -
   pre-flight \"check\" exited with status 1
   | no such\u{fffd}file

@@ -2,7 +2,7 @@
 
 use super::table::{Cell, Table, cell};
 use super::{Look, Tone, count, numbers, outcome_tone, outcome_words, paint, state_tone, time};
-use crate::proto::status::{SocketStatus, Status, UnitStatus};
+use crate::proto::status::{LastReload, SocketStatus, Status, UnitStatus};
 
 /// The most sockets of a unit that the table shows; the unit's own status shows all.
 const MOST_SOCKETS: usize = 4;
@@ -15,43 +15,83 @@ pub(crate) fn overview(status: &Status, look: Look) -> String {
     if status.units.is_empty() {
         return head;
     }
-    let mut table =
-        Table::new(&["UNIT", "STATE", "SINCE", "GEN", "PIDS", "SOCKETS", "QUEUE", "SHARING", "LAST RELOAD"]);
-    for unit in &status.units {
-        push_unit(&mut table, unit);
+    let mut table = table(status, Room::Plenty);
+    for room in [Room::Little, Room::Least] {
+        if !table.fits(look) {
+            table = self::table(status, room);
+        }
     }
     format!("{head}\n{}", table.render(look, 0))
 }
 
-fn push_unit(table: &mut Table, unit: &UnitStatus) {
+/// How much of the table the terminal has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Room {
+    /// The queues matter more than whose processes serve them.
+    Least,
+    /// The last reload stands below.
+    Little,
+    /// Everything.
+    Plenty,
+}
+
+fn table(status: &Status, room: Room) -> Table {
+    let mut head = vec!["UNIT", "STATE", "SINCE", "GEN"];
+    if room > Room::Least {
+        head.push("PIDS");
+    }
+    head.extend(["SOCKETS", "QUEUE"]);
+    if room == Room::Plenty {
+        head.extend(["SHARING", "LAST RELOAD"]);
+    }
+    let mut table = Table::new(&head);
+    for unit in &status.units {
+        push_unit(&mut table, unit, room);
+    }
+    table
+}
+
+fn push_unit(table: &mut Table, unit: &UnitStatus, room: Room) {
     let mut row = vec![
         cell(&unit.name),
         cell(unit.state.name()).tone(state_tone(unit.state)),
         cell(time::age(unit.since)),
         cell(if unit.generation == 0 { "-".into() } else { unit.generation.to_string() }).right(),
-        cell(if unit.main_pids.is_empty() { "-".into() } else { numbers(&unit.main_pids) }),
     ];
-    row.extend(unit.sockets.first().map_or_else(|| [cell("-"), cell(""), cell("")], socket_cells));
-    row.push(last_reload(unit));
+    if room > Room::Least {
+        row.push(cell(if unit.main_pids.is_empty() { "-".into() } else { numbers(&unit.main_pids) }));
+    }
+    let before = vec![cell(""); row.len()];
+    let columns = if room == Room::Plenty { 3 } else { 2 };
+    row.extend(unit.sockets.first().map_or_else(|| vec![cell("-"); 1], |one| socket_cells(one, columns)));
+    if room == Room::Plenty {
+        row.resize(before.len() + columns, cell(""));
+        row.push(last_reload(unit).unwrap_or_else(|| cell("-")));
+    }
     table.row(row);
     for socket in unit.sockets.iter().take(MOST_SOCKETS).skip(1) {
-        let mut row = vec![cell(""); 5];
-        row.extend(socket_cells(socket));
-        table.row(row);
+        table.row([before.clone(), socket_cells(socket, columns)].concat());
     }
     if let Some(more) = unit.sockets.len().checked_sub(MOST_SOCKETS).filter(|more| *more > 0) {
-        let mut row = vec![cell(""); 5];
-        row.push(cell(format!("and {more} more")).tone(Tone::Faint));
-        table.row(row);
+        let more = cell(format!("and {more} more")).tone(Tone::Faint);
+        table.row([before, vec![more]].concat());
     }
     if let Some(note) = note(unit) {
         table.note(&note);
     }
+    if room < Room::Plenty
+        && let Some(last) = &unit.last_reload
+    {
+        table.note(&format!("last reload: {}", ended(last)));
+    }
 }
 
-/// Name (if it is not the unit's own), address, queue and sharing.
-fn socket_cells(socket: &SocketStatus) -> [Cell; 3] {
-    [cell(format!("{} {}", socket.name, socket.address)), queue(socket), cell(&socket.sharing)]
+/// The first so many of name and address, queue, sharing.
+fn socket_cells(socket: &SocketStatus, columns: usize) -> Vec<Cell> {
+    let mut cells =
+        vec![cell(format!("{} {}", socket.name, socket.address)), queue(socket), cell(&socket.sharing)];
+    cells.truncate(columns);
+    cells
 }
 
 /// `0/4096`: how many connections wait, of how many that can.
@@ -66,12 +106,12 @@ pub(super) fn queue(socket: &SocketStatus) -> Cell {
     }
 }
 
-fn last_reload(unit: &UnitStatus) -> Cell {
-    match &unit.last_reload {
-        None => cell("-"),
-        Some(reload) => cell(format!("{} {} ago", outcome_words(reload.outcome), time::age(reload.ago)))
-            .tone(outcome_tone(reload.outcome)),
-    }
+fn last_reload(unit: &UnitStatus) -> Option<Cell> {
+    unit.last_reload.as_ref().map(|last| cell(ended(last)).tone(outcome_tone(last.outcome)))
+}
+
+fn ended(reload: &LastReload) -> String {
+    format!("{} {} ago", outcome_words(reload.outcome), time::age(reload.ago))
 }
 
 /// Why the unit is in its state, in one line, if there is something to say.
@@ -107,6 +147,26 @@ worker  BACKOFF  3s          1  -          -                                   -
   exited with status 1; starts again in 7s
 "
         );
+    }
+
+    #[test]
+    fn a_narrow_terminal_shows_what_matters_most() {
+        let all = status(vec![soaking(), unit("web")]);
+        let at = |width| overview(&all, Look { colour: false, width: Some(width) });
+        assert_eq!(
+            at(80),
+            "\
+aeternad 0.1.0, pid 12, 2 units
+
+UNIT  STATE    SINCE     GEN  PIDS       SOCKETS            QUEUE
+chat  SOAKING  12s         2  4711 4712  http 0.0.0.0:8080  0/4096
+                                         http [::1]:8080    0/4096
+  the soak ends in 18s
+  last reload: rolled back 2h 3min ago
+web   RUNNING  1min 30s    1  100        web 0.0.0.0:80     0/4096
+"
+        );
+        assert!(!at(60).contains("PIDS") && at(60).contains("0/4096"), "{}", at(60));
     }
 
     #[test]

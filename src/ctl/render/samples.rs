@@ -8,6 +8,7 @@ pub(super) fn generation(number: u32, phase: &str, pids: Vec<i32>) -> Generation
         phase: phase.into(),
         pids,
         weight: None,
+        share: None,
         age: 7.0,
         ready: true,
         status_text: None,
@@ -50,6 +51,7 @@ pub(super) fn unit(name: &str) -> UnitStatus {
         restart_in: None,
         stored_descriptors: 0,
         pending: vec![],
+        notes: vec![],
     }
 }
 
@@ -61,6 +63,7 @@ pub(super) fn soaking() -> UnitStatus {
     old.program_is_newer = Some(true);
     let mut new = generation(3, "soaking", vec![4800]);
     new.weight = Some(10);
+    new.share = Some(9.76);
     new.age = 12.0;
     new.status_text = Some("serving 3 clients".into());
     let mut draining = generation(1, "draining", vec![4000]);
@@ -82,6 +85,7 @@ pub(super) fn soaking() -> UnitStatus {
         restarts: 1,
         stored_descriptors: 3,
         pending: vec!["[Daemon] Http".into()],
+        notes: vec!["no_new_privs is set".into()],
         ..unit("chat")
     }
 }

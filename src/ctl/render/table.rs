@@ -77,6 +77,12 @@ impl Table {
         text
     }
 
+    /// Whether no cell has to be cut.
+    pub(super) fn fits(&self, look: Look) -> bool {
+        let whole: usize = self.widths().iter().map(|width| width + 2).sum();
+        look.width.is_none_or(|width| whole <= width + 2)
+    }
+
     /// The width of each column: its longest cell's.
     fn widths(&self) -> Vec<usize> {
         let mut widths = Vec::new();

@@ -24,27 +24,40 @@ fn sign(part: &str) -> (char, Tone) {
     }
 }
 
-/// What the signs mean, for the parts that were drawn.
-fn legend(look: Look, parts: &[&str]) -> String {
+/// What the signs mean, for the parts that were drawn, and what else is to be said; in lines after `indent`.
+fn legend(look: Look, parts: &[&str], rest: Option<String>, indent: &str) -> String {
     let mut seen: Vec<&str> = Vec::new();
     for part in parts {
         if !seen.contains(part) {
             seen.push(part);
         }
     }
-    let each = seen.iter().map(|part| {
+    let signs = seen.into_iter().map(|part| {
         let (sign, tone) = sign(part);
-        format!("{} {}", paint(look, tone, &sign.to_string()), clean(part))
+        (format!("{} {}", paint(look, tone, &sign.to_string()), clean(part)), 2 + part.chars().count())
     });
-    each.collect::<Vec<_>>().join("  ")
+    let rest = rest.map(|text| (paint(look, Tone::Faint, &text), text.chars().count()));
+    let (mut text, mut used) = (String::from(indent), 0);
+    for (word, length) in signs.chain(rest) {
+        if used > 0 && indent.len() + used + 2 + length > look.width.unwrap_or(usize::MAX) {
+            text.push_str(&format!("\n{indent}"));
+            used = 0;
+        }
+        let gap = if used > 0 { "  " } else { "" };
+        text.push_str(gap);
+        text.push_str(&word);
+        used += gap.len() + length;
+    }
+    text + "\n"
 }
 
 /// The phases of a reload as one bar; `longest` seconds fill `width` columns. A phase that took time has a column.
 fn bar(phases: &[PhaseTime], longest: f64, width: usize, look: Look) -> String {
     let (mut text, mut from, mut used) = (String::new(), 0.0, 0);
-    for phase in phases {
+    for (at, phase) in phases.iter().enumerate() {
         from += phase.seconds;
-        let until = columns(from, longest, width);
+        let later = phases[at + 1..].iter().filter(|phase| phase.seconds > 0.0).count();
+        let until = columns(from, longest, width).min(width.saturating_sub(later));
         let room = until.saturating_sub(used).max(usize::from(phase.seconds > 0.0)).min(width - used);
         let (sign, tone) = sign(&phase.phase);
         text.push_str(&paint(look, tone, &sign.to_string().repeat(room)));
@@ -75,7 +88,7 @@ pub(super) fn reloads(records: &[ReloadRecord], look: Look) -> Option<String> {
     }
     let parts: Vec<&str> =
         records.iter().flat_map(|record| &record.phases).map(|phase| phase.phase.as_str()).collect();
-    Some(format!("\n{text}{}\n", legend(look, &parts)))
+    Some(format!("\n{text}{}", legend(look, &parts, None, "")))
 }
 
 /// A part of a generation's life: from when to when, seconds of one clock; without an end it goes on.
@@ -121,14 +134,25 @@ impl Timeline {
         let start = parts().filter(|part| part.name != "serving").map(|part| part.from).reduce(f64::min)?;
         let span = (now - start).max(0.001);
         let names = lanes.keys().map(|number| number.to_string().len()).max().unwrap_or(1);
-        let room = width.saturating_sub(names + 3);
+        let label =
+            |parts: &[Part]| parts.last().filter(|part| part.until.is_none()).map(|part| now_at(part, now));
+        let labels = lanes.values().filter_map(|parts| label(parts)).map(|text| text.chars().count()).max();
+        let room = width.saturating_sub(names + 4 + labels.unwrap_or(0));
         let mut text = String::new();
         for (number, parts) in lanes {
-            text.push_str(&format!("  {number:>names$} {}\n", lane(parts, start, span, room, now, look)));
+            let drawn = lane(parts, start, span, room, now, look);
+            let label = label(parts).map(|text| format!(" {text}")).unwrap_or_default();
+            text.push_str(&format!("  {number:>names$} {drawn}{label}\n"));
         }
         let shown: Vec<&str> = parts().map(|part| part.name.as_str()).collect();
-        Some(format!("{text}  {}, {} across\n", legend(look, &shown), time::took(span)))
+        let across = format!("{} across", time::took(span));
+        Some(text + &legend(look, &shown, Some(across), "  "))
     }
+}
+
+/// What a generation is at, and for how long.
+fn now_at(part: &Part, now: f64) -> String {
+    format!("{} {}", clean(&part.name).replace('_', " "), time::took(now - part.from))
 }
 
 /// What must have been before the first look at a generation.
@@ -152,17 +176,20 @@ fn end(parts: &mut [Part], now: f64) {
     }
 }
 
-/// One generation's bar, from `start` on; `span` seconds fill `room` columns.
+/// One generation's bar, from `start` on; `span` seconds fill `room` columns. What took time has a column.
 fn lane(parts: &[Part], start: f64, span: f64, room: usize, now: f64, look: Look) -> String {
     let mut text = String::new();
     let mut used = 0;
-    for part in parts {
+    for (at, part) in parts.iter().enumerate() {
+        // Each part that comes later has a column too.
+        let room = room.saturating_sub(parts.len() - at - 1);
         let from = columns(part.from - start, span, room);
         let until = columns(part.until.unwrap_or(now) - start, span, room);
         text.push_str(&" ".repeat(from.saturating_sub(used)));
         used = used.max(from);
         let (sign, tone) = sign(&part.name);
-        let wide = until.saturating_sub(used);
+        let seen = part.until.unwrap_or(now) > part.from.max(start);
+        let wide = until.saturating_sub(used).max(usize::from(seen)).min(room.saturating_sub(used));
         text.push_str(&paint(look, tone, &sign.to_string().repeat(wide)));
         used += wide;
     }
@@ -196,9 +223,9 @@ mod tests {
         assert_eq!(
             timeline.lanes("chat", 46.0, NARROW).unwrap(),
             concat!(
-                "  1 ██████████████████████████████░░░\n",
-                "  2 ▒▒▒▒▒▒▒▒▒▒▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓██████\n",
-                "  █ serving  ░ draining  ▒ starting  ▓ soaking, 36.0s across\n",
+                "  1 ██████████████████░░\n",
+                "  2 ▒▒▒▒▒▒▓▓▓▓▓▓▓▓▓▓▓▓████ serving 6.00s\n",
+                "  █ serving  ░ draining  ▒ starting\n  ▓ soaking  36.0s across\n",
             )
         );
     }
@@ -209,7 +236,7 @@ mod tests {
         timeline.see(&samples::soaking(), 100.0);
         let text = timeline.lanes("chat", 100.0, NARROW).unwrap();
         assert!(text.contains("▓▓▓"), "{text}");
-        assert!(text.lines().all(|line| line.contains("across") || line.chars().count() <= 40), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
     }
 
     #[test]
@@ -220,5 +247,7 @@ mod tests {
         assert_eq!(bar(&phases, 30.003, 10, NARROW), "·▒▓▓▓▓▓▓▓▓");
         assert_eq!(bar(&phases, 60.006, 10, NARROW), "·▒▓▓▓");
         assert_eq!(bar(&phases, 0.0, 10, NARROW), "·▒▓");
+        let phases = [phases, vec![PhaseTime { phase: "rolling_back".into(), seconds: 0.01 }]].concat();
+        assert_eq!(bar(&phases, 30.013, 10, NARROW), "·▒▓▓▓▓▓▓▓×");
     }
 }

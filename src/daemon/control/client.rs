@@ -32,6 +32,8 @@ enum Topics {
 pub(super) struct Client {
     stream: UnixStream,
     phase: Phase,
+    /// Both directions are closed: nobody reads, and its socket rings for as long as it is in the poll set.
+    gone: bool,
     /// At most [`MAX_REQUEST`] bytes and a newline.
     input: Vec<u8>,
     output: VecDeque<u8>,
@@ -54,6 +56,7 @@ impl Client {
         Client {
             stream,
             phase: Phase::Open,
+            gone: false,
             input: Vec::new(),
             output: VecDeque::new(),
             busy: false,
@@ -90,6 +93,11 @@ impl Client {
         if !self.input.is_empty() && self.deadline.is_none() {
             self.deadline = Some(now + REQUEST_TIME);
         }
+    }
+
+    /// Its socket has hung up.
+    pub(super) fn gone(&mut self) {
+        self.gone = true;
     }
 
     /// The next request, if none is being carried out. What is not one is answered at once.
@@ -255,7 +263,7 @@ impl Client {
         let wants = self.wants();
         let changed = wants != self.registered;
         self.registered = wants;
-        changed.then_some(wants)
+        (changed && !self.gone).then_some(wants)
     }
 
     #[cfg(test)]
@@ -265,6 +273,10 @@ impl Client {
 
     /// Whether nothing more will come or go.
     pub(super) fn is_over(&self) -> bool {
+        if self.gone && self.input.is_empty() {
+            // What it has asked for goes on, and is told to nobody.
+            return true;
+        }
         match self.phase {
             Phase::Open => false,
             Phase::Finished => self.output.is_empty() && self.input.is_empty() && !self.busy,

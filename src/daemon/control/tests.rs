@@ -77,6 +77,17 @@ fn event(unit: &str, text: &str) -> EventLine {
 }
 
 #[test]
+fn who_hangs_up_before_the_answer_is_over_and_what_was_asked_is_carried_out() {
+    let mut world = World::new();
+    world.peer.write_all(b"{\"command\":\"version\"}\n").unwrap();
+    drop(std::mem::replace(&mut world.peer, UnixStream::pair().unwrap().0));
+    world.clients.on_hangup(world.id, START);
+    assert!(!world.ended(), "not before it was carried out");
+    assert_eq!(world.request(), Some(Request::Version));
+    assert!(world.ended(), "nobody waits for the answer");
+}
+
+#[test]
 fn half_a_line_waits_for_its_other_half() {
     let mut world = World::new();
     world.says(b"{\"command\":");

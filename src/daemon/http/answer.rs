@@ -1,7 +1,7 @@
 //! What the main loop does with a [`Call`]: reads are answered at once, the rest becomes a command of a unit.
 //! Pure; the daemon shows itself through [`View`].
 
-use crate::machine::event::{Command, CommandResult};
+use crate::machine::event::{Busy, Command, CommandResult};
 use crate::proto::http::response::Response;
 use crate::proto::http::route::Call;
 use crate::proto::status::{Outcome, Status, UnitState, UnitStatus};
@@ -18,8 +18,8 @@ pub trait View {
     fn unready(&self) -> Option<String>;
     /// The names of all units.
     fn names(&self) -> Vec<String>;
-    /// Whether a reload of this unit is under way.
-    fn is_reloading(&self, unit: &str) -> bool;
+    /// Why no reload of this unit can begin now.
+    fn busy(&self, unit: &str) -> Option<Busy>;
     /// Whether aeternad is stopping.
     fn is_stopping(&self) -> bool;
 }
@@ -44,7 +44,8 @@ pub const fn serves(state: UnitState, reloading: bool) -> bool {
 pub enum Task {
     /// Send this answer.
     Answer(Response),
-    /// Hand `command` to each of `units` and send [`answer_to`] what they reply at once.
+    /// Hand `command` to each of `units` and send [`answer_to`] what they reply at once. A unit that refuses has
+    /// it in its log and its history.
     Command {
         /// Their names; each of them exists.
         units: Vec<String>,
@@ -121,22 +122,26 @@ fn targets(unit: Option<&str>, command: &Command, view: &dyn View) -> Result<Vec
     if view.is_stopping() {
         return Err(Response::unavailable("aeternad is stopping", "nothing is reloaded any more"));
     }
-    if matches!(command, Command::Reload { force: false, .. })
-        && let Some(busy) = units.iter().find(|unit| view.is_reloading(unit))
-    {
-        return Err(Response::busy(&format!("a reload of {busy} is under way; nothing was started")));
+    if let Command::Reload { force, .. } = command {
+        let refuses = |unit: &&String| view.busy(unit).is_some_and(|busy| !(*force && busy.ends_by_force()));
+        if let Some(busy) = units.iter().find(refuses).cloned() {
+            // It refuses for all, and says who is at it.
+            return Ok(vec![busy]);
+        }
     }
     Ok(units)
 }
 
-/// The answer to a command, from what the units replied within the same turn: nothing yet, as a rule.
-pub fn answer_to(replies: &[CommandResult], location: &str) -> Response {
+/// The answer to a command, from what units replied within the same turn: nothing yet, as a rule.
+pub fn answer_to(replies: &[(String, CommandResult)], location: &str) -> Response {
     let mut notes: Vec<&str> = Vec::new();
-    for reply in replies {
+    for (unit, reply) in replies {
         match reply {
-            CommandResult::Busy(text) => return Response::busy(text),
-            CommandResult::Failed(text) => return Response::conflict(text),
-            CommandResult::Reload { outcome: Outcome::Refused, reason } => return Response::busy(reason),
+            CommandResult::Busy(text) => return Response::busy(&format!("{unit}: {text}")),
+            CommandResult::Failed(text) => return Response::conflict(&format!("{unit}: {text}")),
+            CommandResult::Reload { outcome: Outcome::Refused, reason } => {
+                return Response::busy(&format!("{unit}: {reason}"));
+            }
             CommandResult::Reload { outcome, reason } => {
                 notes.push(outcome.name());
                 notes.push(reason);
@@ -160,8 +165,8 @@ fn encoded(name: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Units by name, and whether a reload of each is under way.
-    struct Canned(Vec<(&'static str, bool)>, Option<&'static str>, bool);
+    /// Units by name, and what each is busy with.
+    struct Canned(Vec<(&'static str, Option<Busy>)>, Option<&'static str>, bool);
 
     impl View for Canned {
         fn status(&self) -> Status {
@@ -179,8 +184,8 @@ mod tests {
         fn names(&self) -> Vec<String> {
             self.0.iter().map(|(name, _)| (*name).to_owned()).collect()
         }
-        fn is_reloading(&self, unit: &str) -> bool {
-            self.0.iter().any(|(name, busy)| *name == unit && *busy)
+        fn busy(&self, unit: &str) -> Option<Busy> {
+            self.0.iter().find(|(name, _)| *name == unit)?.1.clone()
         }
         fn is_stopping(&self) -> bool {
             self.2
@@ -200,11 +205,22 @@ mod tests {
 
     #[test]
     fn a_reload_of_all_starts_nothing_if_one_is_busy() {
-        let view = Canned(vec![("a", false), ("b c", true)], None, false);
-        assert_eq!(status(&reload(None, false), &view), 409);
-        assert_eq!(status(&reload(Some("b c"), false), &view), 409);
+        let under_way = Busy::Reload("SOAKING".into());
+        let view = Canned(vec![("a", None), ("b c", Some(under_way.clone()))], None, false);
+        let asked = |call: &Call, view: &Canned| match task(call, view) {
+            Task::Command { units, .. } => units,
+            Task::Answer(answer) => panic!("{answer:?}"),
+        };
+        // The busy one refuses for all.
+        assert_eq!(asked(&reload(None, false), &view), ["b c"]);
+        assert_eq!(asked(&reload(Some("b c"), false), &view), ["b c"]);
+        assert_eq!(asked(&reload(Some("a"), false), &view), ["a"]);
         assert_eq!(status(&reload(Some("x"), false), &view), 404);
         assert_eq!(status(&Call::Promote("b c".into()), &view), 202);
+        let start = Busy::Other("its first generation is still starting");
+        let view = Canned(vec![("a", Some(under_way)), ("b c", Some(start))], None, false);
+        assert_eq!(asked(&reload(None, true), &view), ["b c"], "nothing ends a start");
+        let view = Canned(vec![("a", None), ("b c", Some(Busy::Reload("SOAKING".into())))], None, false);
         let Task::Command { units, command, location } = task(&reload(None, true), &view) else { panic!() };
         assert_eq!((units, location.as_str()), (vec!["a".to_owned(), "b c".to_owned()], "/v1/status"));
         assert_eq!(command, Command::Reload { force: true, remember: false, reason: "why".into() });
@@ -214,7 +230,7 @@ mod tests {
 
     #[test]
     fn nothing_is_reloaded_while_stopping() {
-        let view = Canned(vec![("a", false)], Some("aeternad is stopping"), true);
+        let view = Canned(vec![("a", None)], Some("aeternad is stopping"), true);
         assert_eq!(status(&reload(None, true), &view), 503);
         assert_eq!(status(&Call::Rollback("a".into()), &view), 503);
         assert_eq!(status(&Call::Ready, &view), 503);
@@ -223,7 +239,7 @@ mod tests {
 
     #[test]
     fn reads_are_answered() {
-        let view = Canned(vec![("a", false)], None, false);
+        let view = Canned(vec![("a", None)], None, false);
         for call in [Call::Metrics, Call::Health, Call::Ready, Call::Status, Call::Page] {
             assert_eq!(status(&call, &view), 200, "{call:?}");
         }
@@ -234,13 +250,18 @@ mod tests {
     fn what_a_unit_replies_at_once_becomes_the_answer() {
         let failed = CommandResult::Failed("not soaking".into());
         let refused = CommandResult::Reload { outcome: Outcome::Refused, reason: "stopping".into() };
-        assert_eq!(answer_to(&[], "/v1/status").status, 202);
-        assert_eq!(answer_to(&[CommandResult::Done("promoted".into())], "/").status, 202);
+        let told = |replies: &[CommandResult]| {
+            let replies: Vec<_> = replies.iter().map(|reply| ("chat".to_owned(), reply.clone())).collect();
+            let answer = answer_to(&replies, "/v1/status");
+            (answer.status, String::from_utf8(answer.body).unwrap())
+        };
+        assert_eq!(told(&[]).0, 202);
+        assert_eq!(told(&[CommandResult::Done("promoted".into())]).0, 202);
         for reply in [CommandResult::Busy("soaking".into()), failed, refused] {
-            assert_eq!(answer_to(&[CommandResult::Done(String::new()), reply], "/").status, 409);
+            let (status, body) = told(&[CommandResult::Done(String::new()), reply]);
+            assert!(status == 409 && body.contains("\"chat: "), "{body}");
         }
-        let gone = CommandResult::Reload { outcome: Outcome::Failed, reason: "line 3".into() };
-        let body = String::from_utf8(answer_to(&[gone], "/v1/units/a").body).unwrap();
+        let (_, body) = told(&[CommandResult::Reload { outcome: Outcome::Failed, reason: "line 3".into() }]);
         assert!(body.contains("failed: line 3"), "{body}");
     }
 

@@ -2,14 +2,14 @@
 
 use super::Stream;
 use crate::proto::http::guard::Reach;
-use std::fs;
+use crate::sys::socket::{errno_text, listen};
+use crate::sys::unixpath::{self, BoundPath};
 use std::io;
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where aeternad listens for HTTP. Shared by the accept thread and whoever ends it.
@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct Listener {
     socket: Socket,
     address: String,
-    path: Option<OwnPath>,
+    /// A path that we made: removed at the end, if it is still ours.
+    path: Option<BoundPath>,
     closed: AtomicBool,
 }
 
@@ -27,20 +28,15 @@ enum Socket {
     Unix(UnixListener),
 }
 
-/// A path that we made: removed at the end, if it is still ours.
-#[derive(Debug)]
-struct OwnPath {
-    path: PathBuf,
-    inode: (u64, u64),
-}
-
 impl Listener {
     /// Binds `IP:PORT`, `NAME:PORT`, `PORT` (every address of this machine), `/path`, `@abstract`.
     pub(super) fn bind(address: &str) -> Result<Listener, String> {
-        let why = |error: &dyn std::fmt::Display| format!("cannot listen for HTTP on {address}: {error}");
+        let said = |error: &dyn std::fmt::Display| format!("cannot listen for HTTP on {address}: {error}");
+        let why = |error: &io::Error| said(&errno_text(error));
         let (socket, path) = if address.starts_with('/') {
-            let (socket, path) = bind_path(Path::new(address)).map_err(|error| why(&error))?;
-            (Socket::Unix(socket), Some(path))
+            // Whoever may connect may read; changing something takes more (see proto::http::guard).
+            let (socket, path) = unixpath::listen(Path::new(address), 0o660).map_err(|error| why(&error))?;
+            (Socket::Unix(socket.into()), Some(path))
         } else if let Some(name) = address.strip_prefix('@') {
             let name = SocketAddr::from_abstract_name(name).map_err(|error| why(&error))?;
             (Socket::Unix(UnixListener::bind_addr(&name).map_err(|error| why(&error))?), None)
@@ -50,12 +46,16 @@ impl Listener {
             (Socket::Tcp(socket.map_err(|error| why(&error))?), None)
         } else {
             if address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-                return Err(why(&"it is none of IP:PORT, PORT, /path, @abstract"));
+                return Err(said(&"it is none of IP:PORT, PORT, /path, @abstract"));
             }
             (Socket::Tcp(TcpListener::bind(address).map_err(|error| why(&error))?), None)
         };
         let address = match &socket {
-            Socket::Tcp(socket) => socket.local_addr().map_err(|error| why(&error))?.to_string(),
+            Socket::Tcp(socket) => {
+                // The standard library's queue is short: a crowd would make others wait for a second SYN.
+                listen(socket.as_fd(), u32::MAX).map_err(|error| why(&error))?;
+                socket.local_addr().map_err(|error| why(&error))?.to_string()
+            }
             Socket::Unix(_) => address.to_owned(),
         };
         Ok(Listener { socket, address, path, closed: AtomicBool::new(false) })
@@ -107,37 +107,18 @@ impl Listener {
             log::warn!("http: cannot stop listening on {}: {error}", self.address);
         }
         if let Some(own) = &self.path {
+            // Nobody can use it any more; whoever cannot remove it leaves it to the next start.
             own.remove();
         }
     }
 }
 
-impl OwnPath {
-    fn remove(&self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|data| (data.dev(), data.ino()) == self.inode) {
-            // Nobody can use it any more; whoever cannot remove it leaves it to the next start.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Binds a path. One that nobody listens on any more is removed first.
-fn bind_path(path: &Path) -> io::Result<(UnixListener, OwnPath)> {
-    let stale = fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket())
-        && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    if stale {
-        fs::remove_file(path)?;
-    }
-    let socket = UnixListener::bind(path)?;
-    // Whoever may connect may read; changing something takes more (see proto::http::guard).
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-    let data = fs::symlink_metadata(path)?;
-    Ok((socket, OwnPath { path: path.to_path_buf(), inode: (data.dev(), data.ino()) }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn the_reach_follows_from_the_address() {
@@ -166,9 +147,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("http.sock");
         drop(UnixListener::bind(&path).unwrap());
+        // A child of another test may have a copy for as long as it has not yet executed.
+        while UnixStream::connect(&path).is_ok() {}
         let listener = Listener::bind(path.to_str().unwrap()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         assert!(Listener::bind(path.to_str().unwrap()).is_err());
+        let long = format!("{}/{}", dir.path().display(), "x".repeat(150));
+        Listener::bind(&long).unwrap().close();
         listener.close();
         assert!(!path.exists());
         // The one that looked whether anybody listens is in the queue still.

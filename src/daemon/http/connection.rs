@@ -242,6 +242,13 @@ impl<'a> Connection<'a> {
             self.write(&event_stream_head())?;
             return Ok(After::Close);
         }
+        if let Some(unit) = &wish.unit {
+            // Nobody follows a unit that is not there.
+            let there = self.ask(Call::Unit(unit.clone()));
+            if there.status != 200 {
+                return Err(End::With(there));
+            }
+        }
         let Some(following) = self.shared.followers.follow(wish) else {
             let text = "too many follow the events already, or aeternad is stopping";
             return Err(End::With(Response::unavailable(text, "try again later")));
@@ -250,15 +257,16 @@ impl<'a> Connection<'a> {
         start.extend_from_slice(b"retry: 2000\n: aeternad\n\n");
         let mut result = self.write(&start);
         while result.is_ok() {
+            let lost = following.take_lost();
+            if lost > 0 {
+                result = self.write(format!("event: lost\ndata: {{\"lost\":{lost}}}\n\n").as_bytes());
+                continue;
+            }
             result = match following.lines.recv_timeout(HEARTBEAT) {
                 Ok(line) => self.write(line.text.as_bytes()),
                 Err(mpsc::RecvTimeoutError::Timeout) => self.write(b":\n\n"),
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
             };
-            let lost = following.take_lost();
-            if result.is_ok() && lost > 0 {
-                result = self.write(format!("event: lost\ndata: {{\"lost\":{lost}}}\n\n").as_bytes());
-            }
         }
         self.shared.followers.forget(following);
         Ok(After::Close)

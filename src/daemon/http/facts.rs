@@ -13,9 +13,16 @@ pub fn process() -> ProcessFacts {
         &read("/proc/self/limits"),
         &read("/proc/stat"),
     );
-    // The folder's own descriptor is among them.
-    facts.open_fds = fs::read_dir("/proc/self/fd").ok().map(|list| list.count().saturating_sub(1) as u64);
+    facts.open_fds = open_descriptors();
     facts
+}
+
+/// The folder's size is their number since Linux 6.2, which takes no time; before it is 0, and they are counted.
+fn open_descriptors() -> Option<u64> {
+    let told = fs::metadata("/proc/self/fd").map(|folder| folder.len()).ok().filter(|count| *count > 0);
+    // The folder's own descriptor is among those that are listed.
+    let counted = || Some(fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as u64);
+    told.or_else(counted)
 }
 
 /// Counts what a unit's machine announces. A finished reload is counted by [`Metrics::on_reload`].
@@ -32,6 +39,7 @@ pub fn count(metrics: &mut Metrics, unit: &str, fact: &Announcement) {
         | Announcement::Ended { .. }
         | Announcement::Step { .. }
         | Announcement::Weight { .. }
+        | Announcement::Measured { .. }
         | Announcement::Handover { .. }
         | Announcement::Status { .. }
         | Announcement::Reloaded { .. }

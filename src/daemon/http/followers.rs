@@ -20,15 +20,17 @@ pub(super) struct Line {
 }
 
 /// Everybody who follows, and the events of the last time for those who come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Followers {
     inner: Mutex<Inner>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     list: Vec<Follower>,
     recent: VecDeque<Arc<Line>>,
+    /// What the first event comes after.
+    first: u64,
     last: u64,
     closed: bool,
 }
@@ -73,6 +75,13 @@ impl Line {
 }
 
 impl Followers {
+    /// Nobody yet. Events are numbered from `first` on: one that is above all numbers of an earlier aeternad lets
+    /// its followers go on with all that this one has told.
+    pub(super) fn new(first: u64) -> Followers {
+        let inner = Inner { list: Vec::new(), recent: VecDeque::new(), first, last: first, closed: false };
+        Followers { inner: Mutex::new(inner) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,12 +93,18 @@ impl Followers {
             return None;
         }
         let (sender, lines) = mpsc::sync_channel(QUEUE);
-        let lost = Arc::new(AtomicU64::new(0));
+        // Who was away for longer than is remembered has missed something; of which units nobody knows.
+        let oldest = inner.recent.front().map_or(inner.last, |line| line.number - 1);
+        let known = wish.after.filter(|after| (inner.first..=inner.last).contains(after));
+        let missed = known.map_or(0, |after| oldest.saturating_sub(after));
+        let lost = Arc::new(AtomicU64::new(missed));
         let unit = wish.unit.as_deref();
         let past: Vec<&Arc<Line>> = inner.recent.iter().filter(|line| line.is_for(unit)).collect();
-        let from = match wish.after {
-            Some(after) => past.partition_point(|line| line.number <= after),
-            None => past.len().saturating_sub(wish.recent),
+        let from = match (known, wish.after) {
+            (Some(after), _) => past.partition_point(|line| line.number <= after),
+            // A number of another aeternad: all of this one is new.
+            (None, Some(_)) => 0,
+            (None, None) => past.len().saturating_sub(wish.recent),
         };
         for line in &past[from..] {
             // The queue is longer than what is remembered.

@@ -15,6 +15,8 @@ pub struct Outside {
     pub wake: Arc<dyn Fn() + Send + Sync>,
     /// The monotonic clock.
     pub now: fn() -> Monotime,
+    /// What the number of the first event comes after.
+    pub first_event: u64,
     /// The user of this machine at the other end; `None` if nobody knows. `Err` says why, for people.
     pub peer_uid: fn(&Stream) -> Result<Option<u32>, String>,
 }
@@ -28,7 +30,9 @@ impl fmt::Debug for Outside {
 impl Outside {
     /// The real one: `waker` wakes the main loop.
     pub fn new(waker: Waker) -> Outside {
-        Outside { wake: Arc::new(move || waker.wake()), now: clock::now, peer_uid }
+        // Microseconds: more than all events of an aeternad that was started before.
+        let first_event = (clock::unix_time() * 1e6) as u64;
+        Outside { wake: Arc::new(move || waker.wake()), now: clock::now, first_event, peer_uid }
     }
 }
 

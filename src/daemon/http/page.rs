@@ -65,10 +65,13 @@ fn section(unit: &UnitStatus) -> String {
     let _ = write!(text, "<p>{}</p>", escaped(&unit.description));
     let last = unit.last_reload.as_ref().map_or_else(String::new, |last| {
         let why = if last.reason.is_empty() { String::new() } else { format!(": {}", last.reason) };
-        format!(" · last reload {} {} ago{why}", last.outcome.name(), seconds(last.ago))
+        format!(" · last reload {} {} ago{why}", last.outcome.name().replace('_', " "), seconds(last.ago))
     });
-    let why = if unit.why.is_empty() { String::new() } else { format!(" · {}", unit.why) };
-    let facts = format!("generation {} · since {}{last}{why}", unit.generation, seconds(unit.since));
+    let said = unit.why.is_empty() || unit.last_reload.as_ref().is_some_and(|last| last.reason == unit.why);
+    let why = if said { String::new() } else { format!(" · {}", unit.why) };
+    let number =
+        if unit.generation == 0 { String::new() } else { format!("generation {} · ", unit.generation) };
+    let facts = format!("{number}for {}{last}{why}", seconds(unit.since));
     let _ = write!(text, "<p class=\"none\">{}</p>", escaped(&facts));
     generations(&mut text, unit);
     sockets(&mut text, unit);
@@ -82,8 +85,8 @@ fn generations(text: &mut String, unit: &UnitStatus) {
     }
     text.push_str(
         "<table><caption>Generations</caption><thead><tr><th scope=\"col\">Number<th scope=\"col\">Phase\
-         <th scope=\"col\">Age<th scope=\"col\">Pids<th scope=\"col\">New connections\
-         <th scope=\"col\">Connections left</tr></thead><tbody>",
+         <th scope=\"col\">Age<th scope=\"col\">Pids<th scope=\"col\" title=\"of new connections\">Weight\
+         <th scope=\"col\" title=\"connections that it still has\">Left</tr></thead><tbody>",
     );
     for generation in &unit.generations {
         let pids: Vec<String> = generation.pids.iter().map(i32::to_string).collect();
@@ -182,6 +185,7 @@ mod tests {
             restart_in: None,
             stored_descriptors: 0,
             pending: vec![],
+            notes: vec![],
         };
         Status { version: "1".into(), pid: 5, stopping: false, units: vec![unit], single: None }
     }
@@ -192,7 +196,7 @@ mod tests {
         assert!(!page.contains("<script>alert"), "{page}");
         assert!(page.contains("&lt;script&gt;alert(1)"));
         assert_eq!(page.matches("<script").count(), 2);
-        assert!(page.contains("rolling back</span>") && page.contains("since 3min 12s"), "{page}");
+        assert!(page.contains("rolling back</span>") && page.contains("· for 3min 12s"), "{page}");
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use super::answer::{Task, View, answer_to, serves, task};
 use super::facts;
 use crate::daemon::core::Daemon;
-use crate::machine::event::{Command, Event};
+use crate::machine::event::{Busy, Command, Event};
 use crate::proto::http::response::Response;
 use crate::proto::metrics::MetricsInput;
 use crate::proto::status::{Status, UnitStatus};
+use crate::sys::clock;
 
 impl Daemon {
     /// Answers everything that was asked over HTTP.
@@ -28,7 +29,7 @@ impl Daemon {
         for name in units {
             let Some(index) = self.unit_named(name) else { continue };
             let req = self.new_req();
-            self.web.expect(req);
+            self.web.expect(req, name);
             self.queue.push_back((index, Event::Command { req: Some(req), command: command.clone() }));
         }
         self.settle();
@@ -48,7 +49,7 @@ impl View for Daemon {
 
     fn metrics(&self) -> String {
         self.web.metrics.render(&MetricsInput {
-            status: &Daemon::status(self, None),
+            status: &self.figures(),
             ready: self.unready().is_none(),
             orphans: self.orphans,
             process: facts::process(),
@@ -75,9 +76,8 @@ impl View for Daemon {
         self.units.iter().map(|unit| unit.name.clone()).collect()
     }
 
-    fn is_reloading(&self, unit: &str) -> bool {
-        let unit = self.unit_named(unit).and_then(|index| self.units.get(index));
-        unit.is_some_and(|unit| unit.summary.is_some_and(|now| now.reloading))
+    fn busy(&self, unit: &str) -> Option<Busy> {
+        self.units.get(self.unit_named(unit)?)?.machine.busy(clock::now())
     }
 
     fn is_stopping(&self) -> bool {

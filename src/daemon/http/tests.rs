@@ -18,7 +18,8 @@ fn now() -> Monotime {
 
 fn outside(peer_uid: fn(&Stream) -> Result<Option<u32>, String>) -> (Outside, mpsc::Receiver<()>) {
     let (wake, woken) = mpsc::channel();
-    (Outside { wake: Arc::new(move || wake.send(()).unwrap_or_default()), now, peer_uid }, woken)
+    let wake = Arc::new(move || wake.send(()).unwrap_or_default());
+    (Outside { wake, now, first_event: 0, peer_uid }, woken)
 }
 
 fn root(_: &Stream) -> Result<Option<u32>, String> {
@@ -317,7 +318,7 @@ fn followers_get_what_concerns_them_and_what_they_missed() {
 
 #[test]
 fn a_follower_who_does_not_read_loses_events_and_is_told_how_many() {
-    let followers = Followers::default();
+    let followers = Followers::new(1000);
     let following = followers.follow(followers::Wish { unit: None, recent: 0, after: None }).unwrap();
     let event = EventLine {
         time: 0.0,
@@ -337,6 +338,13 @@ fn a_follower_who_does_not_read_loses_events_and_is_told_how_many() {
     followers.broadcast(&event);
     assert_eq!((following.lines.try_iter().count(), following.take_lost()), (1, 0));
     followers.forget(following);
+    // Whoever comes back goes on where it was, and hears what nobody remembers any more.
+    for (after, told, lost) in [(1300, 1, 0), (1101, 200, 0), (1001, 200, 100), (7, 200, 0), (9999, 200, 0)] {
+        let wish = followers::Wish { unit: None, recent: 0, after: Some(after) };
+        let again = followers.follow(wish).unwrap();
+        assert_eq!((again.lines.try_iter().count(), again.take_lost()), (told, lost), "{after}");
+        followers.forget(again);
+    }
     let many: Vec<_> = (0..MAX_FOLLOWERS)
         .map(|_| followers.follow(followers::Wish { unit: None, recent: 0, after: None }).unwrap())
         .collect();
@@ -347,7 +355,8 @@ fn a_follower_who_does_not_read_loses_events_and_is_told_how_many() {
 #[test]
 fn stopping_ends_connections_that_wait() {
     let (outside, woken) = outside(root);
-    let server = HttpServer::start("127.0.0.1:0", None, outside, 7).unwrap();
+    // An address of its own: nobody else can have the port in the end.
+    let server = HttpServer::start("127.0.0.77:0", None, outside, 7).unwrap();
     let mut waits = BufReader::new(TcpStream::connect(server.address()).unwrap());
     waits.get_mut().write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     woken.recv_timeout(Duration::from_secs(20)).unwrap();

@@ -15,8 +15,9 @@ pub struct Web {
     server: Option<HttpServer>,
     /// What is counted, also while nobody can look.
     pub metrics: Metrics,
-    waiting: Vec<Req>,
-    replies: Vec<CommandResult>,
+    /// Which replies are waited for, and from which unit.
+    waiting: Vec<(Req, String)>,
+    replies: Vec<(String, CommandResult)>,
 }
 
 impl Web {
@@ -48,22 +49,20 @@ impl Web {
         self.metrics.on_reload(unit, record);
     }
 
-    /// A call waits for the reply to this request, until [`Web::take_replies`].
-    pub fn expect(&mut self, req: Req) {
-        self.waiting.push(req);
+    /// A call waits for the reply to this request to `unit`, until [`Web::take_replies`].
+    pub fn expect(&mut self, req: Req, unit: &str) {
+        self.waiting.push((req, unit.to_owned()));
     }
 
     /// Whether a call waits for this reply; if so, it is kept for it.
     pub fn hears(&mut self, req: Req, result: &CommandResult) -> bool {
-        let hears = self.waiting.contains(&req);
-        if hears {
-            self.replies.push(result.clone());
-        }
-        hears
+        let Some((_, unit)) = self.waiting.iter().find(|(waits, _)| *waits == req) else { return false };
+        self.replies.push((unit.clone(), result.clone()));
+        true
     }
 
-    /// What was replied since [`Web::expect`]. Later replies go to nobody.
-    pub fn take_replies(&mut self) -> Vec<CommandResult> {
+    /// Which unit has replied what since [`Web::expect`]. Later replies go to nobody.
+    pub fn take_replies(&mut self) -> Vec<(String, CommandResult)> {
         self.waiting.clear();
         std::mem::take(&mut self.replies)
     }
@@ -113,9 +112,9 @@ mod tests {
         let mut web = Web::default();
         let done = CommandResult::Done("x".into());
         assert!(!web.hears(Req(1), &done));
-        web.expect(Req(1));
+        web.expect(Req(1), "chat");
         assert!(web.hears(Req(1), &done));
-        assert_eq!(web.take_replies(), vec![done.clone()]);
+        assert_eq!(web.take_replies(), vec![("chat".to_owned(), done.clone())]);
         assert!(!web.hears(Req(1), &done));
     }
 }

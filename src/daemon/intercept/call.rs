@@ -35,11 +35,13 @@ pub(super) struct Outcome {
     pub(super) listens: Option<Listen>,
     /// What it got, which listens already: the program may never call listen(2).
     pub(super) given: Option<Listen>,
+    /// It listens where we cannot follow: that is all that will ever be known of it.
+    pub(super) alone: bool,
 }
 
 impl Outcome {
     fn answer(answer: Answer) -> Outcome {
-        Outcome { answer, listens: None, given: None }
+        Outcome { answer, listens: None, given: None, alone: false }
     }
 
     fn listens(address: Listen) -> Outcome {
@@ -230,6 +232,17 @@ impl Handler<'_> {
             // A client that picks its port, or a program that never stops: nothing to hold.
             return GO_ON;
         }
+        if self.is_in_another("net") {
+            // The other slots would be made in our own network, where nobody has asked for them.
+            let text = format!(
+                "generation {} binds {} in a network namespace of its own: it binds by itself there, only \
+                 declared addresses are adopted",
+                self.number.0,
+                socket::spell(&wanted.listen.address)
+            );
+            self.say(Level::Warning, &text);
+            return Outcome { alone: true, ..GO_ON };
+        }
         let low = at.port() < limits::first_free_port();
         let Some(own) = seen.own.as_ref().filter(|_| !low || self.may_bind_low()) else {
             if low {
@@ -287,11 +300,14 @@ impl Handler<'_> {
 
     /// Whether the caller itself could bind a port below 1024.
     fn may_bind_low(&self) -> bool {
-        let user_namespace = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/user")).ok();
-        let ours = user_namespace("self");
-        ours.is_some()
-            && ours == user_namespace(&self.call.tid.to_string())
-            && seccomp::may_bind_low_ports(self.call.tid).unwrap_or(false)
+        !self.is_in_another("user") && seccomp::may_bind_low_ports(self.call.tid).unwrap_or(false)
+    }
+
+    /// Whether the caller has another namespace of this kind than we have, or one that nobody can see.
+    fn is_in_another(&self, kind: &str) -> bool {
+        let of = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/{kind}")).ok();
+        let ours = of("self");
+        ours.is_none() || ours != of(&self.call.tid.to_string())
     }
 
     fn learn(&mut self, wanted: &Wanted, own: OwnedFd) -> Option<()> {

@@ -60,6 +60,8 @@ pub struct Filters {
     given: Vec<(Monotime, Gen, Listen)>,
     /// What was complained about, once each.
     said: Vec<String>,
+    /// Why there is none, and what to do.
+    refused: Option<String>,
 }
 
 /// One filter: of a main process and its descendants.
@@ -92,6 +94,7 @@ impl Daemon {
                 match self.poller.add(Owner::Filter(index, id).token(), listener.as_fd(), Interest::READ) {
                     Ok(()) => {
                         unit.filters.live.insert(id, Filter { listener, generation });
+                        unit.filters.refused = None;
                         if !seccomp::is_admin() {
                             unit.filters.say(&name, Level::Info, NO_NEW_PRIVS);
                         }
@@ -102,7 +105,9 @@ impl Daemon {
             }
             Err(errno) => errno,
         };
-        unit.filters.say(&name, Level::Error, &refusal(errno));
+        let text = refusal(errno);
+        unit.filters.say(&name, Level::Error, &text);
+        unit.filters.refused = Some(text);
         // Nobody will ever tell what it listens on.
         self.queue.push_back((index, Event::Listened { generation, missing: Missing::Nothing }));
     }
@@ -147,6 +152,10 @@ impl Daemon {
         if let Some(address) = outcome.given {
             let at = clock::now() + SILENT_LISTEN;
             self.units[index].filters.given.push((at, filter.generation, address));
+        }
+        if outcome.alone {
+            let generation = filter.generation;
+            self.queue.push_back((index, Event::Listened { generation, missing: Missing::Nothing }));
         }
         outcome.listens.map(|address| (filter.generation, address))
     }
@@ -283,9 +292,11 @@ impl Filters {
         self.given.iter().map(|(at, ..)| *at).min()
     }
 
-    /// Whether its processes cannot gain privileges, for status.
-    pub fn note(&self) -> Option<&'static str> {
-        (!self.live.is_empty() && !seccomp::is_admin()).then_some("no_new_privs is set for InterceptBind")
+    /// What does not work here, or costs something, for status.
+    pub fn notes(&self) -> Vec<String> {
+        let costs = !self.live.is_empty() && !seccomp::is_admin();
+        let costs = costs.then(|| NO_NEW_PRIVS.to_owned());
+        self.refused.iter().cloned().chain(costs).collect()
     }
 }
 
@@ -310,4 +321,5 @@ fn refusal(errno: i32) -> String {
 }
 
 /// The call goes on as if there were no filter.
-const GO_ON: call::Outcome = call::Outcome { answer: Answer::Continue, listens: None, given: None };
+const GO_ON: call::Outcome =
+    call::Outcome { answer: Answer::Continue, listens: None, given: None, alone: false };

@@ -7,7 +7,7 @@ use crate::proto::srp::{FrameType, HEADER, Header, Hello, MAX_DESCRIPTORS, Messa
 use crate::sys::clock;
 use crate::sys::stream::{self, Moved, Watch};
 use crate::time::Monotime;
-use std::io::{self, PipeReader, PipeWriter};
+use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The buffer for everything that is not spliced, bytes.
@@ -28,7 +28,7 @@ enum For {
 #[derive(Debug)]
 pub(super) struct Failure {
     result: RelayResult,
-    /// What the source is told before its connection is closed.
+    /// What the one who is lost is told before its connection is closed.
     accuse: Option<Message>,
     source_lost: bool,
     sink_lost: bool,
@@ -54,6 +54,12 @@ impl Failure {
     fn sink(why: String) -> Failure {
         Failure { sink_lost: true, ..Failure::plain(RelayResult::SinkFailed(why)) }
     }
+
+    /// The sink broke the protocol.
+    fn sink_broke(code: &str, why: &str) -> Failure {
+        let accuse = Some(Message::error(code, why));
+        Failure { accuse, ..Failure::sink(format!("it broke the protocol: {why}")) }
+    }
 }
 
 type Step<T> = Result<T, Failure>;
@@ -77,6 +83,10 @@ pub(super) struct Pump<'a> {
     /// What a late HELLO of the sink is answered with, once a frame has ended.
     answer: Vec<u8>,
     acknowledged: bool,
+    /// Whether a hang-up of `cancel` ends the farewell.
+    heeds_cancel: bool,
+    /// There is no farewell to the sink.
+    is_quiet: bool,
 }
 
 impl<'a> Pump<'a> {
@@ -96,12 +106,14 @@ impl<'a> Pump<'a> {
             sink_frame: 0,
             answer: Vec::new(),
             acknowledged: false,
+            heeds_cancel: true,
+            is_quiet: false,
         }
     }
 
     pub(super) fn run(mut self) -> RelayOutcome {
         let buffer = if let Copying::Buffer(size) = self.job.copying { size } else { BUFFER };
-        self.buffer = vec![0; buffer];
+        self.buffer = vec![0; buffer.max(2 * HEADER)];
         match self.transfer() {
             Ok(()) => self.outcome(RelayResult::Done, true, true),
             Err(failure) => self.fail(failure),
@@ -212,18 +224,18 @@ impl<'a> Pump<'a> {
             let why = format!("more than MaxBytes={} bytes of state", self.job.max_bytes);
             return Err(Failure::plain(RelayResult::SourceFailed(why)));
         }
-        let descriptors = std::mem::take(&mut self.job.source.descriptors);
+        let spliced = match self.job.copying {
+            Copying::Splice(size) if header.payload >= WORTH_SPLICING => {
+                Some(size).filter(|_| header.kind != FrameType::StateFd)
+            }
+            Copying::Splice(_) | Copying::Buffer(_) => None,
+        };
         self.begin_frame(HEADER as u64 + u64::from(header.payload));
-        self.write_sink(&header.to_bytes(), &descriptors)?;
-        self.descriptors += descriptors.len() as u64;
-        drop(descriptors);
-        if let Copying::Splice(size) = self.job.copying
-            && header.kind != FrameType::StateFd
-            && header.payload >= WORTH_SPLICING
-        {
-            self.splice_body(header.payload, size)?;
-        } else {
-            self.copy_body(header.payload)?;
+        let mut left = header.payload;
+        left -= self.relay_head(header, if spliced.is_some() { 0 } else { left })?;
+        match spliced {
+            Some(size) => self.splice_body(left, size)?,
+            None => self.copy_body(left)?,
         }
         // The decoder says that the frame is over without asking for another byte.
         let _ = self.job.source.decoder.next(&mut &[][..]);
@@ -231,27 +243,55 @@ impl<'a> Pump<'a> {
         Ok(())
     }
 
+    /// Sends the header with its descriptors, and up to `ahead` bytes of the payload that have come already: most
+    /// frames are small, and one write is one wake-up of the sink. Returns how many.
+    fn relay_head(&mut self, header: Header, ahead: u32) -> Step<u32> {
+        let descriptors = std::mem::take(&mut self.job.source.descriptors);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer[..HEADER].copy_from_slice(&header.to_bytes());
+        let end = buffer.len().min(HEADER + ahead as usize);
+        let sent = self.read_body(&mut buffer[HEADER..end]).and_then(|count| {
+            self.write_sink(&buffer[..HEADER + count], &descriptors)?;
+            Ok(count)
+        });
+        self.buffer = buffer;
+        let count = sent?;
+        self.descriptors += descriptors.len() as u64;
+        self.bytes += count as u64;
+        Ok(count as u32)
+    }
+
+    /// Reads what has come of the payload: 0 for nothing yet.
+    fn read_body(&mut self, to: &mut [u8]) -> Step<usize> {
+        if to.is_empty() {
+            return Ok(0);
+        }
+        let source = &mut self.job.source;
+        let got = stream::receive(source.stream.as_fd(), to, &mut source.descriptors);
+        let count = self.source_bytes(got)?;
+        if !self.job.source.descriptors.is_empty() {
+            return Err(Failure::source_broke("stray_descriptors", STRAY));
+        }
+        self.job.source.decoder.skip(count as u32);
+        Ok(count)
+    }
+
     fn copy_body(&mut self, mut left: u32) -> Step<()> {
         while left > 0 {
-            let room = self.buffer.len().min(left as usize);
-            let source = &mut self.job.source;
-            let got =
-                stream::receive(source.stream.as_fd(), &mut self.buffer[..room], &mut source.descriptors);
-            let count = self.source_bytes(got)?;
-            if !self.job.source.descriptors.is_empty() {
-                return Err(Failure::source_broke("stray_descriptors", STRAY));
-            }
-            if count == 0 {
-                self.wait(For::Source)?;
-                continue;
-            }
-            self.job.source.decoder.skip(count as u32);
-            left -= count as u32;
-            let buffer = std::mem::take(&mut self.buffer);
-            let written = self.write_sink(&buffer[..count], &[]);
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let room = buffer.len().min(left as usize);
+            let copied = self.read_body(&mut buffer[..room]).and_then(|count| {
+                self.write_sink(&buffer[..count], &[])?;
+                Ok(count)
+            });
             self.buffer = buffer;
-            written?;
-            self.bytes += count as u64;
+            match copied? {
+                0 => self.wait(For::Source)?,
+                count => {
+                    left -= count as u32;
+                    self.bytes += count as u64;
+                }
+            }
         }
         Ok(())
     }
@@ -348,6 +388,8 @@ impl<'a> Pump<'a> {
             let ready = ready.map_err(|e| Failure::source_gone(&format!("cannot wait for it: {e}")))?;
             let [cancel, sink, source] = ready;
             if cancel.read {
+                self.is_quiet =
+                    self.sink_frame == 0 && self.cancel.read(&mut [0]).is_ok_and(|count| count > 0);
                 return Err(Failure::plain(RelayResult::Cancelled));
             }
             if sink.read && what != For::SinkFrame {
@@ -382,10 +424,13 @@ impl<'a> Pump<'a> {
                 Ok(Moved::Ended) => return Err(Failure::sink("it closed its connection".into())),
                 Err(error) => return Err(Failure::sink(format!("cannot read from it: {error}"))),
             };
+            if !stray.is_empty() {
+                return Err(Failure::sink_broke("stray_descriptors", "descriptors from a sink"));
+            }
             let mut input = &chunk[..count];
             let piece = sink.decoder.next(&mut input);
-            let broke = |why: String| Failure::sink(format!("it broke the protocol: {why}"));
-            match piece.map_err(|e| broke(e.to_string()))? {
+            let misplaced = |why: String| Failure::sink_broke("unexpected", &why);
+            match piece.map_err(|e| Failure::sink_broke(e.code(), &e.to_string()))? {
                 None => {}
                 Some(Piece::Message(Message::Finished(None))) if what == For::SinkFrame => {
                     self.acknowledged = true;
@@ -398,9 +443,9 @@ impl<'a> Pump<'a> {
                     self.answer = std::mem::take(&mut sink.hello);
                 }
                 Some(Piece::Message(other)) => {
-                    return Err(broke(format!("{} before it had all of the state", other.kind())));
+                    return Err(misplaced(format!("{} before it had all of the state", other.kind())));
                 }
-                Some(Piece::State(header)) => return Err(broke(format!("{} from a sink", header.kind))),
+                Some(Piece::State(header)) => return Err(misplaced(format!("{} from a sink", header.kind))),
                 Some(Piece::Body(_) | Piece::End) => {}
             }
         }

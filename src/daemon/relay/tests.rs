@@ -32,7 +32,11 @@ fn job(limits: (Span, u64), copying: Copying) -> (UnixStream, UnixStream, Job) {
     };
     let outlet = Outlet { stream: its, decoder: Decoder::new(), hello };
     let deadline = clock::now().after(limits.0);
-    (source, sink, Job { source: inlet, sink: outlet, deadline, max_bytes: limits.1, copying })
+    (
+        source,
+        sink,
+        Job { source: inlet, sink: outlet, deadline, max_bytes: limits.1, returns: false, copying },
+    )
 }
 
 fn spawn(job: Job) -> (PipeWriter, JoinHandle<RelayOutcome>) {
@@ -46,7 +50,13 @@ impl World {
     }
 
     fn with(limits: (Span, u64), copying: Copying) -> World {
+        World::after(&[], limits, copying)
+    }
+
+    /// The source has said this before the relay begins: no deadline is too short for it.
+    fn after(said: &[u8], limits: (Span, u64), copying: Copying) -> World {
         let (source, sink, job) = job(limits, copying);
+        (&source).write_all(said).unwrap();
         let (cancel, thread) = spawn(job);
         World { source, sink, cancel: Some(cancel), thread }
     }
@@ -292,8 +302,7 @@ fn a_silent_source_and_a_silent_sink_are_told_apart_at_the_deadline() {
     assert_eq!(error_code(&world.sink), "source_timeout");
     assert_eq!(world.end().result, RelayResult::SourceTimedOut);
 
-    let world = World::with(short, FASTEST);
-    world.says(&Message::Finished(None).to_bytes());
+    let world = World::after(&Message::Finished(None).to_bytes(), short, FASTEST);
     assert_eq!(message(&world.sink), Message::Finished(None));
     assert_eq!(error_code(&world.sink), "sink_timeout");
     let outcome = world.end();
@@ -303,9 +312,10 @@ fn a_silent_source_and_a_silent_sink_are_told_apart_at_the_deadline() {
 
 #[test]
 fn a_sink_that_does_not_read_stops_the_source_and_costs_no_memory() {
-    let world = World::with((Span::from_millis(300), u64::MAX), FASTEST);
+    let header = Header { kind: FrameType::StateBytes, payload: u32::MAX - 8 }.to_bytes();
+    let said = [&header[..], &[0; 100_000]].concat();
+    let world = World::after(&said, (Span::from_millis(300), u64::MAX), FASTEST);
     world.source.set_nonblocking(true).unwrap();
-    world.says(&Header { kind: FrameType::StateBytes, payload: u32::MAX - 8 }.to_bytes());
     let mut pushed = 0;
     loop {
         match stream::send(world.source.as_fd(), &[0; 65536], &[]).unwrap() {
@@ -344,6 +354,34 @@ fn a_sink_that_dies_complains_or_says_too_much_fails_the_transfer() {
     let world = World::new();
     world.answers(&Message::Finished(None));
     assert!(world.end().result.why().contains("FINISHED before"));
+}
+
+#[test]
+fn a_sink_that_breaks_the_protocol_is_told_what_is_wrong() {
+    let mut bad_magic = Message::Finished(None).to_bytes();
+    bad_magic[4] = 0;
+    let file = std::fs::File::open("/dev/null").unwrap();
+    for (bytes, descriptor, code) in [
+        (&bad_magic[..], false, "bad_magic"),
+        (&frame(FrameType::StateJson, b"{}")[..], false, "unexpected"),
+        (&Message::Resume.to_bytes()[..], false, "unexpected"),
+        (&Message::Finished(None).to_bytes()[..], true, "stray_descriptors"),
+    ] {
+        let world = World::new();
+        // In the middle of a frame that it is being sent: that one is filled up first.
+        world.says(&frame(FrameType::StateBytes, &[1; 1000])[..500]);
+        let descriptors = if descriptor { vec![file.as_fd()] } else { Vec::new() };
+        let mut header = [0; HEADER];
+        (&world.sink).read_exact(&mut header).unwrap();
+        stream::send(world.sink.as_fd(), bytes, &descriptors).unwrap();
+        (&world.sink).read_exact(&mut [0; 1000]).unwrap();
+        assert_eq!(error_code(&world.sink), code);
+        assert_eq!((&world.sink).read(&mut [0]).unwrap_or(0), 0, "closed");
+        let outcome = world.thread.join().unwrap();
+        assert!(matches!(outcome.result, RelayResult::SinkFailed(_)) && outcome.sink.is_none());
+        assert!(outcome.source.is_some());
+        drop(world.cancel);
+    }
 }
 
 #[test]

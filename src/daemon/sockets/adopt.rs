@@ -15,6 +15,7 @@ use crate::sys::{socket, steer};
 use crate::unit::{Address, BindIpv6Only, Listen, ListenKind, Socket, Unit};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// Where a program wants its socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +139,7 @@ impl ListenSet {
         let socket = template(&unit.name, wanted, None);
         let (mut endpoint, _) = Endpoint::open(unit, &socket, &wanted.listen, &mut self.ids)?;
         endpoint.learned = true;
-        endpoint.why = format!("bound by the program; {}", endpoint.why);
+        endpoint.why = format!("bound by the program; {}", endpoint.why).into();
         self.endpoints.push(endpoint);
         Ok(())
     }
@@ -202,7 +203,7 @@ impl ListenSet {
 /// The table that would declare a learned address.
 fn template(name: &str, wanted: &Wanted, nature: Option<&Nature>) -> Socket {
     let mut socket = crate::unit::undeclared_socket(name, wanted.listen.clone());
-    let options = &mut socket.options;
+    let options = Arc::make_mut(&mut socket.options);
     options.bind_ipv6_only = match wanted.v6_only {
         Some(true) => BindIpv6Only::Ipv6Only,
         Some(false) => BindIpv6Only::Both,
@@ -278,7 +279,8 @@ impl Endpoint {
         let (way, why) = super::endpoint::decide(unit, socket, listen);
         // The name in the file system is the program's: there is none to move.
         let way = if way == Way::Renamed { Way::Shared } else { way };
-        let mut endpoint = Endpoint::empty(socket, listen, way, way, format!("bound by the program; {why}"));
+        let mut endpoint =
+            Endpoint::empty(socket, listen, way, way, format!("bound by the program; {why}").into());
         endpoint.learned = true;
         endpoint
     }
@@ -318,7 +320,7 @@ impl Endpoint {
         self.owned = socket::claim(own.as_fd());
         let shared = sockopt::set_reuse_port(own.as_fd());
         listen(&own, self)?;
-        let to_first = steer::Plan { serving: 0, canary: None, probes: Vec::new() };
+        let to_first = steer::to_first();
         let mut why = shared.and_then(|()| steer::attach(own.as_fd(), &to_first)).err();
         let mut others = Vec::new();
         for number in (0..=slot.max(1)).filter(|number| *number != slot) {
@@ -339,11 +341,12 @@ impl Endpoint {
         if let Some(why) = why {
             self.way = Way::Shared;
             let why = socket::errno_text(&why);
-            self.why = format!("bound by the program; it cannot be steered ({why})");
+            self.why = format!("bound by the program; it cannot be steered ({why})").into();
             self.slots.push(first);
             return Ok(Some(format!("{} cannot be steered, generations share it: {why}", self.address)));
         }
         // In the order of listen(2).
+        self.attached = to_first;
         self.order = std::iter::once(slot).chain(others.iter().map(|(number, _)| *number)).collect();
         others.push((slot, first));
         others.sort_by_key(|(number, _)| *number);

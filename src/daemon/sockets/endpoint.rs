@@ -3,11 +3,13 @@
 use super::SocketId;
 use crate::sys::unixpath::{self, BoundPath};
 use crate::sys::{socket, sockopt, steer};
-use crate::unit::{Address, Listen, ListenKind, Sharing, Socket, SocketOptions, Unit};
+use crate::unit::{self, Address, Listen, ListenKind, Sharing, Socket, SocketOptions, Unit};
+use std::borrow::Cow;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 /// How an address' traffic is shared between generations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,26 +23,14 @@ pub(super) enum Way {
 }
 
 /// Decides how an address is shared, and says why in words.
-pub(super) fn decide(unit: &Unit, socket: &Socket, listen: &Listen) -> (Way, String) {
-    let tcp = listen.kind == ListenKind::Stream
-        && matches!(listen.address, Address::Port(_) | Address::Inet(_) | Address::Scoped(..));
-    let unix_stream = matches!(listen.address, Address::Path(_))
-        && matches!(listen.kind, ListenKind::Stream | ListenKind::SequentialPacket);
-    match socket.sharing {
-        _ if socket.accept => (Way::Shared, "with Accept each connection gets its own instance".into()),
-        Sharing::Shared => (Way::Shared, "the unit says so".into()),
-        Sharing::Steered if tcp => (Way::Group, "the unit says so".into()),
-        Sharing::Steered if unix_stream => (Way::Renamed, "the unit says so".into()),
-        Sharing::Steered => {
-            (Way::Shared, "only TCP and Unix paths that are connected to can be steered".into())
-        }
-        Sharing::Auto if unit.state.enabled => (
-            Way::Shared,
-            "with [State] connections wait while the memory moves, unless the unit says otherwise".into(),
-        ),
-        Sharing::Auto if tcp => (Way::Group, "TCP is steered unless the unit says otherwise".into()),
-        Sharing::Auto => (Way::Shared, "only TCP is steered unless the unit says otherwise".into()),
-    }
+pub(super) fn decide(unit: &Unit, socket: &Socket, listen: &Listen) -> (Way, Cow<'static, str>) {
+    let (sharing, why) = unit::sharing(unit, socket, listen);
+    let way = match (sharing, &listen.address) {
+        (Sharing::Steered, Address::Path(_)) => Way::Renamed,
+        (Sharing::Steered, _) => Way::Group,
+        (Sharing::Auto | Sharing::Shared, _) => Way::Shared,
+    };
+    (way, why.into())
 }
 
 /// A socket of an address.
@@ -61,18 +51,21 @@ pub(super) struct Slot {
 pub(super) struct Endpoint {
     pub(super) listen: Listen,
     pub(super) name: String,
-    pub(super) options: SocketOptions,
+    pub(super) options: Arc<SocketOptions>,
     /// With its real port.
     pub(super) address: String,
     pub(super) at: Option<SocketAddr>,
     pub(super) way: Way,
     /// What the unit asked for, where something else had to do.
     pub(super) wanted: Way,
-    pub(super) why: String,
+    pub(super) why: Cow<'static, str>,
     /// Index is the slot's number; a shared address has one.
     pub(super) slots: Vec<Slot>,
     /// The slots in the order of the SO_REUSEPORT group.
     pub(super) order: Vec<usize>,
+    /// The program that we attached to the group last: attaching takes the kernel longer than anything else that
+    /// is done with a socket, so what stands already is left alone. Empty where it has to be attached anew.
+    pub(super) attached: Vec<steer::Instruction>,
     /// Slots that a generation has been given. The others' queues would be served by nobody.
     pub(super) lent: Vec<usize>,
     /// Which slot gets what arrives while there is no canary.
@@ -145,7 +138,8 @@ impl Endpoint {
         ids: &mut Ids,
     ) -> (Endpoint, Vec<String>) {
         let why = "inherited from the process that started aeternad".to_owned();
-        let mut endpoint = Endpoint::empty(socket, listen, Way::Shared, decide(unit, socket, listen).0, why);
+        let mut endpoint =
+            Endpoint::empty(socket, listen, Way::Shared, decide(unit, socket, listen).0, why.into());
         endpoint.at = socket::local(fd.as_fd()).ok();
         endpoint.address = match (endpoint.at, socket::describe(fd.as_fd())) {
             (Some(at), _) => at.to_string(),
@@ -165,19 +159,26 @@ impl Endpoint {
         (endpoint, warnings)
     }
 
-    pub(super) fn empty(socket: &Socket, listen: &Listen, way: Way, wanted: Way, why: String) -> Endpoint {
+    pub(super) fn empty(
+        socket: &Socket,
+        listen: &Listen,
+        way: Way,
+        wanted: Way,
+        why: Cow<'static, str>,
+    ) -> Endpoint {
         Endpoint {
             listen: listen.clone(),
             name: socket.name.clone(),
-            options: socket.options.clone(),
+            options: Arc::clone(&socket.options),
             address: String::new(),
             at: None,
             way,
             wanted,
             why,
-            slots: Vec::new(),
-            order: Vec::new(),
-            lent: Vec::new(),
+            slots: Vec::with_capacity(2),
+            order: Vec::with_capacity(2),
+            attached: Vec::new(),
+            lent: Vec::with_capacity(1),
             target: 0,
             path: None,
             keep: None,
@@ -201,12 +202,12 @@ impl Endpoint {
     fn open_group(&mut self, ids: &mut Ids) -> Result<Vec<String>, String> {
         let first =
             socket::open(&self.listen, &self.options, socket::Place::FirstSlot).map_err(|e| e.text)?;
-        let to_first = steer::Plan { serving: 0, canary: None, probes: Vec::new() };
+        let to_first = steer::to_first();
         if let Err(error) = steer::attach(first.fd.as_fd(), &to_first) {
             drop(first);
             self.way = Way::Shared;
             let why = socket::errno_text(&error);
-            self.why = format!("this kernel or container does not allow steering by BPF ({why})");
+            self.why = format!("this kernel or container does not allow steering by BPF ({why})").into();
             return self.open_shared(ids);
         }
         self.address = first.address;
@@ -214,6 +215,7 @@ impl Endpoint {
         self.owned = first.owned;
         self.slots.push(ids.slot(first.fd, None));
         self.order.push(0);
+        self.attached = to_first;
         self.add_slot(ids)?;
         Ok(first.warnings)
     }

@@ -36,6 +36,7 @@ use endpoint::{Endpoint, Ids};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::Arc;
 use steering::Steered;
 
 /// One socket of a set: never used for another one, also when the descriptor behind it is made anew.
@@ -109,6 +110,11 @@ impl ListenSet {
         Err(errors)
     }
 
+    /// How many addresses are held.
+    pub fn count(&self) -> usize {
+        self.endpoints.len()
+    }
+
     /// Binds every address of `unit` that is not yet held, all or none, and sets on the others what can be
     /// changed while they are in use. Gives warnings; the error is a sentence for each address that failed.
     pub fn add(&mut self, unit: &Unit) -> Result<Vec<String>, String> {
@@ -135,9 +141,12 @@ impl ListenSet {
                 warnings.extend(update(endpoint, unit, socket, listen));
             }
         }
+        let grows = !new.is_empty();
         self.endpoints.extend(new);
         self.sort(unit);
-        self.watch_folders();
+        if grows {
+            self.watch_folders();
+        }
         Ok(warnings)
     }
 
@@ -196,7 +205,7 @@ impl ListenSet {
         }
         self.drains.remove(&slot);
         for index in &plan {
-            self.prepare(*index, slot as usize, unit.service.non_blocking)?;
+            self.prepare(*index, slot as usize, unit.service.wants_non_blocking())?;
         }
         let endpoints = &self.endpoints;
         let lend = |((socket, listen), index): ((&'a crate::unit::Socket, &'a Listen), usize)| {
@@ -236,13 +245,16 @@ impl ListenSet {
     /// For each address of `unit` the endpoint that holds it. Two lines with port 0 are two addresses.
     fn plan(&self, unit: &Unit) -> Vec<Option<usize>> {
         let mut taken = vec![false; self.endpoints.len()];
+        // They mostly stand in the unit's order: the one after the last is looked at first.
+        let mut next = 0;
         unit.listens()
             .map(|(_, listen)| {
-                let free = |(index, endpoint): (usize, &Endpoint)| {
-                    (!taken[index] && same_endpoint(&endpoint.listen, listen)).then_some(index)
-                };
-                let found = self.endpoints.iter().enumerate().find_map(free)?;
+                let free =
+                    |index: &usize| !taken[*index] && same_endpoint(&self.endpoints[*index].listen, listen);
+                let mut near = (next..self.endpoints.len()).take(1);
+                let found = near.find(&free).or_else(|| (0..self.endpoints.len()).find(&free))?;
                 taken[found] = true;
+                next = found + 1;
                 Some(found)
             })
             .collect()
@@ -306,7 +318,7 @@ fn update(
         }
     }
     warnings.extend(update_names(endpoint, &socket.options));
-    endpoint.options = socket.options.clone();
+    endpoint.options = Arc::clone(&socket.options);
     warnings
 }
 

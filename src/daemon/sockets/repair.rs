@@ -21,10 +21,13 @@ pub(super) fn relisten(endpoint: &mut Endpoint, slot: usize, steered: &Steered) 
     if let Some(at) = endpoint.order.iter().position(|known| *known == slot) {
         endpoint.order.swap_remove(at);
     }
+    // Where nobody is left the group, and its program with it, is gone.
+    endpoint.attached.clear();
     steered.apply(endpoint).map_err(|e| error(endpoint, e))?;
     let backlog = endpoint.options.backlog;
     socket::listen(endpoint.slots[slot].fd.as_fd(), backlog).map_err(|e| error(endpoint, e))?;
     endpoint.order.push(slot);
+    endpoint.attached.clear();
     steered.apply(endpoint).map_err(|e| error(endpoint, e))
 }
 

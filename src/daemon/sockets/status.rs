@@ -5,7 +5,7 @@ use super::drain::queue;
 use super::endpoint::{Endpoint, Way};
 use crate::proto::status::SocketStatus;
 use crate::sys::sockdiag::{self, state};
-use crate::sys::sockopt;
+use crate::sys::{holder, sockopt};
 use crate::unit::ListenKind;
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -13,7 +13,16 @@ use std::os::fd::AsFd;
 impl ListenSet {
     /// A row for each address, in the order in which they were bound.
     pub fn status(&self) -> Vec<SocketStatus> {
-        self.endpoints.iter().map(row).collect()
+        let ours = self.cookies();
+        let with_strangers = |endpoint: &Endpoint| {
+            let mut row = row(endpoint);
+            for stranger in strangers_of(endpoint, &ours) {
+                row.why.push_str("; ");
+                row.why.push_str(&stranger);
+            }
+            row
+        };
+        self.endpoints.iter().map(with_strangers).collect()
     }
 
     /// Where each address of a unit is really bound, in its order: with the port that the kernel chose. `None`
@@ -24,29 +33,39 @@ impl ListenSet {
     }
 
     /// Listeners of somebody else beside our steered ones, who would take connections from us; sentences. Only
-    /// a process of aeternad's own user can be that, and as root nobody.
+    /// a process of aeternad's own user can be that, and as root nobody: our sockets then have an owner of their own.
     pub fn strangers(&self) -> Vec<String> {
-        let ours: BTreeSet<u64> = self
-            .endpoints
-            .iter()
-            .flat_map(|endpoint| &endpoint.slots)
-            .filter_map(|slot| sockopt::cookie(slot.fd.as_fd()).ok())
-            .collect();
-        let mut found = Vec::new();
-        for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.way == Way::Group) {
-            let Some(at) = endpoint.at else { continue };
-            let rows = sockdiag::tcp_rows(at.port(), &[state::LISTEN]).unwrap_or_default();
-            for row in rows.iter().filter(|row| !ours.contains(&row.cookie)) {
-                let (here, there) = (at.ip(), row.local.ip());
-                if here == there || here.is_unspecified() || there.is_unspecified() {
-                    let (address, local, uid) = (&endpoint.address, row.local, row.uid);
-                    found
-                        .push(format!("another process (uid {uid}) listens on {local} beside our {address}"));
-                }
-            }
-        }
-        found
+        let ours = self.cookies();
+        self.endpoints.iter().flat_map(|endpoint| strangers_of(endpoint, &ours)).collect()
     }
+
+    /// Our own sockets, where strangers could be beside them.
+    fn cookies(&self) -> BTreeSet<u64> {
+        let slots = self.endpoints.iter().filter(|endpoint| is_exposed(endpoint)).flat_map(|e| &e.slots);
+        slots.filter_map(|slot| sockopt::cookie(slot.fd.as_fd()).ok()).collect()
+    }
+}
+
+/// Whether others can listen beside us: steered, and without an owner of its own.
+fn is_exposed(endpoint: &Endpoint) -> bool {
+    endpoint.way == Way::Group && !endpoint.owned
+}
+
+/// Who else listens beside an address; `ours` are the cookies of our own sockets.
+fn strangers_of(endpoint: &Endpoint, ours: &BTreeSet<u64>) -> Vec<String> {
+    let Some(at) = endpoint.at.filter(|_| is_exposed(endpoint)) else { return Vec::new() };
+    let rows = sockdiag::tcp_rows(at.port(), &[state::LISTEN]).unwrap_or_default();
+    let beside = rows.iter().filter(|row| {
+        let (here, there) = (at.ip(), row.local.ip());
+        let meets = here == there || here.is_unspecified() || there.is_unspecified();
+        meets && !ours.contains(&row.cookie)
+    });
+    let tell = |row: &sockdiag::TcpRow| {
+        let who = holder::of_inode(row.inode.into()).unwrap_or_else(|| "another process".into());
+        let (address, local, uid) = (&endpoint.address, row.local, row.uid);
+        format!("{who} (uid {uid}) listens on {local} too, and may take connections from {address}")
+    };
+    beside.map(tell).collect()
 }
 
 fn row(endpoint: &Endpoint) -> SocketStatus {
@@ -58,7 +77,7 @@ fn row(endpoint: &Endpoint) -> SocketStatus {
         ListenKind::Fifo => "fifo",
         ListenKind::Netlink => "netlink",
     };
-    let mut why = endpoint.why.clone();
+    let mut why = endpoint.why.to_string();
     if endpoint.slots.iter().any(|slot| slot.broken) {
         why.push_str("; shut down by a process, made anew as soon as nobody holds it");
     }

@@ -3,17 +3,30 @@
 use super::ListenSet;
 use super::endpoint::{Endpoint, Way};
 use crate::machine::event::SteerBy;
+use crate::proto::status::Share;
+use crate::sys::tally::{Counts, Tally};
 use crate::sys::{socket, steer};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 /// What was asked for last: for endpoints that come later, and for those that are repaired.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Steered {
     serving: usize,
     canary: Option<(usize, u8, steer::Draw)>,
     probes: Vec<(SocketAddr, usize)>,
+    /// Counts while there is a draw, where the kernel lets us.
+    tally: Option<Tally>,
+    /// What it said when the present step of the soak began.
+    counted: Counts,
+    /// The steps that are over.
+    shares: Vec<Share>,
+}
+
+/// A weight that needs a draw: the others send everything to one side.
+fn draws(weight: u8) -> bool {
+    (1..=99).contains(&weight)
 }
 
 /// The sentence for an address that cannot be steered.
@@ -52,7 +65,7 @@ impl Steered {
 
     fn attach(
         &self,
-        endpoint: &Endpoint,
+        endpoint: &mut Endpoint,
         serving: usize,
         canary: Option<(usize, u8, steer::Draw)>,
     ) -> io::Result<()> {
@@ -68,7 +81,41 @@ impl Steered {
             Some(steer::Probe { from: *from, index: slot })
         });
         let plan = steer::Plan { serving: index(serving).unwrap_or(0), canary, probes: probes.collect() };
-        steer::attach(member.fd.as_fd(), &plan)
+        let counts = self.tally.as_ref().filter(|_| canary.is_some_and(|canary| draws(canary.weight)));
+        if counts.is_some_and(|tally| tally.attach(member.fd.as_fd(), &plan).is_ok()) {
+            endpoint.attached.clear();
+            return Ok(());
+        }
+        let program = steer::program(&plan);
+        if program != endpoint.attached {
+            steer::attach(member.fd.as_fd(), &program)?;
+            endpoint.attached = program;
+        }
+        Ok(())
+    }
+
+    /// What has come of the present step so far; `None` if there is no draw.
+    fn measured(&self) -> Option<Share> {
+        let (_, weight, _) = self.canary.filter(|(_, weight, _)| draws(*weight))?;
+        let Some(now) = self.tally.as_ref().and_then(Tally::counts) else {
+            return Some(Share::uncounted(weight));
+        };
+        let to_new = now.canary.saturating_sub(self.counted.canary);
+        let to_old = now.serving.saturating_sub(self.counted.serving);
+        Some(Share::counted(weight, to_new + to_old, to_new))
+    }
+
+    /// Counts where there will be a draw; forgets the soak before.
+    fn begin_step(&mut self, before: Option<(usize, u8, steer::Draw)>, is_group: bool) {
+        if self.canary.is_some() && before.is_none() {
+            self.shares.clear();
+        }
+        if !is_group || !self.canary.is_some_and(|(_, weight, _)| draws(weight)) {
+            self.tally = None;
+        } else if self.tally.is_none() {
+            self.tally = Tally::new().ok();
+            self.counted = Counts::default();
+        }
     }
 }
 
@@ -111,7 +158,36 @@ impl ListenSet {
             };
             (slot, weight, draw)
         });
+        let is_group = self.has_group();
+        self.steered.begin_step(before, is_group);
         self.apply_all()
+    }
+
+    /// Of the new connections since the weight was set last, how many the canary got; `None` if there is no draw.
+    pub fn measured(&self) -> Option<Share> {
+        self.steered.measured().filter(|_| self.has_group())
+    }
+
+    fn has_group(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.way == Way::Group)
+    }
+
+    /// The same with the canary's slot, before the weight changes: it becomes one of [`ListenSet::take_shares`].
+    pub fn end_step(&mut self) -> Option<(u32, Share)> {
+        let share = self.measured()?;
+        let (slot, ..) = self.steered.canary?;
+        self.steered.counted = self.steered.tally.as_ref().and_then(Tally::counts).unwrap_or_default();
+        match self.steered.shares.last_mut() {
+            // Only who serves has changed.
+            Some(last) if last.weight == share.weight => *last = last.and(share),
+            _ => self.steered.shares.push(share),
+        }
+        Some((slot as u32, share))
+    }
+
+    /// What came of the steps of the soak that is over.
+    pub fn take_shares(&mut self) -> Vec<Share> {
+        std::mem::take(&mut self.steered.shares)
     }
 
     /// Sends the connection that will come from exactly this address and port of our own to `slot`: for a

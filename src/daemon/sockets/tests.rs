@@ -51,7 +51,7 @@ pub(super) fn table(listen: Vec<Listen>) -> Socket {
     Socket {
         listen,
         name: "http".into(),
-        options: options(),
+        options: options().into(),
         sharing: Sharing::Auto,
         accept: false,
         max_connections: 64,
@@ -419,8 +419,9 @@ fn port_nought_is_kept() {
 fn options_change_while_a_socket_is_held() {
     let mut unit = steered_unit();
     let mut set = open(&unit);
-    unit.sockets[0].options.keep_alive = true;
-    unit.sockets[0].options.free_bind = true;
+    let options = Arc::make_mut(&mut unit.sockets[0].options);
+    options.keep_alive = true;
+    options.free_bind = true;
     unit.sockets[0].sharing = Sharing::Shared;
     let warnings = set.add(&unit).unwrap();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
@@ -429,6 +430,21 @@ fn options_change_while_a_socket_is_held() {
         let on = sockopt::get_int(slot.fd.as_fd(), nix::libc::SOL_SOCKET, nix::libc::SO_KEEPALIVE).unwrap();
         assert_eq!(on, 1);
     }
+}
+
+#[test]
+fn root_gets_buffers_that_are_larger_than_the_kernels_maximum() {
+    if !is_root() {
+        return println!("skipped: only root may have larger buffers");
+    }
+    let most = fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap().trim().parse::<u64>().unwrap();
+    let mut unit = unit(vec![table(vec![Listen { kind: ListenKind::Datagram, ..tcp("127.0.0.1:0") }])]);
+    Arc::make_mut(&mut unit.sockets[0].options).receive_buffer = Some(most + 65_536);
+    let set = open(&unit);
+    let fd = set.endpoints[0].slots[0].fd.as_fd();
+    let got = sockopt::get_int(fd, nix::libc::SOL_SOCKET, nix::libc::SO_RCVBUF).unwrap();
+    // The kernel reports twice what was asked for.
+    assert_eq!(got as u64, 2 * (most + 65_536));
 }
 
 #[test]
@@ -453,8 +469,9 @@ fn a_unix_path_is_bound_kept_and_removed() {
     let at = dir.path().join("sub/s");
     let alias = dir.path().join("alias");
     let mut table = table(vec![path(ListenKind::Stream, &at)]);
-    table.options.symlinks = vec![alias.display().to_string()];
-    table.options.remove_on_stop = true;
+    let options = Arc::make_mut(&mut table.options);
+    options.symlinks = vec![alias.display().to_string()];
+    options.remove_on_stop = true;
     let unit = unit(vec![table]);
     let mut set = open(&unit);
     assert!(!set.steered(&unit));
@@ -684,6 +701,19 @@ fn the_blocking_mode_is_only_cleared_when_nobody_else_holds_it() {
     set.in_use(&[]);
     assert!(!non_blocking(&copy(&mut set, &unit, 0)));
     assert_eq!(set.established_of(&[]), Some(0));
+}
+
+#[test]
+fn what_goes_the_way_of_nginx_never_blocks() {
+    let mut unit = steered_unit();
+    let mut set = open(&unit);
+    let non_blocking = |fd: &OwnedFd| {
+        let flags = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+        flags & nix::libc::O_NONBLOCK != 0
+    };
+    assert!(!non_blocking(&copy(&mut set, &unit, 0)));
+    unit.service.socket_environment = vec![SocketEnvironment::Einhorn, SocketEnvironment::Nginx];
+    assert!(non_blocking(&copy(&mut set, &unit, 1)), "its workers would wait in accept(2)");
 }
 
 #[test]

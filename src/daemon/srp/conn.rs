@@ -3,7 +3,7 @@
 use super::{Change, ConnId, FRAME_TIME, Peer};
 use crate::daemon::relay::Held;
 use crate::machine::event::Gen;
-use crate::proto::srp::{Decoder, Hello, Message, Piece, Role};
+use crate::proto::srp::{Decoder, Hello, MAX_DESCRIPTORS, Message, Piece, Role};
 use crate::sys::stream::{self, Moved};
 use crate::time::Monotime;
 use std::os::fd::{AsFd, OwnedFd};
@@ -61,10 +61,12 @@ pub(super) struct Debts {
 pub(super) struct Conn {
     /// `None` while the relay has it.
     stream: Option<UnixStream>,
+    /// A copy of it meanwhile, for a word that cannot wait.
+    lent: Option<UnixStream>,
     pub(super) peer: Peer,
     role: Option<Role>,
-    /// It has said HELLO.
-    greeted: bool,
+    /// What it was in its HELLO.
+    greeted: Option<Role>,
     /// It was told more than HELLO: its role stays.
     used: bool,
     /// A sink that was told that there is nothing.
@@ -88,9 +90,10 @@ impl Conn {
     pub(super) fn new(stream: UnixStream, peer: Peer, implied_at: Monotime) -> Conn {
         Conn {
             stream: Some(stream),
+            lent: None,
             peer,
             role: None,
-            greeted: false,
+            greeted: None,
             used: false,
             cold: false,
             replaced: false,
@@ -141,7 +144,15 @@ impl Conn {
             }
             let room = self.decoder.wanted().min(CHUNK);
             match stream::receive(stream.as_fd(), &mut buffer[..room], &mut self.descriptors) {
-                Ok(Moved::Bytes(count)) => self.digest(&buffer[..count], &mut notes),
+                Ok(Moved::Bytes(count)) => {
+                    self.digest(&buffer[..count], &mut notes);
+                    if self.phase == Phase::Open && self.descriptors.len() > MAX_DESCRIPTORS {
+                        // However slowly its frame comes: they are not collected without end.
+                        self.descriptors.clear();
+                        let why = "more descriptors than a frame can carry".into();
+                        self.accuse("too_many_descriptors", why, &mut notes);
+                    }
+                }
                 Ok(Moved::NotYet) => break,
                 Ok(Moved::Ended) => self.phase = Phase::Over,
                 Err(error) => {
@@ -242,10 +253,13 @@ impl Conn {
         if !self.descriptors.is_empty() {
             return Err(("stray_descriptors", "descriptors belong to STATE_FD frames".into()));
         }
-        if self.role.is_some_and(|role| role != said) && (self.greeted || self.used) {
+        if self.greeted == Some(said) {
+            return Err(("unexpected", "HELLO twice".into()));
+        }
+        if self.role.is_some_and(|role| role != said) && (self.greeted.is_some() || self.used) {
             return Err(("unexpected", "HELLO with another role".into()));
         }
-        self.greeted = true;
+        self.greeted = Some(said);
         let answer = self.hello_bytes();
         self.push(&answer);
         if self.role != Some(said) {
@@ -262,7 +276,7 @@ impl Conn {
 
     /// What the relay answers a HELLO with that comes late: nothing, if there was one.
     pub(super) fn late_hello(&self) -> Vec<u8> {
-        if self.greeted { Vec::new() } else { self.hello_bytes() }
+        if self.greeted.is_some() { Vec::new() } else { self.hello_bytes() }
     }
 
     fn take_role(&mut self, role: Role, notes: &mut Vec<Note>) -> Role {
@@ -353,7 +367,7 @@ impl Conn {
     }
 
     pub(super) fn flush(&mut self) {
-        let Some(stream) = &self.stream else { return };
+        let Some(stream) = self.stream.as_ref().or(self.lent.as_ref()) else { return };
         while !self.output.is_empty() && self.phase != Phase::Over {
             match stream::send(stream.as_fd(), &self.output, &[]) {
                 Ok(Moved::Bytes(count)) => drop(self.output.drain(..count)),
@@ -375,10 +389,10 @@ impl Conn {
     /// never said HELLO may as well be a source that has come early.
     pub(super) fn answer_cold(&mut self) -> bool {
         self.used = true;
-        self.cold = self.greeted;
-        self.debts.acks += u32::from(!self.greeted);
+        self.cold = self.greeted.is_some();
+        self.debts.acks += u32::from(!self.cold);
         self.push(&Message::Finished(None).to_bytes());
-        self.greeted
+        self.cold
     }
 
     pub(super) fn request(&mut self) {
@@ -405,13 +419,15 @@ impl Conn {
         true
     }
 
-    /// RESUME, and that nothing is given back.
-    pub(super) fn resume(&mut self) {
-        if self.resume_with_state() {
+    /// RESUME, and that nothing is given back. Returns whether it had to be said.
+    pub(super) fn resume(&mut self) -> bool {
+        let told = self.resume_with_state();
+        if told {
             self.debts.discarding = true;
             self.debts.acks += 1;
             self.push(&Message::Finished(None).to_bytes());
         }
+        told
     }
 
     /// Lends the socket to the relay.
@@ -422,9 +438,18 @@ impl Conn {
         self.stream.take()
     }
 
+    /// As [`Conn::lend`], of the one who gives: RESUME may have to leave before the relay has ended.
+    pub(super) fn lend_source(&mut self) -> Option<UnixStream> {
+        let stream = self.lend()?;
+        // Without a descriptor for it, RESUME leaves when the relay has ended.
+        self.lent = stream.try_clone().ok();
+        Some(stream)
+    }
+
     /// The relay has handed it back.
     pub(super) fn give_back(&mut self, stream: UnixStream, decoder: Decoder) {
         self.stream = Some(stream);
+        self.lent = None;
         self.decoder = decoder;
         self.hung_up = false;
         if self.replaced {
@@ -434,6 +459,7 @@ impl Conn {
 
     /// The relay's peer is gone.
     pub(super) fn lost(&mut self) {
+        self.lent = None;
         self.phase = Phase::Over;
     }
 

@@ -16,6 +16,8 @@ struct World {
     outcomes: (mpsc::Sender<RelayOutcome>, mpsc::Receiver<RelayOutcome>),
     polled: BTreeMap<ConnId, Wants>,
     events: Vec<SrpEvent>,
+    /// Of its transfers.
+    returns: bool,
 }
 
 /// A peer's end of a connection.
@@ -33,6 +35,7 @@ impl World {
             outcomes: mpsc::channel(),
             polled: BTreeMap::new(),
             events: Vec::new(),
+            returns: false,
         }
     }
 
@@ -97,7 +100,7 @@ impl World {
 
     fn transfer(&mut self, from: Gen, to: Gen, direction: Direction) {
         let deadline = Some(clock::now() + Span::from_secs(20));
-        let transfer = Transfer { from, to, direction, deadline, max_bytes: u64::MAX };
+        let transfer = Transfer { from, to, direction, deadline, max_bytes: u64::MAX, returns: self.returns };
         self.endpoint.begin(transfer, self.now);
         self.turn();
     }
@@ -394,8 +397,14 @@ fn a_source_that_never_comes_is_waited_for_until_the_deadline() {
     let mut world = World::new();
     let mut sink = world.greet(NEW, Role::Sink);
     let deadline = Some(world.now + Span::from_secs(5));
-    let transfer =
-        Transfer { from: OLD, to: NEW, direction: Direction::Handover, deadline, max_bytes: u64::MAX };
+    let transfer = Transfer {
+        from: OLD,
+        to: NEW,
+        direction: Direction::Handover,
+        deadline,
+        max_bytes: u64::MAX,
+        returns: false,
+    };
     world.endpoint.begin(transfer, world.now);
     assert_eq!(world.endpoint.deadline(), deadline);
     world.pass(Span::from_secs(4));
@@ -419,16 +428,92 @@ fn a_source_that_comes_in_time_is_asked() {
 }
 
 #[test]
+fn a_source_that_has_died_is_heard_to_its_last_word() {
+    let mut world = World::new();
+    let mut source = world.greet(OLD, Role::Source);
+    let mut sink = world.greet(NEW, Role::Sink);
+    world.transfer(OLD, NEW, Direction::Handover);
+    assert_eq!(source.message(), Message::Request);
+    source.send(&[state(b"all"), finished()].concat());
+    drop(source);
+    world.endpoint.forget(OLD, world.now);
+    world.turn();
+    assert_eq!(sink.state(), b"all");
+    assert_eq!(sink.message(), Message::Finished(None));
+    sink.send(&finished());
+    assert_eq!(world.relay_ends().result, RelayResult::Done);
+    assert!(!world.endpoint.has(OLD, Role::Source) && world.endpoint.has(NEW, Role::Source));
+}
+
+#[test]
 fn the_end_of_a_generation_ends_its_transfer() {
     let mut world = World::new();
     let source = world.greet(OLD, Role::Source);
     let mut sink = world.greet(NEW, Role::Sink);
     world.transfer(OLD, NEW, Direction::Handover);
     world.endpoint.forget(OLD, world.now);
-    assert_eq!(world.relay_ends().result, RelayResult::Cancelled);
-    assert_eq!(sink.error_code(), "cancelled");
-    assert!(!world.endpoint.has(OLD, Role::Source));
     drop(source);
+    assert!(matches!(world.relay_ends().result, RelayResult::SourceFailed(_)));
+    assert_eq!(sink.error_code(), "source_failed");
+    assert!(!world.endpoint.has(OLD, Role::Source));
+
+    let mut world = World::new();
+    let mut source = world.greet(OLD, Role::Source);
+    let sink = world.greet(NEW, Role::Sink);
+    world.transfer(OLD, NEW, Direction::Handover);
+    assert_eq!(source.message(), Message::Request);
+    world.endpoint.forget(NEW, world.now);
+    assert_eq!(world.relay_ends().result, RelayResult::Cancelled);
+    assert_eq!(source.message(), Message::Resume);
+    assert!(!world.endpoint.has(NEW, Role::Source) && !world.endpoint.has(NEW, Role::Sink));
+    drop(sink);
+}
+
+#[test]
+fn a_source_is_told_of_the_end_before_the_relay_has_stopped() {
+    let mut world = World::new();
+    let mut source = world.greet(OLD, Role::Source);
+    let mut sink = world.greet(NEW, Role::Sink);
+    world.transfer(OLD, NEW, Direction::Handover);
+    assert_eq!(source.message(), Message::Request);
+    source.send(&[state(b"all"), finished()].concat());
+    assert_eq!(sink.state(), b"all");
+    assert_eq!(sink.message(), Message::Finished(None));
+    world.endpoint.cancel(world.now);
+    // Nobody has heard of the relay's end yet.
+    assert_eq!(source.message(), Message::Resume);
+    assert_eq!(source.message(), Message::Finished(None));
+    assert_eq!(world.relay_ends().result, RelayResult::Cancelled);
+    assert!(source.is_silent(), "once");
+    // Its acknowledgement is not taken for the end of the next state.
+    world.says(&source, &finished());
+    assert!(world.events().contains(&SrpEvent::Acknowledged { generation: OLD }));
+    let mut third = world.greet(Gen(3), Role::Sink);
+    world.transfer(OLD, Gen(3), Direction::Handover);
+    assert_eq!(source.message(), Message::Request);
+    source.send(&[state(b"next"), finished()].concat());
+    assert_eq!(third.state(), b"next");
+}
+
+#[test]
+fn an_acknowledgement_behind_resume_comes_too_late() {
+    let mut world = World::new();
+    let mut source = world.greet(OLD, Role::Source);
+    let mut sink = world.greet(NEW, Role::Sink);
+    world.transfer(OLD, NEW, Direction::Handover);
+    assert_eq!(source.message(), Message::Request);
+    source.send(&finished());
+    assert_eq!(sink.message(), Message::Finished(None));
+    sink.send(&finished());
+    let outcome = world.outcomes.1.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+    assert_eq!(outcome.result, RelayResult::Done);
+    world.endpoint.cancel(world.now);
+    world.endpoint.relay_ended(outcome, world.now);
+    world.turn();
+    assert_eq!(world.end().result, RelayResult::SinkTimedOut, "the source has its state again");
+    assert!(!world.endpoint.commit(OLD));
+    assert_eq!(source.message(), Message::Finished(None), "the acknowledgement was sent before");
+    assert_eq!(source.message(), Message::Resume);
 }
 
 #[test]
@@ -437,11 +522,13 @@ fn a_newer_connection_replaces_the_older_one() {
     let mut older = world.greet(OLD, Role::Source);
     let mut newer = world.greet(OLD, Role::Source);
     assert!(older.frame().is_none());
-    let _sink = world.greet(NEW, Role::Sink);
+    let mut sink = world.greet(NEW, Role::Sink);
     world.events();
     world.transfer(OLD, NEW, Direction::Handover);
     assert_eq!(newer.message(), Message::Request);
     // During the transfer too: it is given up, and can be begun again.
+    newer.send(&state(b"some of it"));
+    assert_eq!(sink.state(), b"some of it");
     let mut newest = world.greet(OLD, Role::Source);
     assert_eq!(world.relay_ends().result, RelayResult::Cancelled);
     assert_eq!(world.events(), [connected(OLD, Role::Source), connected(NEW, Role::Source)]);
@@ -449,6 +536,58 @@ fn a_newer_connection_replaces_the_older_one() {
     let _third = world.greet(Gen(3), Role::Sink);
     world.transfer(OLD, Gen(3), Direction::Handover);
     assert_eq!(newest.message(), Message::Request);
+}
+
+#[test]
+fn a_source_that_connects_anew_is_asked_anew() {
+    let mut world = World::new();
+    let mut older = world.greet(OLD, Role::Source);
+    let mut sink = world.greet(NEW, Role::Sink);
+    world.transfer(OLD, NEW, Direction::Handover);
+    assert_eq!(older.message(), Message::Request);
+    // It has kept a connection that it does not look at, and comes with its state when it is told by a signal.
+    let mut newer = world.greet(OLD, Role::Source);
+    let outcome = world.outcomes.1.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+    world.endpoint.relay_ended(outcome, world.now);
+    world.turn();
+    assert!(older.frame().is_none(), "closed");
+    assert_eq!(newer.message(), Message::Request);
+    newer.send(&[state(b"all"), finished()].concat());
+    assert_eq!(sink.state(), b"all");
+    assert_eq!(sink.message(), Message::Finished(None));
+    sink.send(&finished());
+    assert_eq!(world.relay_ends().result, RelayResult::Done);
+    assert!(world.endpoint.commit(OLD));
+    assert_eq!(newer.message(), Message::Finished(None));
+    assert_eq!(newer.message(), Message::Commit);
+}
+
+#[test]
+fn a_source_that_comes_by_a_signal_may_close_its_older_connection_first() {
+    for comes in [true, false] {
+        let mut world = World::new();
+        world.returns = true;
+        let mut older = world.greet(OLD, Role::Source);
+        let mut sink = world.greet(NEW, Role::Sink);
+        world.transfer(OLD, NEW, Direction::Handover);
+        assert_eq!(older.message(), Message::Request);
+        drop(older);
+        let outcome = world.outcomes.1.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        world.endpoint.relay_ended(outcome, world.now);
+        world.turn();
+        assert!(sink.is_silent(), "it may still come");
+        if comes {
+            let mut newer = world.greet(OLD, Role::Source);
+            assert_eq!(newer.message(), Message::Request);
+            newer.send(&[state(b"all"), finished()].concat());
+            assert_eq!(sink.state(), b"all");
+        } else {
+            world.endpoint.forget(OLD, world.now);
+            world.turn();
+            assert_eq!(sink.error_code(), "source_failed");
+            assert!(matches!(world.end().result, RelayResult::SourceFailed(_)));
+        }
+    }
 }
 
 #[test]
@@ -476,6 +615,7 @@ fn what_no_peer_may_say_ends_its_connection_with_a_reason() {
         (Role::Source, Message::Commit.to_bytes(), "unexpected"),
         (Role::Source, Message::Hello(coordinator).to_bytes(), "unexpected"),
         (Role::Source, hello(Role::Sink), "unexpected"),
+        (Role::Source, hello(Role::Source), "unexpected"),
         (Role::Sink, hello(Role::Source), "unexpected"),
         (Role::Sink, state(b"1"), "unexpected"),
         (Role::Sink, finished(), "unexpected"),
@@ -497,9 +637,6 @@ fn a_peers_own_error_is_told_and_its_connection_stays() {
     world.says(&source, &Message::error("disk", "no space").to_bytes());
     assert!(world.trouble().contains("disk: no space"));
     assert!(world.endpoint.has(OLD, Role::Source));
-    let source = world.greet(OLD, Role::Source);
-    world.says(&source, &Message::Hello(Hello::Source).to_bytes());
-    assert!(world.endpoint.has(OLD, Role::Source), "HELLO twice is harmless");
 }
 
 #[test]
@@ -525,6 +662,15 @@ fn descriptors_outside_state_are_refused() {
     stream::send(client.stream.as_fd(), &Message::Hello(Hello::Source).to_bytes(), &[file.as_fd()]).unwrap();
     world.readable(client.id);
     assert_eq!(client.error_code(), "stray_descriptors");
+    // However slowly they come, they are not collected without end.
+    let mut client = world.connect(OLD, Role::Source);
+    let files = [file.as_fd(); 200];
+    for byte in &Message::Hello(Hello::Source).to_bytes()[..2] {
+        stream::send(client.stream.as_fd(), &[*byte], &files).unwrap();
+    }
+    world.readable(client.id);
+    assert_eq!(client.error_code(), "too_many_descriptors");
+    assert!(client.frame().is_none());
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub struct Transfer {
     pub deadline: Option<Monotime>,
     /// `MaxBytes`.
     pub max_bytes: u64,
+    /// The source is told by a signal to come: one that closes an older connection may come again.
+    pub returns: bool,
 }
 
 /// What came of it.
@@ -69,9 +71,25 @@ pub(super) struct Active {
     running: bool,
     canceller: Option<Canceller>,
     cancelled: bool,
+    /// RESUME has gone to the source while the relay still ran.
+    resumed: bool,
+    /// The relay was stopped because the source has a newer connection.
+    swapped: bool,
 }
 
 impl Active {
+    fn new(transfer: Transfer) -> Active {
+        Active {
+            transfer,
+            pair: None,
+            running: false,
+            canceller: None,
+            cancelled: false,
+            resumed: false,
+            swapped: false,
+        }
+    }
+
     /// The relay minds the deadline itself.
     pub(super) fn deadline(&self) -> Option<Monotime> {
         self.transfer.deadline.filter(|_| !self.running)
@@ -83,24 +101,52 @@ impl Endpoint {
     /// relay's job once it has left. Ends with exactly one [`SrpEvent::RelayEnded`]. One that is still under
     /// way is cancelled first.
     pub fn begin(&mut self, transfer: Transfer, now: Monotime) {
-        self.cancel(now);
+        self.stop(now);
         if self.active.is_some() {
             self.queued = Some(transfer);
             return;
         }
-        let active = Active { transfer, pair: None, running: false, canceller: None, cancelled: false };
-        self.active = Some(active);
+        self.active = Some(Active::new(transfer));
         self.progress(now);
     }
 
-    /// Gives the transfer up: its [`SrpEvent::RelayEnded`] comes now, or when the relay has stopped.
+    /// Gives the transfer up: its [`SrpEvent::RelayEnded`] comes now, or when the relay has stopped. RESUME has
+    /// left before this returns, because a stop signal may follow; an acknowledgement that comes all the same is
+    /// too late then.
     pub fn cancel(&mut self, now: Monotime) {
+        if let Some(Active { running: true, transfer, pair: Some(pair), resumed, .. }) = &mut self.active
+            && transfer.direction == Direction::Handover
+            && let Some(source) = self.conns.get_mut(&pair.source)
+        {
+            *resumed |= source.resume();
+        }
+        self.stop(now);
+    }
+
+    /// The source has a newer connection: it is asked there, if the sink has seen nothing yet.
+    fn swap(&mut self, now: Monotime) {
+        let Some(active) = &mut self.active else { return };
+        if active.running {
+            active.cancelled = true;
+            active.swapped = true;
+            if let Some(canceller) = active.canceller.take() {
+                canceller.quietly();
+            }
+        } else {
+            active.pair = None;
+            self.advance_transfer(now);
+        }
+    }
+
+    /// As [`Endpoint::cancel`]; the source is told when the relay has stopped.
+    fn stop(&mut self, now: Monotime) {
         if let Some(Transfer { from, to, direction, .. }) = self.queued.take() {
             self.told(from, to, direction, RelayResult::Cancelled);
         }
         let Some(active) = &mut self.active else { return };
         if active.running {
             active.cancelled = true;
+            active.swapped = false;
             active.canceller = None;
         } else {
             self.abandon(RelayResult::Cancelled);
@@ -121,7 +167,7 @@ impl Endpoint {
         let conn = self.conns.get_mut(&source)?;
         let inlet = Inlet {
             hello: conn.late_hello(),
-            stream: conn.lend()?,
+            stream: conn.lend_source()?,
             decoder: std::mem::take(&mut conn.decoder),
             held: conn.held.take(),
             descriptors: std::mem::take(&mut conn.descriptors),
@@ -138,6 +184,7 @@ impl Endpoint {
             sink: outlet,
             deadline: active.transfer.deadline,
             max_bytes: active.transfer.max_bytes,
+            returns: active.transfer.returns,
             copying: relay::FASTEST,
         })
     }
@@ -153,13 +200,17 @@ impl Endpoint {
     pub fn relay_ended(&mut self, outcome: RelayOutcome, now: Monotime) {
         let Some(active) = self.active.take_if(|active| active.running) else { return };
         let Some(Pair { source, sink }) = active.pair else { return };
-        let done = outcome.result == RelayResult::Done;
+        let late = active.resumed && outcome.result == RelayResult::Done;
+        // The source was told that it keeps its state: the acknowledgement changes nothing any more.
+        let result = if late { RelayResult::SinkTimedOut } else { outcome.result };
+        let mut gone = false;
         if let Some(conn) = self.conns.get_mut(&source) {
+            gone = conn.is_ending() && !conn.is_replaced();
             match outcome.source {
                 Some(back) => {
                     conn.give_back(back.stream, back.decoder);
                     conn.debts.owes = !back.finished;
-                    conn.debts.acks = if back.finished { 0 } else { conn.debts.acks };
+                    conn.debts.acks = if back.finished { 0 } else { back.acks } + u32::from(active.resumed);
                 }
                 None => conn.lost(),
             }
@@ -170,9 +221,21 @@ impl Endpoint {
                 None => conn.lost(),
             }
         }
-        let Transfer { from, to, direction, .. } = active.transfer;
+        let Transfer { from, to, direction, returns, .. } = active.transfer;
+        let comes = active.swapped && self.has(from, Role::Source);
+        let waits = returns && !gone && !active.cancelled;
+        if outcome.untouched && (comes || waits) {
+            self.active = Some(Active::new(active.transfer));
+            self.drop_lost();
+            return self.progress(now);
+        }
+        if outcome.untouched
+            && let Some(conn) = self.conns.get_mut(&sink)
+        {
+            conn.push(&Message::Error(relay::complaint(&result)).to_bytes());
+        }
         if direction == Direction::Handover
-            && !done
+            && result != RelayResult::Done
             && let Some(conn) = self.conns.get_mut(&source)
         {
             conn.resume();
@@ -181,7 +244,7 @@ impl Endpoint {
             from,
             to,
             direction,
-            result: outcome.result,
+            result,
             frames: outcome.frames,
             bytes: outcome.bytes,
             descriptors: outcome.descriptors,
@@ -216,6 +279,17 @@ impl Endpoint {
         }
     }
 
+    /// A generation has ended: nobody waits for it to come with its state.
+    pub(super) fn forget_source(&mut self, generation: Gen) {
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.pair.is_none() && active.transfer.from == generation)
+        {
+            self.abandon(RelayResult::SourceFailed("it has ended".into()));
+        }
+    }
+
     /// The deadline of a transfer that waits for its source or for room.
     pub(super) fn expire_transfer(&mut self, now: Monotime) {
         if self.active.as_ref().and_then(Active::deadline).is_some_and(|by| by <= now) {
@@ -228,10 +302,16 @@ impl Endpoint {
         let Some(active) = &self.active else { return };
         if let Some(Pair { source, sink }) = active.pair {
             let usable = |id: ConnId| self.conns.get(&id).is_some_and(|c| !c.is_ending() && !c.is_replaced());
+            let replaced = |id: ConnId| self.conns.get(&id).is_none_or(super::Conn::is_replaced);
             match (active.running, usable(source), usable(sink)) {
                 (_, true, true) => {}
                 (true, ..) if active.cancelled => {}
-                (true, ..) => self.cancel(now),
+                // A source that has died may have said everything before: the relay reads that, or sees the end.
+                (true, false, true) if !replaced(source) => {}
+                (_, false, true) if replaced(source) && self.has(active.transfer.from, Role::Source) => {
+                    self.swap(now);
+                }
+                (true, ..) => self.stop(now),
                 (false, _, false) => self.abandon(RelayResult::SinkFailed("it closed its connection".into())),
                 (false, false, true) => {
                     self.abandon(RelayResult::SourceFailed("it closed its connection".into()));

@@ -23,11 +23,12 @@ pub enum Reach {
 /// # Errors
 /// 403.
 pub fn check_names(head: &Head, reach: Reach) -> Result<(), Response> {
-    // No browser speaks HTTP/1.0; health checks do, without a Host.
-    if let Some(host) = &head.host
-        && reach == Reach::Loopback
-        && !is_loopback(host)
-    {
+    // No browser speaks HTTP/1.0; health checks do, without a Host. They change nothing.
+    let named = match &head.host {
+        Some(host) => is_loopback(host),
+        None => head.method != Method::Post,
+    };
+    if reach == Reach::Loopback && !named {
         let text = "this Host is not a name of the loopback address that aeternad listens on";
         return Err(Response::error(403, text, "use localhost or 127.0.0.1 in the URL"));
     }
@@ -46,7 +47,8 @@ fn is_loopback(host: &str) -> bool {
     let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, rest)) => {
             let port = if rest.is_empty() { Some("") } else { rest.strip_prefix(':') };
-            return port.is_some_and(is_port) && address.parse().is_ok_and(|ip: Ipv6Addr| ip.is_loopback());
+            let loopback = |ip: Ipv6Addr| ip.to_canonical().is_loopback();
+            return port.is_some_and(is_port) && address.parse().is_ok_and(loopback);
         }
         None => host.split_once(':').unwrap_or((host, "")),
     };
@@ -138,7 +140,15 @@ mod tests {
 
     #[test]
     fn a_loopback_listener_is_reached_under_loopback_names_only() {
-        for good in ["localhost", "LocalHost:9091", "127.0.0.1", "127.8.0.1:1", "[::1]", "[::1]:9091"] {
+        for good in [
+            "localhost",
+            "LocalHost:9091",
+            "127.0.0.1",
+            "127.8.0.1:1",
+            "[::1]",
+            "[::1]:9091",
+            "[::ffff:127.0.0.1]:9091",
+        ] {
             let head = head("GET", &format!("Host: {good}\r\n"));
             assert_eq!(status(check_names(&head, Reach::Loopback)), 200, "{good}");
         }
@@ -149,6 +159,7 @@ mod tests {
             "localhost.evil",
             "10.0.0.1",
             "[::2]",
+            "[::ffff:10.0.0.1]",
             "[::1",
             "[::1]x",
             "",
@@ -161,6 +172,9 @@ mod tests {
         }
         let (old, _) = parse_head(b"GET /health HTTP/1.0\r\n\r\n").unwrap().unwrap();
         assert_eq!(status(check_names(&old, Reach::Loopback)), 200);
+        let (old, _) = parse_head(b"POST /v1/reload HTTP/1.0\r\n\r\n").unwrap().unwrap();
+        assert_eq!(status(check_names(&old, Reach::Loopback)), 403);
+        assert_eq!(status(check_names(&old, Reach::Unix)), 200);
     }
 
     #[test]

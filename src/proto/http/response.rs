@@ -80,7 +80,8 @@ impl Response {
 
     /// 409: another reload is under way, or the unit is in no state for this; nothing was started.
     pub fn busy(error: &str) -> Response {
-        let hint = "GET /v1/events tells when it is over; \"force\": true abandons what is under way";
+        let hint =
+            "GET /v1/events tells when it is over; \"force\": true abandons a reload that is under way";
         Response::error(409, error, hint)
     }
 

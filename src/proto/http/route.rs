@@ -67,7 +67,7 @@ enum Action {
     Rollback,
 }
 
-/// What a reload's body may say.
+/// What the body of a POST may say.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Order {
@@ -107,14 +107,19 @@ pub fn route(head: &Head, body: &[u8]) -> Result<Call, Response> {
         Place::Events => events(head)?,
         Place::Page => Call::Page,
         Place::Reload => reload(order(body)?),
-        Place::UnitAction(name, Action::Promote) => Call::Promote(name),
-        Place::UnitAction(name, Action::Rollback) => Call::Rollback(name),
-        Place::UnitAction(name, Action::Reload) => {
+        Place::UnitAction(name, action) => {
             let order = order(body)?;
             if order.unit.as_ref().is_some_and(|unit| *unit != name) {
                 return Err(Response::error(400, "path and body name two units", "leave \"unit\" out"));
             }
-            reload(Order { unit: Some(name), ..order })
+            match action {
+                Action::Reload => reload(Order { unit: Some(name), ..order }),
+                Action::Promote | Action::Rollback if order.force => {
+                    return Err(Response::error(400, "only a reload can be forced", "leave \"force\" out"));
+                }
+                Action::Promote => Call::Promote(name),
+                Action::Rollback => Call::Rollback(name),
+            }
         }
     })
 }
@@ -267,7 +272,14 @@ mod tests {
         for bad in ["x", "[]", r#"{"units":"a"}"#, r#"{"force":1}"#, "{", "\"\""] {
             assert_eq!(routed("POST", "/v1/reload", bad), Err(400), "{bad}");
         }
-        assert_eq!(routed("POST", "/v1/units/a/reload", r#"{"unit":"b"}"#), Err(400));
+        for action in ["reload", "promote", "rollback"] {
+            for bad in [r#"{"unit":"b"}"#, "x", r#"{"reasno":""}"#] {
+                assert_eq!(routed("POST", &format!("/v1/units/a/{action}"), bad), Err(400), "{action} {bad}");
+            }
+        }
+        let why = r#"{"unit":"a","reason":"it is slow"}"#;
+        assert_eq!(routed("POST", "/v1/units/a/rollback", why), Ok(Call::Rollback("a".into())));
+        assert_eq!(routed("POST", "/v1/units/a/promote", r#"{"force":true}"#), Err(400));
         let long = format!("{{\"reason\":\"{}\"}}", "x".repeat(MAX_REASON + 9));
         let Ok(Call::Reload { reason, .. }) = routed("POST", "/v1/reload", &long) else { panic!() };
         assert_eq!(reason.len(), MAX_REASON);

@@ -9,6 +9,7 @@ fn generation(number: u32, phase: &str, age: f64, connections: Option<u32>) -> G
         phase: phase.into(),
         pids: vec![1],
         weight: None,
+        share: None,
         age,
         ready: true,
         status_text: None,
@@ -54,6 +55,7 @@ fn unit(name: &str, state: UnitState) -> UnitStatus {
         restart_in: None,
         stored_descriptors: 0,
         pending: vec![],
+        notes: vec![],
     }
 }
 
@@ -79,6 +81,7 @@ fn record(outcome: Outcome) -> ReloadRecord {
         started_at: 0.0,
         duration: 1.0,
         phases: vec![phase("pre_checking", 0.2), phase("soaking", 30.0), phase("surprising", 1.0)],
+        shares: vec![],
         state_bytes: 0,
         state_frames: 0,
         state_descriptors: 0,
@@ -91,7 +94,8 @@ fn process() -> ProcessFacts {
     let stat =
         "7 (a (b) c) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 5 0 1000 5242880 300 18446744073709551615";
     let status = "Name:\taeternad\nVmSize:\t    5120 kB\nVmRSS:\t    2048 kB\nThreads:\t5\n";
-    let limits = "Limit Soft Limit Hard Limit Units\nMax open files            1024                 4096       files\n";
+    let limits = "Limit Soft Limit Hard Limit Units\nMax open files            1024                 4096       files\n\
+                  Max address space         unlimited            unlimited            bytes\n";
     let facts = ProcessFacts::parse(stat, status, limits, "cpu 1 2\nbtime 1700000000\n");
     ProcessFacts { open_fds: Some(11), ..facts }
 }
@@ -165,6 +169,7 @@ fn every_fact_is_counted_where_the_contract_says() {
         "process_open_fds 11",
         "process_max_fds 1024",
         "process_virtual_memory_bytes 5242880",
+        "process_virtual_memory_max_bytes 18446744073709552000",
         "process_resident_memory_bytes 2097152",
         "process_start_time_seconds 1700000010",
         "process_threads 5",
@@ -206,7 +211,7 @@ fn every_state_has_its_own_number() {
 #[test]
 fn what_a_process_does_not_tell_is_left_out() {
     assert_eq!(ProcessFacts::parse("", "", "", ""), ProcessFacts::default());
-    let facts = ProcessFacts::parse("1 (x) S 1", "VmRSS: x kB", "Max open files unlimited", "btime");
+    let facts = ProcessFacts::parse("1 (x) S 1", "VmRSS: x kB", "Max open files x", "btime");
     assert_eq!(facts, ProcessFacts::default());
 }
 

@@ -12,12 +12,11 @@ pub(super) enum Kind {
     Histogram,
 }
 
-/// The text as it grows. A family's head is written with its first sample: one without samples leaves nothing.
+/// The text as it grows. A family without samples (no reload yet, no socket) is there with its help and type.
 #[derive(Debug, Default)]
 pub(super) struct Text {
     text: String,
     name: &'static str,
-    head: Option<String>,
 }
 
 impl Text {
@@ -29,25 +28,40 @@ impl Text {
             Kind::Histogram => "histogram",
         };
         self.name = name;
-        self.head = Some(format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+        // Writing to a String cannot fail.
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
     /// One sample; `suffix` is `_bucket`, `_sum`, `_count` or nothing.
     pub(super) fn sample(&mut self, suffix: &str, labels: &[(&str, &str)], value: f64) {
-        if let Some(head) = self.head.take() {
-            self.text.push_str(&head);
-        }
         self.text.push_str(self.name);
         self.text.push_str(suffix);
         for (at, (name, value)) in labels.iter().enumerate() {
             self.text.push(if at == 0 { '{' } else { ',' });
-            // Writing to a String cannot fail.
-            let _ = write!(self.text, "{name}=\"{}\"", escaped(value));
+            self.text.push_str(name);
+            self.text.push_str("=\"");
+            self.escaped(value);
+            self.text.push('"');
         }
         if !labels.is_empty() {
             self.text.push('}');
         }
         let _ = writeln!(self.text, " {value}");
+    }
+
+    /// A label's value. Most need no escape, and there are thousands of them.
+    fn escaped(&mut self, value: &str) {
+        let mut rest = value;
+        while let Some(at) = rest.find(['\\', '"', '\n']) {
+            self.text.push_str(&rest[..at]);
+            self.text.push_str(match rest.as_bytes()[at] {
+                b'\n' => "\\n",
+                b'"' => "\\\"",
+                _ => "\\\\",
+            });
+            rest = &rest[at + 1..];
+        }
+        self.text.push_str(rest);
     }
 
     /// A family of one counter without labels.
@@ -89,8 +103,4 @@ impl Text {
     pub(super) fn finish(self) -> String {
         self.text
     }
-}
-
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -3,6 +3,7 @@
 
 use super::job::{Job, SIGNALS};
 use super::{SpawnError, Stage, clone};
+use crate::sys::limits::Pair;
 use crate::sys::seccomp;
 use std::convert::Infallible;
 use std::ffi::{CStr, c_long, c_void};
@@ -220,15 +221,37 @@ fn send_descriptor(channel: i32, fd: i32) -> c_long {
     unsafe { libc::sendmsg(channel, &raw const message, libc::MSG_NOSIGNAL) as c_long }
 }
 
-fn set_limits(job: &Job<'_>) -> Step {
-    for (resource, soft, hard) in &job.plan.limits {
-        let pair = crate::sys::limits::Pair { soft: *soft, hard: *hard };
-        let none: *mut c_void = std::ptr::null_mut();
-        // SAFETY: the kernel reads two 64-bit numbers.
-        let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, *resource, &raw const pair, none) };
-        check(Stage::Limits, done)?;
+/// Sets each limit; one that is above our own hard limit and not ours to raise, as near as we may.
+fn set_limits(job: &mut Job<'_>) -> Step {
+    let plan = job.plan;
+    for (resource, soft, hard) in &plan.limits {
+        let mut wanted = Pair { soft: *soft, hard: *hard };
+        let mut set = set_limit(*resource, &wanted);
+        let refused = set.err().is_some_and(|failure| failure.errno == libc::EPERM);
+        if refused && let Some(most) = hard_limit(*resource).filter(|most| *most < wanted.hard) {
+            wanted = Pair { soft: wanted.soft.min(most), hard: most };
+            set = set_limit(*resource, &wanted);
+            job.lowered |= 1 << resource;
+        }
+        set?;
     }
     Ok(())
+}
+
+fn set_limit(resource: i32, pair: &Pair) -> Step {
+    let none: *mut c_void = std::ptr::null_mut();
+    // SAFETY: the kernel reads two 64-bit numbers.
+    let done =
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, std::ptr::from_ref::<Pair>(pair), none) };
+    check(Stage::Limits, done)
+}
+
+fn hard_limit(resource: i32) -> Option<u64> {
+    let mut own = Pair { soft: 0, hard: 0 };
+    let none: *const c_void = std::ptr::null();
+    // SAFETY: the kernel writes two 64-bit numbers, for which there is room.
+    let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, none, &raw mut own) };
+    (done == 0).then_some(own.hard)
 }
 
 fn set_umask(umask: u32) {

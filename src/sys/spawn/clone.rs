@@ -162,7 +162,7 @@ pub(super) fn by_clone(job: &mut Job<'_>, stack: &mut Stack) -> Result<Process, 
 fn process(pid: i32, pidfd: i32) -> Process {
     // SAFETY: the kernel has made this descriptor for the call, close-on-exec; nobody else knows it.
     let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
-    Process { pid, pidfd, listener: None }
+    Process { pid, pidfd, listener: None, lowered: 0 }
 }
 
 /// Sets the signal mask of the calling thread past the C library, which hides two signals; returns the one before.

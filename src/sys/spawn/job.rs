@@ -32,6 +32,8 @@ pub(super) struct Job<'a> {
     pub(super) channel: Option<RawFd>,
     /// Why it has no filter.
     pub(super) refused: Option<i32>,
+    /// The limits that the child could not have as high as asked for, bit N for resource N.
+    pub(super) lowered: u32,
     /// What the child leaves behind when it fails.
     pub(super) failure: Option<SpawnError>,
     /// Whether this process may be dumped and traced, and the child may change that.
@@ -106,6 +108,7 @@ impl<'a> Job<'a> {
             joins_cgroup: false,
             channel: None,
             refused: None,
+            lowered: 0,
             failure: None,
             was_dumpable: identity.changes_user() && nix::sys::prctl::get_dumpable().unwrap_or(false),
             identity,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::sys::testing::isolated;
-use crate::sys::{cgroup::CgroupRoot, fd, process};
+use crate::sys::{cgroup::CgroupRoot, fd, limits, process};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -432,6 +432,31 @@ fn settings_that_the_kernel_refuses_are_told_exactly() {
         let refused = failure(&plan, way);
         assert!(matches!(refused.stage, Stage::Cgroup | Stage::Clone), "{refused}");
     }
+}
+
+#[test]
+fn a_limit_that_may_not_be_had_is_as_high_as_it_may_be() {
+    isolated("sys::spawn::tests::a_limit_that_may_not_be_had_is_as_high_as_it_may_be", || {
+        let (core, nofile) = (libc::RLIMIT_CORE as i32, libc::RLIMIT_NOFILE as i32);
+        limits::set_limit(nofile, 300, 400).unwrap();
+        if is_root() {
+            nix::unistd::setresgid(3_456.into(), 3_456.into(), 3_456.into()).unwrap();
+            nix::unistd::setresuid(3_456.into(), 3_456.into(), 3_456.into()).unwrap();
+        }
+        for [way] in EACH {
+            for (soft, expected) in [(350, "350 400"), (u64::MAX, "400 400")] {
+                let pipes = Pipes::new();
+                let mut plan = pipes.shell("");
+                plan.limits = vec![(core, 0, 0), (nofile, soft, u64::MAX)];
+                let child = pipes.start(&plan, way);
+                assert_eq!(child.process.lowered, 1 << nofile);
+                let limits = child.proc("limits");
+                let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+                let numbers: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
+                assert_eq!(numbers.join(" "), expected);
+            }
+        }
+    });
 }
 
 #[test]

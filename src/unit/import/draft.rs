@@ -143,11 +143,12 @@ impl Draft {
                 if refused.contains(&at) {
                     continue;
                 }
+                // What no line says goes without a word: it was to go with something that went before.
                 if let Some(origin) = self.item(at).and_then(|item| item.origin) {
                     let message = format!("not carried over: {}", error.message);
                     warnings.push(Finding::at(origin, message));
-                    refused.push(at);
                 }
+                refused.push(at);
             }
             if refused.is_empty() {
                 let first = errors.first().map_or(String::new(), |error| error.message.clone());
@@ -176,15 +177,20 @@ impl Draft {
     fn render(&self) -> (String, Vec<Place>) {
         let mut lines: Vec<(String, Place)> = Vec::new();
         let mut say = |text: String, place: Place| lines.push((text, place));
+        // A comment of TOML's has no control characters.
+        let remark = |text: &str| {
+            let plain = text.replace(|c: char| c.is_control(), " ");
+            format!("# {plain}").trim_end().to_string()
+        };
         for comment in &self.comments {
-            say(format!("# {comment}").trim_end().to_string(), None);
+            say(remark(comment), None);
         }
         for (t, table) in self.tables.iter().enumerate() {
             if t > 0 || !self.comments.is_empty() {
                 say(String::new(), None);
             }
             for comment in &table.comments {
-                say(format!("# {comment}"), None);
+                say(remark(comment), None);
             }
             say(table.header.to_string(), None);
             for (e, entry) in table.entries.iter().enumerate() {

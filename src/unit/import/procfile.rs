@@ -154,8 +154,10 @@ fn literal_port(command: &str) -> Option<u16> {
         if word.contains("://") {
             return None;
         }
-        let (_, tail) = word.rsplit_once(':')?;
-        port(tail)
+        let (host, tail) = word.rsplit_once(':')?;
+        // 5:30 is a time.
+        let is_number = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_digit());
+        port(tail).filter(|_| !is_number)
     })
 }
 
@@ -172,6 +174,7 @@ mod tests {
             ("python -m x :7000", Some(7000)),
             ("app --db postgres://h:5432/x", None),
             ("app -p $PORT", None),
+            ("clock --at 5:30", None),
             ("app", None),
         ] {
             assert_eq!(literal_port(command), expected, "{command}");

@@ -1,6 +1,6 @@
 //! A .service file and the .socket files that activate it.
 
-use super::super::value::split_words;
+use super::super::value::split_words_leniently;
 use super::draft::{Draft, Item, Origin, Table, toml_number, toml_text, toml_words};
 use super::lines::{self, Assignment};
 use super::rules::{self, Rule};
@@ -12,6 +12,7 @@ use super::{Finding, Work};
 struct Socket {
     file: String,
     names: Names,
+    description: String,
     listens: Vec<(String, Item)>,
     options: Table,
 }
@@ -101,6 +102,7 @@ impl Socket {
         Socket {
             file: file.to_string(),
             names: Names::of(file),
+            description: String::new(),
             listens: Vec::new(),
             options: Table::new("[[Socket]]"),
         }
@@ -121,6 +123,9 @@ impl Socket {
             last = key;
         }
         tables.iter_mut().for_each(|table| table.extend(&self.options));
+        if let Some(first) = tables.first_mut().filter(|_| !self.description.is_empty()) {
+            first.comments.push(self.description.replace("%%", "%"));
+        }
         tables
     }
 }
@@ -148,7 +153,7 @@ impl Import<'_, '_> {
             ("Service", None) => rules::of_service(&one.key),
             ("Socket", Some(_)) => rules::of_socket(&one.key),
             ("Install", _) => return self.install(socket, one, origin),
-            (section, _) if section.starts_with("X-") => return,
+            (section, _) if section.starts_with("X-") => Rule::Nothing("the section is for other programs"),
             _ => Rule::Nothing("there is no such section in this kind of file"),
         };
         if let Rule::Nothing(why) = rule {
@@ -200,10 +205,11 @@ impl Import<'_, '_> {
         files: &Files,
     ) {
         match one.key.as_str() {
-            "Description" if socket.is_none() || self.description.is_none() => {
-                self.description = Some(Item::of(toml_text(&value), origin));
-            }
-            "Description" | "BusName" => {}
+            "Description" => match socket.and_then(|index| self.sockets.get_mut(index)) {
+                Some(socket) => socket.description = value,
+                None => self.description = Some(Item::of(toml_text(&value), origin)),
+            },
+            "BusName" => self.work.warn(origin, format!("BusName={value}: nobody waits for a bus name")),
             "Documentation" => {
                 self.documentation.extend(one.value.split_ascii_whitespace().map(str::to_string));
             }
@@ -254,7 +260,7 @@ impl Import<'_, '_> {
             self.environment = Table::new("[Service.Environment]");
             return;
         }
-        let words = match split_words(&one.value) {
+        let words = match split_words_leniently(&one.value) {
             Ok(words) => words,
             Err(why) => return self.refuse(one, &why, origin),
         };
@@ -279,7 +285,7 @@ impl Import<'_, '_> {
         if one.value.is_empty() {
             return self.service.remove(&one.key);
         }
-        let words = match split_words(&one.value) {
+        let words = match split_words_leniently(&one.value) {
             Ok(words) => words,
             Err(why) => return self.refuse(one, &why, origin),
         };
@@ -308,13 +314,13 @@ impl Import<'_, '_> {
     /// Everything in its place.
     fn draft(mut self, accepts: bool) -> Draft {
         let mut draft = Draft::default();
-        let files: Vec<String> = self.sockets.iter().map(|socket| socket.file.clone()).collect();
+        let has_sockets = self.sockets.iter().any(|socket| !socket.listens.is_empty());
         draft.comments.extend(self.documentation.iter().map(|place| format!("Documentation: {place}")));
         let mut unit = Table::new("[Unit]");
         if !self.names.is_template() {
             unit.imply("Name", toml_text(&self.names.name()));
         }
-        if let Some(description) = self.description.take() {
+        if let Some(description) = self.description.take().filter(|item| item.toml != "\"\"") {
             unit.set("Description", description);
         }
         draft.tables.push(unit);
@@ -328,7 +334,7 @@ impl Import<'_, '_> {
                 draft.tables.push(table);
             }
         }
-        self.finish_service(!files.is_empty(), accepts);
+        self.finish_service(has_sockets, accepts);
         draft.tables.extend([self.service, self.environment, self.reload]);
         draft
     }
@@ -339,8 +345,8 @@ impl Import<'_, '_> {
         if !self.service.has("WorkingDirectory") {
             self.service.imply("WorkingDirectory", "\"/\"");
         }
-        if has_sockets && !accepts && !self.boots {
-            self.service.imply("StartOn", "\"connection\"");
+        if has_sockets && !accepts {
+            self.service.imply("StartOn", if self.boots { "\"boot\"" } else { "\"connection\"" });
         }
         let by_signal = self.service.has("ExecReload")
             || self.service.value("Type") == Some("\"notify-reload\"")

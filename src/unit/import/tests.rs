@@ -142,3 +142,39 @@ fn what_makes_no_unit_is_said() {
         assert!(errors.iter().any(|error| error.message.contains(part)), "{part}: {errors:?}");
     }
 }
+
+fn imported(service: &str, socket: &str) -> Imported {
+    let sources = [source("a.service", service), source("a.socket", socket)];
+    let count = if socket.is_empty() { 1 } else { 2 };
+    import(&sources[..count], None).unwrap()
+}
+
+#[test]
+fn an_escape_that_is_none_stays_as_systemd_lets_it() {
+    let unit = imported("[Service]\nExecStart=/bin/sed 's/\\./x/' \\$A\nEnvironment='B=\\d'\n", "");
+    assert!(unit.text.contains(r#"ExecStart = ["/bin/sed", "s/\\./x/", "\\$A"]"#), "{}", unit.text);
+    assert!(unit.text.contains(r#"B = "\\d""#), "{}", unit.text);
+    assert_eq!(unit.warnings, []);
+}
+
+#[test]
+fn a_socket_of_nothing_that_can_be_held_leaves_a_service_that_starts_by_itself() {
+    let unit = imported("[Service]\nExecStart=/bin/a\n", "[Socket]\nListenSpecial=/dev/rfkill\n");
+    assert!(!unit.text.contains("StartOn") && unit.text.contains("replace"), "{}", unit.text);
+    let refused = imported("[Service]\nExecStart=/bin/a\n", "[Socket]\nListenStream=nowhere\n");
+    assert!(!refused.text.contains("StartOn"), "{}", refused.text);
+    assert!(refused.warnings[0].message.starts_with("not carried over: "), "{:?}", refused.warnings);
+}
+
+#[test]
+fn no_line_goes_without_a_word() {
+    let service = "[Unit]\nDescription=The one\n[Service]\nExecStart=/bin/a\nBusName=a.b\n[Install]\nWantedBy=multi-user.target\n\
+                   [X-Other]\nKey=1\n";
+    let socket = "[Unit]\nDescription=The door of %p\n[Socket]\nListenStream=80\n";
+    let unit = imported(service, socket);
+    for part in ["Description = \"The one\"", "# The door of a\n[[Socket]]", "StartOn = \"boot\""] {
+        assert!(unit.text.contains(part), "{part}: {}", unit.text);
+    }
+    let lines: Vec<usize> = unit.warnings.iter().map(|warning| warning.line).collect();
+    assert_eq!(lines, [5, 9]);
+}

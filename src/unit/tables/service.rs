@@ -7,7 +7,8 @@ use super::super::value::{
     KILL_MODES, NOTIFY_ACCESS, RESTARTS, SOCKET_ENVIRONMENTS, START_ON, TYPES, parse_exit_status,
 };
 use super::super::{
-    ExitStatusSet, Input, KillMode, NotifyAccess, Output, Restart, Service, ServiceType, StartOn,
+    ExitStatusSet, Input, KillMode, NotifyAccess, Output, Restart, Service, ServiceType, SocketEnvironment,
+    StartOn,
 };
 use super::commands::commands;
 use super::environment::read_environment;
@@ -113,6 +114,9 @@ fn read_start(table: &Table<'_>, service: &mut Service) {
     set(&mut service.intercept_bind, table.take("InterceptBind", flag));
     let conventions = |v: &Value<'_>| list(v, |v| choice(v, "a SocketEnvironment", SOCKET_ENVIRONMENTS));
     set(&mut service.socket_environment, table.take("SocketEnvironment", conventions));
+    // nginx makes its own sockets so and counts on it of those that it inherits: a worker that meets nothing to
+    // accept would sleep in accept(2), deaf to its master.
+    service.non_blocking = service.socket_environment.contains(&SocketEnvironment::Nginx);
     set(&mut service.non_blocking, table.take("NonBlocking", flag));
     let most_descriptors = i64::from(i32::MAX);
     set(

@@ -6,6 +6,7 @@ use super::super::{Listen, ListenKind, Sharing, Socket};
 use super::options::{option_defaults, read_options};
 use super::set;
 use crate::time::Span;
+use std::sync::Arc;
 
 /// The keys that name addresses.
 const LISTEN_KEYS: [(&str, ListenKind); 5] = [
@@ -29,7 +30,7 @@ pub(crate) fn socket_defaults(unit_name: &str, accept: bool) -> Socket {
         listen: Vec::new(),
         // A unit's name may have a colon, LISTEN_FDNAMES is separated by them.
         name: if accept { "connection".into() } else { unit_name.replace(':', "_") },
-        options: option_defaults(),
+        options: Arc::new(option_defaults()),
         sharing: Sharing::Auto,
         accept,
         max_connections: 64,
@@ -49,7 +50,7 @@ pub(crate) fn read_socket(table: &Table<'_>, unit_name: &str) -> PlacedSocket {
     let accept = table.take("Accept", flag).unwrap_or(false);
     let mut socket = socket_defaults(unit_name, accept);
     socket.listen = listen;
-    socket.options = options;
+    socket.options = Arc::new(options);
     set(&mut socket.name, name);
     set(&mut socket.max_connections, table.take("MaxConnections", |v| integer(v, 1..=i64::from(u32::MAX))));
     set(

@@ -285,6 +285,15 @@ pub struct Service {
     pub runtime_directory: Vec<String>,
 }
 
+impl Service {
+    /// Whether the sockets have `O_NONBLOCK`: as `NonBlocking` says, and always for nginx's way, which hands over
+    /// sockets that an nginx has already made so. An nginx never sets it on those; its workers wake up together, and
+    /// the one that comes second would wait in accept(2), deaf to everything else, its stop included.
+    pub fn wants_non_blocking(&self) -> bool {
+        self.non_blocking || self.socket_environment.contains(&SocketEnvironment::Nginx)
+    }
+}
+
 /// `WorkingDirectory`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkingDirectory {

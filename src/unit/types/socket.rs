@@ -2,6 +2,7 @@
 
 use crate::time::Span;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// A `[[Socket]]` table: addresses that share one set of options.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,8 +12,8 @@ pub struct Socket {
     /// `FileDescriptorName`: 1 to 255 printable ASCII characters without `:`. Default: the unit's name
     /// (`connection` with `Accept`).
     pub name: String,
-    /// Everything that is set on the socket itself.
-    pub options: SocketOptions,
+    /// Everything that is set on the socket itself; each of its addresses' sockets refers to it.
+    pub options: Arc<SocketOptions>,
     /// `Sharing`.
     pub sharing: Sharing,
     /// `Accept`.

@@ -1,9 +1,36 @@
-//! The target of an HTTP health check: `http://127.0.0.1:8080/health`, or `unix:/path:/health`.
+//! The target of an HTTP health check: `http://127.0.0.1:8080/health`, or `unix:/path:/health`; and where aeternad
+//! itself serves HTTP.
 
 use super::super::{Address, HttpTarget, ListenKind};
 use super::address::parse_address;
 use super::specifier::Specifiers;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Whether aeternad can be asked to serve HTTP there: `IP:PORT`, `PORT`, `/path` or `@abstract`. A host name is looked
+/// up when it is bound.
+///
+/// # Errors
+/// Why not.
+pub fn check_http_address(text: &str) -> Result<(), String> {
+    let digits = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_port = |port: &str| digits(port) && port.parse::<u16>().is_ok();
+    let good = match text.rsplit_once(':') {
+        _ if text.starts_with('/') => !text.ends_with('/'),
+        _ if text.starts_with('@') => text.len() > 1,
+        Some((host, port)) => {
+            let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+            !host.is_empty() && !host.contains('/') && !bare_v6 && is_port(port)
+        }
+        None => is_port(text),
+    };
+    if good {
+        return Ok(());
+    }
+    Err(format!(
+        "\"{}\" is no address for HTTP; write 127.0.0.1:9091, [::1]:9091, 9091, /path or @name",
+        plain(text)
+    ))
+}
 
 /// The target that `url` names. Specifiers work in a Unix socket's path only: in a URL `%` is its own escape.
 pub(crate) fn parse_http_target(url: &str, specifiers: &Specifiers) -> Result<HttpTarget, String> {
@@ -119,6 +146,28 @@ mod tests {
             (Address::Path("/run/a/app.sock".into()), "/health%20")
         );
         assert_eq!(parsed("unix:@app").unwrap().to, Address::Abstract("app".into()));
+    }
+
+    #[test]
+    fn where_http_is_served() {
+        for good in ["127.0.0.1:9091", "[::1]:0", "9091", "/run/x.sock", "@x", "localhost:80"] {
+            assert_eq!(check_http_address(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "foo",
+            ":80",
+            "::1:80",
+            "127.0.0.1",
+            "1.2.3.4:65536",
+            "70000",
+            "/run/",
+            "@",
+            "http://h:80",
+            "-1",
+        ] {
+            assert!(check_http_address(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

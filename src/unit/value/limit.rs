@@ -23,6 +23,11 @@ pub(crate) const RESOURCES: &[(&str, Resource)] = &[
     ("LimitRTTIME", Resource::Rttime),
 ];
 
+/// The key that sets a resource's limit.
+pub fn limit_key(resource: Resource) -> &'static str {
+    RESOURCES.iter().find(|(_, known)| *known == resource).map_or("Limit", |(key, _)| key)
+}
+
 /// The number of bytes that `16M` or `4096` is; K, M, G, T, P and E are powers of 1024.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -11,9 +11,11 @@ mod words;
 
 pub(super) use address::{parse_address, print_address};
 pub(super) use command::{command_from_text, command_from_words, shell_word, words_of_command};
+pub use http::check_http_address;
 pub(super) use http::parse_http_target;
+pub use limit::limit_key;
 pub(super) use limit::{RESOURCES, parse_limit, print_limit, size};
-pub(super) use quoting::split_words;
+pub(super) use quoting::{split_words, split_words_leniently};
 pub(super) use sets::{
     parse_cpus, parse_exit_status, parse_status_ranges, print_cpus, print_exit_status, print_status_ranges,
 };

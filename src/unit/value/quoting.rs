@@ -15,6 +15,25 @@ pub(crate) struct Word<'a> {
 /// The words of `text`: split at white space outside of quotes; `"…"` and `'…'` keep white space; a backslash
 /// starts an escape of C, `\s` is a space.
 pub(crate) fn split_words(text: &str) -> Result<Vec<Word<'_>>, String> {
+    split(text, Escapes::Known)
+}
+
+/// As [`split_words`], but what is no escape stays as it is written, backslash and all: so does systemd take its own
+/// files.
+pub(crate) fn split_words_leniently(text: &str) -> Result<Vec<Word<'_>>, String> {
+    split(text, Escapes::Any)
+}
+
+/// Which escapes are taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Escapes {
+    /// Others are errors.
+    Known,
+    /// Others are text.
+    Any,
+}
+
+fn split(text: &str, escapes: Escapes) -> Result<Vec<Word<'_>>, String> {
     let mut words = Vec::new();
     let mut chars = text.char_indices().peekable();
     loop {
@@ -22,14 +41,14 @@ pub(crate) fn split_words(text: &str) -> Result<Vec<Word<'_>>, String> {
         let Some((start, _)) = chars.peek().copied() else {
             return Ok(words);
         };
-        let word = one_word(&mut chars)?;
+        let word = one_word(&mut chars, escapes)?;
         let end = chars.peek().map_or(text.len(), |(at, _)| *at);
         words.push(Word { text: word, written: &text[start..end] });
     }
 }
 
 /// Reads up to white space that is not quoted.
-fn one_word(chars: &mut Peekable<CharIndices<'_>>) -> Result<String, String> {
+fn one_word(chars: &mut Peekable<CharIndices<'_>>, escapes: Escapes) -> Result<String, String> {
     let mut word = String::new();
     let mut quote = None;
     while let Some((_, c)) = chars.peek().copied() {
@@ -39,7 +58,15 @@ fn one_word(chars: &mut Peekable<CharIndices<'_>>) -> Result<String, String> {
             Some(q) if c == q => quote = None,
             _ if c == '\\' => {
                 chars.next();
-                word.push(escaped(chars)?);
+                let behind = chars.clone();
+                match escaped(chars) {
+                    Ok(c) => word.push(c),
+                    Err(why) if escapes == Escapes::Known => return Err(why),
+                    Err(_) => {
+                        word.push('\\');
+                        *chars = behind;
+                    }
+                }
                 continue;
             }
             _ => word.push(c),
@@ -140,6 +167,14 @@ mod tests {
             let why = words(text).unwrap_err();
             assert!(why.contains(part), "{text}: {why}");
         }
+    }
+
+    #[test]
+    fn what_is_no_escape_may_stay_as_it_is() {
+        let words = split_words_leniently(r#"a\.b '\$c\x4' \n\"#).unwrap();
+        let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
+        assert_eq!(texts, [r"a\.b", r"\$c\x4", "\n\\"]);
+        assert!(split_words_leniently("'a").is_err());
     }
 
     #[test]

@@ -6,7 +6,8 @@ use super::super::signal::{parse_signal, signal_name};
 /// The highest processor number that a mask of the kernel can name (CONFIG_NR_CPUS is at most 8192).
 const LAST_CPU: u32 = 8191;
 
-/// Exit statuses by name: the C library's two, those of LSB init scripts, and sysexits.h.
+/// Exit statuses by name: the C library's two, those of LSB init scripts, sysexits.h, and those with which systemd
+/// says that a process was never started (systemd.exec(5), PROCESS EXIT CODES): wrappers use them too.
 const EXIT_NAMES: &[(&str, u8)] = &[
     ("SUCCESS", 0),
     ("FAILURE", 1),
@@ -31,6 +32,50 @@ const EXIT_NAMES: &[(&str, u8)] = &[
     ("PROTOCOL", 76),
     ("NOPERM", 77),
     ("CONFIG", 78),
+    ("CHDIR", 200),
+    ("NICE", 201),
+    ("FDS", 202),
+    ("EXEC", 203),
+    ("MEMORY", 204),
+    ("LIMITS", 205),
+    ("OOM_ADJUST", 206),
+    ("SIGNAL_MASK", 207),
+    ("STDIN", 208),
+    ("STDOUT", 209),
+    ("CHROOT", 210),
+    ("IOPRIO", 211),
+    ("TIMERSLACK", 212),
+    ("SECUREBITS", 213),
+    ("SETSCHEDULER", 214),
+    ("CPUAFFINITY", 215),
+    ("GROUP", 216),
+    ("USER", 217),
+    ("CAPABILITIES", 218),
+    ("CGROUP", 219),
+    ("SETSID", 220),
+    ("CONFIRM", 221),
+    ("STDERR", 222),
+    ("PAM", 224),
+    ("NETWORK", 225),
+    ("NAMESPACE", 226),
+    ("NO_NEW_PRIVILEGES", 227),
+    ("SECCOMP", 228),
+    ("SELINUX_CONTEXT", 229),
+    ("PERSONALITY", 230),
+    ("APPARMOR", 231),
+    ("ADDRESS_FAMILIES", 232),
+    ("RUNTIME_DIRECTORY", 233),
+    ("CHOWN", 235),
+    ("SMACK_PROCESS_LABEL", 236),
+    ("KEYRING", 237),
+    ("STATE_DIRECTORY", 238),
+    ("CACHE_DIRECTORY", 239),
+    ("LOGS_DIRECTORY", 240),
+    ("CONFIGURATION_DIRECTORY", 241),
+    ("NUMA_POLICY", 242),
+    ("CREDENTIALS", 243),
+    ("BPF", 244),
+    ("EXCEPTION", 255),
 ];
 
 /// Adds one word of `SuccessExitStatus` and the like to `set`: a code, a name, a signal.

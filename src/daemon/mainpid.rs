@@ -1,0 +1,46 @@
+//! `MAINPID=`: another process of a generation is the main one from now on.
+//!
+//! It need not be our child. Then its end is seen on a pidfd, and how it ended is what only its parent knows.
+
+use crate::daemon::core::Daemon;
+use crate::daemon::token::Owner;
+use crate::machine::event::{Exit, Proc};
+use crate::sys::poll::Interest;
+use crate::sys::process;
+use std::os::fd::AsFd;
+
+impl Daemon {
+    /// Another process takes the place of a main one.
+    pub fn adopt_main(&mut self, index: usize, proc: Proc, pid: i32) {
+        let Some(unit) = self.units.get_mut(index) else { return };
+        let Some(child) = unit.children.get_mut(&proc) else { return };
+        self.pids.remove(&child.pid);
+        self.pids.insert(pid, (index, proc));
+        child.pid = pid;
+        if let Some(before) = child.watched.take() {
+            let _ = self.poller.remove(before.as_fd());
+        }
+        let watched = process::pidfd_open(pid).and_then(|pidfd| {
+            self.poller.add(Owner::Adopted(index, proc.0).token(), pidfd.as_fd(), Interest::READ)?;
+            Ok(pidfd)
+        });
+        match watched {
+            Ok(pidfd) => child.watched = Some(pidfd),
+            Err(error) if process::start_time(pid).is_some() => {
+                log::warn!("{}: cannot watch its main process {pid}: {error}", unit.name);
+            }
+            // It was too quick for us.
+            Err(_) => self.adopted_ended(index, proc),
+        }
+    }
+
+    /// A process that became the main one has ended.
+    pub fn adopted_ended(&mut self, index: usize, proc: Proc) {
+        // Ours to reap: then this says how it ended.
+        self.reap();
+        let Some(child) = self.units.get(index).and_then(|unit| unit.children.get(&proc)) else { return };
+        let pid = child.pid;
+        self.pids.remove(&pid);
+        self.process_gone(index, proc, pid, Exit::Unknown);
+    }
+}

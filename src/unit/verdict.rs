@@ -1,0 +1,172 @@
+//! What `aeternad --check` and `aeternactl check` say of unit files.
+
+use super::value::{SHARINGS, word_of};
+use super::{Context, Diagnostic, Unit, clashes, parse, sharing};
+use serde::Serialize;
+use std::path::Path;
+
+/// What was found in several files, which are to run under one aeternad.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Verdict {
+    /// Whether there is no error.
+    pub ok: bool,
+    /// Each file by itself.
+    pub files: Vec<FileVerdict>,
+    /// What the files cannot all have: names, addresses, settings of the daemon.
+    pub errors: Vec<String>,
+    #[serde(skip)]
+    units: Vec<Unit>,
+}
+
+/// What was found in one file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct FileVerdict {
+    /// The file as it was named.
+    pub file: String,
+    /// Whether it has no error.
+    pub ok: bool,
+    /// Every error, with its place.
+    pub errors: Vec<String>,
+    /// What is valid and probably not meant.
+    pub warnings: Vec<String>,
+    /// How each address is shared between generations.
+    pub sockets: Vec<SocketVerdict>,
+}
+
+/// How an address is shared between generations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SocketVerdict {
+    /// The descriptor's name.
+    pub name: String,
+    /// The address.
+    pub address: String,
+    /// `steered` or `shared`.
+    pub sharing: &'static str,
+    /// Why.
+    pub why: &'static str,
+}
+
+impl Verdict {
+    /// Nothing is wrong with no files.
+    pub fn new() -> Verdict {
+        Verdict { ok: true, ..Verdict::default() }
+    }
+
+    /// Adds a file with this text.
+    pub fn text(&mut self, text: &str, context: &Context) {
+        let lines = |found: Vec<Diagnostic>| found.iter().map(ToString::to_string).collect();
+        let file = context.file.clone();
+        let found = match parse(text, context) {
+            Err(errors) => FileVerdict { file, errors: lines(errors), ..FileVerdict::default() },
+            Ok(parsed) => {
+                let sockets = sockets(&parsed.unit);
+                self.units.push(parsed.unit);
+                FileVerdict { file, ok: true, warnings: lines(parsed.warnings), sockets, errors: Vec::new() }
+            }
+        };
+        self.add(found);
+    }
+
+    /// Adds a unit without a file.
+    pub fn unit(&mut self, name: &str, unit: &Unit) {
+        self.add(FileVerdict {
+            file: name.into(),
+            ok: true,
+            sockets: sockets(unit),
+            ..FileVerdict::default()
+        });
+        self.units.push(unit.clone());
+    }
+
+    /// Adds a file or folder that cannot be read.
+    pub fn unusable(&mut self, path: &Path, why: &str) {
+        let file = path.display().to_string();
+        let errors = vec![format!("cannot read {file}: {why}")];
+        self.add(FileVerdict { file, errors, ..FileVerdict::default() });
+    }
+
+    fn add(&mut self, found: FileVerdict) {
+        self.ok &= found.ok;
+        self.files.push(found);
+    }
+
+    /// Looks at all files together, once all have been added.
+    pub fn together(&mut self) {
+        self.errors = clashes(&self.units);
+        self.ok &= self.errors.is_empty();
+    }
+
+    /// `FILE: ok` and how its addresses are shared, for each file without an error: whole lines.
+    pub fn praise(&self) -> String {
+        let mut text = String::new();
+        for found in self.files.iter().filter(|found| found.ok) {
+            text.push_str(&format!("{}: ok\n", found.file));
+            for socket in &found.sockets {
+                let SocketVerdict { name, address, sharing, why } = socket;
+                text.push_str(&format!("  {name} {address}: {sharing} ({why})\n"));
+            }
+        }
+        text
+    }
+
+    /// Every warning and every error, a line each.
+    pub fn complaints(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for found in &self.files {
+            lines.extend(found.warnings.iter().map(|warning| format!("{warning} (warning)")));
+            lines.extend(found.errors.iter().cloned());
+        }
+        lines.extend(self.errors.iter().cloned());
+        lines
+    }
+}
+
+fn sockets(unit: &Unit) -> Vec<SocketVerdict> {
+    let row = |(socket, listen)| {
+        let (way, why) = sharing(unit, socket, listen);
+        SocketVerdict {
+            name: socket.name.clone(),
+            address: listen.address.to_string(),
+            sharing: word_of(SHARINGS, &way),
+            why,
+        }
+    };
+    unit.listens().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(file: &str) -> Context {
+        Context { stem: "a".into(), file: file.into(), runtime_dir: "/run".into(), pid1: false }
+    }
+
+    #[test]
+    fn good_files_are_praised_and_bad_ones_complained_of() {
+        let mut verdict = Verdict::new();
+        let text = "[Socket]\nListenStream = [80, '/run/x']\nPipeSize = 5\n[Service]\nExecStart = '/bin/a'\n";
+        verdict.text(text, &context("a.toml"));
+        verdict.together();
+        assert!(verdict.ok);
+        assert_eq!(
+            verdict.praise(),
+            "a.toml: ok\n  a 80: steered (TCP is steered unless the unit says otherwise)\n  a /run/x: shared \
+             (only TCP is steered unless the unit says otherwise)\n"
+        );
+        assert_eq!(verdict.complaints().len(), 1);
+        assert!(verdict.complaints()[0].ends_with("(warning)"));
+        verdict.text(text, &context("b.toml"));
+        verdict.text("[Servic]", &context("c.toml"));
+        verdict.unusable(Path::new("d.toml"), "it is not there");
+        verdict.together();
+        assert!(!verdict.ok);
+        let complaints = verdict.complaints().join("\n");
+        for part in
+            ["c.toml:1:1: unknown table", "cannot read d.toml: it is not there", "two units are called \"a\""]
+        {
+            assert!(complaints.contains(part), "{complaints}");
+        }
+        assert!(verdict.praise().contains("b.toml: ok"));
+    }
+}
