@@ -90,6 +90,11 @@ fn a_restart_launches_on_the_slot_that_the_last_one_had() {
     rig.exits(2, CODE3);
     rig.empty(2);
     rig.after(100, &["spawn 3 main0 g3 slot1", "=STARTING"]);
+    let launched = rig.all.iter().rev().find_map(|action| match action {
+        Action::Spawn(spawn) => Some(spawn.content.id),
+        _ => None,
+    });
+    assert_eq!(launched, Some(ContentId(2)), "what was promoted last, not what was there before");
 }
 
 #[test]
