@@ -144,7 +144,14 @@ fn a_dropping_service_under_load_fails_only_what_it_had_in_hand() {
         env.wait_state("app", UnitState::Running);
     }
     let counts = load.finish();
-    assert_eq!(counts.failed, Vec::<String>::new(), "of {}", counts.ok);
+    // Each client has one request at a time, and each of ten services may have had it in its hands. Mostly none
+    // had: a slot is left alone for a moment before the stop signal.
+    assert!(counts.failed.len() <= 40, "{:?} of {}", counts.failed, counts.ok);
+    assert!(
+        counts.failed.iter().all(|why| why.contains("reset") || why.contains("no answer")),
+        "{:?}",
+        counts.failed
+    );
 }
 
 #[test]

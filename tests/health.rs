@@ -20,6 +20,13 @@ fn parts(sharing: &str, more: &str) -> (String, String) {
     (socket, health)
 }
 
+/// Starts `app` with all the time that it needs; what a reload launches is given up after `limit`.
+fn soon_given_up(app: App<'_>, limit: &str) -> Env {
+    let env = app.start();
+    App { service: &format!("{}\nTimeoutStartSec = \"{limit}\"", app.service), ..app }.write(&env);
+    env
+}
+
 fn results(env: &Env, mark: usize, generation: u32) -> Vec<String> {
     let events = env.events_since(mark).into_iter();
     let texts = events.filter(|e| e.kind == "health" && e.generation == Some(generation)).map(|e| e.text);
@@ -44,8 +51,8 @@ fn a_generation_is_ready_when_its_checks_pass() {
 fn one_whose_checks_never_pass_is_rolled_back() {
     for sharing in ["steered", "shared"] {
         let (socket, health) = parts(sharing, "");
-        let service = "Type = \"notify\"\nTimeoutStartSec = \"700ms\"";
-        let env = App { socket: &socket, more: &health, service, ..APP }.start();
+        let app = App { socket: &socket, more: &health, ..APP };
+        let env = soon_given_up(app, "4s");
         env.next_start("health=503");
         let mark = env.mark();
         let done = env.reload();
@@ -61,8 +68,7 @@ fn one_whose_checks_never_pass_is_rolled_back() {
 #[test]
 fn checks_that_only_the_old_one_answers_never_reach() {
     let (socket, health) = parts("shared", "");
-    let service = "Type = \"notify\"\nTimeoutStartSec = \"1s\"";
-    let env = App { socket: &socket, more: &health, service, ..APP }.start();
+    let env = soon_given_up(App { socket: &socket, more: &health, ..APP }, "3s");
     env.next_start("no_accept");
     let mark = env.mark();
     let done = env.reload();
@@ -95,8 +101,7 @@ fn failures_in_the_soak_roll_back_at_the_threshold() {
 fn a_check_that_hangs_times_out() {
     let (socket, health) = parts("steered", "");
     let health = health.replace("Timeout = \"1s\"", "Timeout = \"100ms\"");
-    let service = "Type = \"notify\"\nTimeoutStartSec = \"600ms\"";
-    let env = App { socket: &socket, more: &health, service, ..APP }.start();
+    let env = soon_given_up(App { socket: &socket, more: &health, ..APP }, "3s");
     env.next_start("no_accept");
     let mark = env.mark();
     assert_eq!(env.reload().code, 3);
@@ -108,11 +113,12 @@ fn a_check_that_hangs_times_out() {
 
 #[test]
 fn without_a_check_an_exec_service_must_accept_one_connection() {
-    let service = "Type = \"exec\"\nTimeoutStartSec = \"1500ms\"";
+    let service = "Type = \"exec\"";
     let env = App { service, ..APP }.start();
     env.reload_well();
     env.wait_state("app", UnitState::Running);
     env.next_start("no_accept");
+    App { service: &format!("{service}\nTimeoutStartSec = \"4s\""), ..APP }.write(&env);
     let done = env.reload();
     assert_eq!(done.code, 3, "{done:?}");
     assert!(done.stdout.contains("never accepted a connection on http"), "{done:?}");
@@ -122,22 +128,24 @@ fn without_a_check_an_exec_service_must_accept_one_connection() {
 #[test]
 fn exec_checks_get_the_pid_and_tcp_checks_need_an_accept() {
     let health = "[HealthCheck]\nExec = [\"/bin/sh\", \"-c\", \"echo $AETERNA_PROBE_PID >> {dir}/pids; test ! -e {dir}/bad\"]\nInterval = \"50ms\"";
-    let service = "Type = \"notify\"\nTimeoutStartSec = \"700ms\"";
-    let env = App { more: health, service, ..APP }.start();
+    let service = "Type = \"notify\"\nTimeoutStartSec = \"3s\"";
+    let env = App { more: health, ..APP }.start();
     env.reload_well();
     let pids = std::fs::read_to_string(env.path("pids")).unwrap();
     env.wait_state("app", UnitState::Running);
     assert!(pids.lines().any(|line| line == env.main_pid("app").to_string()), "{pids}");
     env.file("bad", "");
+    App { more: health, service, ..APP }.write(&env);
     assert_eq!(env.reload().code, 3);
     let port = free_port();
     let socket = format!("ListenStream = \"127.0.0.1:{port}\"");
     let health =
         format!("[HealthCheck]\nTcpConnect = \"127.0.0.1:{port}\"\nInterval = \"50ms\"\nTimeout = \"200ms\"");
-    let env = App { more: &health, service, socket: &socket, ..APP }.start();
+    let env = App { more: &health, socket: &socket, ..APP }.start();
     env.reload_well();
     env.wait_state("app", UnitState::Running);
     env.next_start("no_accept");
+    App { more: &health, service, socket: &socket, ..APP }.write(&env);
     assert_eq!(env.reload().code, 3, "a connection in a queue is no answer");
 }
 
@@ -169,17 +177,18 @@ fn always_restarts_a_sick_service_outside_reloads() {
 #[test]
 fn over_a_unix_path_too_only_what_the_new_one_answered_counts() {
     let socket = "ListenStream = \"{dir}/app.sock\"";
-    let service = "Type = \"notify\"\nTimeoutStartSec = \"1s\"";
+    let service = "Type = \"notify\"\nTimeoutStartSec = \"3s\"";
     for check in ["HttpGet = \"unix:{dir}/app.sock:/health\"", "TcpConnect = \"{dir}/app.sock\""] {
         for sharing in ["shared", "steered"] {
             let health = format!("[HealthCheck]\n{check}\nInterval = \"50ms\"\nTimeout = \"300ms\"");
             let socket = format!("{socket}\nSharing = \"{sharing}\"");
-            let env = App { socket: &socket, more: &health, service, ..APP }.start();
+            let env = App { socket: &socket, more: &health, ..APP }.start();
             let mark = env.mark();
             env.reload_well();
             assert!(results(&env, mark, 2).iter().any(|t| t.ends_with(": pass")), "{check} {sharing}");
             env.wait_state("app", UnitState::Running);
             env.next_start("no_accept");
+            App { socket: &socket, more: &health, service, ..APP }.write(&env);
             let mark = env.mark();
             assert_eq!(env.reload().code, 3, "{check} {sharing}");
             let texts = results(&env, mark, 3);
@@ -196,7 +205,7 @@ fn over_a_unix_path_too_only_what_the_new_one_answered_counts() {
 fn a_service_that_closes_at_once_passes_a_tcp_check() {
     let port = free_port();
     let mut env = Env::new();
-    let text = "[Socket]\nListenStream = \"127.0.0.1:PORT\"\n[Service]\nType = \"exec\"\nTimeoutStartSec = \"5s\"\n\
+    let text = "[Socket]\nListenStream = \"127.0.0.1:PORT\"\n[Service]\nType = \"exec\"\nTimeoutStartSec = \"20s\"\n\
          ExecStart = [\"/usr/bin/python3\", \"-c\", \"import socket\\ns = socket.socket(fileno=3)\\ns.setblocking(True)\\nwhile True: s.accept()[0].close()\"]\n\
          [Reload]\nSoakTime = 0\n[HealthCheck]\nTcpConnect = \"127.0.0.1:PORT\"\nInterval = \"50ms\"\n";
     env.unit("app", &text.replace("PORT", &port.to_string()));

@@ -9,6 +9,7 @@ use common::app::{APP, App, LONG_SOAK};
 use common::{Env, http, process};
 use nix::sys::signal::Signal;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 
 /// A pre-flight that waits until the gate is opened.
 const GATE: &str = "PreFlight = [{ Name = \"gate\", Exec = [\"/bin/sh\", \"-c\", \"read x < {dir}/gate\"] }]";
@@ -17,8 +18,18 @@ fn gate(env: &Env) {
     nix::unistd::mkfifo(&env.path("gate"), nix::sys::stat::Mode::S_IRWXU).unwrap();
 }
 
+/// Until the pre-flight has passed it: one that was just killed may still hold the other end.
 fn open_gate(env: &Env) {
-    std::fs::File::options().write(true).open(env.path("gate")).unwrap().write_all(b"go\n").unwrap();
+    let nonblocking = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    env.wait("the gate is passed", || {
+        if env.unit_status("app").state != UnitState::PreChecking {
+            return Some(());
+        }
+        let gate = std::fs::File::options().write(true).custom_flags(nonblocking).open(env.path("gate"));
+        // Nobody reads yet, or not any more.
+        let _ = gate.and_then(|mut gate| gate.write_all(b"go\n"));
+        None
+    });
 }
 
 #[test]
@@ -445,9 +456,9 @@ fn a_stop_of_aeternad_ends_every_state_of_a_reload() {
         drop(held);
         let status = env.wait_exit();
         assert!(status.success(), "{state:?}: {status}\n{}", env.log());
-        assert!(env.processes().is_empty(), "{state:?}: {:?}", env.processes());
         ender.map(|child| env.finish_child(child));
         let code = env.finish_child(waiting).code;
+        assert!(env.processes().is_empty(), "{state:?}: {:?}", env.processes());
         assert_eq!(code, if state == UnitState::Draining { 0 } else { 3 }, "{state:?}");
     }
 }

@@ -13,13 +13,18 @@ use nix::sys::signal::Signal;
 /// A reload that must fail with this exit status and these words, while clients ask without a pause: every
 /// request is answered, the old generation is the same process with its memory.
 fn fails(env: &Env, code: i32, words: &[&str]) -> Finished {
+    fails_but_for(0, env, code, words)
+}
+
+/// As [`fails`], of one that dies while it serves: this many requests may have been in its hands.
+fn fails_but_for(lost: usize, env: &Env, code: i32, words: &[&str]) -> Finished {
     let before = env.unit_status("app");
     let load = Load::start(&env.address("app", 0), 2, Manner::Fresh);
     load.wait_answers(50);
     let done = env.reload();
     load.wait_answers(50);
     let counts = load.finish();
-    assert_eq!(counts.failed, Vec::<String>::new());
+    assert!(counts.failed.len() <= lost, "{:?}", counts.failed);
     assert_eq!(done.code, code, "{done:?}");
     for word in words {
         assert!(done.stdout.contains(word), "{word:?} is missing: {done:?}");
@@ -47,7 +52,7 @@ fn it_crashes_before_it_is_ready() {
 fn it_crashes_after_it_is_ready_in_the_soak() {
     let env = App { reload: LONG_SOAK, ..APP }.start();
     env.next_start("exit_after_ready_ms=100;exit_code=9");
-    fails(&env, 3, &["SOAKING", "exited with status 9", "soak"]);
+    fails_but_for(2, &env, 3, &["SOAKING", "exited with status 9", "soak"]);
     env.next_start("exit_after_accepts=20;exit_signal=ABRT");
     let before = env.main_pid("app");
     // Crashing with a connection in its hands loses that one: what was only queued is served.
@@ -64,12 +69,13 @@ fn it_crashes_after_it_is_ready_in_the_soak() {
 fn a_clean_exit_in_the_soak_is_a_failure_too() {
     let env = App { reload: LONG_SOAK, service: "Type = \"notify\"\nRestart = \"always\"", ..APP }.start();
     env.next_start("exit_after_ready_ms=50;exit_code=0");
-    fails(&env, 3, &["exited with status 0"]);
+    fails_but_for(2, &env, 3, &["exited with status 0"]);
 }
 
 #[test]
 fn it_is_never_ready() {
-    let env = App { service: "Type = \"notify\"\nTimeoutStartSec = \"300ms\"", ..APP }.start();
+    let env = APP.start();
+    App { service: "Type = \"notify\"\nTimeoutStartSec = \"300ms\"", ..APP }.write(&env);
     env.next_start("ready=never");
     fails(&env, 3, &["ready", "TimeoutStartSec"]);
     env.next_start("ready=never;term=ignore");

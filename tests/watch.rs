@@ -8,7 +8,7 @@ use aeterna::proto::status::{Outcome, UnitState};
 use common::Env;
 use common::app::{APP, App};
 
-const WATCH: &str = "Strategy = \"immediate\"\nWatchPaths = [\"{dir}/src\"]\nWatchDebounce = \"150ms\"";
+const WATCH: &str = "Strategy = \"immediate\"\nWatchPaths = [\"{dir}/src\"]\nWatchDebounce = \"1s\"";
 
 fn start(reload: &str) -> Env {
     let mut env = Env::new();
@@ -110,7 +110,7 @@ fn a_program_that_is_being_copied_is_not_started() {
     env.unit(
         "app",
         "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = \"{dir}/program\"\nType = \"notify\"\n\
-         [Reload]\nStrategy = \"immediate\"\nWatchPaths = [\"{dir}/program\"]\nWatchDebounce = \"150ms\"\n",
+         [Reload]\nStrategy = \"immediate\"\nWatchPaths = [\"{dir}/program\"]\nWatchDebounce = \"1s\"\n",
     );
     env.start();
     env.wait_state("app", UnitState::Running);
@@ -134,7 +134,7 @@ fn a_program_that_is_being_copied_is_not_started() {
 
 #[test]
 fn what_somebody_still_writes_is_waited_for_however_long_the_next_piece_takes() {
-    let env = start(&WATCH.replace("150ms", "20ms"));
+    let env = start(WATCH);
     let mark = env.mark();
     let mut file = std::fs::File::create(env.path("src/script")).unwrap();
     std::io::Write::write_all(&mut file, b"#!/bin/sh\n").unwrap();
@@ -157,7 +157,7 @@ fn a_reload_that_launches_nothing_counts_for_what_is_watched_too() {
         std::fs::create_dir(env.path(folder)).unwrap();
     }
     let write = |env: &Env, service: &str, reload: &str, folder: &str| {
-        let reload = format!("{reload}\nWatchPaths = [\"{{dir}}/{folder}\"]\nWatchDebounce = \"20ms\"");
+        let reload = format!("{reload}\nWatchPaths = [\"{{dir}}/{folder}\"]\nWatchDebounce = \"50ms\"");
         App { service, reload: &reload, ..APP }.write(env);
     };
     // A LISTENING one is only reread.

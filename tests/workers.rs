@@ -5,7 +5,7 @@
 mod common;
 
 use aeterna::proto::status::UnitState;
-use common::app::{APP, App, LONG_SOAK};
+use common::app::{APP, LONG_SOAK};
 use common::load::{Load, Manner};
 use common::{Env, process};
 use nix::sys::signal::Signal;
@@ -94,7 +94,7 @@ fn a_worker_of_the_old_one_that_dies_in_the_soak_is_restarted() {
 
 #[test]
 fn one_that_is_never_ready_keeps_the_generation_from_being_ready() {
-    let env = App { service: "Type = \"notify\"\nWorkers = 1", ..APP }.start();
+    let env = APP.start();
     env.unit(
         "app",
         "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nType = \"notify\"\nWorkers = 4\nTimeoutStartSec = \"500ms\"\n\

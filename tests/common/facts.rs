@@ -3,7 +3,9 @@
 use super::WAIT;
 use aeterna::proto::control::Line;
 use aeterna::proto::status::EventLine;
-use std::io::{BufRead, BufReader};
+use nix::sys::socket::{MsgFlags, recv};
+use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -24,6 +26,8 @@ struct Known {
 pub struct Facts {
     known: Mutex<Known>,
     more: Condvar,
+    /// Where the events come from.
+    stream: Mutex<Option<UnixStream>>,
 }
 
 impl Facts {
@@ -33,6 +37,14 @@ impl Facts {
         known.log.push('\n');
         known.count += 1;
         self.more.notify_all();
+    }
+
+    fn add_line(&self, line: &str) {
+        match serde_json::from_str(line) {
+            Ok(Line::Event(event)) => self.add_event(event),
+            Ok(other) => self.add_log(&format!("(the event stream ended with {other:?})")),
+            Err(error) => self.add_log(&format!("(not an event: {error}: {line})")),
+        }
     }
 
     fn add_event(&self, event: EventLine) {
@@ -48,6 +60,15 @@ impl Facts {
 
     pub fn events(&self) -> Vec<EventLine> {
         self.known.lock().unwrap().events.clone()
+    }
+
+    /// Whether every event that has arrived is known.
+    pub fn is_caught_up(&self) -> bool {
+        let stream = self.stream.lock().unwrap();
+        let waits = |stream: &UnixStream| {
+            recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)
+        };
+        !stream.as_ref().map(waits).is_some_and(|found| found.is_ok_and(|bytes| bytes > 0))
     }
 
     /// How many facts there are.
@@ -81,13 +102,19 @@ pub fn follow(facts: Arc<Facts>, mut stream: UnixStream) {
     use std::io::Write;
     stream.write_all(b"{\"command\":\"events\"}\n").unwrap();
     stream.set_read_timeout(None).unwrap();
+    *facts.stream.lock().unwrap() = Some(stream.try_clone().unwrap());
     std::thread::spawn(move || {
-        for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            match serde_json::from_str(&line) {
-                Ok(Line::Event(event)) => facts.add_event(event),
-                Ok(other) => facts.add_log(&format!("(the event stream ended with {other:?})")),
-                Err(error) => facts.add_log(&format!("(not an event: {error}: {line})")),
+        let (mut bytes, mut line) = (vec![0; 64 * 1024], Vec::new());
+        // What is taken from the socket is known already: `is_caught_up` looks there.
+        while let Ok(count @ 1..) = recv(stream.as_raw_fd(), &mut bytes, MsgFlags::MSG_PEEK) {
+            for byte in &bytes[..count] {
+                if *byte == b'\n' {
+                    facts.add_line(&String::from_utf8_lossy(&std::mem::take(&mut line)));
+                } else {
+                    line.push(*byte);
+                }
             }
+            stream.read_exact(&mut bytes[..count]).unwrap();
         }
     });
 }

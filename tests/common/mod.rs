@@ -333,17 +333,30 @@ impl Env {
 
     /// How many events there are so far: a place to begin a search after.
     pub fn mark(&self) -> usize {
+        self.catch_up();
         self.facts.events().len()
+    }
+
+    /// The events come on a connection of their own: waits until those are known that were sent before whatever the
+    /// caller has seen.
+    fn catch_up(&self) {
+        // Answered in a later turn of the daemon's than what was seen; a daemon that is gone says nothing more.
+        let _ = control::request(&self.runtime_dir().join("control.sock"), &Request::Version);
+        let until = Instant::now() + WAIT;
+        while !self.facts.is_caught_up() && Instant::now() < until {
+            self.facts.pause();
+        }
     }
 
     /// Every event since `mark`.
     pub fn events_since(&self, mark: usize) -> Vec<EventLine> {
+        self.catch_up();
         self.facts.events().split_off(mark)
     }
 
     /// Waits for an event after `mark`.
     pub fn wait_event(&self, mark: usize, what: &str, is_it: impl Fn(&EventLine) -> bool) -> EventLine {
-        self.wait(what, || self.events_since(mark).into_iter().find(|e| is_it(e)))
+        self.wait(what, || self.facts.events().split_off(mark).into_iter().find(|e| is_it(e)))
     }
 
     /// Waits for the end of a reload of `unit` after `mark`: the event with its outcome.

@@ -90,6 +90,11 @@ fn a_restart_launches_on_the_slot_that_the_last_one_had() {
     rig.exits(2, CODE3);
     rig.empty(2);
     rig.after(100, &["spawn 3 main0 g3 slot1", "=STARTING"]);
+    let launched = rig.all.iter().rev().find_map(|action| match action {
+        Action::Spawn(spawn) => Some(spawn.content.id),
+        _ => None,
+    });
+    assert_eq!(launched, Some(ContentId(2)), "what was promoted last, not what was there before");
 }
 
 #[test]
@@ -283,6 +288,48 @@ fn health_before_and_after_readiness() {
 }
 
 #[test]
+fn without_always_the_checks_end_with_the_soak() {
+    for always in [false, true] {
+        let mut unit = base();
+        let check = health(Check::TcpConnect(Address::Port(80)));
+        unit.health = Some(HealthCheck { always, ..check });
+        let mut rig = Rig::new(unit.clone());
+        rig.event(Event::Boot);
+        rig.spawned(1);
+        rig.ready(1, 0);
+        rig.event(Event::Probed { generation: Gen(1), probe: 1, result: ProbeResult::Pass });
+        rig.reload_to(2, unit);
+        rig.spawned(2);
+        rig.ready(2, 0);
+        rig.event(Event::Probed { generation: Gen(2), probe: 2, result: ProbeResult::Pass });
+        assert_eq!(rig.state(), UnitState::Soaking);
+        rig.command(Command::Promote);
+        match always {
+            false => rig.after(30_000, &["signal 9 everyone g1"]),
+            true => rig.after(5_000, &["probe 3 g2 Health"]),
+        }
+    }
+}
+
+#[test]
+fn successes_count_in_a_row() {
+    let mut unit = base();
+    unit.health = Some(HealthCheck { success_threshold: 2, ..health(Check::TcpConnect(Address::Port(80))) });
+    let mut rig = Rig::new(unit);
+    rig.event(Event::Boot);
+    rig.spawned(1);
+    rig.ready(1, 0);
+    let probed = |probe, result| Event::Probed { generation: Gen(1), probe, result };
+    rig.row(probed(1, ProbeResult::Pass), &[]);
+    rig.after(5_000, &["probe 2 g1 Health"]);
+    rig.row(probed(2, ProbeResult::TimedOut), &[]);
+    rig.after(1_000, &["probe 3 g1 Health"]);
+    rig.row(probed(3, ProbeResult::Pass), &[]);
+    rig.after(5_000, &["probe 4 g1 Health"]);
+    rig.row(probed(4, ProbeResult::Pass), &["promoted g1", "=RUNNING"]);
+}
+
+#[test]
 fn an_always_check_restarts_whatever_restart_says() {
     let mut unit = base();
     let check = health(Check::TcpConnect(Address::Port(80)));
@@ -321,6 +368,23 @@ fn busy_remembered_and_forced() {
     rig.ready(3, 0);
     assert!(rig.command(Command::Promote).contains(&"reply 5 promoted".to_owned()));
     assert_eq!(rig.state(), UnitState::Draining);
+}
+
+#[test]
+fn what_was_remembered_follows_when_the_reload_is_over_once() {
+    let mut rig = Rig::running(base());
+    rig.reload_to(2, base());
+    rig.spawned(2);
+    let remember = || Command::Reload { force: false, remember: true, reason: "SIGHUP".into() };
+    assert_eq!(rig.command(remember()), ["reply 2 done"]);
+    assert_eq!(rig.command(remember()), ["reply 3 done"]);
+    rig.ready(2, 0);
+    let lines = rig.command(Command::Promote);
+    assert_eq!(lines.iter().filter(|line| *line == "load").count(), 1, "{lines:?}");
+    assert_eq!(rig.state(), UnitState::PreChecking);
+    let lines = rig.event(Event::Loaded(Err("line 3".into())));
+    assert!(!lines.contains(&"load".to_owned()), "{lines:?}");
+    assert_eq!(rig.records().last().unwrap().asked, "SIGHUP");
 }
 
 #[test]
@@ -676,7 +740,12 @@ fn whoever_starts_what_has_failed_is_not_held_up_by_the_start_limit() {
     let mut rig = Rig::running(unit.clone());
     rig.exits(1, CODE3);
     rig.empty(1);
-    assert_eq!(rig.reload_to(2, unit), ["spawn 2 main0 g2 slot0", "=STARTING"]);
+    assert_eq!(rig.reload_to(2, unit.clone()), ["spawn 2 main0 g2 slot0", "=STARTING"]);
+    // What has ended well is under the limit like everything else.
+    let mut rig = Rig::running(unit.clone());
+    rig.exits(1, Exit::Code(0));
+    rig.empty(1);
+    assert_eq!(rig.reload_to(2, unit)[0], "reply 1 failed");
 }
 
 #[test]
