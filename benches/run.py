@@ -154,7 +154,10 @@ def meter(*arguments):
                           timeout=600, check=False)
     if text.returncode != 0:
         raise RuntimeError(text.stderr.strip() or f"exit status {text.returncode}")
-    return [[int(word) for word in line.split()] for line in text.stdout.splitlines() if line[:1].isdigit()]
+    lines = [line.split() for line in text.stdout.splitlines()]
+    # What it measures may write there too.
+    figures = [words for words in lines if words and all(word.lstrip("-").isdigit() for word in words)]
+    return [[int(word) for word in words] for words in figures]
 
 
 def firsts(*arguments):
