@@ -325,7 +325,7 @@ impl Daemon {
             })?;
         }
         let owner = shell.owner;
-        unit.generations.insert(number, shell);
+        unit.generations.insert(number, Box::new(shell));
         let content = Arc::clone(&spawn.content.unit);
         self.need_state_socket(index, &content, owner)
             .map_err(|why| SpawnFailure { text: format!("cannot start {}: {why}", content.name), code: 1 })

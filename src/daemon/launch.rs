@@ -346,12 +346,12 @@ fn stored_names(unit: &Supervised, spawn: &Spawn) -> Vec<String> {
 struct Handover<'a> {
     fds: Vec<BorrowedFd<'a>>,
     first: Option<BorrowedFd<'a>>,
-    generations: &'a BTreeMap<Gen, GenerationShell>,
+    generations: &'a BTreeMap<Gen, Box<GenerationShell>>,
 }
 
 fn hand_over<'a>(unit: &'a mut Supervised, spawn: &'a Spawn) -> Result<Handover<'a>, String> {
     let Supervised { sockets, store, connections, generations, .. } = unit;
-    let generations: &BTreeMap<Gen, GenerationShell> = generations;
+    let generations: &BTreeMap<Gen, Box<GenerationShell>> = generations;
     let fds = match spawn.role {
         Role::Main { .. } => {
             let others = generations

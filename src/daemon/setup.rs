@@ -265,7 +265,7 @@ fn shared(dir: &Path, original_nofile: (u64, u64)) -> Shared {
 
 /// Binds every unit's sockets; says of every address what is wrong with it, not only of the first.
 fn bind(units: Vec<Read>, inherited: &mut Inherited) -> Result<Vec<Supervised>, Fatal> {
-    let mut bound = Vec::new();
+    let mut bound = Vec::with_capacity(units.len());
     let mut errors = Vec::new();
     for read in units {
         let Read { source, loaded } = read;

@@ -145,8 +145,8 @@ pub struct Supervised {
     pub accept_again: Option<Monotime>,
     /// Its processes.
     pub children: HashMap<Proc, Child>,
-    /// Its generations.
-    pub generations: BTreeMap<Gen, GenerationShell>,
+    /// Its generations; boxed, since a node of the map has room for eleven of them.
+    pub generations: BTreeMap<Gen, Box<GenerationShell>>,
     /// Contents that are in use: of living generations, and of a reload under way.
     pub contents: Vec<Content>,
     /// The content that serves, or that was promoted last.

@@ -149,6 +149,8 @@ impl Turn<'_> {
             told: Window::default(),
             health: Health::default(),
         };
+        // Mostly there is one: room for four would be most of a unit's memory.
+        self.s.generations.reserve_exact(1);
         self.s.generations.push(generation);
         self.s.dirty.retain(|dirty| dirty.slot != slot || !steered);
         number

@@ -69,7 +69,7 @@ impl ListenSet {
     /// error nothing stays bound, and each address that failed has its sentence.
     pub fn open(unit: &Unit, inherited: &mut Inherited) -> Result<(ListenSet, Vec<String>), Vec<String>> {
         let mut set = ListenSet {
-            endpoints: Vec::new(),
+            endpoints: Vec::with_capacity(unit.listens().count()),
             ids: Ids::default(),
             steered: Steered::default(),
             drains: BTreeMap::new(),
