@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// The most threads: those of [`MAX_CONNECTIONS`], and as many that are about to end.
 const MAX_THREADS: usize = 2 * MAX_CONNECTIONS;
+/// How long a new connection waits for one of the latter to end.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Everybody who is connected.
 #[derive(Debug, Default)]
@@ -76,9 +78,13 @@ impl Registry {
     }
 
     /// Takes a place, if need be that of a connection for which nothing is being done; `None` if there is none, or
-    /// no more are wanted.
+    /// no more are wanted. Blocks for [`PATIENCE`] at most.
     pub(super) fn enter(registry: &Arc<Registry>, stream: &Arc<Stream>) -> Option<Slot> {
-        let mut inner = registry.lock();
+        let inner = registry.lock();
+        // Whoever had to make room ends as soon as its thread runs: a crowd that comes at once waits for that.
+        let full = |inner: &mut Inner| !inner.closed && inner.threads >= MAX_THREADS;
+        let waited = registry.left.wait_timeout_while(inner, PATIENCE, full);
+        let (mut inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if inner.closed || inner.threads >= MAX_THREADS || !inner.makes_room() {
             return None;
         }

@@ -272,6 +272,23 @@ fn whoever_is_being_served_stays_and_one_more_is_turned_away() {
 }
 
 #[test]
+fn a_crowd_waits_for_the_threads_of_those_who_had_to_make_room() {
+    let registry = Arc::new(Registry::default());
+    let enter = || {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Registry::enter(&registry, &Arc::new(Stream::Unix(ours))), theirs)
+    };
+    // Half of them had to make room already, and their threads have not run yet.
+    let mut crowd: Vec<_> = (0..2 * MAX_CONNECTIONS).map(|_| enter()).collect();
+    assert!(crowd.iter().all(|(slot, _)| slot.is_some()));
+    std::thread::scope(|scope| {
+        let next = scope.spawn(enter);
+        crowd.remove(0);
+        assert!(next.join().unwrap().0.is_some());
+    });
+}
+
+#[test]
 fn followers_get_what_concerns_them_and_what_they_missed() {
     let bench = Bench::local();
     let mut all = bench.connect();
