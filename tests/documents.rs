@@ -20,6 +20,10 @@ const NOT_TYPED: &[(&str, &str)] = &[
         "cargo build --bins --examples && target/debug/aeternad --unit units/echo.toml",
         "tests/example_units.rs runs that unit",
     ),
+    (
+        "target/debug/aeternad --intercept -- python3 -m http.server 8000",
+        "tests/intercept_programs.rs starts and replaces it, on another port",
+    ),
     ("cargo test", "it would run this test"),
 ];
 
