@@ -417,7 +417,8 @@ impl Daemon {
         self.queue.push_back((index, Event::Connections { established, arrived }));
     }
 
-    /// Goes by the content that the machine goes by now, also where nothing was launched: by `signal`, in LISTENING, with `Accept`.
+    /// Goes by the content that the machine goes by now, also where nothing was launched: by `signal`, in LISTENING,
+    /// with `Accept`.
     pub fn follow_content(&mut self, index: usize) {
         let unit = &mut self.units[index];
         if unit.machine.content().id != unit.current.id {

@@ -16,7 +16,7 @@ impl Daemon {
             .iter()
             .enumerate()
             .filter(|(index, _)| only.is_none_or(|wanted| wanted == *index))
-            .map(|(_, unit)| with_programs(unit, unit_status(unit)))
+            .map(|(_, unit)| in_full(unit, unit_status(unit)))
             .collect();
         let single = match units.as_slice() {
             [one] if self.units.len() == 1 => Some(single(one)),
@@ -152,8 +152,9 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
     status
 }
 
-/// Whether programs on disk are newer than those that run.
-fn with_programs(unit: &Supervised, mut status: UnitStatus) -> UnitStatus {
+/// What takes time to find out: strangers beside our sockets, and programs on disk that are newer than those that run.
+fn in_full(unit: &Supervised, mut status: UnitStatus) -> UnitStatus {
+    unit.sockets.tell_strangers(&mut status.sockets);
     for generation in &mut status.generations {
         if let Some(shell) = unit.generations.get(&Gen(generation.number))
             && let (Some(program), Some(pid)) = (&shell.program, generation.pids.first())

@@ -13,16 +13,18 @@ use std::os::fd::AsFd;
 impl ListenSet {
     /// A row for each address, in the order in which they were bound.
     pub fn status(&self) -> Vec<SocketStatus> {
+        self.endpoints.iter().map(row).collect()
+    }
+
+    /// Says in the rows of [`ListenSet::status`] who else listens there: the kernel has to be asked for each address.
+    pub fn tell_strangers(&self, rows: &mut [SocketStatus]) {
         let ours = self.cookies();
-        let with_strangers = |endpoint: &Endpoint| {
-            let mut row = row(endpoint);
+        for (endpoint, row) in self.endpoints.iter().zip(rows) {
             for stranger in strangers_of(endpoint, &ours) {
                 row.why.push_str("; ");
                 row.why.push_str(&stranger);
             }
-            row
-        };
-        self.endpoints.iter().map(with_strangers).collect()
+        }
     }
 
     /// Where each address of a unit is really bound, in its order: with the port that the kernel chose. `None`
