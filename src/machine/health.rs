@@ -24,7 +24,7 @@ pub(super) struct Health {
     pub(super) fails: u32,
     /// How often in a row another generation answered.
     pub(super) misses: u32,
-    /// What the last one said, for people.
+    /// What the last one said that the generation answered itself, or why none was, for people.
     pub(super) last: String,
 }
 
@@ -157,7 +157,10 @@ impl Turn<'_> {
         let now = self.now;
         let Some(generation) = self.s.generation_mut(number) else { return };
         generation.health.step = Step::Off;
-        generation.health.last = detail;
+        // A miss says nothing of the generation: what it answered itself before is what people must read.
+        if result != ProbeResult::NeverReached || generation.health.last.is_empty() {
+            generation.health.last = detail;
+        }
         let checking = matches!(generation.phase, Phase::Starting { step: StartStep::Checking, .. });
         let up = matches!(generation.phase, Phase::Up);
         let passed = match result {

@@ -252,6 +252,41 @@ fn without_a_check_a_steered_program_must_accept_one_connection() {
 }
 
 #[test]
+fn what_it_answered_itself_is_said_and_not_that_another_answered_last() {
+    let mut unit = steered();
+    unit.health = Some(health(Check::TcpConnect(Address::Port(80))));
+    for (results, said) in [
+        (vec![ProbeResult::NeverReached], "another generation answered"),
+        (vec![ProbeResult::NeverReached, ProbeResult::Fail("status 503".into())], "status 503"),
+        (vec![ProbeResult::Fail("status 503".into()), ProbeResult::NeverReached], "status 503"),
+    ] {
+        let mut rig = Rig::new(unit.clone());
+        rig.event(Event::Boot);
+        rig.spawned(1);
+        rig.ready(1, 0);
+        rig.event(Event::Probed { generation: Gen(1), probe: 1, result: ProbeResult::Pass });
+        rig.reload_to(2, unit.clone());
+        rig.spawned(2);
+        rig.ready(2, 0);
+        for (probe, result) in (2..).zip(results) {
+            rig.event(Event::Probed { generation: Gen(2), probe, result });
+            rig.now = rig.m.next_deadline().unwrap();
+            rig.event(Event::Tick);
+        }
+        while rig.state() != UnitState::RollingBack {
+            rig.now = rig.m.next_deadline().unwrap();
+            rig.event(Event::Tick);
+        }
+        rig.exits(2, TERM);
+        rig.empty(2);
+        let reason = format!(
+            "generation 2 was not ready within TimeoutStartSec (1min 30s): its health check has not passed: {said}"
+        );
+        rig.outcome(Outcome::RolledBack, &reason);
+    }
+}
+
+#[test]
 fn health_before_and_after_readiness() {
     let mut unit = base();
     unit.health = Some(HealthCheck { success_threshold: 2, ..health(Check::TcpConnect(Address::Port(80))) });
