@@ -44,7 +44,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The upper bound of one wait: passing it fails the test.
-pub const WAIT: Duration = Duration::from_secs(25);
+pub const WAIT: Duration = Duration::from_secs(60);
 
 /// The daemon under test.
 pub const AETERNAD: &str = env!("CARGO_BIN_EXE_aeternad");
@@ -501,7 +501,7 @@ impl Env {
                     process::kill(daemon.id() as i32, signal);
                 }
             }
-            let until = Instant::now() + Duration::from_secs(10);
+            let until = Instant::now() + Duration::from_secs(30);
             while daemon.try_wait().ok().flatten().is_none() {
                 if Instant::now() > until {
                     let _ = daemon.kill();

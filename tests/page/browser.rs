@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// The upper bound of one wait in the page, milliseconds.
-const WAIT: u32 = 20_000;
+const WAIT: u32 = 60_000;
 
 /// One browser with one page.
 pub struct Browser {
