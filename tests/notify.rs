@@ -231,8 +231,11 @@ fn message(socket: &UnixDatagram) -> String {
 }
 
 fn wait_message(socket: &UnixDatagram, wanted: &str) -> String {
+    let until = std::time::Instant::now() + common::WAIT;
     loop {
         let text = message(socket);
+        // Watchdog messages would come for ever.
+        assert!(std::time::Instant::now() < until, "no {wanted}, but {text}");
         if text.lines().any(|line| line == wanted) {
             return text;
         }
