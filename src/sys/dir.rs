@@ -115,6 +115,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
+    // A test that looks at the mode of something that was made with the umask is alone in its process: others change it for
+    // the moment in which a Unix socket is bound.
     fn mode(path: &Path) -> u32 {
         fs::symlink_metadata(path).unwrap().mode() & 0o7777
     }
@@ -125,16 +127,15 @@ mod tests {
 
     #[test]
     fn a_lock_has_one_holder_at_a_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lock");
-        let held = lock_file(&path).unwrap().unwrap();
-        assert_eq!(mode(&path), 0o600);
-        assert!(lock_file(&path).unwrap().is_none());
-        drop(held);
-        // Another test's child may have a copy for the moment between its fork and its exec.
-        while lock_file(&path).unwrap().is_none() {
-            std::thread::yield_now();
-        }
+        isolated("sys::dir::tests::a_lock_has_one_holder_at_a_time", || {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("lock");
+            let held = lock_file(&path).unwrap().unwrap();
+            assert_eq!(mode(&path), 0o600);
+            assert!(lock_file(&path).unwrap().is_none());
+            drop(held);
+            assert!(lock_file(&path).unwrap().is_some());
+        });
     }
 
     #[test]
@@ -164,13 +165,15 @@ mod tests {
 
     #[test]
     fn the_runtime_directory_is_made_with_its_parents() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a/b/aeterna");
-        check_runtime_dir(&path).unwrap();
-        assert_eq!((mode(&path), mode(&folder.path().join("a"))), (0o711, 0o755));
-        set_mode(&path, 0o700);
-        check_runtime_dir(&path).unwrap();
-        assert_eq!(mode(&path), 0o711);
+        isolated("sys::dir::tests::the_runtime_directory_is_made_with_its_parents", || {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("a/b/aeterna");
+            check_runtime_dir(&path).unwrap();
+            assert_eq!((mode(&path), mode(&folder.path().join("a"))), (0o711, 0o755));
+            set_mode(&path, 0o700);
+            check_runtime_dir(&path).unwrap();
+            assert_eq!(mode(&path), 0o711);
+        });
     }
 
     #[test]

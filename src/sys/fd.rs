@@ -331,12 +331,14 @@ mod tests {
 
     #[test]
     fn an_inherited_descriptor_is_taken_over_once_it_is_open() {
-        let (rx, tx) = pipe().unwrap();
-        set_close_on_exec(rx.as_fd(), CloseOnExec::No).unwrap();
-        let taken = inherited(rx.into_raw_fd()).unwrap();
-        assert!(is_cloexec(taken.as_fd()));
-        drop(tx);
-        assert_eq!(inherited(1).unwrap_err().raw_os_error(), Some(libc::EINVAL));
-        assert_eq!(inherited(1_000_000).unwrap_err().raw_os_error(), Some(libc::EBADF));
+        isolated("sys::fd::tests::an_inherited_descriptor_is_taken_over_once_it_is_open", || {
+            let (rx, tx) = pipe().unwrap();
+            set_close_on_exec(rx.as_fd(), CloseOnExec::No).unwrap();
+            let taken = inherited(rx.into_raw_fd()).unwrap();
+            assert!(is_cloexec(taken.as_fd()));
+            drop(tx);
+            assert_eq!(inherited(1).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+            assert_eq!(inherited(1_000_000).unwrap_err().raw_os_error(), Some(libc::EBADF));
+        });
     }
 }

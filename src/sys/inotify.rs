@@ -216,8 +216,11 @@ pub fn is_dropping(name: &OsStr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::isolated;
     use super::*;
 
+    // Alone in a process: that a file is closed is told when its last descriptor goes, and a child of another test would have
+    // a copy for as long as it has not yet executed.
     fn paths(watcher: &mut Watcher) -> Vec<PathBuf> {
         watcher.read().unwrap().into_iter().map(|change| change.path).collect()
     }
@@ -230,87 +233,97 @@ mod tests {
 
     #[test]
     fn a_file_is_seen_when_written_and_when_replaced() {
-        let (_dir, at, mut watcher) = setup();
-        let file = at.join("f");
-        fs::write(&file, "1").unwrap();
-        watcher.add(&file).unwrap();
-        assert!(paths(&mut watcher).is_empty());
-        fs::write(&file, "2").unwrap();
-        assert_eq!(paths(&mut watcher), std::slice::from_ref(&file));
-        fs::write(at.join("other"), "x").unwrap();
-        assert!(paths(&mut watcher).is_empty());
-        for _ in 0..2 {
-            fs::write(at.join("new"), "3").unwrap();
-            fs::rename(at.join("new"), &file).unwrap();
+        isolated("sys::inotify::tests::a_file_is_seen_when_written_and_when_replaced", || {
+            let (_dir, at, mut watcher) = setup();
+            let file = at.join("f");
+            fs::write(&file, "1").unwrap();
+            watcher.add(&file).unwrap();
+            assert!(paths(&mut watcher).is_empty());
+            fs::write(&file, "2").unwrap();
             assert_eq!(paths(&mut watcher), std::slice::from_ref(&file));
-        }
+            fs::write(at.join("other"), "x").unwrap();
+            assert!(paths(&mut watcher).is_empty());
+            for _ in 0..2 {
+                fs::write(at.join("new"), "3").unwrap();
+                fs::rename(at.join("new"), &file).unwrap();
+                assert_eq!(paths(&mut watcher), std::slice::from_ref(&file));
+            }
+        });
     }
 
     #[test]
     fn a_folder_is_seen_with_what_comes_below() {
-        let (_dir, at, mut watcher) = setup();
-        fs::create_dir(at.join("d")).unwrap();
-        watcher.add(&at.join("d")).unwrap();
-        fs::create_dir(at.join("d/sub")).unwrap();
-        assert_eq!(paths(&mut watcher), [at.join("d/sub")]);
-        fs::write(at.join("d/sub/f"), "x").unwrap();
-        assert_eq!(paths(&mut watcher), [at.join("d/sub/f")]);
-        fs::write(at.join("d/sub/.f.swp"), "x").unwrap();
-        fs::write(at.join("d/sub/f~"), "x").unwrap();
-        assert!(paths(&mut watcher).is_empty());
-        fs::remove_dir_all(at.join("d")).unwrap();
-        assert!(paths(&mut watcher).contains(&at.join("d")));
-        fs::create_dir(at.join("d")).unwrap();
-        paths(&mut watcher);
-        fs::write(at.join("d/again"), "x").unwrap();
-        assert_eq!(paths(&mut watcher), [at.join("d/again")]);
+        isolated("sys::inotify::tests::a_folder_is_seen_with_what_comes_below", || {
+            let (_dir, at, mut watcher) = setup();
+            fs::create_dir(at.join("d")).unwrap();
+            watcher.add(&at.join("d")).unwrap();
+            fs::create_dir(at.join("d/sub")).unwrap();
+            assert_eq!(paths(&mut watcher), [at.join("d/sub")]);
+            fs::write(at.join("d/sub/f"), "x").unwrap();
+            assert_eq!(paths(&mut watcher), [at.join("d/sub/f")]);
+            fs::write(at.join("d/sub/.f.swp"), "x").unwrap();
+            fs::write(at.join("d/sub/f~"), "x").unwrap();
+            assert!(paths(&mut watcher).is_empty());
+            fs::remove_dir_all(at.join("d")).unwrap();
+            assert!(paths(&mut watcher).contains(&at.join("d")));
+            fs::create_dir(at.join("d")).unwrap();
+            paths(&mut watcher);
+            fs::write(at.join("d/again"), "x").unwrap();
+            assert_eq!(paths(&mut watcher), [at.join("d/again")]);
+        });
     }
 
     #[test]
     fn what_is_being_written_is_told_apart() {
-        use std::io::Write;
-        let (_dir, at, _) = setup();
-        let mut watcher = Watcher::new().unwrap();
-        watcher.follow_writes();
-        watcher.add(&at).unwrap();
-        let mut progress =
-            || watcher.read().unwrap().into_iter().map(|change| change.progress).collect::<Vec<_>>();
-        let mut file = fs::File::create(at.join("f")).unwrap();
-        assert_eq!(progress(), [Progress::Done]);
-        file.write_all(b"1").unwrap();
-        assert_eq!(progress(), [Progress::Written]);
-        let mut other = fs::File::create(at.join("g")).unwrap();
-        other.write_all(b"1").unwrap();
-        assert_eq!(progress(), [Progress::Begun]);
-        drop((file, other));
-        assert_eq!(progress(), [Progress::Done, Progress::Done]);
+        isolated("sys::inotify::tests::what_is_being_written_is_told_apart", || {
+            use std::io::Write;
+            let (_dir, at, _) = setup();
+            let mut watcher = Watcher::new().unwrap();
+            watcher.follow_writes();
+            watcher.add(&at).unwrap();
+            let mut progress =
+                || watcher.read().unwrap().into_iter().map(|change| change.progress).collect::<Vec<_>>();
+            let mut file = fs::File::create(at.join("f")).unwrap();
+            assert_eq!(progress(), [Progress::Done]);
+            file.write_all(b"1").unwrap();
+            assert_eq!(progress(), [Progress::Written]);
+            let mut other = fs::File::create(at.join("g")).unwrap();
+            other.write_all(b"1").unwrap();
+            assert_eq!(progress(), [Progress::Begun]);
+            drop((file, other));
+            assert_eq!(progress(), [Progress::Done, Progress::Done]);
+        });
     }
 
     #[test]
     fn a_link_is_seen_when_it_is_switched() {
-        let (_dir, at, mut watcher) = setup();
-        for release in ["r1", "r2"] {
-            fs::create_dir(at.join(release)).unwrap();
-        }
-        let current = at.join("current");
-        std::os::unix::fs::symlink("r1", &current).unwrap();
-        watcher.add(&current).unwrap();
-        std::os::unix::fs::symlink("r2", at.join("next")).unwrap();
-        fs::rename(at.join("next"), &current).unwrap();
-        assert_eq!(paths(&mut watcher), [current]);
-        fs::write(at.join("r2/f"), "x").unwrap();
-        assert_eq!(paths(&mut watcher), [at.join("r2/f")]);
+        isolated("sys::inotify::tests::a_link_is_seen_when_it_is_switched", || {
+            let (_dir, at, mut watcher) = setup();
+            for release in ["r1", "r2"] {
+                fs::create_dir(at.join(release)).unwrap();
+            }
+            let current = at.join("current");
+            std::os::unix::fs::symlink("r1", &current).unwrap();
+            watcher.add(&current).unwrap();
+            std::os::unix::fs::symlink("r2", at.join("next")).unwrap();
+            fs::rename(at.join("next"), &current).unwrap();
+            assert_eq!(paths(&mut watcher), [current]);
+            fs::write(at.join("r2/f"), "x").unwrap();
+            assert_eq!(paths(&mut watcher), [at.join("r2/f")]);
+        });
     }
 
     #[test]
     fn what_is_not_there_is_waited_for() {
-        let (_dir, at, mut watcher) = setup();
-        let file = at.join("a/b/f");
-        watcher.add(&file).unwrap();
-        fs::create_dir_all(at.join("a/b")).unwrap();
-        watcher.read().unwrap();
-        fs::write(&file, "x").unwrap();
-        assert!(paths(&mut watcher).contains(&file));
+        isolated("sys::inotify::tests::what_is_not_there_is_waited_for", || {
+            let (_dir, at, mut watcher) = setup();
+            let file = at.join("a/b/f");
+            watcher.add(&file).unwrap();
+            fs::create_dir_all(at.join("a/b")).unwrap();
+            watcher.read().unwrap();
+            fs::write(&file, "x").unwrap();
+            assert!(paths(&mut watcher).contains(&file));
+        });
     }
 
     #[test]

@@ -252,6 +252,8 @@ mod tests {
         let flags = nix::fcntl::fcntl(&got[0], nix::fcntl::FcntlArg::F_GETFD).unwrap();
         assert_eq!(flags, libc::FD_CLOEXEC);
         drop(a);
+        // A child of another test may have a copy for as long as it has not yet executed.
+        wait([Watch::read(&b)], None).unwrap();
         assert_eq!(receive(b.as_fd(), &mut buf, &mut got).unwrap(), Moved::Ended);
         assert_eq!(send(b.as_fd(), b"x", &[]).unwrap(), Moved::Ended);
     }

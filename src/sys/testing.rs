@@ -8,8 +8,7 @@ const ALONE: &str = "AETERNA_TEST_ALONE";
 /// Runs `body` in a process of its own: this test program again, with nothing but the test `name` (its full path).
 pub(crate) fn isolated(name: &str, body: impl FnOnce()) {
     if std::env::var(ALONE).is_ok_and(|alone| alone == name) {
-        body();
-        return;
+        return alone(body);
     }
     check(name, &run(name));
 }
@@ -18,14 +17,19 @@ pub(crate) fn isolated(name: &str, body: impl FnOnce()) {
 /// that calls it.
 pub(crate) fn isolated_with_signals_blocked(name: &'static str, body: impl FnOnce()) {
     if std::env::var(ALONE).is_ok_and(|alone| alone == name) {
-        body();
-        return;
+        return alone(body);
     }
     let starter = std::thread::spawn(move || {
         super::signal::block_all().unwrap();
         run(name)
     });
     check(name, &starter.join().unwrap());
+}
+
+/// The umask that we have inherited may be one that another test had set just then, for the moment of a bind(2).
+fn alone(body: impl FnOnce()) {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_retain(0o022));
+    body();
 }
 
 /// Runs this test program again with one test.

@@ -131,10 +131,11 @@ mod tests {
             };
             let (_input, mut main, escaped) = start("0123abcd");
             let (_other_input, mut other, _) = start("4567");
-            while process::parent_of(escaped) != Some(process::pid()) {
+            let pid = main.id() as i32;
+            // Its parent in between is a zombie until the main process has seen its end.
+            while process::parent_of(escaped) != Some(process::pid()) || !children_of(pid).is_empty() {
                 std::thread::yield_now();
             }
-            let pid = main.id() as i32;
             assert_ne!(stat(escaped).unwrap().session, pid);
             let key = TreeKey { mains: &[pid], invocation: "0123abcd" };
             let mut expected = vec![pid, escaped];

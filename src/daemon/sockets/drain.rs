@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 const WITHOUT_LIST: Span = Span::from_secs(1);
 /// How long a generation is left alone after the switch, at least: a program that drops everything at its stop signal
 /// has then answered the short requests that it had just accepted.
-const IN_HAND: Span = Span::from_millis(10);
+pub(super) const IN_HAND: Span = Span::from_millis(10);
 /// A SYN-ACK that was sent this often without an answer, 3 s, goes to somebody who will not come.
 const GIVEN_UP: u8 = 2;
 

@@ -363,38 +363,46 @@ fn a_child_leads_a_session_of_its_own() {
 
 #[test]
 fn umask_nice_limits_processors_and_badness_are_set() {
-    let own_badness = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
-    let own_umask = || {
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        status.lines().find(|line| line.starts_with("Umask")).unwrap().to_owned()
-    };
-    let before = own_umask();
-    for [way] in EACH {
-        let pipes = Pipes::new();
-        let mut plan = pipes.shell("");
-        plan.umask = 0o027;
-        plan.nice = Some(7);
-        plan.limits = vec![(libc::RLIMIT_CORE as i32, 0, 0), (libc::RLIMIT_NOFILE as i32, 123, 456)];
-        plan.oom_score_adjust = Some(own_badness.trim().parse::<i32>().unwrap() + 11);
-        plan.cpu_affinity = vec![0];
-        plan.no_new_privileges = true;
-        let child = pipes.start(&plan, way);
-        assert_eq!(child.status("Umask"), "0027");
-        // SAFETY: takes numbers.
-        assert_eq!(unsafe { libc::getpriority(libc::PRIO_PROCESS, child.process.pid as libc::id_t) }, 7);
-        let limits = child.proc("limits");
-        let line = |title: &str| {
-            let line = limits.lines().find(|line| line.starts_with(title)).unwrap();
-            line[title.len()..].split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+    isolated("sys::spawn::tests::umask_nice_limits_processors_and_badness_are_set", || {
+        let own_badness = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        let own_umask = || {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            status.lines().find(|line| line.starts_with("Umask")).unwrap().to_owned()
         };
-        assert_eq!((line("Max core file size"), line("Max open files")), ("0 0".into(), "123 456".into()));
-        assert_eq!(child.proc("oom_score_adj").trim(), plan.oom_score_adjust.unwrap().to_string());
-        assert_eq!(child.status("Cpus_allowed_list"), "0");
-        assert_eq!(child.status("NoNewPrivs"), "1");
-    }
-    // The child shared our memory, not these.
-    assert_eq!(fs::read_to_string("/proc/self/oom_score_adj").unwrap(), own_badness);
-    assert_eq!(own_umask(), before);
+        let before = own_umask();
+        // The first that we may use: in a container it need not be number 0.
+        let own = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap();
+        let processor = (0..).find(|number| own.is_set(*number).unwrap()).unwrap() as u32;
+        for [way] in EACH {
+            let pipes = Pipes::new();
+            let mut plan = pipes.shell("");
+            plan.umask = 0o027;
+            plan.nice = Some(7);
+            plan.limits = vec![(libc::RLIMIT_CORE as i32, 0, 0), (libc::RLIMIT_NOFILE as i32, 123, 456)];
+            plan.oom_score_adjust = Some((own_badness.trim().parse::<i32>().unwrap() + 11).min(1_000));
+            plan.cpu_affinity = vec![processor];
+            plan.no_new_privileges = true;
+            let child = pipes.start(&plan, way);
+            assert_eq!(child.status("Umask"), "0027");
+            // SAFETY: takes numbers.
+            assert_eq!(unsafe { libc::getpriority(libc::PRIO_PROCESS, child.process.pid as libc::id_t) }, 7);
+            let limits = child.proc("limits");
+            let line = |title: &str| {
+                let line = limits.lines().find(|line| line.starts_with(title)).unwrap();
+                line[title.len()..].split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+            };
+            assert_eq!(
+                (line("Max core file size"), line("Max open files")),
+                ("0 0".into(), "123 456".into())
+            );
+            assert_eq!(child.proc("oom_score_adj").trim(), plan.oom_score_adjust.unwrap().to_string());
+            assert_eq!(child.status("Cpus_allowed_list"), processor.to_string());
+            assert_eq!(child.status("NoNewPrivs"), "1");
+        }
+        // The child shared our memory, not these.
+        assert_eq!(fs::read_to_string("/proc/self/oom_score_adj").unwrap(), own_badness);
+        assert_eq!(own_umask(), before);
+    });
 }
 
 #[test]
