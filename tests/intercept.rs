@@ -6,14 +6,14 @@ mod common;
 
 use aeterna::proto::status::UnitState;
 use common::hammer::{HTTP, Hammer, To, ask};
-use common::port::free_port;
+use common::port::{free_low_port, free_port};
 use common::{AETERNACTL, AETERNAD, Env, WAIT, skip};
 use std::io::Read;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A unit whose program binds by itself.
 fn intercepted(command: &str) -> String {
@@ -156,26 +156,33 @@ while not stop:
     env.start();
     env.wait_state("app", UnitState::Running);
     let stop = Arc::new(AtomicBool::new(false));
+    let answered = Arc::new(AtomicU64::new(0));
     let client = std::thread::spawn({
-        let stop = Arc::clone(&stop);
+        let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
         move || {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.connect(("127.0.0.1", port)).unwrap();
             socket.set_read_timeout(Some(WAIT)).unwrap();
-            let mut count = 0;
             while !stop.load(Ordering::Relaxed) {
                 socket.send(b"x").unwrap();
                 socket.recv(&mut [0; 8]).expect("a datagram was lost");
-                count += 1;
+                answered.fetch_add(1, Ordering::Relaxed);
             }
-            count
         }
     });
+    let some_more = || {
+        let target = answered.load(Ordering::Relaxed) + 50;
+        env.wait("50 answers", || {
+            (client.is_finished() || answered.load(Ordering::Relaxed) >= target).then_some(())
+        });
+    };
+    some_more();
     for _ in 0..2 {
         assert_eq!(env.ctl(&["reload", "app"]).code, 0, "{}", env.log());
+        some_more();
     }
     stop.store(true, Ordering::Relaxed);
-    assert!(client.join().unwrap() > 100);
+    client.join().unwrap();
     assert_eq!(env.unit_status("app").sockets[0].sharing, "shared");
 }
 
@@ -238,8 +245,7 @@ serve(s)",
     env.wait_unit("app", "two sockets", |unit| unit.sockets.len() == 2);
     std::fs::remove_file(second).unwrap();
     assert_eq!(env.ctl(&["reload", "app"]).code, 0, "{}", env.log());
-    let log = env.log();
-    assert!(log.contains(&format!("does not listen on 127.0.0.1:{two}, as the one before did")), "{log}");
+    env.wait_log(&format!("does not listen on 127.0.0.1:{two}, as the one before did"));
     assert_eq!(env.unit_status("app").sockets.len(), 1);
 }
 
@@ -292,7 +298,7 @@ fn a_low_port_only_if_it_is_declared() {
     if !nix::unistd::geteuid().is_root() {
         return skip("only root has low ports to give");
     }
-    let low = (600..1000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
+    let low = free_low_port();
     for declared in [true, false] {
         let mut env = Env::new();
         let script = format!(
@@ -317,7 +323,9 @@ fn works_under(wrapper: &[&str]) {
     std::fs::set_permissions(folder.path(), open).unwrap();
     let copy = |program: &str| {
         let to = folder.path().join(Path::new(program).file_name().unwrap());
-        std::fs::copy(program, &to).unwrap();
+        // Not by this process: a child of another test would have it open for writing until it has executed, and nobody
+        // can execute what is open for writing.
+        assert!(Command::new("cp").arg(program).arg(&to).status().unwrap().success());
         to
     };
     let (daemon, client) = (copy(AETERNAD), copy(AETERNACTL));
@@ -340,6 +348,7 @@ fn works_under(wrapper: &[&str]) {
         std::thread::yield_now();
     }
     let hammer = Hammer::start(&To::Port(port), HTTP);
+    hammer.wait_answers(20);
     let mut reload = wrapped(&client);
     reload.args(["reload", "python3"]);
     let mut reload = reload.stdout(Stdio::piped()).spawn().unwrap();
@@ -354,6 +363,7 @@ fn works_under(wrapper: &[&str]) {
     let mut promote = wrapped(&client);
     assert!(promote.args(["promote", "python3"]).stdout(Stdio::null()).status().unwrap().success());
     assert!(reload.wait().unwrap().success());
+    hammer.wait_answers(20);
     let (answered, failed) = hammer.finish();
     // The wrapper has become aeternad, or passes the signal on.
     nix::sys::signal::kill(
@@ -362,7 +372,7 @@ fn works_under(wrapper: &[&str]) {
     )
     .unwrap();
     aeternad.wait().unwrap();
-    assert!(failed.is_empty() && answered > 50, "{answered} answered, {failed:?}");
+    assert!(failed.is_empty(), "{answered} answered, {failed:?}");
 }
 
 #[test]

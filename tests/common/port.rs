@@ -22,6 +22,12 @@ pub fn free_port() -> u16 {
     panic!("every port from {FIRST} on is taken")
 }
 
+/// A port that only root may bind, and that nobody uses. Looked up as in [`free_port`].
+pub fn free_low_port() -> u16 {
+    let taken: Vec<u16> = ["tcp", "tcp6"].into_iter().flat_map(local_ports).collect();
+    (600..1000).find(|port| !taken.contains(port)).unwrap()
+}
+
 /// The local ports of a table of sockets; none where there is no such protocol.
 fn local_ports(table: &str) -> Vec<u16> {
     let text = std::fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
