@@ -19,7 +19,7 @@ use crate::time::Span;
 use std::os::fd::AsFd;
 
 /// How long accepting pauses when there is no descriptor for a connection.
-const ACCEPT_PAUSE: Span = Span::from_secs(1);
+pub const ACCEPT_PAUSE: Span = Span::from_secs(1);
 
 /// SIGCHLD.
 const SIGCHLD: i32 = 17;
