@@ -87,7 +87,7 @@ fn the_exit_status_tells_what_came_of_it() {
     env.wait_state("app", UnitState::Running);
     env.next_start("exit=7");
     assert_eq!(env.reload().code, 3);
-    assert!(env.unit_status("app").why.contains("exited with code 7"), "{:?}", env.unit_status("app"));
+    assert!(env.unit_status("app").why.contains("exited with status 7"), "{:?}", env.unit_status("app"));
     env.next_start("");
     assert_eq!(env.ctl(&["reload", "app", "--no-wait"]).code, 0);
     env.wait_state("app", UnitState::Soaking);
