@@ -5,7 +5,7 @@
 mod common;
 
 use aeterna::proto::status::UnitState;
-use common::http::{self, Client};
+use common::http;
 use common::{Env, example, skip};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -85,8 +85,7 @@ fn metrics_follow_a_reload_a_rollback_a_crash_and_a_stop() {
     assert!(first["aeterna_socket_accept_queue_limit{unit=\"app\",socket=\"app\"}"] > 0.0);
 
     // A connection that the old generation has is what its drain waits for.
-    let mut held = Client::connect(&env.address("app", 0)).unwrap();
-    held.send("/hold", "").unwrap();
+    let (held, _) = env.hold();
     assert_eq!(env.ctl(&["reload", "app", "--no-wait"]).code, 0);
     sees(state, 1.0);
     assert_eq!(env.ctl(&["reload", "app"]).code, 4);

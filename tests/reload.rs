@@ -69,7 +69,7 @@ fn a_reload_shows_its_phases_and_leaves_the_new_generation() {
         (Some("promoted"), Some("a better one"))
     );
     assert!(env.events_since(mark).iter().any(|e| e.outcome == Some(Outcome::Promoted)));
-    assert!(env.log().contains("reload promoted"));
+    env.wait_log("reload promoted");
     let detail = env.ctl(&["status", "app"]).stdout;
     assert!(detail.contains("soaking"), "how long each phase took is shown:\n{detail}");
 }

@@ -13,15 +13,18 @@ use nix::sys::signal::Signal;
 /// A reload that must fail with this exit status and these words, while clients ask without a pause: every
 /// request is answered, the old generation is the same process with its memory.
 fn fails(env: &Env, code: i32, words: &[&str]) -> Finished {
-    fails_but_for(0, env, code, words)
+    fails_but_for(0, env, code, words, || ())
 }
 
-/// As [`fails`], of one that dies while it serves: this many requests may have been in its hands.
-fn fails_but_for(lost: usize, env: &Env, code: i32, words: &[&str]) -> Finished {
+/// As [`fails`], of one that dies while it serves, of what happens `meanwhile`: this many requests may have been in its
+/// hands.
+fn fails_but_for(lost: usize, env: &Env, code: i32, words: &[&str], meanwhile: impl FnOnce()) -> Finished {
     let before = env.unit_status("app");
     let load = Load::start(&env.address("app", 0), 2, Manner::Fresh);
     load.wait_answers(50);
-    let done = env.reload();
+    let waiting = env.ctl_start(&["reload", "app"]);
+    meanwhile();
+    let done = env.finish_child(waiting);
     load.wait_answers(50);
     let counts = load.finish();
     assert!(counts.failed.len() <= lost, "{:?}", counts.failed);
@@ -35,7 +38,7 @@ fn fails_but_for(lost: usize, env: &Env, code: i32, words: &[&str]) -> Finished 
     assert_eq!((after.generation, &after.main_pids), (before.generation, &before.main_pids));
     let outcome = if code == 3 { Outcome::RolledBack } else { Outcome::Failed };
     assert_eq!(env.last_reload().outcome, outcome);
-    assert!(env.log().contains(&format!("reload {}", outcome.name())));
+    env.wait_log(&format!("reload {}", outcome.name()));
     done
 }
 
@@ -51,8 +54,11 @@ fn it_crashes_before_it_is_ready() {
 #[test]
 fn it_crashes_after_it_is_ready_in_the_soak() {
     let env = App { reload: LONG_SOAK, ..APP }.start();
-    env.next_start("exit_after_ready_ms=100;exit_code=9");
-    fails_but_for(2, &env, 3, &["SOAKING", "exited with status 9", "soak"]);
+    // On order, and not by its own clock: what serves the rest of its queue has the same settings, and stays.
+    fails_but_for(2, &env, 3, &["SOAKING", "exited with status 9", "soak"], || {
+        env.wait_state("app", UnitState::Soaking);
+        env.order(2, "/exit?code=9");
+    });
     env.next_start("exit_after_accepts=20;exit_signal=ABRT");
     let before = env.main_pid("app");
     // Crashing with a connection in its hands loses that one: what was only queued is served.
@@ -68,54 +74,58 @@ fn it_crashes_after_it_is_ready_in_the_soak() {
 #[test]
 fn a_clean_exit_in_the_soak_is_a_failure_too() {
     let env = App { reload: LONG_SOAK, service: "Type = \"notify\"\nRestart = \"always\"", ..APP }.start();
-    env.next_start("exit_after_ready_ms=50;exit_code=0");
-    fails_but_for(2, &env, 3, &["exited with status 0"]);
+    fails_but_for(2, &env, 3, &["exited with status 0"], || {
+        env.wait_state("app", UnitState::Soaking);
+        env.order(2, "/exit?code=0");
+    });
 }
 
 #[test]
 fn it_is_never_ready() {
     let env = APP.start();
-    App { service: "Type = \"notify\"\nTimeoutStartSec = \"300ms\"", ..APP }.write(&env);
+    App { service: "Type = \"notify\"\nTimeoutStartSec = \"2s\"", ..APP }.write(&env);
     env.next_start("ready=never");
     fails(&env, 3, &["ready", "TimeoutStartSec"]);
     env.next_start("ready=never;term=ignore");
     let reload = "SoakTime = 0\nDrainTimeout = \"500ms\"";
-    App { service: "Type = \"notify\"\nTimeoutStartSec = \"300ms\"", reload, ..APP }.write(&env);
+    App { service: "Type = \"notify\"\nTimeoutStartSec = \"2s\"", reload, ..APP }.write(&env);
     fails(&env, 3, &["ready"]);
 }
 
 #[test]
 fn it_is_not_there_not_executable_or_half_copied() {
-    let env = Env::new();
-    let program = env.path("program");
-    std::fs::copy(common::example("probe"), &program).unwrap();
+    let mut env = Env::new();
+    let probe = common::example("probe");
+    // By a process of its own: one that another test starts just then would inherit a file that we write, and nobody
+    // can execute what somebody has open for writing.
+    let put = |env: &Env, length: u64, mode: &str| {
+        let mut command = env.command("/bin/sh");
+        let script = "head -c $1 \"$3\" > fresh && chmod $2 fresh && mv -f fresh program";
+        command.args(["-c", script, "put", &length.to_string(), mode]).arg(&probe);
+        let done = env.finish(command);
+        assert_eq!(done.code, 0, "{done:?}");
+    };
+    let whole = probe.metadata().unwrap().len();
+    put(&env, whole, "755");
     let unit = "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = \"{dir}/program\"\nType = \"notify\"\n[Reload]\nSoakTime = 0\n";
     env.unit("app", unit);
-    let mut env = env;
     env.start();
     env.wait_state("app", UnitState::Running);
-    let whole = std::fs::read(&program).unwrap();
-    let replace = |bytes: &[u8], mode: u32| {
-        let fresh = env.path("program.fresh");
-        std::fs::write(&fresh, bytes).unwrap();
-        std::fs::set_permissions(&fresh, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
-        std::fs::rename(&fresh, &program).unwrap();
-    };
-    replace(&whole, 0o644);
+    put(&env, whole, "644");
     fails(&env, 1, &["program", "ermission"]);
-    replace(&whole[..100], 0o755);
+    put(&env, 100, "755");
     let done = env.reload();
     assert!([1, 3].contains(&done.code), "{done:?}");
-    replace(&whole[..20_000], 0o755);
+    put(&env, 20_000, "755");
     let done = env.reload();
     assert!([1, 3].contains(&done.code), "{done:?}");
-    replace(b"", 0o755);
+    put(&env, 0, "755");
     let done = env.reload();
     assert!([1, 3].contains(&done.code), "{done:?}");
-    std::fs::remove_file(&program).unwrap();
+    std::fs::remove_file(env.path("program")).unwrap();
     fails(&env, 1, &["program", "No such file"]);
     assert_eq!(env.answers(), 1);
-    replace(&whole, 0o755);
+    put(&env, whole, "755");
     assert_eq!(env.reload().code, 0);
 }
 
@@ -234,10 +244,12 @@ fn both_die_and_what_was_promoted_last_is_restarted() {
 #[test]
 fn a_crash_is_noticed_and_reported_at_once() {
     let env = App { reload: LONG_SOAK, ..APP }.start();
+    let soon = std::time::Duration::from_millis(60);
     let mut times = Vec::new();
-    for round in 0..10 {
+    // The best of ten, or of more on a machine that is busy with other tests: there is a client's start in it.
+    while times.len() < 10 || (times.len() < 60 && times.iter().all(|time| *time >= soon)) {
         let waiting = env.ctl_start(&["reload", "app"]);
-        let number = 2 + round;
+        let number = 2 + times.len() as u32;
         env.wait_unit("app", "the soak", |u| {
             u.state == UnitState::Soaking && u.generations.iter().any(|g| g.number == number)
         });
@@ -249,9 +261,7 @@ fn a_crash_is_noticed_and_reported_at_once() {
         assert_eq!(code, 3);
         env.wait_state("app", UnitState::Running);
     }
-    times.sort();
-    // The best of ten, with a client's start in it, on a machine that is busy with other tests.
-    assert!(times[0] < std::time::Duration::from_millis(60), "{times:?}");
+    assert!(times.iter().any(|time| *time < soon), "{times:?}");
 }
 
 #[test]

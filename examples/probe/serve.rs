@@ -13,8 +13,9 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// A kept connection that is silent is closed this long after the drain began, milliseconds.
-const IDLE_IN_DRAIN: u16 = 500;
+/// A kept connection that is silent is closed this long after the drain began, milliseconds: longer than a client that
+/// is about to send its next request may be kept from it by a busy machine.
+const IDLE_IN_DRAIN: u16 = 3_000;
 
 /// Starts a thread for everything that was lent, and for what the probe binds itself.
 pub(crate) fn everything(world: &Arc<World>) -> io::Result<()> {
@@ -84,10 +85,14 @@ fn start(world: &Arc<World>, fd: OwnedFd) {
     let world = Arc::clone(world);
     match report::kind(number) {
         "stream" | "seqpacket" if listening => {
+            // Who accepts is at work: the drain is not over before it has seen that there is one, or it could end with
+            // a connection that was accepted at this moment.
+            world.begin();
             std::thread::spawn(move || {
                 if let Ok(listener) = Listener::new(fd) {
                     accept(&world, &listener);
                 }
+                world.end();
             });
         }
         "stream" | "seqpacket" => {
@@ -147,8 +152,10 @@ impl Listener {
 fn accept(world: &Arc<World>, listener: &Listener) {
     loop {
         if !world.accepting.load(Ordering::Relaxed) {
-            std::thread::park_timeout(std::time::Duration::from_millis(10));
-            continue;
+            match crate::readable(&[world.drain_rx.as_fd()], PollTimeout::from(10u16)) {
+                Ok(ready) if !ready[0] => continue,
+                _ => return,
+            }
         }
         let ready = crate::readable(&[listener.as_fd(), world.drain_rx.as_fd()], PollTimeout::NONE);
         let Ok(ready) = ready else { return };

@@ -30,15 +30,32 @@ pub(super) struct Watch {
     cause: Arc<OnceLock<Cause>>,
 }
 
+/// SIGINT, which from now on ends no process.
+#[derive(Debug)]
+pub(super) struct Interrupt(UnixStream);
+
+impl Interrupt {
+    /// # Errors
+    /// No descriptors left.
+    pub(super) fn catch() -> io::Result<Interrupt> {
+        let (signals_rx, signals_tx) = UnixStream::pair()?;
+        signal_hook::low_level::pipe::register(SIGINT, signals_tx)?;
+        Ok(Interrupt(signals_rx))
+    }
+}
+
 impl Watch {
-    /// From now on SIGINT, and the end of `timeout`, shut `socket` down instead of ending the process.
+    /// SIGINT, also one that has come already, and the end of `timeout`, which counts from now, shut `socket` down.
     ///
     /// # Errors
-    /// No descriptors or no thread left.
-    pub(super) fn start(socket: UnixStream, timeout: Option<Span>) -> io::Result<Watch> {
-        let (mut signals_rx, signals_tx) = UnixStream::pair()?;
+    /// No thread left.
+    pub(super) fn start(
+        interrupt: Interrupt,
+        socket: UnixStream,
+        timeout: Option<Span>,
+    ) -> io::Result<Watch> {
+        let Interrupt(mut signals_rx) = interrupt;
         signals_rx.set_read_timeout(timeout.map(|span| Duration::from_nanos(span.0)))?;
-        signal_hook::low_level::pipe::register(SIGINT, signals_tx)?;
         Watch::when("interrupt", socket, move || Some(wait(&mut signals_rx)))
     }
 

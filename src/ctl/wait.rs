@@ -2,7 +2,7 @@
 
 use super::client::{Client, Next, Target};
 use super::failure::Failure;
-use super::interrupt::{Cause, Watch};
+use super::interrupt::{Cause, Interrupt, Watch};
 use super::output::Output;
 use super::parse::Task;
 use super::render::{Progress, outcomes};
@@ -26,12 +26,15 @@ fn follow(
 ) -> Result<Reply, Failure> {
     let mut client = Client::connect(target)?;
     let cannot_wait = |error| Failure::Broken(format!("cannot wait for the answer: {error}"));
-    let watch = client.handle().and_then(|socket| Watch::start(socket, task.timeout)).map_err(cannot_wait)?;
+    let interrupt = Interrupt::catch().map_err(cannot_wait)?;
     let live = output.is_live() && !json;
     if live {
         client.tick_every_second().map_err(cannot_wait)?;
     }
     client.send(&task.request)?;
+    // The time counts from the request: however short it is, what was asked for is under way.
+    let watch = client.handle().and_then(|socket| Watch::start(interrupt, socket, task.timeout));
+    let watch = watch.map_err(cannot_wait)?;
     let ended = loop {
         match client.next() {
             Ok(Next::Line(Line::Event(event))) if !json => {

@@ -46,6 +46,8 @@ impl Turn<'_> {
         self.soak_step(0);
     }
 
+    /// Each step lasts its part of the soak from when it really began: an aeternad that comes late to one shortens
+    /// none, and leaves none out.
     fn soak_step(&mut self, step: u32) {
         let Some(content) = self.s.reload.as_ref().and_then(|reload| reload.content) else { return };
         let unit = self.unit(content);
@@ -53,15 +55,21 @@ impl Turn<'_> {
         let Some(weight) = weights.get(step as usize).copied() else { return };
         let steps = u64::try_from(weights.len()).unwrap_or(1);
         let length = unit.reload.soak_time;
+        let now = self.now;
+        let part = |count: u64| {
+            let part = (u128::from(length.0) * u128::from(count)).div_ceil(u128::from(steps));
+            now.after(Span(u64::try_from(part).unwrap_or(u64::MAX)))
+        };
         if let Some(reload) = self.s.reload.as_mut()
             && let ReloadPhase::Soaking(soak) = &mut reload.phase
         {
             soak.step = step;
             soak.weight = weight;
-            let passed = u128::from(length.0) * u128::from(step + 1) / u128::from(steps);
-            let last = u64::from(step) + 1 >= steps || length.is_infinite();
-            soak.next =
-                if last { None } else { soak.began.after(Span(u64::try_from(passed).unwrap_or(u64::MAX))) };
+            if !length.is_infinite() {
+                let left = steps.saturating_sub(u64::from(step));
+                soak.until = part(left);
+                soak.next = if left > 1 { part(1) } else { None };
+            }
         }
         self.steer();
     }
@@ -70,11 +78,11 @@ impl Turn<'_> {
         let Some(ReloadPhase::Soaking(soak)) = self.s.reload.as_ref().map(|reload| &reload.phase) else {
             return;
         };
-        if soak.until.is_some_and(|until| until <= self.now) {
-            self.promote(String::new());
-        } else if soak.next.is_some_and(|next| next <= self.now) {
+        if soak.next.is_some_and(|next| next <= self.now) {
             let step = soak.step + 1;
             self.soak_step(step);
+        } else if soak.until.is_some_and(|until| until <= self.now) {
+            self.promote(String::new());
         }
     }
 

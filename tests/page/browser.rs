@@ -15,6 +15,8 @@ pub struct Browser {
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
+    /// Events that came while an answer was waited for.
+    events: Vec<Value>,
     last: u64,
     session: Option<String>,
     _profile: tempfile::TempDir,
@@ -47,7 +49,8 @@ impl Browser {
             .unwrap();
         let orders = child.stdin.take().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
-        let mut browser = Browser { child, orders, answers, last: 0, session: None, _profile: profile };
+        let mut browser =
+            Browser { child, orders, answers, events: vec![], last: 0, session: None, _profile: profile };
         let target = browser.call("Target.createTarget", json!({"url": "about:blank"}));
         let attach = json!({"targetId": target["targetId"], "flatten": true});
         let session = browser.call("Target.attachToTarget", attach);
@@ -71,6 +74,7 @@ impl Browser {
                 assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
                 return answer["result"].clone();
             }
+            self.events.push(answer);
         }
     }
 
@@ -85,8 +89,19 @@ impl Browser {
     /// Opens an address and waits until it is loaded.
     pub fn open(&mut self, url: &str) {
         self.call("Page.enable", json!({}));
-        self.call("Page.navigate", json!({"url": url}));
-        while self.message()["method"] != "Page.loadEventFired" {}
+        self.call("Page.setLifecycleEventsEnabled", json!({"enabled": true}));
+        self.events.clear();
+        let loader = self.call("Page.navigate", json!({"url": url}))["loaderId"].clone();
+        // The page before may be loaded only now, and this one before the answer to the order is here.
+        let is_loaded = |event: &Value| {
+            event["method"] == "Page.lifecycleEvent"
+                && event["params"]["name"] == "load"
+                && event["params"]["loaderId"] == loader
+        };
+        while !self.events.iter().any(is_loaded) {
+            let event = self.message();
+            self.events.push(event);
+        }
     }
 
     /// The value of an expression in the page.

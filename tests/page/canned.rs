@@ -120,8 +120,11 @@ impl Drop for World {
     }
 }
 
+/// Seconds before a moment that is the same for all, or what lies between two events would not be what was said.
 pub fn event(ago: f64, unit: &str, kind: &str, text: &str) -> EventLine {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() - ago;
+    static MOMENT: OnceLock<f64> = OnceLock::new();
+    let moment = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let time = MOMENT.get_or_init(moment) - ago;
     EventLine {
         time,
         unit: unit.into(),

@@ -53,6 +53,22 @@ fn a_steered_canary_from_beginning_to_end() {
 }
 
 #[test]
+fn a_soak_that_is_looked_at_late_leaves_no_step_out() {
+    let mut unit = steered();
+    unit.reload.canary_weight = vec![1, 10, 50];
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit);
+    rig.spawned(2);
+    rig.ready(2, 0);
+    // The machine stood still for longer than the whole soak.
+    rig.now = rig.now + Span::from_secs(40);
+    rig.row(Event::Tick, &["steer 0 +1:10"]);
+    rig.after(10_000, &["steer 0 +1:50"]);
+    rig.now = rig.now + Span::from_secs(10);
+    assert!(rig.event(Event::Tick).contains(&"promoted g2".to_owned()));
+}
+
+#[test]
 fn generations_alternate_between_two_slots() {
     let mut unit = steered();
     unit.reload.strategy = Strategy::Immediate;

@@ -21,6 +21,8 @@ const TRANSFER_TIME: Span = Span::from_secs(10);
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// How often a silent event stream says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long a client may take to send what is read over, and to see that it is refused. It makes room for others.
+const LINGER_TIME: Span = Span::from_secs(5);
 /// The most input that is read over before a connection with a refused request is closed.
 const MAX_REST: usize = 256 * 1024;
 
@@ -194,7 +196,7 @@ impl<'a> Connection<'a> {
     /// Reads over what the client still sends, so that closing does not take the answer from it.
     fn linger(&mut self) {
         self.stream.shutdown(std::net::Shutdown::Write);
-        let deadline = self.now() + Span::from_secs(1);
+        let deadline = self.now() + LINGER_TIME;
         let mut bytes = [0; 4096];
         let mut left = MAX_REST;
         while left > 0 {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// The most threads: those of [`MAX_CONNECTIONS`], and as many that are about to end.
 const MAX_THREADS: usize = 2 * MAX_CONNECTIONS;
-/// How long a new connection waits for one of the latter to end.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a new connection waits for one of the latter to end: a busy machine may take a second or two to run it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Everybody who is connected.
 #[derive(Debug, Default)]

@@ -1,6 +1,7 @@
 use super::*;
 use crate::proto::srp::{FrameType, HEADER, Hello, Message, Piece};
 use crate::sys::stream::{self, Moved, Watch};
+use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{PipeReader, Read, Write};
 use std::os::fd::AsFd;
 use std::thread::JoinHandle;
@@ -314,7 +315,12 @@ fn a_silent_source_and_a_silent_sink_are_told_apart_at_the_deadline() {
 fn a_sink_that_does_not_read_stops_the_source_and_costs_no_memory() {
     let header = Header { kind: FrameType::StateBytes, payload: u32::MAX - 8 }.to_bytes();
     let said = [&header[..], &[0; 100_000]].concat();
-    let world = World::after(&said, (Span::from_millis(300), u64::MAX), FASTEST);
+    let (source, sink, job) = job((Span::from_millis(300), u64::MAX), FASTEST);
+    // What is said before the deadline is more than the sink's socket holds: it is the sink that is waited for.
+    setsockopt(&job.sink.stream, sockopt::SndBuf, &4096).unwrap();
+    (&source).write_all(&said).unwrap();
+    let (cancel, thread) = spawn(job);
+    let world = World { source, sink, cancel: Some(cancel), thread };
     world.source.set_nonblocking(true).unwrap();
     let mut pushed = 0;
     loop {
