@@ -318,7 +318,7 @@ fn a_start_that_cannot_succeed_fails_and_keeps_the_socket() {
     let mut env = Env::new();
     env.unit(
         "app",
-        "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = \"{dir}/missing\"\nStartOn = \"connection\"\nStartLimitBurst = 2",
+        "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = \"{dir}/missing\"\nStartOn = \"connection\"\nStartLimitBurst = 2\nStartLimitIntervalSec = \"1h\"",
     );
     env.start();
     env.wait_state("app", UnitState::Listening);
@@ -329,7 +329,8 @@ fn a_start_that_cannot_succeed_fails_and_keeps_the_socket() {
     assert_eq!(env.events_since(0).iter().filter(|e| e.state == Some(UnitState::Backoff)).count(), 2);
     // Still there: the queue takes connections until the next start.
     let also_waiting = Client::connect(&address).unwrap();
-    std::fs::copy(example("probe"), env.path("missing")).unwrap();
+    // No copy: what a child of a parallel test still has open for writing is not executed.
+    std::os::unix::fs::symlink(example("probe"), env.path("missing")).unwrap();
     assert_eq!(env.ctl(&["start", "app"]).code, 0);
     let mut clients = [waiting, also_waiting];
     for client in &mut clients {
@@ -540,7 +541,7 @@ fn descriptors_that_were_promised_and_not_given_are_an_error() {
         [("3", "cannot take over descriptor 3 of LISTEN_FDS=3"), ("x", "LISTEN_FDS=x is no number")]
     {
         let script = format!(
-            "export LISTEN_FDS={count} LISTEN_PID=$$; exec {} --runtime-dir {} --unit {}",
+            "exec 3<&- 4<&- 5<&-; export LISTEN_FDS={count} LISTEN_PID=$$; exec {} --runtime-dir {} --unit {}",
             common::AETERNAD,
             env.runtime_dir().display(),
             unit.display()

@@ -72,12 +72,19 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
         "[Service]\nExecStart = \"{probe}\"\nType = \"notify\"\nRestart = \"always\"\nRestartSec = \"10ms\"",
     );
     let (mut unread, stderr) = std::io::pipe().unwrap();
+    let room = stderr.try_clone().unwrap();
     let mut command = env.command(common::AETERNAD);
     command.arg("--runtime-dir").arg(env.runtime_dir()).arg("--unit").arg(unit.parent().unwrap());
     command.stderr(stderr);
     env.adopt(command.spawn().unwrap());
     drop(command);
     env.wait_control();
+    env.wait("a pipe without room", || {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&room), PollFlags::POLLOUT)];
+        (poll(&mut fds, PollTimeout::ZERO).unwrap() == 0).then_some(())
+    });
+    drop(room);
     // A restart is a matter of many lines, of which none finds room.
     for generation in 1..4 {
         env.wait_unit("app", "another", |u| u.generation == generation && u.state == UnitState::Running);

@@ -159,9 +159,10 @@ fn the_pages_are_well_formed() {
         return skip("mandoc is not installed");
     };
     let said = String::from_utf8_lossy(&lint.stdout);
-    // Which other pages are installed is the machine's business.
+    // Which other pages are installed is the machine's business, and so is what day it thinks it is.
+    let machines = ["referenced manual not found", "date in the future"];
     let wrong: Vec<&str> =
-        said.lines().filter(|line| !line.contains("referenced manual not found")).collect();
+        said.lines().filter(|line| !machines.iter().any(|about| line.contains(about))).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

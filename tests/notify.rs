@@ -226,13 +226,22 @@ fn supervisor(env: &mut Env) -> UnixDatagram {
 
 fn message(socket: &UnixDatagram) -> String {
     let mut buffer = [0; 4096];
-    let count = socket.recv(&mut buffer).unwrap();
+    let count = loop {
+        match socket.recv(&mut buffer) {
+            // With a time limit it is not begun anew after a stop and a SIGCONT.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => break other.unwrap(),
+        }
+    };
     String::from_utf8_lossy(&buffer[..count]).into_owned()
 }
 
 fn wait_message(socket: &UnixDatagram, wanted: &str) -> String {
+    let until = std::time::Instant::now() + common::WAIT;
     loop {
         let text = message(socket);
+        // Watchdog messages would come for ever.
+        assert!(std::time::Instant::now() < until, "no {wanted}, but {text}");
         if text.lines().any(|line| line == wanted) {
             return text;
         }

@@ -57,6 +57,10 @@ fn it_reaps_orphans_and_obeys_sigterm() {
     env.wait_control();
     env.wait_state("app", UnitState::Running);
     let init = init(&env);
+    let main = env.wait("the service", || match process::children(init)[..] {
+        [main] => Some(main),
+        _ => None,
+    });
     // Orphans, which end: their parent is PID 1, and none stays a zombie.
     for _ in 0..5 {
         env.get("app", "/spawn?mode=double");
@@ -65,9 +69,7 @@ fn it_reaps_orphans_and_obeys_sigterm() {
         let orphans: Vec<i32> = process::children(init);
         (orphans.len() == 6).then_some(orphans)
     });
-    let main = env.unit_status("app");
-    assert_eq!(main.main_pids.len(), 1);
-    let main = *orphans.iter().min().unwrap();
+    assert_eq!(env.unit_status("app").main_pids.len(), 1);
     for orphan in orphans.iter().filter(|pid| **pid != main) {
         process::kill(*orphan, Signal::SIGKILL);
     }

@@ -527,7 +527,7 @@ impl Generation {
         let outlet =
             Outlet { stream: to.stream.try_clone().unwrap(), decoder: Decoder::new(), hello: Vec::new() };
         let (cancel, _tx) = std::io::pipe().unwrap();
-        let deadline = Some(clock::now() + Span::from_secs(20));
+        let deadline = Some(clock::now() + Span::from_secs(common::WAIT.as_secs()));
         let job = Job {
             source: inlet,
             sink: outlet,

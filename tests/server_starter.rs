@@ -56,7 +56,7 @@ impl Bench {
             "[Socket]\nListenStream = '127.0.0.1:{port}'\n\
              [Service]\nExecStart = ['perl', '{}']\nSocketEnvironment = 'server-starter'\nRestart = 'always'\n\
              RestartSec = '50ms'\nEnvironment = {{ BROKEN_FILE = '{}' }}\n\
-             [Reload]\nSoakTime = '1s'\n",
+             [Reload]\nSoakTime = '3s'\n",
             script(),
             broken.display()
         );
@@ -70,7 +70,7 @@ impl Bench {
         let env = Env::new();
         let (broken, port) = (env.path("broken"), free_port());
         let mut command = env.command(START_SERVER);
-        command.args(["--interval=1", &format!("--port=127.0.0.1:{port}"), "--", "perl", &script()]);
+        command.args(["--interval=3", &format!("--port=127.0.0.1:{port}"), "--", "perl", &script()]);
         command.env("BROKEN_FILE", &broken).stderr(std::process::Stdio::null());
         let child = command.spawn().unwrap();
         let supervisor = child.id() as i32;

@@ -13,6 +13,14 @@ use std::os::unix::fs::PermissionsExt;
 const APP: &str =
     "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = \"{probe}\"\nType = \"notify\"\n";
 
+/// A path whose socket nobody serves, as a daemon leaves it that was killed. It was never listened on: a child of a
+/// parallel test could have a copy of a listener until its exec, and would seem to serve it.
+fn stale_socket(path: &std::path::Path) {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &UnixAddr::new(path).unwrap()).unwrap();
+}
+
 /// Runs the daemon with this unit and its own runtime dir, to its end.
 fn refused(env: &Env, more: &[&str]) -> Finished {
     let (run, units) = (env.runtime_dir().display().to_string(), env.path("units").display().to_string());
@@ -167,7 +175,7 @@ fn a_taken_port_names_its_holder() {
 #[test]
 fn a_stale_path_is_replaced_and_a_file_is_not() {
     let mut env = Env::new();
-    drop(std::os::unix::net::UnixListener::bind(env.path("stale.sock")).unwrap());
+    stale_socket(&env.path("stale.sock"));
     env.unit("app", "[Socket]\nListenStream = \"{dir}/stale.sock\"\n[Service]\nExecStart = \"{probe}\"\nType = \"notify\"");
     env.start();
     env.wait_state("app", UnitState::Running);
@@ -216,7 +224,7 @@ fn the_runtime_dir_gets_its_mode_and_a_stale_socket_goes() {
     let run = env.runtime_dir();
     std::fs::create_dir(&run).unwrap();
     std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o755)).unwrap();
-    drop(std::os::unix::net::UnixListener::bind(run.join("control.sock")).unwrap());
+    stale_socket(&run.join("control.sock"));
     env.start();
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&run), 0o711);

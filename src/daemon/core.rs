@@ -199,7 +199,7 @@ impl Daemon {
             self.clients.on_deadline(now);
         }
         if due(self.upstream.deadline()) {
-            self.upstream.feed(now);
+            self.upstream.tick(now);
         }
     }
 

@@ -183,7 +183,8 @@ impl Turn<'_> {
                 let until = began.after(self.rules_of(to).timeout);
                 let in_time = until.is_none_or(|until| until > self.now);
                 match result {
-                    Err(Failure { fault: Fault::Cancelled, .. })
+                    // The relay has heard of the newer connection, or first of the older one's end.
+                    Err(Failure { fault: Fault::Cancelled | Fault::Sink, .. })
                         if again && in_time && self.predecessor() == Some(from) =>
                     {
                         let end_by = until.map(|until| until + SHELL_TIME);

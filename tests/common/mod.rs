@@ -511,7 +511,9 @@ impl Env {
                 self.facts.pause();
             }
         }
-        let left: Vec<process::Seen> = self.processes();
+        // What the daemon has killed may need the processor to die.
+        let lives = |seen: &process::Seen| !process::is_over(seen.pid);
+        let left: Vec<process::Seen> = self.processes().into_iter().filter(lives).collect();
         for seen in &left {
             process::kill(seen.pid, nix::sys::signal::Signal::SIGKILL);
         }

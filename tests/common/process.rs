@@ -38,6 +38,23 @@ pub fn exists(pid: i32) -> bool {
     std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
 
+/// Whether the process is dead, or cannot help dying: one that was killed ends when it gets the processor next, and
+/// one that has left its control group may not be a zombie yet.
+pub fn is_over(pid: i32) -> bool {
+    const PF_EXITING: u64 = 4;
+    const PENDING_SIGKILL: u64 = 1 << (Signal::SIGKILL as i32 - 1);
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let Some((_, after_name)) = stat.rsplit_once(')') else { return true };
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let flags: u64 = fields.get(6).and_then(|flags| flags.parse().ok()).unwrap_or(0);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let is_killed = status.lines().filter_map(|line| line.split_once(':')).any(|(key, value)| {
+        matches!(key, "SigPnd" | "ShdPnd")
+            && u64::from_str_radix(value.trim(), 16).is_ok_and(|pending| pending & PENDING_SIGKILL != 0)
+    });
+    matches!(fields.first(), Some(&("Z" | "X"))) || flags & PF_EXITING != 0 || is_killed
+}
+
 /// State and parent of a process.
 pub fn state(pid: i32) -> Option<(char, i32)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

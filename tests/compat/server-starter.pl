@@ -2,10 +2,10 @@
 # who it is, and ends when it gets SIGTERM.
 use strict;
 use warnings;
+# Before anything is loaded: a server that is broken has to be gone when the interval (or the soak) is over.
+BEGIN { exit 1 if -e $ENV{BROKEN_FILE} }
 use IO::Socket::INET;
 use Server::Starter qw(server_ports);
-
-exit 1 if -e $ENV{BROKEN_FILE};
 
 my $ports = server_ports();
 my ($address) = keys %$ports;

@@ -72,6 +72,10 @@ fn a_sink_that_connects_anew_is_given_the_state_again_within_the_same_time() {
     rig.row(Event::SinkConnected(Gen(2)), &[]);
     rig.now = rig.now + Span::from_secs(5);
     rig.row(ended(1, 2, Some(Fault::Cancelled)), &["cold g2", "=STARTING"]);
+    // The older connection may be seen to end before the relay is told of the newer one.
+    let mut rig = relaying(&unit());
+    rig.row(Event::SinkConnected(Gen(2)), &[]);
+    rig.row(ended(1, 2, Some(Fault::Sink)), &["relay g1 g2"]);
     // One whose source fails meanwhile is told that there is nothing.
     let mut rig = relaying(&unit());
     rig.row(Event::SinkConnected(Gen(2)), &[]);

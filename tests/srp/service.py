@@ -64,11 +64,15 @@ def wait_file(name):
 
 
 def greet(role):
+    greeting = json.dumps({"role": role}).encode()
     opened = aeterna._Channel(os.environ["AETERNA_STATE_SOCK"])
-    say("connected", role=role, path=os.environ["AETERNA_STATE_SOCK"])
     die("connect", plan.get(role, ""))
-    if plan.get(role, "hello") not in ("silent", "signal"):
-        opened.write(HELLO, json.dumps({"role": role}).encode())
+    # HELLO comes before anything that takes time: 100 ms later the role would be implied.
+    greets = plan.get(role, "hello") not in ("silent", "signal")
+    if greets:
+        opened.write(HELLO, greeting)
+    say("connected", role=role, path=os.environ["AETERNA_STATE_SOCK"])
+    if greets:
         kind, payload, _ = opened.read()
         say(NAMES.get(kind, str(kind)), **json.loads(payload))
     return opened
@@ -93,10 +97,14 @@ def misbehave():
         except OSError:
             pass
         opened.append(channel)
+    unheard = [channel._socket for channel in opened]
     while opened and not codes:
-        # Whoever is refused is told at once; the others are asked nothing.
-        for socket_ in select.select([channel._socket for channel in opened], [], [])[0]:
-            codes.add(json.loads(socket_.recv(4096)[12:])["code"])
+        # Whoever is refused is told at once; of the others one that was slow to send is told that there is no state.
+        for socket_ in select.select(unheard, [], [])[0]:
+            unheard.remove(socket_)
+            answer = socket_.recv(4096)
+            if answer[9:10] == bytes([ERROR]):
+                codes.add(json.loads(answer[12:])["code"])
     for channel in opened:
         channel.close()
     # One more is let in as soon as the daemon has seen that they are gone.

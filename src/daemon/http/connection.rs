@@ -63,6 +63,7 @@ impl<'a> Connection<'a> {
                 Ok(After::KeepAlive) => {}
                 Ok(After::Close) | Err(End::Quiet) => return,
                 Err(End::With(response)) => {
+                    self.slot.is_at(At::Idle);
                     if self.write(&response.to_bytes(After::Close, Content::Sent)).is_ok() {
                         self.linger();
                     }

@@ -298,6 +298,10 @@ impl Conn {
 
     pub(super) fn on_deadline(&mut self, now: Monotime) -> Vec<Note> {
         let mut notes = Vec::new();
+        if self.silent_by.is_some_and(|by| by <= now) {
+            // We may be the one that was slow: what it has said meanwhile counts.
+            notes = self.read(now);
+        }
         if self.silent_by.take_if(|by| *by <= now).is_some() && self.decoder.is_between_frames() {
             self.take_role(self.peer.implied, &mut notes);
         }
