@@ -246,6 +246,27 @@ fn who_hangs_up_before_the_answer_is_let_go_at_once() {
 }
 
 #[test]
+fn without_a_descriptor_for_it_a_client_waits_and_the_daemon_is_quiet() {
+    let env = app();
+    let limit = |most: &str| {
+        let mut command = env.command("prlimit");
+        command.arg("--pid").arg(env.pid().to_string()).arg(format!("--nofile={most}:"));
+        assert_eq!(env.finish(command).code, 0);
+    };
+    let before = process::status_number(env.pid(), "voluntary_ctxt_switches").unwrap();
+    limit("3");
+    let asking = env.ctl_start(&["status"]);
+    let tries = || env.log().matches("cannot accept a control client").count();
+    env.wait("three tries", || (tries() >= 3).then_some(()));
+    limit("1000");
+    let ended = env.finish_child(asking);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let after = process::status_number(env.pid(), "voluntary_ctxt_switches").unwrap();
+    assert!(tries() < 20 && after - before < 200, "{} tries, {} switches", tries(), after - before);
+    assert_eq!(env.get("app", "/").status, 200);
+}
+
+#[test]
 fn another_user_is_refused() {
     if !nix::unistd::geteuid().is_root() {
         return common::skip("only root can become another user");

@@ -87,7 +87,7 @@ fn the_exit_status_tells_what_came_of_it() {
     env.wait_state("app", UnitState::Running);
     env.next_start("exit=7");
     assert_eq!(env.reload().code, 3);
-    assert!(env.unit_status("app").why.contains("exited with code 7"), "{:?}", env.unit_status("app"));
+    assert!(env.unit_status("app").why.contains("exited with status 7"), "{:?}", env.unit_status("app"));
     env.next_start("");
     assert_eq!(env.ctl(&["reload", "app", "--no-wait"]).code, 0);
     env.wait_state("app", UnitState::Soaking);
@@ -461,4 +461,47 @@ fn a_stop_of_aeternad_ends_every_state_of_a_reload() {
         assert!(env.processes().is_empty(), "{state:?}: {:?}", env.processes());
         assert_eq!(code, if state == UnitState::Draining { 0 } else { 3 }, "{state:?}");
     }
+}
+
+/// The notify sockets in the runtime dir.
+fn notify_sockets(env: &Env) -> Vec<String> {
+    let names = std::fs::read_dir(env.runtime_dir()).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.retain(|name| name.ends_with(".notify"));
+    names.sort();
+    names
+}
+
+#[test]
+fn what_the_next_generation_needs_is_made_ahead_and_again_if_it_is_no_use() {
+    let env = APP.start();
+    assert_eq!(notify_sockets(&env), ["app.1.notify"], "it may never be reloaded");
+    env.reload_well();
+    let alone = |number: u32| {
+        let names = [format!("app.{number}.notify"), format!("app.{}.notify", number + 1)];
+        env.wait("the old one is gone", || (notify_sockets(&env) == names).then_some(()));
+    };
+    alone(2);
+    let inode =
+        |name: &str| std::os::unix::fs::MetadataExt::ino(&env.runtime_dir().join(name).metadata().unwrap());
+    let ahead = inode("app.3.notify");
+    env.reload_well();
+    assert_eq!(inode("app.3.notify"), ahead, "it was used");
+    alone(3);
+    // Somebody cleaned up.
+    std::fs::remove_file(env.runtime_dir().join("app.4.notify")).unwrap();
+    env.reload_well();
+    alone(4);
+    // Another kind of unit does not need it.
+    App { service: "Type = \"exec\"\nNotifyAccess = \"none\"", ..APP }.write(&env);
+    env.reload_well();
+    env.wait("no notify socket", || notify_sockets(&env).is_empty().then_some(()));
+    assert_eq!(env.answers(), 5);
+    APP.write(&env);
+    env.reload_well();
+    alone(6);
+    assert_eq!(env.ctl(&["stop", "app"]).code, 0);
+    assert_eq!(notify_sockets(&env), [""; 0]);
+    assert_eq!(env.ctl(&["start", "app"]).code, 0);
+    assert_eq!(env.answers(), 7);
 }

@@ -138,7 +138,7 @@ fn pre_flight_fails_or_hangs() {
     };
     let env = APP.start();
     App { reload: &pre_flight("exit 5", ""), ..APP }.write(&env);
-    fails(&env, 1, &["pre-flight \"look\" exited with code 5"]);
+    fails(&env, 1, &["pre-flight \"look\" exited with status 5"]);
     App { reload: &pre_flight("sleep 1000 & sleep 1000", ", Timeout = \"300ms\""), ..APP }.write(&env);
     fails(&env, 1, &["did not end within 300ms"]);
     env.wait("nothing of the pre-flight is left", || {

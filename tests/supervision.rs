@@ -120,7 +120,7 @@ fn the_start_limit_fails_the_unit_and_holds_its_socket() {
     );
     let status = env.wait_state("app", UnitState::Failed);
     assert!(
-        status.why.contains("start-limit-hit") && status.why.contains("exited with code 3"),
+        status.why.contains("start-limit-hit") && status.why.contains("exited with status 3"),
         "{}",
         status.why
     );

@@ -51,6 +51,8 @@ pub struct Daemon {
     pub poller: Poller,
     /// The control socket.
     pub control: OwnedFd,
+    /// When it is accepted on again, after there was no descriptor for a client.
+    pub control_again: Option<Monotime>,
     /// Who is connected to it.
     pub clients: Clients,
     /// Requests that wait for their end.
@@ -154,6 +156,7 @@ impl Daemon {
             .chain(given)
             .chain(states)
             .chain(paused)
+            .chain(self.control_again)
             .chain(self.machine.next_deadline())
             .chain(self.clients.deadline())
             .chain(self.upstream.deadline())
@@ -188,6 +191,9 @@ impl Daemon {
         self.settle();
         if due(self.machine.next_deadline()) {
             self.machine_tick(now);
+        }
+        if due(self.control_again) {
+            self.resume_control();
         }
         if due(self.clients.deadline()) {
             self.clients.on_deadline(now);

@@ -2,6 +2,7 @@
 //! goes back to the machine as an event.
 
 use crate::daemon::core::Daemon;
+use crate::daemon::spare::Spare;
 use crate::daemon::supervised::{Child, LastWords, Supervised, Traffic};
 use crate::daemon::token::Owner;
 use crate::daemon::{launch, load, preflight, probes};
@@ -317,7 +318,7 @@ impl Daemon {
         }
         let shell = launch::prepare_generation(unit, &self.shared, spawn, index)
             .map_err(|why| SpawnFailure { text: format!("cannot start {}: {why}", unit.name), code: 1 })?;
-        if let Some(socket) = &shell.notify {
+        if let Some(socket) = &shell.kit.notify {
             let token = Owner::Notify(index, number.0).token();
             self.poller.add(token, socket.fd.as_fd(), Interest::READ).map_err(|error| SpawnFailure {
                 text: format!("cannot watch the notify socket of {}: {error}", unit.name),
@@ -365,7 +366,7 @@ impl Daemon {
     fn signal_everyone(&self, unit: &Supervised, number: Gen, signal: i32) {
         let Some(shell) = unit.generations.get(&number) else { return };
         if signal == SIGKILL
-            && let Some(group) = &shell.cgroup
+            && let Some(group) = &shell.kit.cgroup
             && group.kill().is_ok()
         {
             return;
@@ -378,7 +379,7 @@ impl Daemon {
     /// Every process of a generation's tree.
     pub fn members(&self, unit: &Supervised, number: Gen) -> Vec<i32> {
         let Some(shell) = unit.generations.get(&number) else { return Vec::new() };
-        match &shell.cgroup {
+        match &shell.kit.cgroup {
             Some(group) => group.pids(),
             None => {
                 tree::tree(&TreeKey { mains: &shell.started, invocation: &shell.invocation }, self.shared.pid)
@@ -455,21 +456,18 @@ impl Daemon {
                 went_to: content.map(|content| content.unit.service.standard_error.clone()),
                 lines: shell.last_lines.into(),
             });
-            if let Some(socket) = shell.notify {
+            if let Some(socket) = &shell.kit.notify {
                 let _ = self.poller.remove(socket.fd.as_fd());
-                // Its name is ours alone: the folder belongs to us.
-                let _ = std::fs::remove_file(&socket.path);
             }
-            if let Some(group) = shell.cgroup {
+            if let Some(group) = &shell.kit.cgroup {
                 let _ = self.poller.remove(group.events_fd());
-                if let Err(error) = group.remove() {
-                    log::debug!("{}: its control group stays: {error}", self.units[index].name);
-                }
             }
+            shell.kit.remove();
             if shell.served {
                 self.leave_slot(index, shell.slot);
             }
         }
+        Spare::renew(&mut self.units[index], &self.shared, index);
         if self.units[index].generations.is_empty() {
             self.remove_runtime_directories(index);
         }

@@ -19,7 +19,7 @@ use crate::time::Span;
 use std::os::fd::AsFd;
 
 /// How long accepting pauses when there is no descriptor for a connection.
-const ACCEPT_PAUSE: Span = Span::from_secs(1);
+pub const ACCEPT_PAUSE: Span = Span::from_secs(1);
 
 /// SIGCHLD.
 const SIGCHLD: i32 = 17;
@@ -200,7 +200,7 @@ impl Daemon {
         else {
             return;
         };
-        let empty = match &shell.cgroup {
+        let empty = match &shell.kit.cgroup {
             Some(group) => !group.populated(),
             None => self.members(unit, number).is_empty(),
         };
@@ -217,7 +217,7 @@ impl Daemon {
 
     /// A control group's emptiness rings by itself; without one, the death of an orphan is the hint.
     fn watch_group(&mut self, index: usize, number: Gen) {
-        let group = self.units[index].generations.get(&number).and_then(|shell| shell.cgroup.as_ref());
+        let group = self.units[index].generations.get(&number).and_then(|shell| shell.kit.cgroup.as_ref());
         if let Some(events) = group.map(Cgroup::events_fd) {
             // Added already the last time it was found populated: no matter.
             let _ = self.poller.add_priority(Owner::Cgroup(index, number.0).token(), events);
@@ -225,7 +225,7 @@ impl Daemon {
     }
 
     fn unwatch_group(&mut self, index: usize, number: Gen) {
-        let group = self.units[index].generations.get(&number).and_then(|shell| shell.cgroup.as_ref());
+        let group = self.units[index].generations.get(&number).and_then(|shell| shell.kit.cgroup.as_ref());
         if let Some(events) = group.map(Cgroup::events_fd) {
             let _ = self.poller.remove(events);
         }

@@ -21,14 +21,10 @@ impl Daemon {
         self.sweep();
         for unit in self.units {
             for shell in unit.generations.into_values() {
-                if let Some(socket) = shell.notify {
-                    // The folder belongs to us: nobody else can have put another file there.
-                    let _ = std::fs::remove_file(&socket.path);
-                }
-                if let Some(group) = shell.cgroup {
-                    // One that is still populated stays: KillMode = "process" leaves processes by intent.
-                    let _ = group.remove();
-                }
+                shell.kit.remove();
+            }
+            if let Some(spare) = unit.spare {
+                spare.remove();
             }
             unit.sockets.close();
         }

@@ -3,6 +3,7 @@
 //! Who is connected and what they are told is `srp.rs`; what it means for a reload is the machine's.
 
 use crate::daemon::core::{Daemon, News, Report};
+use crate::daemon::event_loop::ACCEPT_PAUSE;
 use crate::daemon::launch::describe;
 use crate::daemon::relay::{self, RelayResult};
 use crate::daemon::srp::{
@@ -14,7 +15,7 @@ use crate::machine::event::{Event, Failure, Fault, Gen, Relayed, Transfer};
 use crate::proto::srp::Role;
 use crate::sys::poll::{Interest, Readiness, Token};
 use crate::sys::{clock, message, peer, user};
-use crate::time::{Monotime, Span};
+use crate::time::Monotime;
 use crate::unit::Unit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -22,9 +23,6 @@ use std::path::PathBuf;
 
 /// How many connections are taken in one turn: a flood must not keep the loop from the other units.
 const MAX_TURN: usize = 16;
-
-/// How long accepting pauses when there is no descriptor for a connection.
-const ACCEPT_PAUSE: Span = Span::from_secs(1);
 
 /// A unit's SRP socket.
 #[derive(Debug)]

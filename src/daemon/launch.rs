@@ -5,6 +5,7 @@
 use crate::daemon::environment::{self, Facts, Handed};
 use crate::daemon::lookups;
 use crate::daemon::shared::Shared;
+use crate::daemon::spare::{Kit, Spare};
 use crate::daemon::stdio::Streams;
 use crate::daemon::supervised::{GenerationShell, Supervised};
 use crate::machine::event::{Gen, Role, Spawn, SpawnFailure};
@@ -53,7 +54,7 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
     let directory = directory(service, account.as_ref());
     let (program, argv) = program_of(&name, command, &env, directory.as_deref())?;
     let handed = hand_over(unit, spawn).map_err(|why| fail("hand it its sockets", &why))?;
-    let group = spawn.generation.and_then(|number| handed.generations.get(&number)?.cgroup.as_ref());
+    let group = spawn.generation.and_then(|number| handed.generations.get(&number)?.kit.cgroup.as_ref());
     let streams = Streams::open(service, handed.first).map_err(|why| fail("open its streams", &why))?;
     let plan = Plan {
         program: c_string(program.as_os_str().as_encoded_bytes())
@@ -262,7 +263,7 @@ fn facts(
         fd_store_max: service.fd_store_max.max(u32::from(content.state.descriptor)),
         ..Facts::default()
     };
-    if notifies && let Some(socket) = shell.and_then(|shell| shell.notify.as_ref()) {
+    if notifies && let Some(socket) = shell.and_then(|shell| shell.kit.notify.as_ref()) {
         facts.notify_socket = Some(socket.shown.clone());
     }
     if let Role::Main { worker, .. } = spawn.role {
@@ -420,28 +421,27 @@ fn warn_of_limits(unit: &str, service: &Service, lowered: u32) {
 /// # Errors
 /// What could not be made; the generation can't be launched then.
 pub fn prepare_generation(
-    unit: &Supervised,
+    unit: &mut Supervised,
     shared: &Shared,
     spawn: &Spawn,
     index: usize,
 ) -> Result<GenerationShell, String> {
     let service = &spawn.content.unit.service;
-    let number = spawn.generation.map_or(0, |Gen(number)| number);
+    let number = spawn.generation.unwrap_or(Gen(0));
     let account = account_of(service)?;
     let owner = credentials(service, account.as_ref())?.map(|who| (who.uid, who.gid));
-    let mut shell = GenerationShell {
+    let kit = match Spare::take(unit, shared, number, service, owner) {
+        Some(kit) => kit,
+        None => Kit::make(shared, (&unit.name, index), number, service, owner)?,
+    };
+    let shell = GenerationShell {
+        kit,
         invocation: shared.new_invocation(),
         slot: spawn.slot,
         content: Some(spawn.content.id),
         owner,
         ..GenerationShell::default()
     };
-    if service.notify_access != unit::NotifyAccess::None {
-        shell.notify = Some(shared.notify_socket(&unit.name, index, number, owner)?);
-    }
-    if let Some(root) = &shared.cgroups {
-        shell.cgroup = root.make(&format!("{}.{number}", unit.name)).ok();
-    }
     for name in &service.runtime_directory {
         let path = format!("{}/{name}", shared.runtime_root);
         crate::sys::rundir::make(Path::new(&path), owner)

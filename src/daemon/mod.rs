@@ -32,6 +32,7 @@ pub mod setup;
 pub mod shared;
 pub mod snapshot;
 pub mod sockets;
+pub mod spare;
 pub mod srp;
 pub mod stdio;
 pub mod stopping;

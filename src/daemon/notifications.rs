@@ -29,7 +29,8 @@ impl Daemon {
         let mut buffer = vec![0_u8; MAX_MESSAGE];
         for _ in 0..MAX_TURN {
             let Some(unit) = self.units.get(index) else { return };
-            let Some(socket) = unit.generations.get(&number).and_then(|shell| shell.notify.as_ref()) else {
+            let Some(socket) = unit.generations.get(&number).and_then(|shell| shell.kit.notify.as_ref())
+            else {
                 return;
             };
             match message::recv(socket.fd.as_fd(), &mut buffer, MAX_FDS) {

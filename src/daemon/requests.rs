@@ -2,6 +2,7 @@
 
 use crate::daemon::control::ClientId;
 use crate::daemon::core::Daemon;
+use crate::daemon::event_loop::ACCEPT_PAUSE;
 use crate::daemon::token::Owner;
 use crate::machine::event::{Command, CommandResult, Event, Gen, Req};
 use crate::proto::control::{Line, Refusal, RefusalCode, ReloadReply, Reply, Request};
@@ -42,12 +43,22 @@ impl Daemon {
             match message::accept(self.control.as_fd()) {
                 Ok(Some(stream)) => self.greet(stream.into()),
                 Ok(None) => return,
-                Err(error) => {
-                    log::warn!("cannot accept a control client: {error}");
-                    return;
-                }
+                Err(error) => return self.pause_control(&error),
             }
         }
+    }
+
+    /// Out of descriptors, most likely: the client waits in the queue meanwhile, and would ring at once.
+    fn pause_control(&mut self, error: &std::io::Error) {
+        log::warn!("cannot accept a control client: {error}; the next try is in {ACCEPT_PAUSE}");
+        self.control_again = clock::now().after(ACCEPT_PAUSE);
+        let _ = self.poller.change(Owner::Control.token(), self.control.as_fd(), Interest::HANGUP_ONLY);
+    }
+
+    /// The pause is over.
+    pub fn resume_control(&mut self) {
+        self.control_again = None;
+        let _ = self.poller.change(Owner::Control.token(), self.control.as_fd(), Interest::READ);
     }
 
     fn greet(&mut self, stream: UnixStream) {

@@ -212,6 +212,7 @@ pub fn prepare(
         shared,
         poller,
         control,
+        control_again: None,
         clients: Clients::new(user::effective_uid()),
         pending: Vec::new(),
         last_req: 0,

@@ -7,10 +7,10 @@ use crate::daemon::load::Source;
 use crate::daemon::logpipe::LogPipe;
 use crate::daemon::notifications::Complaints;
 use crate::daemon::sockets::{ListenSet, PeerName};
+use crate::daemon::spare::{Kit, Spare};
 use crate::daemon::srp::Endpoint;
 use crate::machine::UnitMachine;
 use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, Role, Summary};
-use crate::sys::cgroup::Cgroup;
 use crate::sys::inotify::Watcher;
 use crate::time::Monotime;
 use crate::unit::{DaemonSettings, Output};
@@ -53,10 +53,8 @@ pub struct NotifySocket {
 /// What belongs to one generation.
 #[derive(Debug, Default)]
 pub struct GenerationShell {
-    /// Its notify socket, if `NotifyAccess` allows anybody.
-    pub notify: Option<NotifySocket>,
-    /// Its control group, where one could be made.
-    pub cgroup: Option<Cgroup>,
+    /// Its notify socket and its control group.
+    pub kit: Kit,
     /// `INVOCATION_ID`: marks its processes.
     pub invocation: String,
     /// Every pid that was started for it, dead ones too: their session ids mark grandchildren.
@@ -147,6 +145,8 @@ pub struct Supervised {
     pub children: HashMap<Proc, Child>,
     /// Its generations; boxed, since a node of the map has room for eleven of them.
     pub generations: BTreeMap<Gen, Box<GenerationShell>>,
+    /// What the next one will need.
+    pub spare: Option<Box<Spare>>,
     /// Contents that are in use: of living generations, and of a reload under way.
     pub contents: Vec<Content>,
     /// The content that serves, or that was promoted last.
@@ -212,6 +212,7 @@ impl Supervised {
             accept_again: None,
             children: HashMap::new(),
             generations: BTreeMap::new(),
+            spare: None,
             started_with: content.unit.daemon.clone(),
             last_content: content.id.0,
             contents: vec![content.clone()],

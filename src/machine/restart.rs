@@ -45,7 +45,7 @@ pub(super) struct End {
     pub(super) exit: Option<Exit>,
     /// As an exit status of aeternad.
     pub(super) code: u8,
-    /// What it did, after "generation 2 ": "exited with code 3".
+    /// What it did, after "generation 2 ": "exited with status 3".
     pub(super) text: String,
 }
 
@@ -127,10 +127,10 @@ fn code_of(exit: Exit) -> u8 {
     }
 }
 
-/// What a process did, for people: "exited with code 3".
+/// What a process did, for people: "exited with status 3".
 pub(super) fn describe(exit: Exit) -> String {
     match exit {
-        Exit::Code(code) => format!("exited with code {code}"),
+        Exit::Code(code) => format!("exited with status {code}"),
         Exit::Signal { signal, core } => {
             let dumped = if core { " and dumped core" } else { "" };
             format!("was killed by SIG{}{dumped}", signal_name(signal))

@@ -102,6 +102,11 @@ impl Cgroup {
         self.events.as_fd()
     }
 
+    /// Whether nobody has removed it.
+    pub fn is_there(&self) -> bool {
+        self.events.read_at(&mut [0; 1], 0).is_ok()
+    }
+
     /// Whether a process is in it or in a group below.
     pub fn populated(&self) -> bool {
         let mut bytes = [0; 256];

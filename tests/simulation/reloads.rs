@@ -144,7 +144,7 @@ fn a_crash_in_the_soak_rolls_back_and_its_queue_is_served() {
     // The instance that serves the rest is the serving content's, on the dead one's slot.
     rig.row(Event::SlotState { slot: 1, queued: 4, migrated: false }, &["spawn 3 main0 g3 slot1"]);
     assert_eq!(rig.empty(2), ["forget g2", "reply 1 rolled_back", "keep [1]", "=RUNNING"]);
-    rig.outcome(Outcome::RolledBack, "generation 2 exited with code 3 while it soaked (after 1.2s)");
+    rig.outcome(Outcome::RolledBack, "generation 2 exited with status 3 while it soaked (after 1.2s)");
     rig.spawned(3);
     assert_eq!(rig.ready(3, 0), ["drain g3 slot1", "drained? g3 slot1"]);
     rig.row(
@@ -187,7 +187,7 @@ fn guarantee_5_who_dies_when() {
     assert_eq!(rig.exits(1, CODE3)[0], "reply 1 failed");
     rig.outcome(
         Outcome::Failed,
-        "generation 1 exited with code 3 before anything was launched: the reload was given up",
+        "generation 1 exited with status 3 before anything was launched: the reload was given up",
     );
     rig.empty(1);
     assert_eq!(rig.state(), UnitState::Backoff);
@@ -213,7 +213,7 @@ fn guarantee_5_who_dies_when() {
     rig.empty(1);
     rig.exits(2, CODE3);
     rig.empty(2);
-    rig.outcome(Outcome::RolledBack, "generation 2 exited with code 3 before it was ready (after 0.0s)");
+    rig.outcome(Outcome::RolledBack, "generation 2 exited with status 3 before it was ready (after 0.0s)");
     assert_eq!(rig.state(), UnitState::Backoff);
     rig.after(100, &["spawn 3 main0 g3 slot0", "=STARTING"]);
     let launched = rig.all.iter().rev().find_map(|action| match action {
@@ -522,7 +522,7 @@ fn replace_starts_the_previous_content_again() {
     assert_eq!(rig.state(), UnitState::RollingBack);
     rig.spawned(3);
     assert_eq!(rig.ready(3, 0), ["promoted g3", "reply 1 rolled_back", "keep [1]", "=RUNNING"]);
-    rig.outcome(Outcome::RolledBack, "generation 2 exited with code 3 before it was ready (after 0.0s)");
+    rig.outcome(Outcome::RolledBack, "generation 2 exited with status 3 before it was ready (after 0.0s)");
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn every_worker_is_waited_for_and_one_that_dies_of_it_is_a_failure() {
     rig.reload_to(2, two.clone());
     rig.ready(1, 0);
     assert_eq!(rig.exits(2, CODE3)[0], "reply 1 failed");
-    rig.outcome(Outcome::Failed, "worker 1 of generation 1 exited with code 3 before it said READY=1");
+    rig.outcome(Outcome::Failed, "worker 1 of generation 1 exited with status 3 before it said READY=1");
     // One that had said it may die, and one that comes back has read everything anew.
     let mut rig = start();
     rig.exits(2, CODE3);
