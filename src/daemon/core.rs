@@ -164,8 +164,7 @@ impl Daemon {
     }
 
     /// Gives a tick to everything whose deadline has passed.
-    pub fn tick(&mut self) {
-        let now = clock::now();
+    pub fn tick(&mut self, now: Monotime) {
         let due = |deadline: Option<Monotime>| deadline.is_some_and(|at| at <= now);
         for index in 0..self.units.len() {
             if due(self.units[index].deadline) {

@@ -15,7 +15,7 @@ use crate::sys::poll::{Readiness, Token};
 use crate::sys::signal::Signals;
 use crate::sys::wait::{self, WaitStatus};
 use crate::sys::wake::Wakeups;
-use crate::time::Span;
+use crate::time::{Monotime, Span};
 use std::os::fd::AsFd;
 
 /// How long accepting pauses when there is no descriptor for a connection.
@@ -44,11 +44,12 @@ pub fn run(daemon: &mut Daemon, sources: &Sources) -> u8 {
         if let Err(error) = daemon.poller.wait(daemon.next_deadline(), &mut ready) {
             log::error!("cannot wait for events: {error}");
         }
-        turn(daemon, sources, &ready);
+        // A deadline that passes while the turn is at work waits for the next one: what came meanwhile came before it.
+        turn(daemon, sources, &ready, clock::now());
     }
 }
 
-fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)]) {
+fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)], now: Monotime) {
     let has = |token: Token| ready.iter().any(|(have, _)| *have == token);
     if has(Token::WAKE) {
         sources.wakeups.drain();
@@ -81,7 +82,7 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)]) {
             _ => daemon.accept_clients(),
         }
     }
-    daemon.tick();
+    daemon.tick(now);
     daemon.serve_http();
     daemon.serve_clients();
 }
