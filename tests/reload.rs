@@ -492,16 +492,23 @@ fn what_the_next_generation_needs_is_made_ahead_and_again_if_it_is_no_use() {
     std::fs::remove_file(env.runtime_dir().join("app.4.notify")).unwrap();
     env.reload_well();
     alone(4);
+    // Somebody was quicker than the generation.
+    let early = env.runtime_dir().join("app.5.notify");
+    std::os::unix::net::UnixDatagram::unbound().unwrap().send_to(b"READY=1", &early).unwrap();
+    let ahead = inode("app.5.notify");
+    env.reload_well();
+    alone(5);
+    assert_ne!(inode("app.5.notify"), ahead, "it was not used");
     // Another kind of unit does not need it.
     App { service: "Type = \"exec\"\nNotifyAccess = \"none\"", ..APP }.write(&env);
     env.reload_well();
     env.wait("no notify socket", || notify_sockets(&env).is_empty().then_some(()));
-    assert_eq!(env.answers(), 5);
+    assert_eq!(env.answers(), 6);
     APP.write(&env);
     env.reload_well();
-    alone(6);
+    alone(7);
     assert_eq!(env.ctl(&["stop", "app"]).code, 0);
     assert_eq!(notify_sockets(&env), [""; 0]);
     assert_eq!(env.ctl(&["start", "app"]).code, 0);
-    assert_eq!(env.answers(), 7);
+    assert_eq!(env.answers(), 8);
 }

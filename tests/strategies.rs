@@ -178,7 +178,7 @@ fn hooks_hear_how_it_ended() {
     assert_eq!(env.reload().code, 3);
     let told = read("Failure");
     assert!(told.contains("AETERNA_RELOAD_OUTCOME=rolled_back"), "{told}");
-    assert!(told.contains("code 6") && told.contains(&format!("AETERNA_RELOAD_OLD_PID={new}")), "{told}");
+    assert!(told.contains("status 6") && told.contains(&format!("AETERNA_RELOAD_OLD_PID={new}")), "{told}");
     assert_eq!(read("Success").lines().count(), 1);
 }
 

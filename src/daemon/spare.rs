@@ -5,7 +5,9 @@ use crate::daemon::shared::Shared;
 use crate::daemon::supervised::{NotifySocket, Supervised};
 use crate::machine::event::Gen;
 use crate::sys::cgroup::Cgroup;
+use crate::sys::message;
 use crate::unit::{NotifyAccess, Service};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 
 /// The names of one generation in the file system.
@@ -65,8 +67,10 @@ impl Kit {
     fn is_good(&self, shared: &Shared, service: &Service) -> bool {
         let notify = match &self.notify {
             Some(socket) => {
+                // What somebody has told it already is not from the generation that it will belong to.
                 service.notify_access != NotifyAccess::None
                     && socket.path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket())
+                    && message::recv(socket.fd.as_fd(), &mut [0; 1], 0).is_err()
             }
             None => service.notify_access == NotifyAccess::None,
         };
