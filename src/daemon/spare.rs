@@ -91,6 +91,7 @@ impl Spare {
         if spare.number == number && spare.owner == owner && spare.kit.is_good(shared, service) {
             return Some(spare.kit);
         }
+        log::debug!("{}: what was made ahead for generation {} is made anew", unit.name, spare.number.0);
         spare.kit.remove();
         None
     }
