@@ -119,10 +119,9 @@ impl Turn<'_> {
         // What the old one has not accepted yet would be served with memory that it no longer owns.
         let slot = self.s.generation(old).map_or(0, |g| g.slot);
         let until = self.now.after(rules.timeout);
-        self.set_handover(Handover::Emptying { wait: Quiesce::new(until) });
+        self.set_handover(Handover::Emptying { wait: Quiesce::new(self.now, until) });
         self.steer();
         self.push(Action::BeginDrain { generation: old, slot });
-        self.push(Action::CheckDrain { generation: old, slot });
     }
 
     fn begin_relay(&mut self, old: Gen, new: Gen) {

@@ -11,6 +11,10 @@ use crate::time::{Monotime, Span};
 use crate::unit::{Address, ListenKind, Sharing, Unit};
 use serde::{Deserialize, Serialize};
 
+/// How long a generation is left alone after the switch, at least: the short requests that it had just accepted are then
+/// answered, before a program that drops everything at its stop signal gets one, or before its memory is asked for.
+const IN_HAND: Span = Span::from_millis(10);
+
 /// Waiting until a slot is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Quiesce {
@@ -22,8 +26,9 @@ pub(super) struct Quiesce {
 }
 
 impl Quiesce {
-    pub(super) fn new(until: Option<Monotime>) -> Quiesce {
-        Quiesce { next: None, until, pause_ms: 1 }
+    /// Looks for the first time when the short requests that are in hand are over.
+    pub(super) fn new(now: Monotime, until: Option<Monotime>) -> Quiesce {
+        Quiesce { next: now.after(IN_HAND), until, pause_ms: 1 }
     }
 
     /// Not empty yet: 1, 2, 4 … 50 ms.
@@ -167,7 +172,7 @@ impl Turn<'_> {
             self.run_stop(number, plan);
             return;
         }
-        let wait = Quiesce::new(now.after(half));
+        let wait = Quiesce::new(now, now.after(half));
         if let Some(generation) = self.s.generation_mut(number) {
             generation.phase = Phase::Quiescing { wait, plan };
             generation.health.stop();
@@ -179,7 +184,6 @@ impl Turn<'_> {
         }
         self.kill_health_check(number);
         self.push(Action::BeginDrain { generation: number, slot });
-        self.push(Action::CheckDrain { generation: number, slot });
     }
 
     pub(super) fn drain_state(&mut self, number: Gen, half_open: u32, queued: u32) {

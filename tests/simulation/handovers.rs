@@ -138,6 +138,7 @@ fn steered_on_purpose_the_old_queue_is_emptied_first() {
     let lines = rig.event(Event::SinkConnected(Gen(2)));
     assert!(lines.contains(&"steer 0 +1:100".to_string()), "{lines:?}");
     assert!(!lines.iter().any(|line| line.starts_with("relay")), "{lines:?}");
+    rig.after(10, &["drained? g1 slot0"]);
     rig.row(Event::DrainState { generation: Gen(1), half_open: 0, queued: 1 }, &[]);
     rig.after(1, &["drained? g1 slot0"]);
     rig.row(Event::DrainState { generation: Gen(1), half_open: 0, queued: 0 }, &["relay g1 g2"]);
@@ -163,6 +164,6 @@ fn what_one_got_with_its_predecessors_state_is_looked_after_also_when_it_was_nev
     steered.state.required = true;
     let mut rig = begin(&steered);
     let lines = rig.event(ended(1, 2, Some(Fault::Source)));
-    assert!(lines.contains(&"drained? g2 slot1".to_string()), "{lines:?}");
+    assert!(lines.contains(&"drain g2 slot1".to_string()), "{lines:?}");
     assert!(!lines.iter().any(|line| line.starts_with("signal")), "{lines:?}");
 }

@@ -11,9 +11,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 /// How long half-open connections are waited for where the kernel does not list them.
 const WITHOUT_LIST: Span = Span::from_secs(1);
-/// How long a generation is left alone after the switch, at least: a program that drops everything at its stop signal
-/// has then answered the short requests that it had just accepted.
-pub(super) const IN_HAND: Span = Span::from_millis(10);
 /// A SYN-ACK that was sent this often without an answer, 3 s, goes to somebody who will not come.
 const GIVEN_UP: u8 = 2;
 
@@ -27,15 +24,13 @@ const GIVEN_UP: u8 = 2;
 pub(super) struct Drain {
     half_open: BTreeSet<u64>,
     not_before: Option<Monotime>,
-    in_hand_until: Option<Monotime>,
     settled: bool,
 }
 
 impl Drain {
     /// A snapshot. Nothing that is sent to the slot after this belongs to it.
     fn begin(endpoints: &[Endpoint]) -> Drain {
-        let mut drain =
-            Drain { half_open: BTreeSet::new(), not_before: None, in_hand_until: None, settled: false };
+        let mut drain = Drain { half_open: BTreeSet::new(), not_before: None, settled: false };
         match half_open(endpoints) {
             Ok(found) => drain.half_open = found,
             Err(_) => drain.not_before = Some(clock::now() + WITHOUT_LIST),
@@ -99,21 +94,12 @@ pub(super) fn queue(endpoint: &Endpoint, slot: &Slot) -> Option<Queue> {
 impl ListenSet {
     /// A slot gets nothing more from now on (steer first): remembers which connections are half open.
     pub fn begin_drain(&mut self, slot: u32) {
-        let mut drain = Drain::begin(&self.endpoints);
-        drain.in_hand_until = clock::now().after(IN_HAND);
-        self.drains.insert(slot, drain);
+        self.drains.insert(slot, Drain::begin(&self.endpoints));
     }
 
-    /// Half-open connections of the snapshot that may still land on the slot (one at least until the short requests
-    /// that were in hand are over), and connections that wait in its accept queues. Both 0: nothing comes any more.
+    /// Half-open connections of the snapshot that may still land on the slot, and connections that wait in its accept
+    /// queues. Both 0: nothing comes any more.
     pub fn drain_state(&mut self, slot: u32) -> (u32, u32) {
-        let (half_open, queued) = self.coming(slot);
-        let until = self.drains.get(&slot).and_then(|drain| drain.in_hand_until);
-        let early = until.is_some_and(|until| clock::now() < until);
-        (half_open.max(u32::from(early)), queued)
-    }
-
-    fn coming(&mut self, slot: u32) -> (u32, u32) {
         let endpoints = &self.endpoints;
         let drain = self.drains.entry(slot).or_insert_with(|| Drain::begin(endpoints));
         (drain.left(endpoints), self.queued(slot))
@@ -123,7 +109,7 @@ impl ListenSet {
     /// were moved to `serving`, which happens where `net.ipv4.tcp_migrate_req` is 1 once nothing is half
     /// open any more. Traffic must already go elsewhere.
     pub fn slot_state(&mut self, slot: u32, serving: u32) -> (u32, bool) {
-        let (half_open, queued) = self.coming(slot);
+        let (half_open, queued) = self.drain_state(slot);
         if half_open > 0 || queued == 0 {
             return (half_open + queued, false);
         }

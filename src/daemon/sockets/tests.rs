@@ -265,12 +265,7 @@ fn a_quiet_slot_is_drained_soon() {
     let unit = steered_unit();
     let mut set = open(&unit);
     let _fd = copy(&mut set, &unit, 0);
-    let begun = clock::now();
     set.begin_drain(0);
-    while set.drain_state(0) == (1, 0) {
-        std::thread::yield_now();
-    }
-    assert!(clock::now() >= begun + drain::IN_HAND, "what is in hand");
     assert_eq!(set.drain_state(0), (0, 0));
     let _waiting = TcpStream::connect(address(&set)).unwrap();
     wait_queue(&set, 0, 1);
