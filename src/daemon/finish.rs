@@ -42,7 +42,7 @@ impl Daemon {
             return;
         }
         for _ in 0..SWEEPS {
-            let mut left = tree::children_of(self.shared.pid);
+            let mut left = tree::own_children();
             left.retain(|pid| !self.shared.born_with.contains(pid));
             if left.is_empty() {
                 return;

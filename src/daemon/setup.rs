@@ -260,7 +260,7 @@ fn shared(dir: &Path, original_nofile: (u64, u64)) -> Shared {
         cgroups: CgroupRoot::probe("aeterna"),
         pid1: process::is_pid1(),
         pid: process::pid(),
-        born_with: tree::children_of(process::pid()),
+        born_with: tree::own_children(),
     }
 }
 

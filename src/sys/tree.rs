@@ -1,6 +1,7 @@
 //! Which processes belong to a generation, where no cgroup says it. Main thread only.
 
-use super::process::{Stat, stat};
+use super::process::{self, Stat, stat};
+use super::wait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
@@ -46,8 +47,13 @@ fn members(all: &BTreeMap<i32, Stat>, key: &TreeKey<'_>, us: i32, marked: impl F
     }
 }
 
-/// The children of a process, zombies too.
-pub fn children_of(parent: i32) -> Vec<i32> {
+/// Our own children, zombies too. Main thread only.
+pub fn own_children() -> Vec<i32> {
+    // Mostly there are none, and to look at every process takes longer than the rest of a start.
+    if wait::has_children() { children_of(process::pid()) } else { Vec::new() }
+}
+
+fn children_of(parent: i32) -> Vec<i32> {
     pids().filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == parent)).collect()
 }
 

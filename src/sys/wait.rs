@@ -54,6 +54,25 @@ pub fn next_dead() -> io::Result<Option<(i32, WaitStatus)>> {
     Ok(Some((pid, how)))
 }
 
+/// Whether we have a child, alive or dead. One system call.
+pub fn has_children() -> bool {
+    // Those too that tell us nothing by SIGCHLD at their end.
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    loop {
+        // SAFETY: nothing is written where there is no siginfo_t.
+        let done = unsafe { libc::waitid(libc::P_ALL, 0, std::ptr::null_mut(), flags) };
+        match done {
+            0 => return true,
+            _ => match nothing_or_again() {
+                Ok(Next::Again) => {}
+                Ok(Next::Nothing) => return false,
+                // Whoever asks must look for them in another way.
+                Err(_) => return true,
+            },
+        }
+    }
+}
+
 /// Reaps a child that is dead: its pid is free afterwards. Blocks if it is not dead. See waitpid(2).
 ///
 /// # Errors
@@ -147,6 +166,7 @@ mod tests {
         isolated("sys::wait::tests::the_dead_are_seen_before_they_are_reaped", || {
             assert_eq!(next_dead().unwrap(), None);
             assert_eq!(reap_any().unwrap(), None);
+            assert!(!has_children());
             for (text, how) in [
                 ("exit 0", WaitStatus::Exited(0)),
                 ("exit 255", WaitStatus::Exited(255)),
@@ -157,6 +177,7 @@ mod tests {
                 wait_until_one_is_dead();
                 assert_eq!(next_dead().unwrap(), Some((pid, how)), "{text}");
                 assert_eq!(next_dead().unwrap(), Some((pid, how)), "looking takes nothing");
+                assert!(has_children(), "a dead one is one");
                 assert!(process::name_of(pid).is_some(), "a zombie still has its entry");
                 reap(pid).unwrap();
                 assert_eq!(reap(pid).unwrap_err().raw_os_error(), Some(libc::ECHILD));
@@ -175,8 +196,10 @@ mod tests {
             let mut child = Command::new("/bin/cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
             assert_eq!(next_dead().unwrap(), None);
             assert_eq!(reap_any().unwrap(), None);
+            assert!(has_children());
             child.kill().unwrap();
             child.wait().unwrap();
+            assert!(!has_children());
         });
     }
 
