@@ -1,12 +1,17 @@
 //! One cgroup per generation, where the kernel lets us: it knows every process whatever it does, and ends all at once. Only
 //! the second version is used, also where the first one has the controllers (a hybrid hierarchy): no controller is
 //! enabled, so our own process stays where it is. Main thread only. See cgroups(7).
+//!
+//! Whose a group is cannot be told by a pid in its name: another supervisor may have the same one in a namespace of its
+//! own. Each holds a lock on the folders of its groups, flock(2), which ends with it; what nobody holds is left over.
 
+use super::fd::{self, Lock};
 use super::process;
 use nix::unistd::{AccessFlags, access};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -17,7 +22,7 @@ use std::path::{Path, PathBuf};
 pub struct CgroupRoot {
     /// Our own group.
     own: PathBuf,
-    /// How the names of our groups begin: "PREFIX.PID.".
+    /// How the names of our groups begin: "PREFIX.PID.TOKEN.".
     prefix: String,
 }
 
@@ -39,7 +44,7 @@ impl CgroupRoot {
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
         let own = folder_of(own_group(&group)?, &mounts)?;
         remove_leftovers(&own, prefix);
-        let root = CgroupRoot { own, prefix: format!("{prefix}.{}.", process::pid()) };
+        let root = CgroupRoot { own, prefix: format!("{prefix}.{}.{:08x}.", process::pid(), token()) };
         let trial = root.make("probe").ok()?;
         let works = trial.takes_processes() && is_writable(&root.own.join("cgroup.procs"));
         trial.remove().ok()?;
@@ -52,14 +57,24 @@ impl CgroupRoot {
     /// Those of mkdir(2) and open(2); `EEXIST` if there is one with processes in it.
     pub fn make(&self, name: &str) -> io::Result<Cgroup> {
         let name = format!("{}{}", self.prefix, name.replace('/', "_"));
-        let path = self.own.join(&name);
+        // Another supervisor that looks for leftovers just now may take it for one before we hold it.
+        for _ in 0..2 {
+            if let Ok(group) = self.try_make(&name) {
+                return Ok(group);
+            }
+        }
+        self.try_make(&name)
+    }
+
+    fn try_make(&self, name: &str) -> io::Result<Cgroup> {
+        let path = self.own.join(name);
         if let Err(error) = fs::create_dir(&path) {
             if error.kind() != io::ErrorKind::AlreadyExists || fs::remove_dir(&path).is_err() {
                 return Err(error);
             }
             fs::create_dir(&path)?;
         }
-        Cgroup::open(path, name)
+        Cgroup::open(path, name.to_owned())
     }
 
     /// A group that is there already, by its full [`Cgroup::name`]: made before an upgrade, or by a supervisor that was
@@ -72,11 +87,12 @@ impl CgroupRoot {
 
 impl Cgroup {
     fn open(path: PathBuf, name: String) -> io::Result<Cgroup> {
-        let dir = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(&path)?.into();
+        let dir = open_folder(&path)?;
+        fd::try_lock(dir.as_fd(), Lock::Shared)?;
         let events = File::open(path.join("cgroup.events"))?;
         let group = Cgroup { path, name, dir, events, killed: Cell::new(false) };
-        // The first change is only told to who has read the file before.
-        group.populated();
+        // The first change is only told to who has read the file before. It may have been removed before we held it.
+        group.events.read_at(&mut [0; 256], 0)?;
         Ok(group)
     }
 
@@ -201,19 +217,29 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes groups "PREFIX.PID.…" that nobody is in, of supervisors that are gone and of our own pid's earlier runs.
+/// Removes groups "PREFIX.…" that no supervisor holds and nobody is in.
 fn remove_leftovers(own: &Path, prefix: &str) {
     for path in folders(own) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let pid = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')?.split_once('.'));
-        let Some(pid) = pid.and_then(|(pid, _)| pid.parse::<i32>().ok()) else {
+        if !name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.')) {
             continue;
-        };
-        if pid == process::pid() || process::start_time(pid).is_none() {
+        }
+        let Ok(dir) = open_folder(&path) else { continue };
+        if fd::try_lock(dir.as_fd(), Lock::Exclusive).is_ok() {
             // Whoever still is in it keeps it.
             let _ = remove_tree(&path);
         }
     }
+}
+
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    Ok(File::options().read(true).custom_flags(flags).open(path)?.into())
+}
+
+/// What tells our groups from those of another one with our pid: std seeds its hasher from the kernel.
+fn token() -> u32 {
+    RandomState::new().build_hasher().finish() as u32
 }
 
 /// Our group in the second version's hierarchy, of /proc/self/cgroup.

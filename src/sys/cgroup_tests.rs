@@ -130,21 +130,28 @@ fn processes_in_groups_below_are_seen_and_killed() {
 fn what_nobody_uses_is_removed_and_what_is_used_is_found_again() {
     let prefix = "aeterna-test-leftover";
     let Some(root) = root(prefix) else { return };
-    // A pid that is above every possible one belongs to nobody.
-    let left = root.own.join(format!("{prefix}.99999999.old"));
+    let left = root.own.join(format!("{prefix}.1.left"));
     fs::create_dir_all(left.join("inner")).unwrap();
-    let foreign = root.own.join(format!("{prefix}.1.other"));
-    fs::create_dir_all(&foreign).unwrap();
+    // As of a supervisor with the same pid in another namespace, before its first process.
+    let held = root.make("other").unwrap();
     let used = root.make("web-1").unwrap();
     let main = populate(&used);
 
     let again = CgroupRoot::probe(prefix).unwrap();
     assert!(!left.exists(), "of a supervisor that is gone");
-    assert!(foreign.exists(), "of a supervisor that may be running");
-    fs::remove_dir(&foreign).unwrap();
+    assert!(held.is_there(), "of a supervisor that is running");
+    let path = held.path.clone();
+    drop(held);
+    // A child of another test may have a copy of the folder's descriptor for as long as it has not yet executed.
+    while path.exists() {
+        CgroupRoot::probe(prefix).unwrap();
+    }
     let found = again.find(used.name()).unwrap();
     assert!(found.populated() && found.pids().contains(&main));
-    assert_eq!(again.make("web-1").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    let beside = again.make("web-1").unwrap();
+    assert_ne!(beside.name(), used.name(), "two with one pid have groups of their own");
+    beside.remove().unwrap();
+    assert_eq!(root.make("web-1").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     for name in ["", "..", "a/b", ".", "aeterna-none"] {
         assert!(again.find(name).is_none(), "{name}");
     }
@@ -154,7 +161,7 @@ fn what_nobody_uses_is_removed_and_what_is_used_is_found_again() {
         std::thread::yield_now();
     }
     // Empty, but there: it is made anew.
-    let new = again.make("web-1").unwrap();
+    let new = root.make("web-1").unwrap();
     assert!(!new.populated());
     new.remove().unwrap();
 }

@@ -1,9 +1,10 @@
 //! The runtime directory, private folders, the lock. Any thread.
 
+use super::fd::{self, Lock};
 use super::user::effective_uid;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -21,12 +22,11 @@ pub fn lock_file(path: &Path) -> io::Result<Option<OwnedFd>> {
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)?;
-    // SAFETY: takes numbers only.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(Some(file.into()));
+    match fd::try_lock(file.as_fd(), Lock::Exclusive) {
+        Ok(()) => Ok(Some(file.into())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
     }
-    let error = io::Error::last_os_error();
-    if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) }
 }
 
 /// Makes a folder of ours with exactly this mode, or gives it to one that is there. Its parent must exist.

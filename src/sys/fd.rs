@@ -110,6 +110,29 @@ pub fn dev_null() -> io::Result<OwnedFd> {
     Ok(File::options().read(true).write(true).open("/dev/null")?.into())
 }
 
+/// How a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// With others who share it.
+    Shared,
+    /// Alone.
+    Exclusive,
+}
+
+/// Takes a lock that lives as long as the open file and its copies; never waits. See flock(2).
+///
+/// # Errors
+/// `EWOULDBLOCK` if somebody holds it in a way that excludes this.
+pub fn try_lock(fd: BorrowedFd<'_>, lock: Lock) -> io::Result<()> {
+    let how = match lock {
+        Lock::Shared => libc::LOCK_SH,
+        Lock::Exclusive => libc::LOCK_EX,
+    };
+    // SAFETY: takes numbers only.
+    let done = unsafe { libc::flock(fd.as_raw_fd(), how | libc::LOCK_NB) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// How many descriptors this process has open now.
 ///
 /// # Errors
