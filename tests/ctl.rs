@@ -10,6 +10,7 @@
 )]
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -379,10 +380,18 @@ fn a_reader_that_goes_away_ends_events_quietly() {
         let mut ctl = canned.run("events");
         let mut peer = canned.accept();
         peer.request();
+        // It finds both at once, however late we are with the second.
+        let pid = Pid::from_raw(ctl.child.id().try_into().unwrap());
+        kill(pid, Signal::SIGSTOP).unwrap();
+        assert_eq!(
+            waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap(),
+            WaitStatus::Stopped(pid, Signal::SIGSTOP)
+        );
         drop(ctl.child.stdout.take());
         for _ in 0..events {
             peer.send(&json!({"event": {"time": 1.5, "unit": "", "kind": "warning", "text": "x"}}));
         }
+        kill(pid, Signal::SIGCONT).unwrap();
         assert_eq!(ctl.end().is(0).err, "");
     }
 }
@@ -416,8 +425,8 @@ fn watch_shows_the_status_again_at_each_event() {
         events.raw(format!("{line}\n{line}\n").as_bytes());
     }
     statuses.request();
-    drop(events);
     statuses.send(&status(&[]));
+    drop(events);
     let ended = ctl.end();
     assert!(ended.is(1).out.contains("it has ended"), "{}", ended.out);
 }
