@@ -217,11 +217,13 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes groups "PREFIX.…" that no supervisor holds and nobody is in.
+/// Removes groups "PREFIX.PID.…" that no supervisor holds and nobody is in. Not others: an empty "aeterna.slice" beside us is
+/// systemd's.
 fn remove_leftovers(own: &Path, prefix: &str) {
     for path in folders(own) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if !name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.')) {
+        let pid = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')?.split_once('.'));
+        if pid.is_none_or(|(pid, _)| pid.parse::<u32>().is_err()) {
             continue;
         }
         let Ok(dir) = open_folder(&path) else { continue };

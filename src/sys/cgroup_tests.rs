@@ -132,6 +132,8 @@ fn what_nobody_uses_is_removed_and_what_is_used_is_found_again() {
     let Some(root) = root(prefix) else { return };
     let left = root.own.join(format!("{prefix}.1.left"));
     fs::create_dir_all(left.join("inner")).unwrap();
+    let foreign = root.own.join(format!("{prefix}.slice.d"));
+    fs::create_dir_all(&foreign).unwrap();
     // As of a supervisor with the same pid in another namespace, before its first process.
     let held = root.make("other").unwrap();
     let used = root.make("web-1").unwrap();
@@ -140,6 +142,8 @@ fn what_nobody_uses_is_removed_and_what_is_used_is_found_again() {
     let again = CgroupRoot::probe(prefix).unwrap();
     assert!(!left.exists(), "of a supervisor that is gone");
     assert!(held.is_there(), "of a supervisor that is running");
+    assert!(foreign.exists(), "no name of ours");
+    fs::remove_dir(&foreign).unwrap();
     let path = held.path.clone();
     drop(held);
     // A child of another test may have a copy of the folder's descriptor for as long as it has not yet executed.
