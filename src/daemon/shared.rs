@@ -3,9 +3,8 @@
 use crate::daemon::launch::describe;
 use crate::daemon::supervised::NotifySocket;
 use crate::sys::cgroup::CgroupRoot;
-use crate::sys::{message, user};
+use crate::sys::{message, random, user};
 use std::ffi::OsString;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 
 /// The longest path that fits a sockaddr_un with its final NUL, bytes.
@@ -51,7 +50,7 @@ impl ShortDir {
     pub fn make(target: &Path) -> std::io::Result<ShortDir> {
         use std::os::unix::fs::DirBuilderExt;
         // mkdir fails on a name that is taken, so nobody can prepare it for us.
-        let folder = PathBuf::from(format!("/tmp/.aeterna-{:016x}", random()));
+        let folder = PathBuf::from(format!("/tmp/.aeterna-{:016x}", random::bits()));
         std::fs::DirBuilder::new().mode(0o711).create(&folder)?;
         let link = folder.join("r");
         std::os::unix::fs::symlink(target, &link)?;
@@ -67,15 +66,10 @@ impl Drop for ShortDir {
     }
 }
 
-/// 64 bits that nobody can guess: std seeds its hasher from the kernel.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
 impl Shared {
     /// A new `INVOCATION_ID`: 32 hex digits.
     pub fn new_invocation(&self) -> String {
-        format!("{:016x}{:016x}", random(), random())
+        format!("{:016x}{:016x}", random::bits(), random::bits())
     }
 
     /// Makes a generation's notify socket: mode and owner are right before its name is visible.

@@ -5,16 +5,16 @@
 //! Whose a group is cannot be told by a pid in its name: another supervisor may have the same one in a namespace of its
 //! own. Each holds a lock on the folders of its groups, flock(2), which ends with it; what nobody holds is left over.
 
+use super::dir::open_folder;
 use super::fd::{self, Lock};
-use super::process;
+use super::{process, random};
 use nix::unistd::{AccessFlags, access};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// A place below our own cgroup where groups can be made.
@@ -44,7 +44,9 @@ impl CgroupRoot {
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
         let own = folder_of(own_group(&group)?, &mounts)?;
         remove_leftovers(&own, prefix);
-        let root = CgroupRoot { own, prefix: format!("{prefix}.{}.{:08x}.", process::pid(), token()) };
+        // The token tells our groups from those of another one with our pid.
+        let token = random::bits() as u32;
+        let root = CgroupRoot { own, prefix: format!("{prefix}.{}.{token:08x}.", process::pid()) };
         let trial = root.make("probe").ok()?;
         let works = trial.takes_processes() && is_writable(&root.own.join("cgroup.procs"));
         trial.remove().ok()?;
@@ -87,7 +89,7 @@ impl CgroupRoot {
 
 impl Cgroup {
     fn open(path: PathBuf, name: String) -> io::Result<Cgroup> {
-        let dir = open_folder(&path)?;
+        let dir = OwnedFd::from(open_folder(&path)?);
         fd::try_lock(dir.as_fd(), Lock::Shared)?;
         let events = File::open(path.join("cgroup.events"))?;
         let group = Cgroup { path, name, dir, events, killed: Cell::new(false) };
@@ -232,16 +234,6 @@ fn remove_leftovers(own: &Path, prefix: &str) {
             let _ = remove_tree(&path);
         }
     }
-}
-
-fn open_folder(path: &Path) -> io::Result<OwnedFd> {
-    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    Ok(File::options().read(true).custom_flags(flags).open(path)?.into())
-}
-
-/// What tells our groups from those of another one with our pid: std seeds its hasher from the kernel.
-fn token() -> u32 {
-    RandomState::new().build_hasher().finish() as u32
 }
 
 /// Our group in the second version's hierarchy, of /proc/self/cgroup.

@@ -85,7 +85,7 @@ pub fn check_runtime_dir(path: &Path) -> Result<(), String> {
 }
 
 /// Opens a folder, not a link to one.
-fn open_folder(path: &Path) -> io::Result<File> {
+pub(super) fn open_folder(path: &Path) -> io::Result<File> {
     let opened = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_DIRECTORY).open(path);
     opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP | libc::ENOTDIR) => io::ErrorKind::NotADirectory.into(),

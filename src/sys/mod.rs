@@ -19,6 +19,7 @@ pub mod peer;
 pub mod poll;
 pub mod probe;
 pub mod process;
+pub mod random;
 pub mod rundir;
 pub mod seccomp;
 pub mod signal;

@@ -7,7 +7,7 @@
 //! member that leaves (close, shutdown) is replaced by the last one; one that listens again becomes the last.
 //! A number without a member falls back to the kernel's own hash: nothing is refused.
 
-use super::sockopt;
+use super::{random, sockopt};
 use nix::libc;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -229,9 +229,7 @@ pub fn attach(member: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()>
 
 /// A random number for [`Draw::Client`].
 pub fn salt() -> u32 {
-    use std::hash::{BuildHasher, Hasher};
-    // Seeded by the kernel, differently for each state: all that a salt needs.
-    std::collections::hash_map::RandomState::new().build_hasher().finish() as u32
+    random::bits() as u32
 }
 
 /// Takes a listener out of its group: connect(2) to AF_UNSPEC. With `net.ipv4.tcp_migrate_req = 1` what is queued moves

@@ -2,9 +2,9 @@
 
 use crate::proto::http::response::Response;
 use crate::proto::status::{Status, UnitState, UnitStatus};
+use crate::sys::random;
 use crate::time::Span;
 use std::fmt::Write;
-use std::hash::{BuildHasher, RandomState};
 
 const PAGE: &str = include_str!("page.html");
 
@@ -47,9 +47,7 @@ const PLACES: [&str; 4] = ["%NONCE%", "%ABOUT%", "%STATUS%", "<!--UNITS-->"];
 
 /// Lets this page's own style and script through, and what somebody may have got into it not.
 fn nonce() -> String {
-    // Each state has new keys from the kernel's random numbers.
-    let part = || RandomState::new().hash_one(0);
-    format!("{:016x}{:016x}", part(), part())
+    format!("{:016x}{:016x}", random::bits(), random::bits())
 }
 
 /// One unit for a browser without script. Writing to a String cannot fail.
