@@ -16,7 +16,7 @@
 //!
 //! [`sdk`] is for services: what a program calls that lets itself be replaced.
 //!
-//! `tests/layering.rs` keeps this picture true.
+//! `tests/it/layering.rs` keeps this picture true.
 
 pub mod ctl;
 pub mod daemon;

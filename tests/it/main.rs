@@ -1,0 +1,45 @@
+//! The tests of the programs as they run, in one binary: a folder that is linked once, and tests of different files
+//! side by side. What a test needs for itself alone (a limit, a folder, a port) it takes for itself alone.
+
+#![cfg(test)]
+
+mod common;
+
+mod activation;
+mod applications;
+mod applications_reload;
+mod control;
+mod ctl;
+mod documents;
+mod drain;
+mod example_units;
+mod examples;
+mod health;
+mod http;
+mod idle;
+mod import;
+mod intercept;
+mod intercept_programs;
+mod layering;
+mod load;
+mod logs;
+mod man;
+mod metrics;
+mod notify;
+mod packaging;
+mod page;
+mod pid1;
+mod reload;
+mod repair;
+mod rollback;
+mod scale;
+mod sdk;
+mod server_starter;
+mod signals;
+mod srp;
+mod startup;
+mod strategies;
+mod supervision;
+mod unit_files;
+mod watch;
+mod workers;
