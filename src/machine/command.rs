@@ -1,10 +1,7 @@
 //! Commands: each is answered exactly once.
 
 use super::event::{Action, Busy, Command, CommandResult, Gen, Outcome, Req, Target};
-use super::generation::Phase;
-use super::reload::{Queued, ReloadPhase};
-use super::state::{Down, Rest, State, Watch};
-use super::stop::Clock;
+use super::model::{Clock, Down, Phase, Queued, ReloadPhase, Rest, State, Watch};
 use super::turn::Turn;
 use crate::time::Monotime;
 

@@ -1,121 +1,16 @@
 //! One generation: its phases with their deadlines inside, and the way from launch to ready.
 
 use super::event::{Action, Announcement, Conn, ContentId, Gen, Missing, Proc, Role, Target};
-use super::health::Health;
-use super::reload::ReloadPhase;
-use super::restart::{End, Window, Word};
-use super::slots::Quiesce;
-use super::state::{Place, SIGKILL};
-use super::stop::{StopPlan, StopStep};
+use super::model::{
+    End, Generation, Health, Kind, Listens, Phase, Place, ReloadPhase, SIGKILL, StartStep, Window, Word,
+    Worker,
+};
 use super::turn::Turn;
-use super::worker::Worker;
-use crate::time::{Monotime, Span};
+use crate::time::Span;
 use crate::unit::ServiceType;
-use serde::{Deserialize, Serialize};
-
-/// What a generation is for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Kind {
-    /// The service.
-    Full,
-    /// One connection of an `Accept` unit.
-    Instance { conn: Conn, socket: usize, source: String, delivered: bool },
-    /// Serves what a dead generation left on its slot, and nothing else.
-    Rescue { left: u32 },
-}
-
-/// Where a generation is on its way. A deadline lives in the phase that it ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Phase {
-    /// From launch to ready.
-    Starting { step: StartStep, deadline: Option<Monotime> },
-    /// Ready.
-    Up,
-    /// Weight 0: waits until its slot is empty, then is stopped.
-    Quiescing { wait: Quiesce, plan: StopPlan },
-    /// Being stopped, or cleaned up after.
-    Stopping { step: StopStep, plan: StopPlan },
-}
-
-/// The way from launch to ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum StartStep {
-    /// An `ExecStartPre` runs.
-    Pre { index: u32 },
-    /// Main processes have not all said what their `Type` asks for.
-    Mains,
-    /// An `ExecStartPost` runs.
-    Post { index: u32 },
-    /// `WarmupDelay`.
-    Warmup { until: Monotime },
-    /// Health checks, or the probe of a steered socket.
-    Checking,
-}
 
 /// How long a learned address is waited for after the first listen.
 const LEARNED_PATIENCE: Span = Span::from_secs(5);
-
-/// What a generation listens on, where its unit has `InterceptBind` (contract section 5).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Listens {
-    /// On nothing yet.
-    #[default]
-    Nowhere,
-    /// Not on all that its predecessor listened on; a time: no longer waited for than this.
-    Partly { missing: Missing, until: Option<Monotime> },
-    /// On everything that counts.
-    Everywhere,
-}
-
-/// One launch of the unit's service.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Generation {
-    pub(super) number: Gen,
-    pub(super) content: ContentId,
-    pub(super) kind: Kind,
-    pub(super) slot: u32,
-    pub(super) steered: bool,
-    pub(super) handover: bool,
-    pub(super) launched: Monotime,
-    pub(super) ready_at: Option<Monotime>,
-    pub(super) phase: Phase,
-    pub(super) workers: Vec<Worker>,
-    pub(super) listens: Listens,
-    /// Whether nothing of its tree lives.
-    pub(super) empty: bool,
-    /// Whether anything was started since it was last empty.
-    pub(super) had_process: bool,
-    /// Whether users' connections were ever steered to its slot.
-    pub(super) served: bool,
-    /// Whether its slot was seen empty after it got weight 0.
-    pub(super) drained: bool,
-    pub(super) end: Option<End>,
-    pub(super) status_text: Option<String>,
-    /// How often its STATUS was announced.
-    pub(super) told: Window,
-    pub(super) health: Health,
-}
-
-impl Generation {
-    pub(super) fn lives(&self) -> bool {
-        self.workers.iter().any(|worker| worker.proc.is_some())
-    }
-
-    pub(super) fn first_pid(&self) -> Option<i32> {
-        self.workers.iter().find_map(|worker| worker.pid)
-    }
-
-    fn step(&self) -> Option<StartStep> {
-        match self.phase {
-            Phase::Starting { step, .. } => Some(step),
-            Phase::Up | Phase::Quiescing { .. } | Phase::Stopping { .. } => None,
-        }
-    }
-
-    pub(super) fn is_starting(&self) -> bool {
-        matches!(self.phase, Phase::Starting { .. })
-    }
-}
 
 impl Turn<'_> {
     /// Launches a generation; what comes of it arrives with later events.

@@ -6,57 +6,14 @@
 //! REQUEST and the ACK.
 
 use super::event::{Action, Announcement, Failure, Fault, Gen, Outcome, Relayed, Transfer};
-use super::generation::Phase;
-use super::reload::ReloadPhase;
-use super::slots::Quiesce;
+use super::model::{Generation, Handover, Phase, Quiesce, ReloadPhase};
 use super::turn::Turn;
 use crate::time::{Monotime, Span};
 use crate::unit::State as StateRules;
-use serde::{Deserialize, Serialize};
 
 /// The shell minds a transfer's deadline, and says whose fault it was: it is given that much more before it is
 /// told to end what it should have ended.
 const SHELL_TIME: Span = Span::from_secs(1);
-
-/// Where the handover of a reload is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Handover {
-    /// Not begun: no sink has connected. A deadline runs once the new generation is otherwise ready.
-    Awaited { until: Option<Monotime> },
-    /// Steered on purpose: the new generation gets every new connection; the old one's queue is emptied first.
-    Emptying { wait: Quiesce },
-    /// The relay runs.
-    Running {
-        until: Option<Monotime>,
-        began: Monotime,
-        start_by: Option<Monotime>,
-        /// The sink has connected anew, which ends the relay that runs.
-        again: bool,
-    },
-    /// Acknowledged: the old generation waits for COMMIT or RESUME.
-    Acknowledged,
-    /// There is none, or it failed: the new generation starts cold.
-    Cold,
-    /// The reload was given up: the state goes back.
-    GivingBack { until: Option<Monotime> },
-}
-
-impl Handover {
-    pub(super) fn next_deadline(&self) -> Option<Monotime> {
-        match self {
-            Handover::Awaited { until }
-            | Handover::Running { until, .. }
-            | Handover::GivingBack { until } => *until,
-            Handover::Emptying { wait } => wait.next_deadline(),
-            Handover::Acknowledged | Handover::Cold => None,
-        }
-    }
-
-    /// Whether the unit shows HANDSHAKING: from the sink's connection to its ACK.
-    pub(super) fn is_shown(&self) -> bool {
-        matches!(self, Handover::Emptying { .. } | Handover::Running { .. })
-    }
-}
 
 impl Turn<'_> {
     fn handover(&self) -> Option<Handover> {
@@ -356,7 +313,7 @@ impl Turn<'_> {
     pub(super) fn commit_state(&mut self) {
         let Some(reload) = self.s.reload.as_mut() else { return };
         if let Some(old) = reload.asked_for_state.take()
-            && self.s.generation(old).is_some_and(super::generation::Generation::lives)
+            && self.s.generation(old).is_some_and(Generation::lives)
         {
             self.push(Action::Commit(old));
         }
@@ -376,7 +333,7 @@ impl Turn<'_> {
         }
         let Some(old) = asked else { return false };
         // One that hangs or falls apart is not asked: it would only keep everybody waiting.
-        let well = |g: &super::generation::Generation| {
+        let well = |g: &Generation| {
             g.ready_at.is_some() && g.workers.iter().all(|w| w.proc.is_some() && w.doomed.is_none())
         };
         let gives = new.filter(|new| self.s.generation(*new).is_some_and(well));

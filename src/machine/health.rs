@@ -1,13 +1,10 @@
 //! Health checks of a generation: before it is ready, while it soaks, and always where that is asked for.
 
 use super::event::{Action, Announcement, Gen, ProbeKind, ProbeResult, Proc, Role, Target};
-use super::generation::{Phase, StartStep};
-use super::restart::{End, Word};
-use super::state::{Place, SIGKILL};
+use super::model::{End, HealthStep, Phase, Place, SIGKILL, StartStep, Word};
 use super::turn::Turn;
-use crate::time::{Monotime, Span};
+use crate::time::Span;
 use crate::unit::{Check, HealthCheck, ServiceType};
-use serde::{Deserialize, Serialize};
 
 /// How often a check is repeated at the most, whatever `Interval` says.
 const AT_MOST_EVERY: Span = Span::from_millis(10);
@@ -16,58 +13,8 @@ const AGAIN_AT_MOST: Span = Span::from_millis(50);
 /// Before readiness a check is repeated at least this often.
 const BEFORE_READY: Span = Span::from_secs(1);
 
-/// The checks of one generation.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Health {
-    pub(super) step: Step,
-    pub(super) passes: u32,
-    pub(super) fails: u32,
-    /// How often in a row another generation answered.
-    pub(super) misses: u32,
-    /// What the last one said that the generation answered itself, or why none was, for people.
-    pub(super) last: String,
-}
-
-/// Where the checks are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Step {
-    #[default]
-    Off,
-    /// The next one is due then.
-    Waiting(Monotime),
-    /// The shell probes.
-    Probing(u32),
-    /// `Exec` runs.
-    Running { proc: Proc, deadline: Option<Monotime> },
-    /// `Exec` did not end in time, and was killed.
-    Overdue(Proc),
-}
-
-impl Health {
-    pub(super) fn stop(&mut self) {
-        if let Step::Waiting(_) | Step::Probing(_) = self.step {
-            self.step = Step::Off;
-        }
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<Monotime> {
-        match self.step {
-            Step::Waiting(at) => Some(at),
-            Step::Running { deadline, .. } => deadline,
-            Step::Off | Step::Probing(_) | Step::Overdue(_) => None,
-        }
-    }
-
-    fn process(&self) -> Option<Proc> {
-        match self.step {
-            Step::Running { proc, .. } | Step::Overdue(proc) => Some(proc),
-            Step::Off | Step::Waiting(_) | Step::Probing(_) => None,
-        }
-    }
-}
-
 impl Turn<'_> {
-    fn set_health(&mut self, number: Gen, step: Step) {
+    fn set_health(&mut self, number: Gen, step: HealthStep) {
         if let Some(generation) = self.s.generation_mut(number) {
             generation.health.step = step;
         }
@@ -80,7 +27,7 @@ impl Turn<'_> {
             if check.initial_delay.is_zero() {
                 self.probe(number);
             } else {
-                self.set_health(number, Step::Waiting(self.now + check.initial_delay));
+                self.set_health(number, HealthStep::Waiting(self.now + check.initial_delay));
             }
             return true;
         }
@@ -98,7 +45,7 @@ impl Turn<'_> {
             Some((Check::Exec(_), timeout)) => {
                 let proc = self.spawn_for(number, Role::Health, Vec::new());
                 let deadline = self.now.after(timeout);
-                self.set_health(number, Step::Running { proc, deadline });
+                self.set_health(number, HealthStep::Running { proc, deadline });
             }
             Some((Check::HttpGet(_) | Check::TcpConnect(_), _)) => self.send_probe(number, ProbeKind::Health),
             None => self.send_probe(number, ProbeKind::Accepts),
@@ -108,12 +55,12 @@ impl Turn<'_> {
     fn send_probe(&mut self, number: Gen, kind: ProbeKind) {
         let probe = self.s.next_probe;
         self.s.next_probe += 1;
-        self.set_health(number, Step::Probing(probe));
+        self.set_health(number, HealthStep::Probing(probe));
         self.push(Action::Probe { generation: number, probe, kind });
     }
 
     pub(super) fn probed(&mut self, number: Gen, probe: u32, result: ProbeResult) {
-        if self.s.generation(number).is_some_and(|g| g.health.step == Step::Probing(probe)) {
+        if self.s.generation(number).is_some_and(|g| g.health.step == HealthStep::Probing(probe)) {
             self.health_result(number, result);
         }
     }
@@ -121,7 +68,7 @@ impl Turn<'_> {
     pub(super) fn health_ended(&mut self, number: Gen, proc: Proc, end: &End) {
         let Some(step) = self.s.generation(number).map(|g| g.health.step) else { return };
         match step {
-            Step::Running { proc: running, .. } if running == proc => {
+            HealthStep::Running { proc: running, .. } if running == proc => {
                 let result = if end.is_success() {
                     ProbeResult::Pass
                 } else {
@@ -129,8 +76,14 @@ impl Turn<'_> {
                 };
                 self.health_result(number, result);
             }
-            Step::Overdue(running) if running == proc => self.health_result(number, ProbeResult::TimedOut),
-            Step::Running { .. } | Step::Overdue(_) | Step::Off | Step::Waiting(_) | Step::Probing(_) => {}
+            HealthStep::Overdue(running) if running == proc => {
+                self.health_result(number, ProbeResult::TimedOut)
+            }
+            HealthStep::Running { .. }
+            | HealthStep::Overdue(_)
+            | HealthStep::Off
+            | HealthStep::Waiting(_)
+            | HealthStep::Probing(_) => {}
         }
     }
 
@@ -138,7 +91,7 @@ impl Turn<'_> {
     pub(super) fn kill_health_check(&mut self, number: Gen) {
         let proc = self.s.generation(number).and_then(|g| g.health.process());
         if let Some(proc) = proc {
-            self.set_health(number, Step::Off);
+            self.set_health(number, HealthStep::Off);
             self.push(Action::Signal { to: Target::ProcTree(proc), signal: SIGKILL });
         }
     }
@@ -156,7 +109,7 @@ impl Turn<'_> {
         self.announce(Announcement::Health { generation: number, result: word, detail: detail.clone() });
         let now = self.now;
         let Some(generation) = self.s.generation_mut(number) else { return };
-        generation.health.step = Step::Off;
+        generation.health.step = HealthStep::Off;
         // A miss says nothing of the generation: what it answered itself before is what people must read.
         if result != ProbeResult::NeverReached || generation.health.last.is_empty() {
             generation.health.last = detail;
@@ -169,7 +122,7 @@ impl Turn<'_> {
             ProbeResult::NeverReached if checking || up => {
                 let pause = Span::from_millis(1 << generation.health.misses.min(6)).min(AGAIN_AT_MOST);
                 generation.health.misses += 1;
-                generation.health.step = Step::Waiting(now + pause);
+                generation.health.step = HealthStep::Waiting(now + pause);
                 return;
             }
             ProbeResult::NeverReached => return,
@@ -191,12 +144,12 @@ impl Turn<'_> {
         let health = &mut generation.health;
         if !passed {
             health.passes = 0;
-            health.step = Step::Waiting(now + interval.min(BEFORE_READY));
+            health.step = HealthStep::Waiting(now + interval.min(BEFORE_READY));
             return;
         }
         health.passes += 1;
         if health.passes < threshold {
-            health.step = Step::Waiting(now + interval);
+            health.step = HealthStep::Waiting(now + interval);
             return;
         }
         self.become_ready(number);
@@ -214,7 +167,7 @@ impl Turn<'_> {
         };
         let up = self.s.generation(number).is_some_and(|g| matches!(g.phase, Phase::Up));
         if wanted && up {
-            self.set_health(number, Step::Waiting(self.now + interval(Some(health))));
+            self.set_health(number, HealthStep::Waiting(self.now + interval(Some(health))));
         }
     }
 
@@ -265,13 +218,19 @@ impl Turn<'_> {
         let checked =
             matches!(generation.phase, Phase::Up | Phase::Starting { step: StartStep::Checking, .. });
         match generation.health.step {
-            Step::Waiting(at) if at <= self.now && checked => self.probe(number),
-            Step::Waiting(at) if at <= self.now => self.set_health(number, Step::Off),
-            Step::Running { proc, deadline } if deadline.is_some_and(|deadline| deadline <= self.now) => {
-                self.set_health(number, Step::Overdue(proc));
+            HealthStep::Waiting(at) if at <= self.now && checked => self.probe(number),
+            HealthStep::Waiting(at) if at <= self.now => self.set_health(number, HealthStep::Off),
+            HealthStep::Running { proc, deadline }
+                if deadline.is_some_and(|deadline| deadline <= self.now) =>
+            {
+                self.set_health(number, HealthStep::Overdue(proc));
                 self.push(Action::Signal { to: Target::ProcTree(proc), signal: SIGKILL });
             }
-            Step::Waiting(_) | Step::Running { .. } | Step::Off | Step::Probing(_) | Step::Overdue(_) => {}
+            HealthStep::Waiting(_)
+            | HealthStep::Running { .. }
+            | HealthStep::Off
+            | HealthStep::Probing(_)
+            | HealthStep::Overdue(_) => {}
         }
     }
 }

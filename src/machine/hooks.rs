@@ -1,49 +1,14 @@
 //! `OnSuccess` and `OnFailure`: run one after the other when a reload has ended; nobody waits for them.
 
-use super::event::{Announcement, ContentId, Outcome, Proc, Role};
-use super::reload::Reload;
-use super::restart::End;
+use super::event::{Announcement, Proc, Role};
+use super::model::{End, HookRun};
 use super::turn::Turn;
-use crate::time::{Monotime, Span};
-use crate::unit::{Command, Hook, Unit};
-use serde::{Deserialize, Serialize};
+use crate::time::Span;
+use crate::unit::Command;
 
 /// Whether a command counts as successful.
 pub(super) fn command_ok(command: &Command, end: &End) -> bool {
     end.is_success() || command.ignore_failure
-}
-
-/// The hooks of one reload.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct HookRun {
-    pub(super) content: ContentId,
-    success: bool,
-    index: u32,
-    environment: Vec<(String, String)>,
-    /// `None` until its first command runs.
-    running: Option<(Proc, Option<Monotime>)>,
-}
-
-impl HookRun {
-    pub(super) fn after(reload: &Reload, current: ContentId, outcome: Outcome, reason: &str) -> HookRun {
-        let pid = |pid: Option<i32>| pid.map_or(String::new(), |pid| pid.to_string());
-        let environment = vec![
-            ("AETERNA_RELOAD_OUTCOME".into(), outcome.name().into()),
-            ("AETERNA_RELOAD_REASON".into(), reason.into()),
-            ("AETERNA_RELOAD_OLD_PID".into(), pid(reload.old_pid)),
-            ("AETERNA_RELOAD_NEW_PID".into(), pid(reload.new_pid)),
-        ];
-        let content = reload.content.unwrap_or(current);
-        HookRun { content, success: outcome == Outcome::Promoted, index: 0, environment, running: None }
-    }
-
-    fn list<'a>(&self, unit: &'a Unit) -> &'a [Hook] {
-        if self.success { &unit.reload.on_success } else { &unit.reload.on_failure }
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<Monotime> {
-        self.running.and_then(|(_, deadline)| deadline)
-    }
 }
 
 impl Turn<'_> {

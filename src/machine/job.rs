@@ -1,9 +1,7 @@
 //! `start` and `restart`: read the file, bind, stop what runs, launch.
 
 use super::event::{Action, CommandResult, Content, ContentId, Req};
-use super::generation::Phase;
-use super::restart::Window;
-use super::state::{Job, JobKind, JobPhase, Rest};
+use super::model::{Job, JobKind, JobPhase, Phase, Rest, Window};
 use super::turn::Turn;
 use crate::unit::StartOn;
 

@@ -20,9 +20,10 @@
 //! Also: at most one reload at a time, at most 8 draining generations, weight 0 before readiness and after a
 //! rollback, and a machine that comes back from its stored form goes on exactly like the one that was stored.
 //!
-//! How it is built: [`UnitMachine`] is a state and the contents that it refers to. Every event is one turn (`turn.rs`),
-//! the only writer of the state. A generation has a phase with its deadline inside: on its way to ready
-//! (`generation.rs`, `worker.rs`, `health.rs`, `notify.rs`), up, or on its way out (`slots.rs` empties its slot,
+//! How it is built: [`UnitMachine`] is a state and the contents that it refers to. What it remembers is data
+//! (`model/`); the rules, one file for each subject, read and change it; no two files import each other. Every event
+//! is one turn (`turn.rs`), the only writer of the state. A generation has a phase with its deadline inside: on its way
+//! to ready (`generation.rs`, `worker.rs`, `health.rs`, `notify.rs`), up, or on its way out (`slots.rs` empties its slot,
 //! `stop.rs` stops it). What a generation is to its unit follows from the unit's current generation and the
 //! reload that is under way (`reload.rs`, `tell.rs`, `soak.rs`); the unit's state follows from these (`status.rs`) and is
 //! stored nowhere but as what was last told. `rest.rs` decides what follows an end, with the arithmetic of
@@ -40,6 +41,7 @@ mod handover;
 mod health;
 mod hooks;
 mod job;
+mod model;
 mod notify;
 mod pending;
 mod reload;
@@ -47,7 +49,6 @@ mod rest;
 mod restart;
 mod slots;
 mod soak;
-mod state;
 mod status;
 mod stop;
 mod tell;
@@ -57,11 +58,9 @@ mod worker;
 
 use crate::proto::status::UnitStatus;
 use crate::time::Monotime;
-use event::{Action, Busy, Content, Event, SteerBy, Steering, Summary, UnitState};
-use restart::Window;
+use event::{Action, Busy, Content, Event, Summary};
+use model::{Contents, State};
 use serde::{Deserialize, Serialize};
-use state::{Contents, Rest, State, Watch};
-use std::collections::VecDeque;
 use turn::Turn;
 
 /// The machine of one unit.
@@ -141,53 +140,6 @@ impl UnitMachine {
         match state.contents_needed().into_iter().find(|id| contents.find(*id).is_none()) {
             Some(id) => Err(format!("cannot restore a unit: its content {} is missing", id.0)),
             None => Ok(UnitMachine { contents, state }),
-        }
-    }
-}
-
-impl State {
-    fn new(content: event::ContentId) -> State {
-        State {
-            shown: UnitState::Pending,
-            since: Monotime::default(),
-            why: String::new(),
-            content,
-            previous: None,
-            generations: Vec::new(),
-            procs: Vec::new(),
-            next_generation: 1,
-            next_proc: 1,
-            next_probe: 1,
-            current: None,
-            last_number: 0,
-            rest: Rest::Pending,
-            watch: Watch::Off,
-            job: None,
-            down: None,
-            reload: None,
-            queued: None,
-            stale_loads: 0,
-            held: vec![content],
-            starts: Window::default(),
-            triggers: Window::default(),
-            attempt: 0,
-            restarts: 0,
-            result: None,
-            idle: None,
-            idle_stop: false,
-            steered: None,
-            steering: Steering { serving: 0, canary: None, by: SteerBy::Connection },
-            dirty: Vec::new(),
-            hooks: VecDeque::new(),
-            last_reload: None,
-            last_handover: None,
-            refuse_reloads: false,
-            shutdown: false,
-            settled: false,
-            ended: None,
-            last_status: None,
-            last_end: String::new(),
-            pending: Vec::new(),
         }
     }
 }

@@ -1,12 +1,8 @@
 //! sd_notify messages: who may say what, and what it means.
 
 use super::event::{Action, Announcement, Gen, Notification, Sender};
-use super::generation::{Phase, StartStep};
-use super::restart::{End, Word};
-use super::state::Place;
-use super::stop::{Clock, StopStep};
+use super::model::{Clock, End, Phase, Place, StartStep, StopStep, Watchdog, Word};
 use super::turn::Turn;
-use super::worker::Watchdog;
 use crate::time::{Monotime, Span};
 use crate::unit::{NotifyAccess, ServiceType};
 

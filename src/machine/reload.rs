@@ -1,100 +1,12 @@
 //! A reload from its beginning to the launch of the new generation; what follows is in `soak.rs`.
 
-use super::event::{Action, Announcement, Content, ContentId, Gen, Proc, Relayed, Req, Role, Target};
-use super::generation::Kind;
-use super::handover::Handover;
+use super::event::{Action, Announcement, Content, ContentId, Proc, Req, Role, Target};
 use super::hooks::command_ok;
+use super::model::{End, Kind, Reload, ReloadPhase, Rest, SIGKILL, Told};
 use super::pending::pending_keys;
-use super::restart::End;
-use super::state::{Rest, SIGKILL};
-use super::tell::Told;
 use super::turn::Turn;
-use crate::proto::status::PhaseTime;
 use crate::time::Monotime;
 use crate::unit::Strategy;
-use serde::{Deserialize, Serialize};
-
-/// The reload that is under way.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Reload {
-    pub(super) req: Option<Req>,
-    /// Who ended it by a command, and waits until it is over.
-    pub(super) enders: Vec<Req>,
-    pub(super) asked: String,
-    pub(super) content: Option<ContentId>,
-    pub(super) old: Option<Gen>,
-    pub(super) old_content: ContentId,
-    pub(super) old_pid: Option<i32>,
-    /// How the old generation ended, if it did so by itself.
-    pub(super) old_end: Option<End>,
-    /// The launched generation, while it lives and is not promoted.
-    pub(super) new: Option<Gen>,
-    pub(super) launched: Option<Gen>,
-    pub(super) new_pid: Option<i32>,
-    pub(super) began: Monotime,
-    pub(super) phases: Vec<PhaseTime>,
-    /// Whether the unit's state has changed since it began.
-    pub(super) shown: bool,
-    /// State on its way; `None` if none is expected.
-    pub(super) handover: Option<Handover>,
-    /// The generation that has got REQUEST, and neither COMMIT nor RESUME yet.
-    pub(super) asked_for_state: Option<Gen>,
-    /// How the handover ended.
-    pub(super) relayed: Option<Relayed>,
-    pub(super) phase: ReloadPhase,
-}
-
-/// Where a reload is. What a generation does by itself is in its own phase.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) enum ReloadPhase {
-    /// The file is being read.
-    Loading,
-    /// New addresses are being bound.
-    Opening,
-    /// The program is being checked; that takes as long as reading it.
-    Binary { deadline: Option<Monotime> },
-    /// A pre-flight command runs; `late` when it was killed for taking too long.
-    PreFlight { index: u32, proc: Proc, deadline: Option<Monotime>, late: bool },
-    /// `signal`: an `ExecReload` runs.
-    Command { index: u32, proc: Proc, deadline: Option<Monotime>, told: Told },
-    /// `signal`, `notify-reload`: the signal was sent, READY=1 is awaited from each worker.
-    AwaitReady { deadline: Option<Monotime>, told: Told },
-    /// `replace`: the old generation is being stopped.
-    StoppingOld,
-    /// The new generation is not ready yet.
-    Starting,
-    /// Both serve.
-    Soaking(Soak),
-    /// The new generation is being stopped.
-    RollingBack { why: GivenUp },
-    /// `replace`: the previous content is started again.
-    Restoring { why: GivenUp },
-}
-
-/// How and why a reload is being given up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct GivenUp {
-    pub(super) outcome: super::event::Outcome,
-    pub(super) reason: String,
-}
-
-/// The soak and its equal steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Soak {
-    pub(super) began: Monotime,
-    /// `None`: until somebody says so.
-    pub(super) until: Option<Monotime>,
-    pub(super) step: u32,
-    pub(super) next: Option<Monotime>,
-    pub(super) weight: u8,
-}
-
-/// A reload that waits for the end of the one that is under way.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Queued {
-    pub(super) req: Option<Req>,
-    pub(super) reason: String,
-}
 
 impl Turn<'_> {
     /// Begins a reload of the file, or to a content that was there before.
@@ -352,30 +264,6 @@ impl Turn<'_> {
             | ReloadPhase::Starting
             | ReloadPhase::RollingBack { .. }
             | ReloadPhase::Restoring { .. } => {}
-        }
-    }
-}
-
-impl Reload {
-    fn is_checking(&self, content: ContentId) -> bool {
-        matches!(self.phase, ReloadPhase::Binary { .. }) && self.content == Some(content)
-    }
-}
-
-impl ReloadPhase {
-    pub(super) fn next_deadline(&self) -> Option<Monotime> {
-        match self {
-            ReloadPhase::Binary { deadline }
-            | ReloadPhase::PreFlight { deadline, .. }
-            | ReloadPhase::Command { deadline, .. }
-            | ReloadPhase::AwaitReady { deadline, .. } => *deadline,
-            ReloadPhase::Soaking(soak) => [soak.until, soak.next].into_iter().flatten().min(),
-            ReloadPhase::Loading
-            | ReloadPhase::Opening
-            | ReloadPhase::StoppingOld
-            | ReloadPhase::Starting
-            | ReloadPhase::RollingBack { .. }
-            | ReloadPhase::Restoring { .. } => None,
         }
     }
 }

@@ -1,10 +1,8 @@
 //! What follows when a generation is gone: a restart, a back-off, LISTENING, STOPPED or FAILED.
 
 use super::event::{Action, Announcement, Gen};
-use super::generation::Kind;
-use super::reload::ReloadPhase;
-use super::restart::{End, Word, delay, wants_restart};
-use super::state::{JobPhase, Place, Rest, Then};
+use super::model::{End, Generation, JobPhase, Kind, Place, ReloadPhase, Rest, State, Then, Word};
+use super::restart::{delay, wants_restart};
 use super::turn::Turn;
 use crate::time::Span;
 use crate::unit::StartOn;
@@ -46,7 +44,7 @@ impl Turn<'_> {
         }
     }
 
-    fn flush_pending(&mut self, generation: &super::generation::Generation) {
+    fn flush_pending(&mut self, generation: &Generation) {
         let unit = self.unit(generation.content);
         let others = self.s.generations.iter().any(|g| matches!(g.kind, Kind::Full));
         if !others && unit.sockets.iter().any(|socket| socket.flush_pending) {
@@ -141,7 +139,7 @@ impl Turn<'_> {
         self.s.rest = Rest::Listening;
     }
 
-    pub(super) fn backoff_runs(s: &super::state::State) -> Option<(crate::time::Monotime, Then)> {
+    pub(super) fn backoff_runs(s: &State) -> Option<(crate::time::Monotime, Then)> {
         let free = s.current.is_none() && s.reload.is_none() && s.job.is_none() && s.down.is_none();
         match s.rest {
             Rest::Backoff { until, then } if free => Some((until, then)),

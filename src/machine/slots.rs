@@ -2,45 +2,12 @@
 //! stopped, and who serves what a dead one left behind.
 
 use super::event::{Action, Announcement, ContentId, Gen, SteerBy, Steering};
-use super::generation::{Kind, Phase};
-use super::reload::{ReloadPhase, Soak};
-use super::state::{DirtySlot, Place};
-use super::stop::{Clock, StopPlan};
+use super::model::{
+    Clock, DirtySlot, Generation, Kind, Phase, Place, Quiesce, ReloadPhase, Rest, Soak, State, StopPlan,
+};
 use super::turn::Turn;
-use crate::time::{Monotime, Span};
+use crate::time::Span;
 use crate::unit::{Address, ListenKind, Sharing, Unit};
-use serde::{Deserialize, Serialize};
-
-/// How long a generation is left alone after the switch, at least: the short requests that it had just accepted are then
-/// answered, before a program that drops everything at its stop signal gets one, or before its memory is asked for.
-const IN_HAND: Span = Span::from_millis(10);
-
-/// Waiting until a slot is empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Quiesce {
-    /// When to look again; `None` while an answer is awaited.
-    pub(super) next: Option<Monotime>,
-    /// No longer than this.
-    pub(super) until: Option<Monotime>,
-    pub(super) pause_ms: u64,
-}
-
-impl Quiesce {
-    /// Looks for the first time when the short requests that are in hand are over.
-    pub(super) fn new(now: Monotime, until: Option<Monotime>) -> Quiesce {
-        Quiesce { next: now.after(IN_HAND), until, pause_ms: 1 }
-    }
-
-    /// Not empty yet: 1, 2, 4 … 50 ms.
-    pub(super) fn look_again(&mut self, now: Monotime) {
-        self.next = Some(now + Span::from_millis(self.pause_ms));
-        self.pause_ms = (self.pause_ms * 2).min(50);
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<Monotime> {
-        [self.next, self.until].into_iter().flatten().min()
-    }
-}
 
 /// Whether a unit asks for at least one steered socket (contract section 6, `Sharing`).
 pub(super) fn declares_steered(unit: &Unit) -> bool {
@@ -101,7 +68,7 @@ impl Turn<'_> {
     /// The slot of a new generation: the one that gets the connections if nobody holds it, else the lowest that
     /// is free.
     pub(super) fn free_slot(&self) -> u32 {
-        let holds = |g: &super::generation::Generation| g.steered || matches!(g.kind, Kind::Rescue { .. });
+        let holds = |g: &Generation| g.steered || matches!(g.kind, Kind::Rescue { .. });
         let held = |slot: u32| self.s.generations.iter().any(|g| holds(g) && g.slot == slot);
         let serving = self.s.steering.serving;
         if !held(serving) {
@@ -254,8 +221,7 @@ impl Turn<'_> {
     pub(super) fn check_dirty_slots(&mut self) {
         let ready = self.s.current.and_then(|g| self.s.generation(g)).filter(|g| g.ready_at.is_some());
         let serving = ready.filter(|g| matches!(g.phase, Phase::Up)).map(|g| g.slot);
-        let over = matches!(self.s.rest, super::state::Rest::Stopped | super::state::Rest::Failed)
-            && self.s.current.is_none();
+        let over = matches!(self.s.rest, Rest::Stopped | Rest::Failed) && self.s.current.is_none();
         for at in 0..self.s.dirty.len() {
             let dirty = self.s.dirty[at];
             let wanted = match serving {
@@ -331,7 +297,7 @@ impl Turn<'_> {
     }
 
     /// Whether a generation gets a weight, and which, for `status`.
-    pub(super) fn weight_of(s: &super::state::State, number: Gen) -> Option<u8> {
+    pub(super) fn weight_of(s: &State, number: Gen) -> Option<u8> {
         let generation = s.generation(number).filter(|g| g.steered)?;
         match s.steering.canary.filter(|(slot, _)| *slot == generation.slot) {
             Some((_, weight)) => Some(weight),

@@ -1,11 +1,7 @@
 //! A reload from readiness to its end: soak, promotion, rollback, and what is told to whom.
 
 use super::event::{Action, Announcement, CommandResult, Gen, Outcome, ReloadRecord, Req, UnitState};
-use super::generation::Kind;
-use super::hooks::HookRun;
-use super::reload::{GivenUp, Reload, ReloadPhase, Soak};
-use super::restart::End;
-use super::state::{Place, Rest, SIGKILL};
+use super::model::{End, GivenUp, HookRun, Kind, Place, Reload, ReloadPhase, Rest, SIGKILL, Soak};
 use super::turn::Turn;
 use crate::proto::status::PhaseTime;
 use crate::time::Span;

@@ -1,10 +1,7 @@
 //! Looking at the machine: the unit's state, its next deadline, and the snapshot for people.
 
-use super::event::{Gen, Missing, Summary, UnitState};
-use super::generation::{Generation, Listens, Phase, StartStep};
-use super::reload::ReloadPhase;
-use super::state::{Contents, Place, Rest, State, Watch};
-use super::stop::StopStep;
+use super::event::{Gen, Summary, UnitState};
+use super::model::{Contents, Generation, HookRun, Phase, Place, ReloadPhase, Rest, State, Watch};
 use super::turn::Turn;
 use crate::proto::status::{GenerationStatus, HandoverStatus, LastReload, UnitStatus};
 use crate::time::{Monotime, Span};
@@ -63,7 +60,7 @@ impl State {
             Watch::Off | Watch::Armed => None,
         };
         let idle = self.idle.and_then(|idle| idle.next);
-        let hooks = self.hooks.front().and_then(super::hooks::HookRun::next_deadline);
+        let hooks = self.hooks.front().and_then(HookRun::next_deadline);
         let handover = self.reload.as_ref().and_then(|reload| reload.handover?.next_deadline());
         let others = [handover, reload, rest, watch, idle, hooks];
         generations.chain(others.into_iter().flatten()).min()
@@ -187,49 +184,6 @@ impl State {
                 Phase::Quiescing { .. } | Phase::Stopping { .. } => "stopping",
             },
         }
-    }
-}
-
-impl Generation {
-    fn pids(&self) -> Vec<i32> {
-        self.workers.iter().filter_map(|worker| worker.pid).collect()
-    }
-
-    fn kill_at(&self) -> Option<Monotime> {
-        match &self.phase {
-            Phase::Quiescing { plan, .. } => plan.clock.end(),
-            Phase::Stopping {
-                step: StopStep::Signalled { deadline } | StopStep::Exec { deadline, .. },
-                ..
-            } => *deadline,
-            Phase::Stopping { step: StopStep::Killed { .. } | StopStep::Post { .. }, .. }
-            | Phase::Starting { .. }
-            | Phase::Up => None,
-        }
-    }
-
-    fn next_deadline(&self) -> Option<Monotime> {
-        let phase = match &self.phase {
-            Phase::Starting { step: StartStep::Warmup { until }, deadline } => {
-                [Some(*until), *deadline].into_iter().flatten().min()
-            }
-            Phase::Starting {
-                step: StartStep::Pre { .. } | StartStep::Mains | StartStep::Post { .. } | StartStep::Checking,
-                deadline,
-            } => *deadline,
-            Phase::Up => None,
-            Phase::Quiescing { wait, .. } => wait.next_deadline(),
-            Phase::Stopping { step, .. } => step.deadline(),
-        };
-        let workers = self.workers.iter().filter_map(super::worker::Worker::next_deadline);
-        let listens = match (&self.phase, &self.listens) {
-            (
-                Phase::Starting { step: StartStep::Mains, .. },
-                Listens::Partly { missing: Missing::Learned(_), until },
-            ) => *until,
-            (_, Listens::Nowhere | Listens::Everywhere | Listens::Partly { .. }) => None,
-        };
-        workers.chain(phase).chain(listens).chain(self.health.next_deadline()).min()
     }
 }
 

@@ -1,87 +1,10 @@
 //! The stop sequence of one generation: `ExecStop`, `KillSignal`, `FinalKillSignal`, `ExecStopPost`, gone.
 
 use super::event::{Action, Gen, Proc, Role, Target};
-use super::generation::Phase;
-use super::restart::{End, Word};
-use super::state::{SIGCONT, SIGHUP, SIGKILL};
+use super::model::{AfterKill, Clock, End, Phase, SIGCONT, SIGHUP, SIGKILL, StopPlan, StopStep, Word};
 use super::turn::Turn;
-use crate::time::{Monotime, Span};
+use crate::time::Span;
 use crate::unit::KillMode;
-use serde::{Deserialize, Serialize};
-
-/// How a stop is bounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Clock {
-    /// Each step by itself: `TimeoutStopSec`.
-    Each(Span),
-    /// All of it: `DrainTimeout` from promotion or rollback.
-    Until(Option<Monotime>),
-}
-
-impl Clock {
-    fn deadline(self, now: Monotime) -> Option<Monotime> {
-        match self {
-            Clock::Each(span) => now.after(span),
-            Clock::Until(end) => end,
-        }
-    }
-
-    /// When everything has to be over, if that is known.
-    pub(super) fn end(self) -> Option<Monotime> {
-        match self {
-            Clock::Each(_) => None,
-            Clock::Until(end) => end,
-        }
-    }
-
-    /// Whichever of the two ends first.
-    fn sooner(self, now: Monotime, other: Clock) -> Clock {
-        match (self.deadline(now), other.deadline(now)) {
-            (Some(a), Some(b)) if a <= b => self,
-            (Some(_), None) => self,
-            (Some(_) | None, _) => other,
-        }
-    }
-}
-
-/// What a stop consists of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct StopPlan {
-    pub(super) clock: Clock,
-    /// Whether `ExecStop` is run: only if the service had started successfully.
-    pub(super) exec_stop: bool,
-}
-
-/// Where a stop is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum StopStep {
-    /// An `ExecStop` runs.
-    Exec { index: u32, proc: Proc, deadline: Option<Monotime> },
-    /// It is about to go by itself (STOPPING=1), or has got its stop signal.
-    Signalled { deadline: Option<Monotime> },
-    /// The final signal was sent; it is sent again now and then, for what was forked just then.
-    Killed { again: Monotime, pause: Span, then: AfterKill },
-    /// An `ExecStopPost` runs.
-    Post { index: u32, proc: Proc, deadline: Option<Monotime> },
-}
-
-/// What follows when everything was killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum AfterKill {
-    StopPost,
-    Gone,
-}
-
-impl StopStep {
-    pub(super) fn deadline(self) -> Option<Monotime> {
-        match self {
-            StopStep::Exec { deadline, .. }
-            | StopStep::Signalled { deadline }
-            | StopStep::Post { deadline, .. } => deadline,
-            StopStep::Killed { again, .. } => Some(again),
-        }
-    }
-}
 
 impl Turn<'_> {
     pub(super) fn stop_timeout(&self, number: Gen) -> Clock {

@@ -2,30 +2,10 @@
 
 use super::event::{Action, ContentId, Gen, Proc, Role, Target};
 use super::hooks::command_ok;
-use super::reload::ReloadPhase;
-use super::restart::End;
+use super::model::{End, ReloadPhase, Told};
 use super::turn::Turn;
 use crate::time::Monotime;
 use crate::unit::ServiceType;
-use serde::{Deserialize, Serialize};
-
-/// When a service was told to reload, and which of its workers have said that they have.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Told {
-    at: Monotime,
-    acked: Vec<u32>,
-}
-
-impl Told {
-    pub(super) fn at(now: Monotime) -> Told {
-        Told { at: now, acked: Vec::new() }
-    }
-
-    /// Whether it was told only after it had begun to reload by itself, as MONOTONIC_USEC counts.
-    fn is_after(&self, began: Monotime) -> bool {
-        began.0 / 1_000 < self.at.0 / 1_000
-    }
-}
 
 impl Turn<'_> {
     pub(super) fn reload_command(&mut self, content: ContentId, current: Gen, index: u32, told: Told) {

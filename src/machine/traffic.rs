@@ -1,8 +1,7 @@
 //! Activation: the first traffic starts the service, each connection an instance, and idleness ends it.
 
 use super::event::{Action, Conn};
-use super::generation::Kind;
-use super::state::{Idle, JobPhase, Rest, Watch};
+use super::model::{Idle, JobPhase, Kind, Rest, Watch};
 use super::turn::Turn;
 use crate::time::Span;
 use crate::unit::StartOn;

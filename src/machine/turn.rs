@@ -3,8 +3,7 @@
 use super::event::{
     Action, Announcement, ContentId, Event, Exit, Gen, Proc, Role, Spawn, SpawnFailure, UnitState,
 };
-use super::restart::End;
-use super::state::{Contents, Owned, State};
+use super::model::{Contents, End, Owned, State};
 use crate::time::Monotime;
 use crate::unit::Unit;
 use std::sync::Arc;

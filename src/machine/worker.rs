@@ -1,74 +1,11 @@
 //! Main processes: how they come up, how they end, their watchdogs, and restarts within a generation.
 
 use super::event::{Action, Announcement, Conn, Gen, Proc, Target};
-use super::generation::{Kind, Phase};
-use super::reload::ReloadPhase;
-use super::restart::{End, Word, delay, wants_restart};
-use super::state::{Owned, Place, SIGKILL};
+use super::model::{Doom, End, Kind, Owned, Phase, Place, ReloadPhase, SIGKILL, Word, Worker};
+use super::restart::{delay, wants_restart};
 use super::turn::Turn;
-use crate::time::{Monotime, Span};
+use crate::time::Monotime;
 use crate::unit::ServiceType;
-use serde::{Deserialize, Serialize};
-
-/// One main process of a generation, or its place.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Worker {
-    /// `Some` while the process exists or is being started.
-    pub(super) proc: Option<Proc>,
-    pub(super) pid: Option<i32>,
-    /// Which `ExecStart` command it runs.
-    pub(super) command: u32,
-    /// Whether it is up as its `Type` says.
-    pub(super) up: bool,
-    /// How it ended, while it is not running.
-    pub(super) end: Option<End>,
-    /// When it is started again within its generation.
-    pub(super) again: Option<Monotime>,
-    /// When it must be up, if it was started again within its generation.
-    pub(super) up_by: Option<Monotime>,
-    pub(super) attempt: u32,
-    pub(super) watchdog: Option<Watchdog>,
-    /// RELOADING=1, since then, and no READY=1 yet.
-    pub(super) reloading: Option<Monotime>,
-    /// Why it was told to die, and when it is killed.
-    pub(super) doomed: Option<Doom>,
-}
-
-/// `WatchdogSec` of one worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Watchdog {
-    pub(super) every: Span,
-    /// `None` until the start-up is complete.
-    pub(super) deadline: Option<Monotime>,
-}
-
-/// A worker that has got its `WatchdogSignal`, or was killed because it did not come up again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Doom {
-    pub(super) word: Word,
-    pub(super) kill_at: Option<Monotime>,
-}
-
-impl Worker {
-    pub(super) fn start(&mut self, proc: Proc, command: u32) {
-        let attempt = self.attempt;
-        *self = Worker { proc: Some(proc), command, attempt, ..Worker::default() };
-    }
-
-    /// Start-up is complete: from now on WATCHDOG=1 is expected.
-    pub(super) fn arm_watchdog(&mut self, now: Monotime, configured: Span) {
-        let every = self.watchdog.map_or(configured, |watchdog| watchdog.every);
-        if !every.is_zero() && self.proc.is_some() {
-            self.watchdog = Some(Watchdog { every, deadline: now.after(every) });
-        }
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<Monotime> {
-        let watchdog = self.watchdog.and_then(|watchdog| watchdog.deadline);
-        let doom = self.doomed.and_then(|doom| doom.kill_at);
-        [self.again, self.up_by, watchdog, doom].into_iter().flatten().min()
-    }
-}
 
 impl Turn<'_> {
     pub(super) fn worker_mut(&mut self, number: Gen, worker: u32) -> Option<&mut Worker> {

@@ -3,6 +3,7 @@
 //!
 //! Comments, string literals and test code do not count.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// No file has more lines of code than this, its tests, comments and empty lines left out.
@@ -108,6 +109,40 @@ fn pure_folders_forbid_unsafe_code() {
             path.display()
         );
     }
+}
+
+/// Folders whose files use each other in one direction only.
+const NO_CIRCLES: &[&str] = &["machine"];
+
+#[test]
+fn no_circle_of_files() {
+    for folder in NO_CIRCLES {
+        let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for source in sources().iter().filter(|source| source.module == *folder) {
+            let file = part_below(&source.path, folder);
+            let own = source.path.matches('/').count() == 1;
+            let mut used = uses_below(&source.code, &format!("crate::{folder}::"));
+            if own && file != "mod" {
+                used.extend(uses_below(&source.code, "super::"));
+            }
+            uses.entry(file).or_default().extend(used.into_iter().map(|(_, name)| name));
+        }
+        let files: BTreeSet<String> = uses.keys().cloned().collect();
+        for (file, used) in &mut uses {
+            used.retain(|other| other != file && files.contains(other));
+        }
+        // What uses nothing that is left is taken away, until nothing is left or the rest goes in circles.
+        while let Some(free) = uses.iter().find(|(_, used)| used.is_empty()).map(|(file, _)| file.clone()) {
+            uses.remove(&free);
+            uses.values_mut().for_each(|used| drop(used.remove(&free)));
+        }
+        assert!(uses.is_empty(), "src/{folder}: these files use each other in a circle: {uses:#?}");
+    }
+}
+
+/// `machine/model/stop.rs` is part of `model` of the folder `machine`.
+fn part_below(path: &str, folder: &str) -> String {
+    path.trim_start_matches(folder).trim_start_matches('/').split(['/', '.']).next().unwrap().to_string()
 }
 
 #[test]
@@ -263,10 +298,15 @@ fn names_place(line: &str, place: &str) -> bool {
 
 /// The modules of this crate that the code names, with the line: `crate::sys`, `crate::{sys, unit::x}`.
 fn uses(code: &str) -> Vec<(usize, String)> {
+    uses_below(code, "crate::")
+}
+
+/// The names that follow a prefix, with the line: `super::model::End` names `model`.
+fn uses_below(code: &str, prefix: &str) -> Vec<(usize, String)> {
     let mut used = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
+    for (at, _) in code.match_indices(prefix) {
         let line = code[..at].matches('\n').count() + 1;
-        let rest = &code[at + "crate::".len()..];
+        let rest = &code[at + prefix.len()..];
         let Some(group) = rest.strip_prefix('{') else {
             used.push((line, name(rest)));
             continue;

@@ -1,57 +1,56 @@
 //! What the unit's machine remembers.
 
-use super::event::{Content, ContentId, Gen, Proc, Relayed, ReloadRecord, Req, Role, Steering, UnitState};
-use super::generation::{Generation, Phase};
-use super::hooks::HookRun;
-use super::reload::{Queued, Reload};
-use super::restart::Window;
+use super::{Generation, HookRun, Kind, Phase, Queued, Reload, Window};
+use crate::machine::event::{
+    Content, ContentId, Gen, Proc, Relayed, ReloadRecord, Req, Role, SteerBy, Steering, UnitState,
+};
 use crate::time::Monotime;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Signal numbers as Linux has them on every architecture that aeternad runs on.
-pub(super) const SIGHUP: i32 = 1;
-pub(super) const SIGKILL: i32 = 9;
-pub(super) const SIGCONT: i32 = 18;
+pub(crate) const SIGHUP: i32 = 1;
+pub(crate) const SIGKILL: i32 = 9;
+pub(crate) const SIGCONT: i32 = 18;
 
 /// Every parsed version of the unit that something still refers to. Never empty.
 #[derive(Debug, Clone)]
-pub(super) struct Contents {
+pub(crate) struct Contents {
     first: Content,
     more: Vec<Content>,
 }
 
 impl Contents {
-    pub(super) fn new(first: Content) -> Contents {
+    pub(crate) fn new(first: Content) -> Contents {
         Contents { first, more: Vec::new() }
     }
 
     /// The content of this id. Every id that the state holds is here: `restore` refuses a state of which one
     /// is missing, and [`Contents::prune`] keeps what it is told to.
-    pub(super) fn get(&self, id: ContentId) -> &Content {
+    pub(crate) fn get(&self, id: ContentId) -> &Content {
         self.find(id).unwrap_or(&self.first)
     }
 
-    pub(super) fn find(&self, id: ContentId) -> Option<&Content> {
+    pub(crate) fn find(&self, id: ContentId) -> Option<&Content> {
         self.all().find(|content| content.id == id)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Content> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Content> {
         std::iter::once(&self.first).chain(&self.more)
     }
 
-    pub(super) fn is_many(&self) -> bool {
+    pub(crate) fn is_many(&self) -> bool {
         !self.more.is_empty()
     }
 
-    pub(super) fn add(&mut self, content: Content) {
+    pub(crate) fn add(&mut self, content: Content) {
         if self.find(content.id).is_none() {
             self.more.push(content);
         }
     }
 
     /// Drops what is not in `keep`; the one that is served is always kept, as the first.
-    pub(super) fn prune(&mut self, served: ContentId, keep: &[ContentId]) {
+    pub(crate) fn prune(&mut self, served: ContentId, keep: &[ContentId]) {
         if self.first.id != served
             && let Some(at) = self.more.iter().position(|content| content.id == served)
         {
@@ -63,7 +62,7 @@ impl Contents {
 
 /// What the unit is while no generation is its current one and no reload is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Rest {
+pub(crate) enum Rest {
     Pending,
     Listening,
     Backoff { until: Monotime, then: Then },
@@ -73,14 +72,14 @@ pub(super) enum Rest {
 
 /// What a back-off ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Then {
+pub(crate) enum Then {
     Launch,
     Listen,
 }
 
 /// Whether the shell watches the sockets for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Watch {
+pub(crate) enum Watch {
     Off,
     Armed,
     /// A limit was hit: armed again then.
@@ -89,22 +88,22 @@ pub(super) enum Watch {
 
 /// `start` or `restart` under way.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Job {
-    pub(super) kind: JobKind,
-    pub(super) reqs: Vec<Req>,
-    pub(super) phase: JobPhase,
+pub(crate) struct Job {
+    pub(crate) kind: JobKind,
+    pub(crate) reqs: Vec<Req>,
+    pub(crate) phase: JobPhase,
     /// Whether it launches a service that would otherwise wait for traffic.
-    pub(super) launch: bool,
+    pub(crate) launch: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum JobKind {
+pub(crate) enum JobKind {
     Start,
     Restart,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum JobPhase {
+pub(crate) enum JobPhase {
     /// A `start` that waits for the end of a stop.
     Waiting,
     Loading,
@@ -116,103 +115,102 @@ pub(super) enum JobPhase {
 
 /// The unit is being stopped, or was: nothing starts until a `start`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Down {
-    pub(super) reqs: Vec<Req>,
-    pub(super) close: bool,
-    pub(super) done: bool,
+pub(crate) struct Down {
+    pub(crate) reqs: Vec<Req>,
+    pub(crate) close: bool,
+    pub(crate) done: bool,
 }
 
 /// A process that was started and has not been reaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Owned {
-    pub(super) proc: Proc,
-    pub(super) generation: Option<Gen>,
-    pub(super) role: Role,
-    pub(super) pid: Option<i32>,
+pub(crate) struct Owned {
+    pub(crate) proc: Proc,
+    pub(crate) generation: Option<Gen>,
+    pub(crate) role: Role,
+    pub(crate) pid: Option<i32>,
 }
 
 /// Counting established connections until nobody is there any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Idle {
-    pub(super) next: Option<Monotime>,
-    pub(super) quiet: u32,
+pub(crate) struct Idle {
+    pub(crate) next: Option<Monotime>,
+    pub(crate) quiet: u32,
 }
 
 /// A slot whose generation died without having been drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct DirtySlot {
-    pub(super) slot: u32,
-    pub(super) asked: bool,
+pub(crate) struct DirtySlot {
+    pub(crate) slot: u32,
+    pub(crate) asked: bool,
     /// Connections that wait there, and were counted as stranded.
-    pub(super) stranded: u32,
+    pub(crate) stranded: u32,
 }
 
 /// Everything that the machine remembers but the contents themselves.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct State {
-    pub(super) shown: UnitState,
-    pub(super) since: Monotime,
-    pub(super) why: String,
+pub(crate) struct State {
+    pub(crate) shown: UnitState,
+    pub(crate) since: Monotime,
+    pub(crate) why: String,
     /// What was promoted last: what an automatic restart launches.
-    pub(super) content: ContentId,
+    pub(crate) content: ContentId,
     /// What was promoted before that.
-    pub(super) previous: Option<ContentId>,
-    pub(super) generations: Vec<Generation>,
-    pub(super) procs: Vec<Owned>,
-    pub(super) next_generation: u32,
-    pub(super) next_proc: u32,
-    pub(super) next_probe: u32,
+    pub(crate) previous: Option<ContentId>,
+    pub(crate) generations: Vec<Generation>,
+    pub(crate) procs: Vec<Owned>,
+    pub(crate) next_generation: u32,
+    pub(crate) next_proc: u32,
+    pub(crate) next_probe: u32,
     /// The generation that serves, or that starts or stops where none serves.
-    pub(super) current: Option<Gen>,
-    pub(super) last_number: u32,
-    pub(super) rest: Rest,
-    pub(super) watch: Watch,
-    pub(super) job: Option<Job>,
-    pub(super) down: Option<Down>,
-    pub(super) reload: Option<Reload>,
-    pub(super) queued: Option<Queued>,
+    pub(crate) current: Option<Gen>,
+    pub(crate) last_number: u32,
+    pub(crate) rest: Rest,
+    pub(crate) watch: Watch,
+    pub(crate) job: Option<Job>,
+    pub(crate) down: Option<Down>,
+    pub(crate) reload: Option<Reload>,
+    pub(crate) queued: Option<Queued>,
     /// How many answers to `Load` nobody waits for any more.
-    pub(super) stale_loads: u32,
-    pub(super) held: Vec<ContentId>,
-    pub(super) starts: Window,
-    pub(super) triggers: Window,
-    pub(super) attempt: u32,
-    pub(super) restarts: u32,
-    pub(super) result: Option<String>,
-    pub(super) idle: Option<Idle>,
-    pub(super) idle_stop: bool,
-    pub(super) steered: Option<bool>,
-    pub(super) steering: Steering,
-    pub(super) dirty: Vec<DirtySlot>,
-    pub(super) hooks: VecDeque<HookRun>,
-    pub(super) last_reload: Option<(ReloadRecord, Monotime)>,
-    pub(super) last_handover: Option<(Relayed, Monotime)>,
-    pub(super) refuse_reloads: bool,
-    pub(super) shutdown: bool,
-    pub(super) settled: bool,
-    pub(super) ended: Option<u8>,
-    pub(super) last_status: Option<u8>,
+    pub(crate) stale_loads: u32,
+    pub(crate) held: Vec<ContentId>,
+    pub(crate) starts: Window,
+    pub(crate) triggers: Window,
+    pub(crate) attempt: u32,
+    pub(crate) restarts: u32,
+    pub(crate) result: Option<String>,
+    pub(crate) idle: Option<Idle>,
+    pub(crate) idle_stop: bool,
+    pub(crate) steered: Option<bool>,
+    pub(crate) steering: Steering,
+    pub(crate) dirty: Vec<DirtySlot>,
+    pub(crate) hooks: VecDeque<HookRun>,
+    pub(crate) last_reload: Option<(ReloadRecord, Monotime)>,
+    pub(crate) last_handover: Option<(Relayed, Monotime)>,
+    pub(crate) refuse_reloads: bool,
+    pub(crate) shutdown: bool,
+    pub(crate) settled: bool,
+    pub(crate) ended: Option<u8>,
+    pub(crate) last_status: Option<u8>,
     /// What the service did at its last end, for the one who reads why it is not started again.
-    pub(super) last_end: String,
-    pub(super) pending: Vec<String>,
+    pub(crate) last_end: String,
+    pub(crate) pending: Vec<String>,
 }
 
 impl State {
-    pub(super) fn generation(&self, number: Gen) -> Option<&Generation> {
+    pub(crate) fn generation(&self, number: Gen) -> Option<&Generation> {
         self.generations.iter().find(|g| g.number == number)
     }
 
-    pub(super) fn generation_mut(&mut self, number: Gen) -> Option<&mut Generation> {
+    pub(crate) fn generation_mut(&mut self, number: Gen) -> Option<&mut Generation> {
         self.generations.iter_mut().find(|g| g.number == number)
     }
 
     /// The current generation, if it is ready and nobody stops it.
-    pub(super) fn serving(&self) -> Option<&Generation> {
+    pub(crate) fn serving(&self) -> Option<&Generation> {
         self.current.and_then(|g| self.generation(g)).filter(|g| matches!(g.phase, Phase::Up))
     }
 
-    pub(super) fn place(&self, number: Gen) -> Place {
-        use super::generation::Kind;
+    pub(crate) fn place(&self, number: Gen) -> Place {
         match self.generation(number).map(|g| &g.kind) {
             Some(Kind::Instance { .. }) => return Place::Instance,
             Some(Kind::Rescue { .. }) => return Place::Rescue,
@@ -228,7 +226,7 @@ impl State {
     }
 
     /// Whose sockets are needed.
-    pub(super) fn sockets_needed(&self) -> Vec<ContentId> {
+    pub(crate) fn sockets_needed(&self) -> Vec<ContentId> {
         let mut needed: Vec<ContentId> = Vec::with_capacity(4);
         if !self.down.as_ref().is_some_and(|down| down.close) {
             needed.push(self.content);
@@ -243,7 +241,7 @@ impl State {
     }
 
     /// Every content that the state refers to.
-    pub(super) fn contents_needed(&self) -> Vec<ContentId> {
+    pub(crate) fn contents_needed(&self) -> Vec<ContentId> {
         let mut needed = self.sockets_needed();
         needed.push(self.content);
         needed.extend(self.previous);
@@ -253,22 +251,69 @@ impl State {
     }
 
     /// Whether the unit was asked to stop, and nothing may start.
-    pub(super) fn is_down(&self) -> bool {
+    pub(crate) fn is_down(&self) -> bool {
         self.down.is_some()
     }
 
-    pub(super) fn procs_of(&self, number: Gen) -> impl Iterator<Item = &Owned> {
+    pub(crate) fn procs_of(&self, number: Gen) -> impl Iterator<Item = &Owned> {
         self.procs.iter().filter(move |owned| owned.generation == Some(number))
     }
 }
 
 /// What a generation is to its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Current,
     /// Launched by the reload that is under way.
     New,
     Draining,
     Rescue,
     Instance,
+}
+
+impl State {
+    pub(crate) fn new(content: ContentId) -> State {
+        State {
+            shown: UnitState::Pending,
+            since: Monotime::default(),
+            why: String::new(),
+            content,
+            previous: None,
+            generations: Vec::new(),
+            procs: Vec::new(),
+            next_generation: 1,
+            next_proc: 1,
+            next_probe: 1,
+            current: None,
+            last_number: 0,
+            rest: Rest::Pending,
+            watch: Watch::Off,
+            job: None,
+            down: None,
+            reload: None,
+            queued: None,
+            stale_loads: 0,
+            held: vec![content],
+            starts: Window::default(),
+            triggers: Window::default(),
+            attempt: 0,
+            restarts: 0,
+            result: None,
+            idle: None,
+            idle_stop: false,
+            steered: None,
+            steering: Steering { serving: 0, canary: None, by: SteerBy::Connection },
+            dirty: Vec::new(),
+            hooks: VecDeque::new(),
+            last_reload: None,
+            last_handover: None,
+            refuse_reloads: false,
+            shutdown: false,
+            settled: false,
+            ended: None,
+            last_status: None,
+            last_end: String::new(),
+            pending: Vec::new(),
+        }
+    }
 }

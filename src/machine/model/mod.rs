@@ -1,0 +1,29 @@
+//! What the unit's machine remembers: data and questions about it, no rule. The rules import this, never the
+//! reverse, and everything here can be stored.
+
+mod end;
+mod generation;
+mod handover;
+mod health;
+mod hooks;
+mod quiesce;
+mod reload;
+mod state;
+mod stop;
+mod window;
+mod worker;
+
+pub(super) use end::{End, Word};
+pub(super) use generation::{Generation, Kind, Listens, Phase, StartStep};
+pub(super) use handover::Handover;
+pub(super) use health::{Health, HealthStep};
+pub(super) use hooks::HookRun;
+pub(super) use quiesce::Quiesce;
+pub(super) use reload::{GivenUp, Queued, Reload, ReloadPhase, Soak, Told};
+pub(super) use state::{
+    Contents, DirtySlot, Down, Idle, Job, JobKind, JobPhase, Owned, Place, Rest, SIGCONT, SIGHUP, SIGKILL,
+    State, Then, Watch,
+};
+pub(super) use stop::{AfterKill, Clock, StopPlan, StopStep};
+pub(super) use window::Window;
+pub(super) use worker::{Doom, Watchdog, Worker};
