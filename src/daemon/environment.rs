@@ -101,7 +101,18 @@ pub fn is_ours(name: &str) -> bool {
     name.starts_with("LISTEN_")
         || name.starts_with("WATCHDOG_")
         || name.starts_with("AETERNA_")
-        || matches!(name, "NOTIFY_SOCKET" | "MAINPID" | "FDSTORE" | "INVOCATION_ID")
+        || name.starts_with("MEMORY_PRESSURE_")
+        || matches!(
+            name,
+            "NOTIFY_SOCKET"
+                | "MAINPID"
+                | "FDSTORE"
+                | "INVOCATION_ID"
+                | "JOURNAL_STREAM"
+                | "CREDENTIALS_DIRECTORY"
+                | "MANAGERPID"
+                | "SYSTEMD_EXEC_PID"
+        )
 }
 
 /// Whether a process inherits a variable of aeternad's own environment.

@@ -9,6 +9,7 @@ use crate::daemon::supervised::Traffic;
 use crate::daemon::token::Owner;
 use crate::machine::daemon::DaemonEvent;
 use crate::machine::event::{Conn, Event, Exit, Gen, Proc};
+use crate::sys::aside;
 use crate::sys::cgroup::Cgroup;
 use crate::sys::clock;
 use crate::sys::poll::{Readiness, Token};
@@ -83,6 +84,10 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)], no
         }
     }
     daemon.tick(now);
+    let lost = aside::take_lost();
+    if lost > 0 {
+        log::error!("{lost} descriptors that came from services stay open: too many wait to be closed");
+    }
     daemon.serve_http();
     daemon.serve_clients();
 }

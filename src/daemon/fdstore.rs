@@ -4,9 +4,10 @@
 //! changes a list of its own, which counts from its promotion; what a draining one says is dropped.
 
 use crate::machine::event::Gen;
+use crate::sys::aside::Foreign;
 use crate::sys::fd;
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 /// The name under which `[State] Descriptor` hands state on.
 pub const STATE: &str = "aeterna-state";
@@ -17,7 +18,7 @@ pub struct Stored {
     /// `FDNAME`, `stored` without one.
     pub name: String,
     /// The descriptor.
-    pub fd: OwnedFd,
+    pub fd: Foreign,
     /// Whether a hang-up takes it out (not after `FDPOLL=0`).
     pub watched: bool,
     /// A number for the poller, never used again in one daemon.
@@ -78,7 +79,7 @@ impl FdStore {
         &mut self,
         generation: Gen,
         name: &str,
-        fds: Vec<OwnedFd>,
+        fds: Vec<impl Into<Foreign>>,
         watched: bool,
         max: u32,
     ) -> Taken {
@@ -96,7 +97,7 @@ impl FdStore {
             }
             self.next_id = self.next_id.wrapping_add(1);
             let id = self.next_id;
-            let stored = Stored { name: name.to_owned(), fd, watched, id, polled: false };
+            let stored = Stored { name: name.to_owned(), fd: fd.into(), watched, id, polled: false };
             if self.serving == Some(generation) {
                 self.add(stored);
             } else {
@@ -183,6 +184,7 @@ impl FdStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::OwnedFd;
 
     fn file() -> OwnedFd {
         tempfile::tempfile().unwrap().into()
@@ -248,7 +250,7 @@ mod tests {
         let same = one.try_clone().unwrap();
         assert_eq!(store.store(Gen(1), "x", vec![one, same], true, 8), Taken::All);
         assert_eq!(store.len(), 1);
-        let copy = store.held().next().unwrap().fd.try_clone().unwrap();
+        let copy = store.held().next().unwrap().fd.as_fd().try_clone_to_owned().unwrap();
         store.store(Gen(1), "other", vec![copy], true, 8);
         assert_eq!(names(&store), ["x"], "a copy is dropped whatever its name");
         assert_eq!(store.store(Gen(1), "y", vec![file(), file(), file()], true, 2), Taken::Refused(2));

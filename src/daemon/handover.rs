@@ -13,11 +13,12 @@ use crate::daemon::supervised::Supervised;
 use crate::daemon::token::Owner;
 use crate::machine::event::{Event, Failure, Fault, Gen, Relayed, Transfer};
 use crate::proto::srp::Role;
+use crate::sys::aside::Foreign;
 use crate::sys::poll::{Interest, Readiness, Token};
-use crate::sys::{clock, message, peer, user};
+use crate::sys::{aside, clock, message, peer, user};
 use crate::time::Monotime;
 use crate::unit::Unit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -27,7 +28,7 @@ const MAX_TURN: usize = 16;
 /// A unit's SRP socket.
 #[derive(Debug)]
 pub struct StateSocket {
-    fd: OwnedFd,
+    fd: Foreign,
     /// When it accepts again, after there was no descriptor for a connection.
     pub again: Option<Monotime>,
     path: PathBuf,
@@ -83,7 +84,7 @@ impl Daemon {
             format!("cannot make the state socket {}: {}", path.display(), describe(error))
         };
         let who = owner.unwrap_or((user::effective_uid(), user::effective_gid()));
-        let fd = message::listen_owned(&path, who).map_err(|error| say(&error))?;
+        let fd = message::listen_owned(&path, who).map(Foreign::from).map_err(|error| say(&error))?;
         self.poller
             .add(Owner::StateSocket(index).token(), fd.as_fd(), Interest::READ)
             .map_err(|error| say(&error))?;
@@ -136,6 +137,7 @@ impl Daemon {
         let Some(generation) = generation else {
             log::warn!("{}: a process that is not the unit's wanted its state; refused", unit.name);
             Endpoint::refuse(&stream, "not_a_member", "this socket is for the processes of its unit");
+            aside::close(stream.into());
             return;
         };
         let serving = unit.promoted.filter(|serving| unit.generations.contains_key(serving));
@@ -235,6 +237,7 @@ impl Daemon {
         }
         for (_, stream) in self.units[index].endpoint.take_ended() {
             let _ = self.poller.remove(stream.as_fd());
+            aside::close(stream.into());
         }
         for change in self.units[index].endpoint.take_changes() {
             let unit = &self.units[index];

@@ -6,13 +6,14 @@ use crate::daemon::supervised::Supervised;
 use crate::daemon::token::Owner;
 use crate::machine::event::{Event, Gen, Notification, Role, Sender};
 use crate::proto::notify;
+use crate::sys::aside::Foreign;
 use crate::sys::message::{self, Received};
 use crate::sys::peer::Peer;
 use crate::sys::poll::Interest;
-use crate::sys::{clock, process};
+use crate::sys::{clock, fd, process};
 use crate::time::{Monotime, Span};
 use crate::unit::NotifyAccess;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 /// The largest message that is read, bytes.
 const MAX_MESSAGE: usize = 16 * 1024;
@@ -136,7 +137,7 @@ impl Daemon {
         number: Gen,
         from: Sender,
         message: &Notification,
-        fds: Vec<OwnedFd>,
+        fds: Vec<Foreign>,
     ) {
         let unit = &mut self.units[index];
         let Some(service) = unit
@@ -189,7 +190,10 @@ impl Daemon {
             let _ = self.poller.remove(stored.fd.as_fd());
         }
         for stored in self.units[index].store.take_unwatched() {
-            // A file or memfd can't be polled: nothing to watch.
+            // A file or memfd can't be polled: nothing to watch. One of a file system in user space is asked by nobody.
+            if !fd::polls_at_once(stored.fd.as_fd()) {
+                continue;
+            }
             let _ = self.poller.add(
                 Owner::Stored(index, stored.id).token(),
                 stored.fd.as_fd(),

@@ -8,11 +8,11 @@
 mod pump;
 
 use crate::proto::srp::{Complaint, Decoder, Header, Totals};
+use crate::sys::aside::Foreign;
 use crate::sys::clock;
 use crate::time::{Monotime, Span};
 use pump::Pump;
 use std::io::{self, PipeWriter, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
@@ -35,7 +35,7 @@ pub struct Inlet {
     /// What has been read and not used.
     pub held: Option<Held>,
     /// The descriptors that came with it.
-    pub descriptors: Vec<OwnedFd>,
+    pub descriptors: Vec<Foreign>,
     /// Acknowledgements of earlier transfers that are still to come; the first empty FINISHED frames are those.
     pub acks: u32,
     /// The coordinator's HELLO, in case the peer still asks for it.

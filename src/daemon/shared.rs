@@ -92,7 +92,7 @@ impl Shared {
             }
             format!("make the notify socket {}: {}", path.display(), describe(&error))
         })?;
-        Ok(NotifySocket { fd, path, shown })
+        Ok(NotifySocket { fd: fd.into(), path, shown })
     }
 
     /// The path of a unit's socket in the runtime dir, and the path that a service is given for it.

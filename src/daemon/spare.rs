@@ -70,7 +70,7 @@ impl Kit {
                 // What somebody has told it already is not from the generation that it will belong to.
                 service.notify_access != NotifyAccess::None
                     && socket.path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket())
-                    && message::recv(socket.fd.as_fd(), &mut [0; 1], 0).is_err()
+                    && message::recv(socket.fd.as_fd(), &mut [0; 1], message::FDS_MAX).is_err()
             }
             None => service.notify_access == NotifyAccess::None,
         };

@@ -1,6 +1,7 @@
 //! Standard input, output and error of a process that is about to be started.
 
 use crate::daemon::launch::describe;
+use crate::sys::aside::Foreign;
 use crate::sys::fd;
 use crate::unit::{Input, Output, Service};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,10 +9,28 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Standard input, output and error of a process, and the read ends of its log pipes.
 #[derive(Debug)]
 pub struct Streams {
-    input: OwnedFd,
-    output: OwnedFd,
-    error: OwnedFd,
+    input: End,
+    output: End,
+    error: End,
     logs: [Option<OwnedFd>; 2],
+}
+
+/// One of them.
+#[derive(Debug)]
+enum End {
+    /// Nobody else decides how long closing it takes.
+    Own(OwnedFd),
+    /// A copy of a socket that the service has too.
+    Socket(Foreign),
+}
+
+impl AsFd for End {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            End::Own(fd) => fd.as_fd(),
+            End::Socket(fd) => fd.as_fd(),
+        }
+    }
 }
 
 impl Streams {
@@ -21,25 +40,29 @@ impl Streams {
     /// What cannot be opened, and why.
     pub fn open(service: &Service, socket: Option<BorrowedFd<'_>>) -> Result<Streams, String> {
         let say = |what: &str, error: &std::io::Error| format!("{what}: {}", describe(error));
-        let null = || fd::dev_null().map_err(|error| say("/dev/null", &error));
-        let copy = |from: BorrowedFd<'_>| fd::dup(from).map_err(|error| say("a copy", &error));
+        let null = || fd::dev_null().map(End::Own).map_err(|error| say("/dev/null", &error));
+        let copy = |from: BorrowedFd<'_>| fd::dup(from).map(End::Own).map_err(|error| say("a copy", &error));
+        let shared = |from| copy_of(from).map(End::Socket);
         let input = match &service.standard_input {
             Input::Null => null()?,
             Input::Inherit => copy(std::io::stdin().as_fd())?,
-            Input::File(path) => std::fs::File::open(path).map_err(|error| say(path, &error))?.into(),
-            Input::Socket => socket.map_or_else(null, copy)?,
+            Input::File(path) => {
+                End::Own(std::fs::File::open(path).map_err(|error| say(path, &error))?.into())
+            }
+            Input::Socket => socket.map_or_else(null, shared)?,
         };
         let mut logs = [None, None];
         let output = match &service.standard_output {
             Output::Inherit => copy(std::io::stdout().as_fd())?,
-            Output::Log => log_pipe(&mut logs[0])?,
+            Output::Log => End::Own(log_pipe(&mut logs[0])?),
             other => opened(other, socket)?.map_or_else(null, Ok)?,
         };
         let error = match &service.standard_error {
             // As systemd: what standard output got, unless that is ours too.
             Output::Inherit if service.standard_output == Output::Inherit => copy(std::io::stderr().as_fd())?,
+            Output::Inherit if matches!(output, End::Socket(_)) => shared(output.as_fd())?,
             Output::Inherit => copy(output.as_fd())?,
-            Output::Log => log_pipe(&mut logs[1])?,
+            Output::Log => End::Own(log_pipe(&mut logs[1])?),
             other => opened(other, socket)?.map_or_else(null, Ok)?,
         };
         Ok(Streams { input, output, error, logs })
@@ -56,6 +79,10 @@ impl Streams {
     }
 }
 
+fn copy_of(socket: BorrowedFd<'_>) -> Result<Foreign, String> {
+    fd::dup(socket).map(Foreign::from).map_err(|error| format!("a copy: {}", describe(&error)))
+}
+
 fn log_pipe(keep: &mut Option<OwnedFd>) -> Result<OwnedFd, String> {
     let (source, sink) = fd::pipe().map_err(|error| format!("a log pipe: {}", describe(&error)))?;
     fd::set_blocking(source.as_fd(), fd::Blocking::No).map_err(|error| describe(&error))?;
@@ -64,16 +91,19 @@ fn log_pipe(keep: &mut Option<OwnedFd>) -> Result<OwnedFd, String> {
 }
 
 /// Opens a file for output, or copies the socket; `None` for /dev/null.
-fn opened(output: &Output, socket: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd>, String> {
+fn opened(output: &Output, socket: Option<BorrowedFd<'_>>) -> Result<Option<End>, String> {
     let mut options = std::fs::OpenOptions::new();
     options.create(true);
     let (path, options) = match output {
         Output::File(path) => (path, options.write(true)),
         Output::Append(path) => (path, options.append(true)),
         Output::Socket => {
-            return socket.map(fd::dup).transpose().map_err(|error| format!("a copy: {}", describe(&error)));
+            return socket.map(copy_of).transpose().map(|copy| copy.map(End::Socket));
         }
         Output::Null | Output::Inherit | Output::Log => return Ok(None),
     };
-    options.open(path).map(|file| Some(file.into())).map_err(|error| format!("{path}: {}", describe(&error)))
+    options
+        .open(path)
+        .map(|file| Some(End::Own(file.into())))
+        .map_err(|error| format!("{path}: {}", describe(&error)))
 }

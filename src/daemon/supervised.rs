@@ -11,6 +11,7 @@ use crate::daemon::spare::{Kit, Spare};
 use crate::daemon::srp::Endpoint;
 use crate::machine::UnitMachine;
 use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, Role, Summary};
+use crate::sys::aside::Foreign;
 use crate::sys::inotify::Watcher;
 use crate::time::Monotime;
 use crate::unit::{DaemonSettings, Output};
@@ -42,8 +43,8 @@ pub struct Child {
 /// The notify socket of a generation.
 #[derive(Debug)]
 pub struct NotifySocket {
-    /// The socket.
-    pub fd: OwnedFd,
+    /// The socket. What waits in it may be descriptors of anybody.
+    pub fd: Foreign,
     /// Its real path.
     pub path: PathBuf,
     /// The path that the service is given: short enough for a sockaddr_un.
@@ -160,7 +161,7 @@ pub struct Supervised {
     /// Its descriptor store.
     pub store: FdStore,
     /// Accepted connections that wait for the machine's word.
-    pub connections: HashMap<Conn, (OwnedFd, PeerName)>,
+    pub connections: HashMap<Conn, (Foreign, PeerName)>,
     /// The last reloads, oldest first.
     pub history: VecDeque<ReloadRecord>,
     /// What the generation that went last wrote at its end, for the answer of a failed reload.

@@ -81,6 +81,23 @@ pub fn same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
     file(a).is_some() && file(a) == file(b)
 }
 
+/// Whether poll(2) of it is answered by the kernel itself: sockets, pipes, the kernel's own objects and character devices.
+/// A file of a file system in user space (FUSE) would be asked there, and may never answer.
+pub fn polls_at_once(fd: BorrowedFd<'_>) -> bool {
+    if super::sockopt::get_int(fd, libc::SOL_SOCKET, libc::SO_TYPE).is_ok() {
+        return true;
+    }
+    // Without a word to the file system: what it has said before is good enough for the type.
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: a structure of integers, for which zeroes are valid.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: a terminated string, and room for the structure that the kernel writes.
+    let done = unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, libc::STATX_TYPE, &raw mut found) };
+    let kind = u32::from(found.stx_mode) & libc::S_IFMT;
+    // Anonymous inodes (eventfd, pidfd, timerfd) have no type.
+    done == 0 && matches!(kind, libc::S_IFIFO | libc::S_IFCHR | 0)
+}
+
 /// Another way into a pipe, non-blocking and numbered 3 or more, whose other ways stay as they are; `None` if it is none,
 /// or somebody else's.
 pub fn reopen_pipe(fd: BorrowedFd<'_>) -> Option<OwnedFd> {

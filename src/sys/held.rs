@@ -2,6 +2,7 @@
 //!
 //! Nothing here waits. Any thread may call it.
 
+use super::message;
 use super::socket::to_std;
 use super::sockopt;
 use crate::unit::{Address, Listen, ListenKind};
@@ -98,8 +99,15 @@ pub fn discard(fd: BorrowedFd<'_>, most: usize) -> usize {
         if !poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
             return count;
         }
-        // read(2) cuts a datagram that is longer: it is gone all the same.
-        if !nix::unistd::read(fd, &mut buffer).is_ok_and(|bytes| bytes > 0) {
+        // A datagram that is longer is cut, and gone all the same. Its descriptors are closed where that may last.
+        let taken = match message::recv(fd, &mut buffer, message::FDS_MAX) {
+            Ok(received) => received.bytes > 0,
+            Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {
+                nix::unistd::read(fd, &mut buffer).is_ok_and(|bytes| bytes > 0)
+            }
+            Err(_) => false,
+        };
+        if !taken {
             return count;
         }
     }

@@ -3,6 +3,7 @@
 //! Control messages are read and written as the bytes that the kernel lays out, so that a message that was cut
 //! off loses descriptors but leaks none.
 
+use super::aside::Foreign;
 use super::peer::Peer;
 use super::unixpath::{self, Birth};
 use nix::libc;
@@ -30,7 +31,7 @@ pub struct Received {
     /// How many bytes of the buffer it filled. 0 on a stream: the other end is closed.
     pub bytes: usize,
     /// Its descriptors, close-on-exec.
-    pub fds: Vec<OwnedFd>,
+    pub fds: Vec<Foreign>,
     /// Who sent it, where SO_PASSCRED is set.
     pub credentials: Option<Peer>,
     /// The datagram was longer than the buffer.
@@ -96,7 +97,8 @@ impl Received {
                 (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                     for raw in data.chunks_exact(4).filter_map(|bytes| int(bytes, 0)) {
                         // SAFETY: the kernel has just put this descriptor into our table for us alone.
-                        self.fds.push(unsafe { OwnedFd::from_raw_fd(raw) });
+                        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+                        self.fds.push(fd.into());
                     }
                 }
                 (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
@@ -227,7 +229,7 @@ mod tests {
             let got = recv(b.as_fd(), &mut buffer, FDS_MAX).unwrap();
             assert_eq!((got.bytes, got.fds.len(), got.control_truncated), (5, count, false));
             if let Some(fd) = got.fds.into_iter().last() {
-                let mut copy = File::from(fd);
+                let mut copy = File::from(fd.as_fd().try_clone_to_owned().unwrap());
                 copy.rewind().unwrap();
                 let mut text = String::new();
                 copy.read_to_string(&mut text).unwrap();

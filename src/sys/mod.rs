@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod ability;
+pub mod aside;
 pub mod cgroup;
 pub mod clock;
 pub mod datagram;

@@ -8,6 +8,7 @@
 //! Everything that is read from a process is only true while [`Listener::is_valid`] says so afterwards: its
 //! number may already be somebody else's.
 
+use super::aside::Foreign;
 use nix::libc;
 use std::fs;
 use std::io;
@@ -336,7 +337,7 @@ fn status_field(tid: i32, name: &str) -> io::Result<String> {
 ///
 /// # Errors
 /// `EPERM` where ptrace(2) would not be allowed or a container's filter forbids it; `ENOSYS` before Linux 5.6.
-pub fn copy_fd(process: i32, fd: i32) -> io::Result<OwnedFd> {
+pub fn copy_fd(process: i32, fd: i32) -> io::Result<Foreign> {
     let pidfd = super::process::pidfd_open(process)?;
     // SAFETY: takes numbers only.
     let raw = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
@@ -344,7 +345,8 @@ pub fn copy_fd(process: i32, fd: i32) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just made it for us; nobody else knows its number.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
+    let copy = unsafe { OwnedFd::from_raw_fd(raw as RawFd) };
+    Ok(copy.into())
 }
 
 /// The protocol of a thread's socket as `system.sockprotoname` spells it (`TCP`, `TCPv6`, `UNIX-STREAM`…): what

@@ -41,6 +41,25 @@ pub fn get_int(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<c_in
     Ok(c_int::from_ne_bytes(bytes))
 }
 
+/// Takes back `SO_LINGER` with a time, which makes the last close(2) wait for the peer; with none it resets the connection,
+/// and waits for nobody. Anything but a socket is left alone.
+pub fn forget_linger(fd: BorrowedFd<'_>) {
+    let mut pair = [0; 2 * size_of::<c_int>()];
+    let lingers =
+        get_bytes(fd, libc::SOL_SOCKET, libc::SO_LINGER, &mut pair).is_ok_and(|count| count == pair.len());
+    if lingers && pair.chunks_exact(size_of::<c_int>()).all(|number| number.iter().any(|byte| *byte != 0)) {
+        // There is nothing else to do if it cannot be.
+        let _ = set_bytes(fd, libc::SOL_SOCKET, libc::SO_LINGER, &[0; 2 * size_of::<c_int>()]);
+    }
+}
+
+/// Sets `SO_LINGER`, in seconds.
+#[cfg(test)]
+pub fn set_linger(fd: BorrowedFd<'_>, seconds: c_int) {
+    let pair = [1_i32.to_ne_bytes(), seconds.to_ne_bytes()].concat();
+    set_bytes(fd, libc::SOL_SOCKET, libc::SO_LINGER, &pair).unwrap();
+}
+
 /// Sets `SO_REUSEPORT`.
 pub fn set_reuse_port(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)

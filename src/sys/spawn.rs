@@ -12,6 +12,7 @@ mod clone;
 mod find;
 mod job;
 
+use super::aside::Foreign;
 use super::seccomp::Listener;
 use super::{message, wait};
 use clone::Way;
@@ -268,7 +269,7 @@ fn receive(channel: OwnedFd, refused: Option<i32>) -> Result<Listener, i32> {
     }
     let received = message::recv(channel.as_fd(), &mut [0; 1], 1);
     let received = received.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
-    received.fds.into_iter().next().map(Listener::new).ok_or(libc::EMFILE)
+    received.fds.into_iter().next().and_then(Foreign::into_owned).map(Listener::new).ok_or(libc::EMFILE)
 }
 
 /// [`spawn`] by the given ways.

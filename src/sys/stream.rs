@@ -53,7 +53,11 @@ const CONTROL_WORDS: usize = 160;
 ///
 /// # Errors
 /// Those of recvmsg(2); `EMFILE` if descriptors were lost because this process can have no more.
-pub fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<Moved> {
+pub fn receive<D: From<OwnedFd>>(
+    fd: BorrowedFd<'_>,
+    buf: &mut [u8],
+    descriptors: &mut Vec<D>,
+) -> io::Result<Moved> {
     let mut control = [0u64; CONTROL_WORDS];
     let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
     // SAFETY: msghdr is plain data: all zeroes is a valid empty one.
@@ -74,7 +78,7 @@ pub fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], descriptors: &mut Vec<OwnedFd
 }
 
 /// Takes ownership of what an `SCM_RIGHTS` message has brought.
-fn take_descriptors(message: &libc::msghdr, descriptors: &mut Vec<OwnedFd>) {
+fn take_descriptors<D: From<OwnedFd>>(message: &libc::msghdr, descriptors: &mut Vec<D>) {
     // SAFETY: the kernel has filled the header and the control buffer that it points to.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !next.is_null() {
@@ -91,7 +95,8 @@ fn take_descriptors(message: &libc::msghdr, descriptors: &mut Vec<OwnedFd>) {
                 // SAFETY: within the buffer, as above; it need not be aligned.
                 let number = unsafe { place.read_unaligned() };
                 // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
-                descriptors.push(unsafe { OwnedFd::from_raw_fd(number) });
+                let fd = unsafe { OwnedFd::from_raw_fd(number) };
+                descriptors.push(fd.into());
             }
         }
         // SAFETY: `next` came from this message.
@@ -241,7 +246,7 @@ mod tests {
         let borrowed: Vec<_> = sent.iter().map(AsFd::as_fd).collect();
         assert_eq!(send(a.as_fd(), b"first", &[]).unwrap(), Moved::Bytes(5));
         assert_eq!(send(a.as_fd(), b"second", &borrowed).unwrap(), Moved::Bytes(6));
-        let (mut buf, mut got) = ([0; 5], Vec::new());
+        let (mut buf, mut got): ([u8; 5], Vec<OwnedFd>) = ([0; 5], Vec::new());
         assert_eq!(receive(b.as_fd(), &mut buf, &mut got).unwrap(), Moved::Bytes(5));
         assert!(got.is_empty());
         assert_eq!(receive(b.as_fd(), &mut buf[..1], &mut got).unwrap(), Moved::Bytes(1));

@@ -20,6 +20,7 @@ mod idle;
 mod import;
 mod intercept;
 mod intercept_programs;
+mod lasting;
 mod layering;
 mod load;
 mod logs;

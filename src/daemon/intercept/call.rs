@@ -8,11 +8,12 @@ use super::{GO_ON, Level};
 use crate::daemon::sockets::{Found, Wanted};
 use crate::daemon::supervised::Supervised;
 use crate::machine::event::Gen;
+use crate::sys::aside::Foreign;
 use crate::sys::seccomp::{self, Answer, Call, FdFlags, Listener, What};
 use crate::sys::{limits, socket, sockopt};
 use crate::unit::{Listen, ListenKind, Unit};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ impl Outcome {
 
 /// A socket of the caller, as far as we can see it.
 struct Seen {
-    own: Option<OwnedFd>,
+    own: Option<Foreign>,
     kind: ListenKind,
     v6_only: Option<bool>,
     inode: u64,
@@ -310,7 +311,7 @@ impl Handler<'_> {
         ours.is_none() || ours != of(&self.call.tid.to_string())
     }
 
-    fn learn(&mut self, wanted: &Wanted, own: OwnedFd) -> Option<()> {
+    fn learn(&mut self, wanted: &Wanted, own: Foreign) -> Option<()> {
         let (content, slot) = (self.content(), self.slot());
         let spelt = socket::spell(&wanted.listen.address);
         match self.unit.sockets.learn(&content, wanted, slot, own) {

@@ -4,11 +4,12 @@ mod farewell;
 
 use super::{Copying, Held, Job, RelayOutcome, RelayResult};
 use crate::proto::srp::{FrameType, HEADER, Header, Hello, MAX_DESCRIPTORS, Message, Piece, Totals};
+use crate::sys::aside::Foreign;
 use crate::sys::clock;
 use crate::sys::stream::{self, Moved, Watch};
 use crate::time::Monotime;
 use std::io::{self, PipeReader, PipeWriter, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 /// The buffer for everything that is not spliced, bytes.
 const BUFFER: usize = 64 * 1024;
@@ -346,7 +347,7 @@ impl<'a> Pump<'a> {
     }
 
     /// Writes all of it. The descriptors go with the first byte.
-    fn write_sink(&mut self, mut bytes: &[u8], descriptors: &[OwnedFd]) -> Step<()> {
+    fn write_sink(&mut self, mut bytes: &[u8], descriptors: &[Foreign]) -> Step<()> {
         let mut descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         while !bytes.is_empty() {
             match stream::send(self.job.sink.stream.as_fd(), bytes, &descriptors) {
@@ -417,7 +418,7 @@ impl<'a> Pump<'a> {
             let sink = &mut self.job.sink;
             let mut chunk = [0; 512];
             let room = sink.decoder.wanted().min(chunk.len());
-            let mut stray = Vec::new();
+            let mut stray: Vec<Foreign> = Vec::new();
             let count = match stream::receive(sink.stream.as_fd(), &mut chunk[..room], &mut stray) {
                 Ok(Moved::Bytes(count)) => count,
                 Ok(Moved::NotYet) => return Ok(()),

@@ -4,6 +4,7 @@ use crate::sys::stream::{self, Moved, Watch};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{PipeReader, Read, Write};
 use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
 
 const LONG: Span = Span::from_secs(20);

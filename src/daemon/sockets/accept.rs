@@ -2,14 +2,18 @@
 
 use super::endpoint::Endpoint;
 use super::{ListenSet, SocketId};
+use crate::sys::aside::{self, Foreign};
 use crate::sys::peer::peer_credentials;
 use crate::sys::socket::{self, Remote};
 use crate::unit::ListenKind;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 /// How many messages or connections of one socket are thrown away at a time.
 const FLUSH_MAX: usize = 65_536;
+
+/// How many connections are closed in one go.
+const BUNDLE: usize = 64;
 
 /// The other end of a connection, as its instance's environment shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,10 +28,10 @@ impl ListenSet {
     /// Accepts one connection of an `Accept` unit: blocking, close-on-exec. With it the source that
     /// `MaxConnectionsPerSource` counts by (an IP address, `uid:N`, `cid:N`) and its name. `None` if nothing
     /// waits. Errors: those of accept4(2), EMFILE among them.
-    pub fn accept(&mut self, id: SocketId) -> io::Result<Option<(OwnedFd, String, PeerName)>> {
+    pub fn accept(&mut self, id: SocketId) -> io::Result<Option<(Foreign, String, PeerName)>> {
         let mut slots = self.endpoints.iter().flat_map(|endpoint| &endpoint.slots);
         let Some(slot) = slots.find(|slot| slot.id == id) else { return Ok(None) };
-        let Some(connection) = socket::accept(slot.fd.as_fd())? else { return Ok(None) };
+        let Some(connection) = socket::accept(slot.fd.as_fd())?.map(Foreign::from) else { return Ok(None) };
         // It may have gone already: then nobody counts it.
         let Ok(remote) = socket::remote(connection.as_fd()) else { return Ok(None) };
         let (source, name) = match remote {
@@ -63,7 +67,20 @@ fn flush(endpoint: &Endpoint) -> usize {
         if !connects {
             return socket::discard(slot.fd.as_fd(), FLUSH_MAX);
         }
-        (0..FLUSH_MAX).take_while(|_| matches!(socket::accept(slot.fd.as_fd()), Ok(Some(_)))).count()
+        let mut count = 0;
+        // In bundles: each may have inherited SO_LINGER from the listener, and is closed where that holds nobody up.
+        let mut bundle = Vec::with_capacity(BUNDLE);
+        while count < FLUSH_MAX
+            && let Ok(Some(connection)) = socket::accept(slot.fd.as_fd())
+        {
+            bundle.push(connection);
+            count += 1;
+            if bundle.len() == BUNDLE {
+                aside::close_all(std::mem::take(&mut bundle));
+            }
+        }
+        aside::close_all(bundle);
+        count
     };
     endpoint.slots.iter().map(one).sum()
 }

@@ -8,13 +8,14 @@
 
 use super::ListenSet;
 use super::endpoint::{Endpoint, Way, keep};
+use crate::sys::aside::Foreign;
 use crate::sys::seccomp::FdFlags;
 use crate::sys::sockopt::{self, Nature};
 use crate::sys::unixpath::BoundPath;
 use crate::sys::{socket, steer};
 use crate::unit::{Address, BindIpv6Only, Listen, ListenKind, Socket, Unit};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 /// Where a program wants its socket.
@@ -106,7 +107,7 @@ impl ListenSet {
         unit: &Unit,
         wanted: &Wanted,
         slot: u32,
-        own: OwnedFd,
+        own: Foreign,
     ) -> Result<Option<String>, String> {
         let nature = sockopt::nature(own.as_fd()).ok().flatten();
         let socket = template(&unit.name, wanted, nature.as_ref());
@@ -285,7 +286,7 @@ impl Endpoint {
         endpoint
     }
 
-    fn learn_shared(&mut self, own: OwnedFd, ids: &mut super::endpoint::Ids) -> Result<(), String> {
+    fn learn_shared(&mut self, own: Foreign, ids: &mut super::endpoint::Ids) -> Result<(), String> {
         self.way = Way::Shared;
         self.wanted = Way::Shared;
         if self.listen.kind != ListenKind::Datagram {
@@ -307,12 +308,12 @@ impl Endpoint {
     /// says why.
     fn learn_group(
         &mut self,
-        own: OwnedFd,
+        own: Foreign,
         slot: usize,
         ids: &mut super::endpoint::Ids,
     ) -> Result<Option<String>, String> {
         let Some(at) = self.at else { return Err("it has no address".into()) };
-        let listen = |fd: &OwnedFd, endpoint: &Endpoint| {
+        let listen = |fd: &Foreign, endpoint: &Endpoint| {
             socket::listen(fd.as_fd(), endpoint.options.backlog).map_err(|error| {
                 format!("cannot listen on {}: {}", endpoint.address, socket::errno_text(&error))
             })

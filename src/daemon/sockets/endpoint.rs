@@ -1,6 +1,7 @@
 //! One address of a unit: its sockets, one or a slot each, and how they share its traffic.
 
 use super::SocketId;
+use crate::sys::aside::Lent;
 use crate::sys::unixpath::{self, BoundPath};
 use crate::sys::{socket, sockopt, steer};
 use crate::unit::{self, Address, Listen, ListenKind, Sharing, Socket, SocketOptions, Unit};
@@ -37,7 +38,7 @@ pub(super) fn decide(unit: &Unit, socket: &Socket, listen: &Listen) -> (Way, Cow
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) id: SocketId,
-    pub(super) fd: OwnedFd,
+    pub(super) fd: Lent,
     /// Its hidden name, for [`Way::Renamed`].
     pub(super) path: Option<BoundPath>,
     /// Nobody that lives has set its blocking mode: it is set as the unit says when it is lent next.
@@ -93,8 +94,8 @@ impl Ids {
     }
 
     /// A socket of its own that has not been lent.
-    pub(super) fn slot(&mut self, fd: OwnedFd, path: Option<BoundPath>) -> Slot {
-        Slot { id: self.next(), fd, path, fresh: true, broken: false }
+    pub(super) fn slot(&mut self, fd: impl Into<Lent>, path: Option<BoundPath>) -> Slot {
+        Slot { id: self.next(), fd: fd.into(), path, fresh: true, broken: false }
     }
 }
 
@@ -298,7 +299,7 @@ impl Endpoint {
         }
         let bound = new.path.map(|made| BoundPath { path: name, inode: made.inode });
         let Some(old) = self.slots.get_mut(slot) else { return Ok(()) };
-        old.fd = new.fd;
+        old.fd = new.fd.into();
         old.fresh = true;
         self.lent.retain(|lent| *lent != slot);
         if self.way == Way::Renamed {
@@ -318,7 +319,7 @@ impl Endpoint {
         let opened =
             socket::open(&self.listen, &self.options, socket::Place::Alone).map_err(|error| error.text)?;
         if let Some(slot) = self.slots.first_mut() {
-            slot.fd = opened.fd;
+            slot.fd = opened.fd.into();
             slot.fresh = true;
         }
         self.path = opened.path;

@@ -7,7 +7,7 @@ use crate::sys::inotify::Watcher;
 use crate::sys::{socket, steer, unixpath};
 use crate::unit::{Address, ListenKind};
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Takes a slot out of its group and lets it listen again as the last one. What goes where is right before it
 /// is back, and again after.
@@ -63,7 +63,7 @@ fn reopen(endpoint: &mut Endpoint, slot: usize) -> Result<(), String> {
     let placeholder =
         fs::File::open("/dev/null").map_err(|error| format!("cannot open /dev/null: {error}"))?;
     let member = &mut endpoint.slots[slot];
-    member.fd = placeholder.into();
+    member.fd = OwnedFd::from(placeholder).into();
     member.broken = true;
     member.fresh = true;
     let mut listen = endpoint.listen.clone();
@@ -72,7 +72,7 @@ fn reopen(endpoint: &mut Endpoint, slot: usize) -> Result<(), String> {
     }
     let opened =
         socket::open(&listen, &endpoint.options, socket::Place::Alone).map_err(|error| error.text)?;
-    member.fd = opened.fd;
+    member.fd = opened.fd.into();
     Ok(())
 }
 

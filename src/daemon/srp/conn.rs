@@ -4,6 +4,7 @@ use super::{Change, ConnId, FRAME_TIME, Peer};
 use crate::daemon::relay::Held;
 use crate::machine::event::Gen;
 use crate::proto::srp::{Decoder, Hello, MAX_DESCRIPTORS, Message, Piece, Role};
+use crate::sys::aside::{self, Foreign};
 use crate::sys::stream::{self, Moved};
 use crate::time::Monotime;
 use std::os::fd::{AsFd, OwnedFd};
@@ -75,7 +76,7 @@ pub(super) struct Conn {
     phase: Phase,
     pub(super) decoder: Decoder,
     pub(super) held: Option<Held>,
-    pub(super) descriptors: Vec<OwnedFd>,
+    pub(super) descriptors: Vec<Foreign>,
     pub(super) debts: Debts,
     hung_up: bool,
     output: Vec<u8>,
@@ -84,6 +85,15 @@ pub(super) struct Conn {
     /// When the frame that has begun must be whole, or the ERROR read.
     whole_by: Option<Monotime>,
     registered: Option<Wants>,
+}
+
+impl Drop for Conn {
+    /// What waits in it may be descriptors that last.
+    fn drop(&mut self) {
+        for stream in [self.stream.take(), self.lent.take()].into_iter().flatten() {
+            aside::close(OwnedFd::from(stream));
+        }
+    }
 }
 
 impl Conn {
@@ -114,8 +124,8 @@ impl Conn {
         self.stream.as_ref()
     }
 
-    pub(super) fn into_stream(self) -> Option<UnixStream> {
-        self.stream
+    pub(super) fn into_stream(mut self) -> Option<UnixStream> {
+        self.stream.take()
     }
 
     /// Whether it is this generation's connection in this role.

@@ -4,6 +4,7 @@ use crate::proto::srp::{Decoder, FrameType, HEADER, Header, Hello, Piece};
 use crate::sys::clock;
 use crate::sys::stream::{Moved, Watch};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 
 const OLD: Gen = Gen(1);
@@ -141,7 +142,9 @@ impl Client {
         let mut buffer = [0; 4096];
         loop {
             let room = self.decoder.wanted().min(buffer.len());
-            match stream::receive(self.stream.as_fd(), &mut buffer[..room], &mut Vec::new()).unwrap() {
+            match stream::receive(self.stream.as_fd(), &mut buffer[..room], &mut Vec::<OwnedFd>::new())
+                .unwrap()
+            {
                 Moved::Ended => return None,
                 Moved::NotYet => {
                     let limit = Some(clock::now() + Span::from_secs(20));
@@ -178,7 +181,7 @@ impl Client {
     }
 
     fn is_silent(&self) -> bool {
-        let got = stream::receive(self.stream.as_fd(), &mut [0; 64], &mut Vec::new());
+        let got = stream::receive(self.stream.as_fd(), &mut [0; 64], &mut Vec::<OwnedFd>::new());
         got.unwrap() == Moved::NotYet
     }
 
@@ -696,7 +699,7 @@ fn descriptors_that_come_early_reach_the_sink() {
     world.says(&source, &finished());
     let sink = world.greet(NEW, Role::Sink);
     world.transfer(OLD, NEW, Direction::Handover);
-    let mut got = Vec::new();
+    let mut got: Vec<OwnedFd> = Vec::new();
     let mut buffer = [0; HEADER];
     while stream::receive(sink.stream.as_fd(), &mut buffer, &mut got).unwrap() == Moved::NotYet {
         let limit = Some(clock::now() + Span::from_secs(20));
