@@ -496,13 +496,11 @@ AETERNA_API int aeterna_refuse(aeterna_writer *writer, const char *why) {
     return writer->failed == 2 ? 0 : -1;
 }
 
-/* Answers aeternad until the connection ends: for programs that bring their own thread. */
-AETERNA_API void aeterna_serve(aeterna_state *state, const aeterna_keeper *keeper) {
-    int good = 1;
+/* Answers aeternad until the connection ends; returns whether a newer connection has its place. */
+AETERNA_API int aeterna_answer_(aeterna_state *state, const aeterna_keeper *keeper) {
+    int good = 1, replaced = 0;
     aeterna_frame frame;
-    if (!state->path) return;
-    if (state->fd < 0) state->fd = aeterna_greet_(state->path, "{\"role\":\"source\"}");
-    while (good && state->fd >= 0 && aeterna_read_(state->fd, &frame) == 0) {
+    while (good && aeterna_read_(state->fd, &frame) == 0) {
         aeterna_frames given = {NULL, 0};
         if (frame.kind == AETERNA_REQUEST_) {
             aeterna_writer writer = {state->fd, 0, 0, 0};
@@ -520,18 +518,54 @@ AETERNA_API void aeterna_serve(aeterna_state *state, const aeterna_keeper *keepe
             if (keeper->commit) keeper->commit(keeper->context);
             aeterna_set_(state, 2);
         } else if (frame.kind == AETERNA_ERROR_) {
-            aeterna_log("aeternad reports", (const char *)frame.payload);
+            if (strstr((const char *)frame.payload, "\"replaced\"")) replaced = 1;
+            else aeterna_log("aeternad reports", (const char *)frame.payload);
+            good = !replaced;
         } else if (frame.kind != AETERNA_FINISHED_) { /* the acknowledgement; COMMIT or RESUME will follow */
+            errno = EPROTO;
             good = 0;
         }
         aeterna_frame_free(&frame);
     }
-    aeterna_log("the connection to aeternad is over, no state will be handed over", strerror(errno));
-    if (state->fd >= 0) close(state->fd);
-    state->fd = -1;
-    if (state->standing != 1) return;
-    if (keeper->resume) keeper->resume(NULL, keeper->context);
-    aeterna_set_(state, 0);
+    return replaced;
+}
+
+AETERNA_API long long aeterna_now_(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+/* Answers aeternad until the state is the newer generation's: for programs that bring their own thread. Whenever the
+ * connection ends before that, it connects again. */
+AETERNA_API void aeterna_serve(aeterna_state *state, const aeterna_keeper *keeper) {
+    int quiet = 0; /* one line for each time that aeternad is away */
+    if (!state->path) return;
+    for (;;) {
+        long long began = aeterna_now_();
+        int replaced = 0, connected, error;
+        if (state->fd < 0) state->fd = aeterna_greet_(state->path, "{\"role\":\"source\"}");
+        connected = state->fd >= 0;
+        if (connected) {
+            if (quiet) aeterna_log("aeternad", "connected again");
+            quiet = 0;
+            replaced = aeterna_answer_(state, keeper);
+        }
+        error = errno;
+        if (connected) close(state->fd);
+        state->fd = -1;
+        if (state->standing == 1) {
+            if (keeper->resume) keeper->resume(NULL, keeper->context);
+            aeterna_set_(state, 0);
+        }
+        if (state->standing == 2 || replaced) return;
+        if (!quiet) aeterna_log("the connection to aeternad is over, connecting again", strerror(error));
+        quiet = 1;
+        /* aeternad may be about to be started again, or somebody may end every connection at once. */
+        struct timespec pause = {1, 0};
+        if (connected && aeterna_now_() - began > 1000) pause.tv_sec = 0, pause.tv_nsec = 100000000;
+        nanosleep(&pause, NULL);
+    }
 }
 
 typedef struct {

@@ -23,6 +23,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -270,14 +271,52 @@ func (s *State) Keep(keeper Keeper) {
 }
 
 func (s *State) serve(keeper Keeper) {
-	c, err := s.channel, error(nil)
-	if c == nil {
-		c, err = greet(s.path, "source")
+	for quiet := false; ; { // one line for each time that aeternad is away
+		c, err, began := s.channel, error(nil), time.Now()
+		s.channel = nil
+		if c == nil {
+			c, err = greet(s.path, "source")
+		}
+		pause := time.Second // somebody may end every connection at once
+		if err == nil {
+			if quiet {
+				logf("connected to aeternad again")
+			}
+			quiet = false
+			err = s.answer(c, keeper)
+			if time.Since(began) > time.Second {
+				pause = 100 * time.Millisecond
+			}
+		}
+		if c != nil {
+			c.Close() // whoever waits for the state learns that it does not come
+		}
+		if s.standing == asked {
+			if keeper.Resume != nil {
+				keeper.Resume(nil)
+			}
+			s.set(mine)
+		}
+		if s.standing == theirs || err == errReplaced {
+			return
+		}
+		if !quiet {
+			logf("the connection to aeternad is over, connecting again: %v", err)
+		}
+		quiet = true
+		time.Sleep(pause)
 	}
-	for err == nil {
-		var frame Frame
-		if frame, err = c.read(); err != nil {
-			break
+}
+
+// errReplaced: a newer connection of this generation has its place.
+var errReplaced = errors.New("a newer connection has its place")
+
+// answer answers aeternad until the connection ends.
+func (s *State) answer(c *channel, keeper Keeper) error {
+	for {
+		frame, err := c.read()
+		if err != nil {
+			return err
 		}
 		switch frame.Kind {
 		case request:
@@ -310,20 +349,17 @@ func (s *State) serve(keeper Keeper) {
 			s.set(theirs)
 		case finished: // the acknowledgement; COMMIT or RESUME will follow
 		case failure:
+			var complaint struct{ Code interface{} }
+			if json.Unmarshal(frame.Payload, &complaint) == nil && complaint.Code == "replaced" {
+				return errReplaced
+			}
 			logf("aeternad reports %s", frame.Payload)
 		default:
 			err = fmt.Errorf("a frame of type %#02x does not belong here", frame.Kind)
 		}
-	}
-	logf("the connection to aeternad is over, no state will be handed over: %v", err)
-	if c != nil {
-		c.Close() // whoever waits for the state learns that it does not come
-	}
-	if s.standing == asked {
-		if keeper.Resume != nil {
-			keeper.Resume(nil)
+		if err != nil {
+			return err
 		}
-		s.set(mine)
 	}
 }
 

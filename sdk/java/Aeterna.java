@@ -271,54 +271,93 @@ public final class Aeterna {
             return standing == Standing.ASKED;
         }
 
+        private synchronized boolean isTheirs() {
+            return standing == Standing.THEIRS;
+        }
+
         private void serve(Supplier<List<Frame>> save, Consumer<List<Frame>> resume, Runnable commit) {
-            Wire channel = wire;
-            try {
-                if (channel == null) {
-                    channel = Wire.greet(path, "source");
+            boolean quiet = false; // one line for each time that aeternad is away
+            while (true) {
+                Wire channel = wire;
+                wire = null;
+                long began = System.nanoTime();
+                Exception why;
+                try {
+                    if (channel == null) {
+                        channel = Wire.greet(path, "source");
+                    }
+                    if (quiet) {
+                        log("connected to aeternad again");
+                    }
+                    quiet = false;
+                    why = answer(channel, save, resume, commit);
+                } catch (IOException | RuntimeException error) {
+                    why = error;
                 }
-                while (true) {
-                    Frame frame = channel.read();
-                    switch (frame.kind) {
-                        case REQUEST:
-                            set(Standing.ASKED);
-                            give(channel, save);
-                            break;
-                        case RESUME:
-                            List<Frame> given = null;
-                            try {
-                                given = channel.receive();
-                                channel.write(FINISHED, new byte[0]);
-                            } catch (IOException error) {
-                                log("nothing was given back: " + error.getMessage());
-                            }
-                            resume.accept(given == null || given.isEmpty() ? null : given);
-                            set(Standing.MINE);
-                            break;
-                        case COMMIT:
-                            commit.run();
-                            set(Standing.THEIRS);
-                            break;
-                        case FINISHED: // the acknowledgement; COMMIT or RESUME will follow
-                            break;
-                        case ERROR:
-                            log("aeternad reports " + frame.text());
-                            break;
-                        default:
-                            throw new IOException("a frame of type " + frame.kind + " does not belong here");
+                if (channel != null) {
+                    channel.close(); // whoever waits for the state learns that it does not come
+                }
+                if (isAsked()) {
+                    try {
+                        resume.accept(null);
+                    } catch (RuntimeException error) {
+                        log("the service could not resume: " + error);
+                    } finally {
+                        set(Standing.MINE);
                     }
                 }
-            } catch (IOException | RuntimeException error) {
-                log("the connection to aeternad is over, no state will be handed over: " + error);
-            }
-            if (channel != null) {
-                channel.close(); // whoever waits for the state learns that it does not come
-            }
-            if (isAsked()) {
+                if (why == null || isTheirs()) {
+                    return;
+                }
+                if (!quiet) {
+                    log("the connection to aeternad is over, connecting again: " + why);
+                }
+                quiet = true;
                 try {
-                    resume.accept(null);
-                } finally {
-                    set(Standing.MINE);
+                    // aeternad may be about to be started again, or somebody may end every connection at once.
+                    Thread.sleep(channel != null && System.nanoTime() - began > 1_000_000_000L ? 100 : 1000);
+                } catch (InterruptedException ended) {
+                    return;
+                }
+            }
+        }
+
+        /** Answers aeternad until the connection ends: throws then. Returns null where a newer one has its place. */
+        private Exception answer(
+                Wire channel, Supplier<List<Frame>> save, Consumer<List<Frame>> resume, Runnable commit)
+                throws IOException {
+            while (true) {
+                Frame frame = channel.read();
+                switch (frame.kind) {
+                    case REQUEST:
+                        set(Standing.ASKED);
+                        give(channel, save);
+                        break;
+                    case RESUME:
+                        List<Frame> given = null;
+                        try {
+                            given = channel.receive();
+                            channel.write(FINISHED, new byte[0]);
+                        } catch (IOException error) {
+                            log("nothing was given back: " + error.getMessage());
+                        }
+                        resume.accept(given == null || given.isEmpty() ? null : given);
+                        set(Standing.MINE);
+                        break;
+                    case COMMIT:
+                        commit.run();
+                        set(Standing.THEIRS);
+                        break;
+                    case FINISHED: // the acknowledgement; COMMIT or RESUME will follow
+                        break;
+                    case ERROR:
+                        if (frame.text().matches("(?s).*\"code\"\\s*:\\s*\"replaced\".*")) {
+                            return null;
+                        }
+                        log("aeternad reports " + frame.text());
+                        break;
+                    default:
+                        throw new IOException("a frame of type " + frame.kind + " does not belong here");
                 }
             }
         }

@@ -161,56 +161,84 @@ class State {
   }
 
   async serve(save, resume, commit) {
-    let channel = this.channel;
-    try {
-      channel = channel || (await greet(this.path, 'source'));
-      channel.socket.unref();
-      for (;;) {
-        const { kind, payload } = await channel.read();
-        if (kind === REQUEST) {
-          this.set('asked');
-          let frames;
-          try {
-            frames = [...(await save())];
-          } catch (error) {
-            // RESUME will follow.
-            log(`the state cannot be saved: ${reason(error)}`);
-            channel.complain('save_failed', reason(error).slice(0, 1000));
-            continue;
-          }
-          await channel.give(frames);
-        } else if (kind === RESUME) {
-          let frames = null;
-          try {
-            frames = await channel.receive();
-            channel.write(FINISHED);
-          } catch (error) {
-            log(`nothing was given back: ${reason(error)}`);
-          }
-          await resume(frames && frames.length ? frames : null);
-          this.set('mine');
-        } else if (kind === COMMIT) {
-          await commit();
-          this.set('theirs');
-        } else if (kind === ERROR) {
-          log(`aeternad reports ${payload}`);
-        } else if (kind !== FINISHED) {
-          // (FINISHED is the acknowledgement; COMMIT or RESUME will follow.)
-          throw new Error(`a frame of type ${kind} does not belong here`);
-        }
+    let quiet = false; // one line for each time that aeternad is away
+    for (;;) {
+      let channel = this.channel, why;
+      const began = Date.now();
+      this.channel = null;
+      try {
+        channel = channel || (await greet(this.path, 'source'));
+        channel.socket.unref();
+        if (quiet) log('connected to aeternad again');
+        quiet = false;
+        await this.answer(channel, save, resume, commit);
+      } catch (error) {
+        why = error;
       }
-    } catch (error) {
-      log(`the connection to aeternad is over, no state will be handed over: ${reason(error)}`);
       // Whoever waits for the state learns that it does not come.
       if (channel) channel.end();
-      if (this.standing !== 'asked') return;
-      try {
-        await resume(null);
-      } catch (failed) {
-        log(`the service could not resume: ${reason(failed)}`);
+      if (this.standing === 'asked') {
+        try {
+          await resume(null);
+        } catch (failed) {
+          log(`the service could not resume: ${reason(failed)}`);
+        }
+        this.set('mine');
       }
-      this.set('mine');
+      if (this.standing === 'theirs' || (why && why.replaced)) return;
+      if (!quiet) log(`the connection to aeternad is over, connecting again: ${reason(why)}`);
+      quiet = true;
+      // aeternad may be about to be started again, or somebody may end every connection at once.
+      const pause = channel && Date.now() - began > 1000 ? 100 : 1000;
+      await new Promise((resolve) => setTimeout(resolve, pause).unref());
     }
+  }
+
+  /** Answers aeternad until the connection ends: throws then. */
+  async answer(channel, save, resume, commit) {
+    for (;;) {
+      const { kind, payload } = await channel.read();
+      if (kind === REQUEST) {
+        this.set('asked');
+        let frames;
+        try {
+          frames = [...(await save())];
+        } catch (error) {
+          // RESUME will follow.
+          log(`the state cannot be saved: ${reason(error)}`);
+          channel.complain('save_failed', reason(error).slice(0, 1000));
+          continue;
+        }
+        await channel.give(frames);
+      } else if (kind === RESUME) {
+        let frames = null;
+        try {
+          frames = await channel.receive();
+          channel.write(FINISHED);
+        } catch (error) {
+          log(`nothing was given back: ${reason(error)}`);
+        }
+        await resume(frames && frames.length ? frames : null);
+        this.set('mine');
+      } else if (kind === COMMIT) {
+        await commit();
+        this.set('theirs');
+      } else if (kind === ERROR) {
+        if (codeOf(payload) === 'replaced') throw Object.assign(new Error('replaced'), { replaced: true });
+        log(`aeternad reports ${payload}`);
+      } else if (kind !== FINISHED) {
+        // (FINISHED is the acknowledgement; COMMIT or RESUME will follow.)
+        throw new Error(`a frame of type ${kind} does not belong here`);
+      }
+    }
+  }
+}
+
+function codeOf(payload) {
+  try {
+    return JSON.parse(payload).code;
+  } catch (noJson) {
+    return undefined;
   }
 }
 

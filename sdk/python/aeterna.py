@@ -237,48 +237,80 @@ class State:
             work.start()
 
     def _serve(self, save, resume, commit):
-        channel = self._channel
-        try:
-            channel = channel or _greet(self._path, "source")
-            while True:
-                kind, payload, _ = channel.read()
-                if kind == _REQUEST:
-                    self._set("asked")
-                    try:
-                        frames = list(save())
-                    except Exception as error:  # RESUME will follow
-                        log("the state cannot be saved: %s" % (str(error) or type(error).__name__))
-                        channel.write(_ERROR, _json({"code": "save_failed", "message": str(error)[:1000]}))
-                        continue
-                    channel.give(frames)
-                elif kind == _RESUME:
-                    frames = []
-                    try:
-                        frames = channel.receive()
-                        channel.write(_FINISHED)
-                    except Error as error:
-                        log("nothing was given back: %s" % error)
-                    if resume:
-                        resume(frames or None)
-                    self._set("mine")
-                elif kind == _COMMIT:
-                    if commit:
-                        commit()
-                    self._set("theirs")
-                elif kind == _ERROR:
-                    log("aeternad reports %s" % payload.decode(errors="replace"))
-                elif kind != _FINISHED:  # the acknowledgement; COMMIT or RESUME will follow
-                    raise Error("a frame of type 0x%02x does not belong here" % kind)
-        except Exception as error:  # the service goes on, but nobody will get its state
-            log("the connection to aeternad is over, no state will be handed over: %s" % error)
-        if channel:
-            channel.close()  # whoever waits for the state learns that it does not come
-        if self._standing == "asked":
+        quiet = False  # one line for each time that aeternad is away
+        while True:
+            channel, began = self._channel, time.monotonic()
+            self._channel = None
             try:
+                channel = channel or _greet(self._path, "source")
+                if quiet:
+                    log("connected to aeternad again")
+                quiet = False
+                self._answer(channel, save, resume, commit)
+            except Exception as failed:  # the service goes on
+                error = failed
+            if channel:
+                channel.close()  # whoever waits for the state learns that it does not come
+            if self._standing == "asked":
+                try:
+                    if resume:
+                        resume(None)
+                except Exception as failed:
+                    log("the service could not resume: %s" % failed)
+                finally:
+                    self._set("mine")
+            if self._standing == "theirs" or isinstance(error, _Replaced):
+                return
+            if not quiet:
+                log("the connection to aeternad is over, connecting again: %s" % error)
+            quiet = True
+            # aeternad may be about to be started again, or somebody may end every connection at once.
+            time.sleep(0.1 if channel and time.monotonic() - began > 1 else 1)
+
+    def _answer(self, channel, save, resume, commit):
+        """Answers aeternad until the connection ends: raises then."""
+        while True:
+            kind, payload, _ = channel.read()
+            if kind == _REQUEST:
+                self._set("asked")
+                try:
+                    frames = list(save())
+                except Exception as error:  # RESUME will follow
+                    log("the state cannot be saved: %s" % (str(error) or type(error).__name__))
+                    channel.write(_ERROR, _json({"code": "save_failed", "message": str(error)[:1000]}))
+                    continue
+                channel.give(frames)
+            elif kind == _RESUME:
+                frames = []
+                try:
+                    frames = channel.receive()
+                    channel.write(_FINISHED)
+                except Error as error:
+                    log("nothing was given back: %s" % error)
                 if resume:
-                    resume(None)
-            finally:
+                    resume(frames or None)
                 self._set("mine")
+            elif kind == _COMMIT:
+                if commit:
+                    commit()
+                self._set("theirs")
+            elif kind == _ERROR:
+                if _code(payload) == "replaced":
+                    raise _Replaced()
+                log("aeternad reports %s" % payload.decode(errors="replace"))
+            elif kind != _FINISHED:  # the acknowledgement; COMMIT or RESUME will follow
+                raise Error("a frame of type 0x%02x does not belong here" % kind)
+
+
+class _Replaced(Exception):
+    """A newer connection of this generation has its place."""
+
+
+def _code(payload):
+    try:
+        return json.loads(payload).get("code")
+    except (ValueError, AttributeError):
+        return None
 
 
 def _json(value):

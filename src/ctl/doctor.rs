@@ -82,8 +82,8 @@ fn kernel() -> Vec<Finding> {
         tried(
             "pidfd_getfd",
             ability::descriptor_copies(),
-            "programs keep the options of their own sockets; a restarted aeternad finds its sockets again",
-            "InterceptBind binds new addresses with default options; a restarted aeternad binds sockets anew",
+            "programs under InterceptBind keep the options of their own sockets",
+            "InterceptBind binds new addresses with default options",
             "Linux 5.6; in a container --cap-add SYS_PTRACE; with Yama, sysctl -w kernel.yama.ptrace_scope=1",
         ),
         tried(

@@ -14,6 +14,7 @@ use crate::proto::control::{Line, Refusal, RefusalCode, Request, to_line};
 use crate::proto::status::EventLine;
 use crate::time::{Monotime, Span};
 use client::Client;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
@@ -28,7 +29,8 @@ pub const REQUEST_TIME: Span = Span::from_secs(10);
 pub const MAX_QUEUE: usize = 256 * 1024;
 
 /// A connected client. Numbers are never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ClientId(pub u64);
 
 /// What the poll loop is to wait for on a client's socket. Neither: for its hang-up only.

@@ -10,7 +10,7 @@ use crate::machine::event::{
     Action, Announcement, Content, ContentId, Event, Gen, Role, Spawn, SpawnFailure, Steering, Target,
 };
 use crate::sys::poll::Interest;
-use crate::sys::tree::{self, TreeKey};
+use crate::sys::tree::{self, Main, TreeKey};
 use crate::sys::{clock, process};
 use crate::unit::{self, Unit};
 use std::os::fd::AsFd;
@@ -287,7 +287,8 @@ impl Daemon {
             role: spawn.role,
             generation: spawn.generation,
             invocation: launched.invocation,
-            watched: None,
+            pidfd: launched.pidfd,
+            watched: false,
         };
         unit.children.insert(spawn.proc, child);
         if let Role::Instance(conn) = spawn.role {
@@ -297,7 +298,7 @@ impl Daemon {
         if let Some(shell) = spawn.generation.and_then(|number| unit.generations.get_mut(&number)) {
             shell.alive += 1;
             shell.watch_empty = false;
-            shell.started.push(pid);
+            shell.started.push(Main { pid, reaped: false });
             if matches!(spawn.role, Role::Main { .. }) {
                 shell.program = Some(launched.program);
             }
@@ -337,17 +338,15 @@ impl Daemon {
         match to {
             Target::Proc(proc) => {
                 if let Some(child) = unit.children.get(&proc) {
-                    send(child.pid, signal);
+                    send_to(child, signal);
                 }
             }
             Target::ProcTree(proc) => {
                 if let Some(child) = unit.children.get(&proc) {
                     // The mark of a generation is on its main processes too, which are not below this one.
                     let invocation = if child.generation.is_some() { "" } else { child.invocation.as_str() };
-                    let key = TreeKey { mains: &[child.pid], invocation };
-                    for pid in tree::tree(&key, self.shared.pid) {
-                        send(pid, signal);
-                    }
+                    let mains = [Main { pid: child.pid, reaped: false }];
+                    self.signal_tree(&TreeKey { mains: &mains, invocation }, signal);
                 }
             }
             Target::Mains(number) => {
@@ -355,7 +354,7 @@ impl Daemon {
                     if child.generation == Some(number)
                         && matches!(child.role, Role::Main { .. } | Role::Instance(_))
                     {
-                        send(child.pid, signal);
+                        send_to(child, signal);
                     }
                 }
             }
@@ -371,8 +370,20 @@ impl Daemon {
         {
             return;
         }
-        for pid in self.members(unit, number) {
-            send(pid, signal);
+        match &shell.kit.cgroup {
+            Some(group) => {
+                group.pids().into_iter().for_each(|pid| said(pid, signal, process::kill(pid, signal)))
+            }
+            None => {
+                self.signal_tree(&TreeKey { mains: &shell.started, invocation: &shell.invocation }, signal);
+            }
+        }
+    }
+
+    /// A pid of a tree may be another process' by the time that it is signalled: the start time tells.
+    fn signal_tree(&self, key: &TreeKey<'_>, signal: i32) {
+        for member in tree::members_of(key, self.shared.pid) {
+            said(member.pid, signal, process::signal_exactly(member.pid, member.start_time, signal));
         }
     }
 
@@ -492,9 +503,22 @@ impl Daemon {
     }
 }
 
-/// Sends a signal; a process that has gone meanwhile is no error.
-fn send(pid: i32, signal: i32) {
-    if let Err(error) = process::kill(pid, signal)
+/// Sends a signal to a process that was started, or has become a main one: it may not be ours to reap, so its pid may
+/// be somebody else's.
+fn send_to(child: &Child, signal: i32) {
+    said(
+        child.pid,
+        signal,
+        match &child.pidfd {
+            Some(pidfd) => process::pidfd_signal(pidfd.as_fd(), signal),
+            None => process::kill(child.pid, signal),
+        },
+    );
+}
+
+/// What came of a signal; a process that has gone meanwhile is no error.
+fn said(pid: i32, signal: i32, result: std::io::Result<()>) {
+    if let Err(error) = result
         && error.raw_os_error() != Some(NO_SUCH_PROCESS)
     {
         log::warn!("cannot send {} to process {pid}: {error}", crate::unit::signal_name(signal));

@@ -177,7 +177,7 @@ impl Daemon {
         }
         let unit = &mut self.units[index];
         let child = unit.children.remove(&proc);
-        if let Some(watched) = child.as_ref().and_then(|child| child.watched.as_ref()) {
+        if let Some(watched) = child.as_ref().filter(|child| child.watched).and_then(|c| c.pidfd.as_ref()) {
             let _ = self.poller.remove(watched.as_fd());
         }
         let generation = child.and_then(|child| child.generation);
@@ -186,6 +186,7 @@ impl Daemon {
             generation.and_then(|number| self.units[index].generations.get_mut(&number).map(|s| (number, s)))
         {
             shell.alive = shell.alive.saturating_sub(1);
+            shell.started.iter_mut().filter(|main| main.pid == pid).for_each(|main| main.reaped = true);
             if shell.alive == 0 {
                 shell.watch_empty = true;
                 last = Some(number);

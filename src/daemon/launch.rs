@@ -27,6 +27,8 @@ use std::sync::Arc;
 pub struct Launched {
     /// Its pid.
     pub pid: i32,
+    /// Its pidfd.
+    pub pidfd: Option<OwnedFd>,
     /// The program that was executed.
     pub program: PathBuf,
     /// `INVOCATION_ID` in its environment.
@@ -88,6 +90,7 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
             warn_of_limits(&name, service, process.lowered);
             Ok(Launched {
                 pid: process.pid,
+                pidfd: process.pidfd,
                 program,
                 invocation: facts.invocation,
                 logs: streams.into_logs(),

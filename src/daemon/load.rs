@@ -4,9 +4,8 @@ use crate::error::{Fatal, exit};
 use crate::machine::event::{Content, ContentId};
 use crate::sys::textfile;
 use crate::unit::{self, Context, Unit};
-use std::collections::hash_map::DefaultHasher;
+use sha2::{Digest, Sha256};
 use std::ffi::OsString;
-use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -94,11 +93,14 @@ fn load_file(path: &Path, setting: &Setting, known: &[Content]) -> Result<Loaded
     }
 }
 
-/// A hash for people to compare; not for security.
+/// A hash for people to compare, the same in every release: one aeternad recognises the contents of another. Not for
+/// security.
 pub fn hash_of(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
+    let mut start = [0; 8];
+    for (to, from) in start.iter_mut().zip(Sha256::digest(text.as_bytes())) {
+        *to = from;
+    }
+    u64::from_be_bytes(start)
 }
 
 /// The unit files that `--unit` names: files as they are named, folders as their *.toml by name.

@@ -17,15 +17,16 @@ impl Daemon {
         self.pids.remove(&child.pid);
         self.pids.insert(pid, (index, proc));
         child.pid = pid;
-        if let Some(before) = child.watched.take() {
+        if let Some(before) = child.pidfd.take().filter(|_| child.watched) {
             let _ = self.poller.remove(before.as_fd());
         }
+        child.watched = false;
         let watched = process::pidfd_open(pid).and_then(|pidfd| {
             self.poller.add(Owner::Adopted(index, proc.0).token(), pidfd.as_fd(), Interest::READ)?;
             Ok(pidfd)
         });
         match watched {
-            Ok(pidfd) => child.watched = Some(pidfd),
+            Ok(pidfd) => (child.pidfd, child.watched) = (Some(pidfd), true),
             Err(error) if process::start_time(pid).is_some() => {
                 log::warn!("{}: cannot watch its main process {pid}: {error}", unit.name);
             }

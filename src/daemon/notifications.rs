@@ -13,6 +13,7 @@ use crate::sys::poll::Interest;
 use crate::sys::{clock, fd, process};
 use crate::time::{Monotime, Span};
 use crate::unit::NotifyAccess;
+use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
 
 /// The largest message that is read, bytes.
@@ -204,7 +205,8 @@ impl Daemon {
 }
 
 /// How much was complained about a unit's messages: a flood of nonsense does not become a flood of lines.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Complaints {
     since: Option<Monotime>,
     count: u32,

@@ -11,7 +11,7 @@ use crate::machine::event::{Event, Gen, ProbeKind, ProbeResult};
 use crate::proto::http;
 use crate::sys::clock;
 use crate::sys::probe::{self, Answerer, Connection, Stream};
-use crate::sys::tree::TreeKey;
+use crate::sys::tree::{Main, TreeKey};
 use crate::time::{Monotime, Span};
 use crate::unit::{Address, Check, HealthCheck, Unit};
 use std::io::{Read, Write};
@@ -31,7 +31,7 @@ struct Task {
     expect: Vec<(u16, u16)>,
     timeout: Span,
     /// The processes that were started for the generation that is meant: its tree is below them.
-    started: Vec<i32>,
+    started: Vec<Main>,
     /// Its `INVOCATION_ID`.
     invocation: String,
     /// Our own pid.

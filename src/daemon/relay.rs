@@ -12,12 +12,13 @@ use crate::sys::aside::Foreign;
 use crate::sys::clock;
 use crate::time::{Monotime, Span};
 use pump::Pump;
+use serde::{Deserialize, Serialize};
 use std::io::{self, PipeWriter, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 /// What the source had already sent when the transfer began, taken off its socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Held {
     /// The header of a STATE frame.
     State(Header),

@@ -16,6 +16,7 @@ use crate::proto::srp::{Message, Role};
 use crate::sys::stream;
 use crate::time::{Monotime, Span};
 use conn::{Conn, Note};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
@@ -35,11 +36,13 @@ pub const FRAME_TIME: Span = Span::from_secs(10);
 pub const MAX_CONNECTIONS: usize = 32;
 
 /// A connection. Numbers are never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConnId(pub u64);
 
 /// Who has connected, as SO_PEERCRED and the machine say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Peer {
     /// Its generation.
     pub generation: Gen,

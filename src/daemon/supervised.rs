@@ -13,8 +13,10 @@ use crate::machine::UnitMachine;
 use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, Role, Summary};
 use crate::sys::aside::Foreign;
 use crate::sys::inotify::Watcher;
+use crate::sys::tree::Main;
 use crate::time::Monotime;
 use crate::unit::{DaemonSettings, Output};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -36,8 +38,10 @@ pub struct Child {
     pub generation: Option<Gen>,
     /// `INVOCATION_ID` in its environment.
     pub invocation: String,
-    /// Its pidfd, if it has become a main process by `MAINPID=`: it may not be our child.
-    pub watched: Option<OwnedFd>,
+    /// Its pidfd: what is signalled through it is never another process. `None` on a kernel without.
+    pub pidfd: Option<OwnedFd>,
+    /// Whether the pidfd is in the poll set: it has become a main process by `MAINPID=`, and may not be our child.
+    pub watched: bool,
 }
 
 /// The notify socket of a generation.
@@ -59,7 +63,7 @@ pub struct GenerationShell {
     /// `INVOCATION_ID`: marks its processes.
     pub invocation: String,
     /// Every pid that was started for it, dead ones too: their session ids mark grandchildren.
-    pub started: Vec<i32>,
+    pub started: Vec<Main>,
     /// Processes of it that live and that we started.
     pub alive: u32,
     /// Its processes may all be gone; tell the machine when they are.
@@ -81,7 +85,8 @@ pub struct GenerationShell {
 }
 
 /// What a generation that is gone has left.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LastWords {
     /// Whose.
     pub generation: Gen,
@@ -187,7 +192,7 @@ pub struct Supervised {
 }
 
 /// What the poll set waits for on a unit's sockets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Traffic {
     /// A hang-up only: somebody shut a listener down.
     Ignored,

@@ -664,7 +664,7 @@ pub enum Announcement {
 }
 
 /// What came of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommandResult {
     /// It was done; a note for people, may be empty.
     Done(String),

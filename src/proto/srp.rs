@@ -10,6 +10,7 @@ mod message;
 pub use decoder::{Decoder, Piece};
 pub use message::{Complaint, Hello, Message, Role, Totals, control_frame};
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The four bytes that every frame carries.
@@ -31,7 +32,7 @@ pub const MAX_CONTROL: u32 = 64 * 1024;
 pub const MAX_DESCRIPTORS: usize = 253;
 
 /// What a frame is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum FrameType {
     /// Who a peer is, and the coordinator's answer.
     Hello,
@@ -130,7 +131,8 @@ impl fmt::Display for FrameType {
 }
 
 /// A frame's first twelve bytes as a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Header {
     /// What the frame is.
     pub kind: FrameType,

@@ -4,10 +4,13 @@
 use super::channel::{Channel, Incoming, Wait};
 use super::log;
 use crate::proto::srp::{FrameType, Hello, Message, Role, Totals};
+use crate::sys::clock;
+use crate::time::Span;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What a frame's payload is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,27 +157,13 @@ impl State {
         Ok(state)
     }
 
-    /// Gives the state to whoever asks for it, on a thread of its own, until aeternad is gone. Does nothing
-    /// without aeternad.
+    /// Gives the state to whoever asks for it, on a thread of its own. If the connection ends it connects again, until
+    /// the state is a newer generation's. Does nothing without aeternad.
     pub fn keep(self, mut keeper: impl Keeper) -> Kept {
         let kept = Kept { standing: Arc::default() };
         let Some(path) = self.path else { return kept };
         let theirs = kept.clone();
-        let work = move || {
-            let end = match self.channel.map_or_else(|| greet(&path, Role::Source), Ok) {
-                Ok(channel) => guarded(|| serve(channel, &mut keeper, &theirs)),
-                Err(error) => Ok(error),
-            };
-            let end = end.unwrap_or_else(io::Error::other);
-            // Nobody can say any more that the newer generation has it for good.
-            if theirs.is(Standing::Asked) {
-                if let Err(why) = guarded(|| keeper.resume(None)) {
-                    log(&format!("the service could not resume: {why}"));
-                }
-                theirs.set(Standing::Mine);
-            }
-            log(&format!("the connection to aeternad is over, no state will be handed over: {end}"));
-        };
+        let work = move || keep_connected(&path, self.channel, &mut keeper, &theirs);
         if let Err(error) = std::thread::Builder::new().name("aeterna-state".into()).spawn(work) {
             log(&format!("no state will be handed over: cannot start a thread: {error}"));
         }
@@ -248,7 +237,46 @@ fn receive(channel: &mut Channel) -> io::Result<Vec<Frame>> {
     }
 }
 
-/// Answers aeternad until the connection ends, and says why it did.
+/// Answers aeternad, and connects again whenever the connection ends without COMMIT: aeternad may be about to be started
+/// again, and without a source every later reload would begin with no state.
+fn keep_connected(path: &Path, channel: Option<Channel>, keeper: &mut impl Keeper, kept: &Kept) {
+    let mut channel = channel;
+    // One line for each time that aeternad is away.
+    let mut quiet = false;
+    loop {
+        let began = clock::now();
+        let connected = channel.take().map_or_else(|| greet(path, Role::Source), Ok);
+        let is_connected = connected.is_ok();
+        let end = match connected {
+            Ok(channel) => {
+                if std::mem::take(&mut quiet) {
+                    log("connected to aeternad again");
+                }
+                guarded(|| serve(channel, keeper, kept)).unwrap_or_else(io::Error::other)
+            }
+            Err(error) => error,
+        };
+        // Nobody can say any more that the newer generation has it for good.
+        if kept.is(Standing::Asked) {
+            if let Err(why) = guarded(|| keeper.resume(None)) {
+                log(&format!("the service could not resume: {why}"));
+            }
+            kept.set(Standing::Mine);
+        }
+        if kept.is(Standing::Theirs) || end.kind() == io::ErrorKind::AlreadyExists {
+            return;
+        }
+        if !std::mem::replace(&mut quiet, true) {
+            log(&format!("the connection to aeternad is over, connecting again: {end}"));
+        }
+        // Somebody may end every connection at once.
+        let was_long = is_connected && clock::now().since(began) > Span::from_secs(1);
+        std::thread::sleep(Duration::from_millis(if was_long { 100 } else { 1000 }));
+    }
+}
+
+/// Answers aeternad until the connection ends, and says why it did: [`io::ErrorKind::AlreadyExists`] if a newer one has
+/// its place.
 fn serve(mut channel: Channel, keeper: &mut impl Keeper, kept: &Kept) -> io::Error {
     loop {
         let said = match channel.read(Wait::Idle) {
@@ -284,6 +312,9 @@ fn serve(mut channel: Channel, keeper: &mut impl Keeper, kept: &Kept) -> io::Err
             }
             // The acknowledgement; COMMIT or RESUME will follow.
             Incoming::Message(Message::Finished(_)) => Ok(()),
+            Incoming::Message(Message::Error(complaint)) if complaint.code == "replaced" => {
+                Err(io::Error::new(io::ErrorKind::AlreadyExists, complaint.message))
+            }
             Incoming::Message(Message::Error(complaint)) => {
                 log(&format!("aeternad reports {}: {}", complaint.code, complaint.message));
                 Ok(())

@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use std::ffi::c_long;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -71,6 +71,23 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let info: *const libc::siginfo_t = std::ptr::null();
     // SAFETY: a null siginfo is allowed: the kernel fills one in.
     done(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) })
+}
+
+/// Sends a signal to the process that had this pid and start time a moment ago, and to nobody else.
+///
+/// # Errors
+/// `ESRCH` if it is gone, whoever has its pid now; `EPERM`. Without pidfds: those of [`kill`].
+pub fn signal_exactly(pid: i32, start_time: u64, signal: i32) -> io::Result<()> {
+    let pidfd = match pidfd_open(pid) {
+        Ok(pidfd) => pidfd,
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(error),
+        // An old kernel, no descriptor left: it is still most likely the one that was seen.
+        Err(_) => return kill(pid, signal),
+    };
+    if self::start_time(pid) != Some(start_time) {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    pidfd_signal(pidfd.as_fd(), signal)
 }
 
 fn done(result: c_long) -> io::Result<()> {
@@ -246,6 +263,18 @@ mod tests {
             assert_eq!(kill_group(pid, libc::SIGTERM).unwrap_err().raw_os_error(), Some(libc::EINVAL));
         }
         assert_eq!(kill_group(1, libc::SIGTERM).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn a_pid_with_another_start_time_is_somebody_else() {
+        let mut child = shell("");
+        let pid = child.id() as i32;
+        let start = start_time(pid).unwrap();
+        let other = signal_exactly(pid, start + 1, libc::SIGKILL);
+        assert_eq!(other.unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        signal_exactly(pid, start, libc::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+        assert_eq!(signal_exactly(pid, start, 0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 use super::{random, sockopt};
 use nix::libc;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
@@ -27,7 +28,7 @@ pub struct Instruction {
 }
 
 /// How a new connection is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Draw {
     /// Each connection by itself.
     Connection,

@@ -7,12 +7,14 @@
 use super::steer::{self, Instruction, Plan};
 use super::{seccomp, sockopt};
 use nix::libc;
+use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// New connections of a draw. Probes are in neither number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Counts {
     /// Those that went to the serving member.
     pub serving: u64,

@@ -5,12 +5,29 @@ use super::wait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+/// A process that we have started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Main {
+    /// Its pid. It leads a session of this number.
+    pub pid: i32,
+    /// Whether it was reaped: whoever has its pid now is somebody else.
+    pub reaped: bool,
+}
+
+/// A process of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its pid.
+    pub pid: i32,
+    /// When it was started, in clock ticks: with the pid it is one process for ever.
+    pub start_time: u64,
+}
+
 /// What marks the processes of a generation.
 #[derive(Debug, Clone, Copy)]
 pub struct TreeKey<'a> {
-    /// The pids of the processes that we have started for it; each leads a session. Only what is not reaped, or still has
-    /// processes in its session: another pid may mean somebody else by now.
-    pub mains: &'a [i32],
+    /// The processes that we have started for it, dead ones too: their sessions may live on.
+    pub mains: &'a [Main],
     /// The value of `INVOCATION_ID` in their environment; it marks what has left its parent and its session. Empty: there
     /// is no such mark.
     pub invocation: &'a str,
@@ -20,18 +37,31 @@ pub struct TreeKey<'a> {
 /// has come to us as an orphan with their `INVOCATION_ID`, with its descendants. Never `us`; zombies are included. Reads the
 /// whole of /proc: a snapshot, so ask again until it is empty.
 pub fn tree(key: &TreeKey<'_>, us: i32) -> Vec<i32> {
+    members_of(key, us).iter().map(|member| member.pid).collect()
+}
+
+/// [`tree`], with what tells each of them from whoever gets its pid later.
+pub fn members_of(key: &TreeKey<'_>, us: i32) -> Vec<Member> {
     let all: BTreeMap<i32, Stat> = pids().filter_map(|pid| Some((pid, stat(pid)?))).collect();
-    members(&all, key, us, |pid| is_marked(pid, key.invocation))
+    let pids = members(&all, key, us, |pid| is_marked(pid, key.invocation));
+    let member = |pid| Some(Member { pid, start_time: all.get(&pid)?.start_time });
+    pids.into_iter().filter_map(member).collect()
 }
 
 /// [`tree`] on a snapshot.
 fn members(all: &BTreeMap<i32, Stat>, key: &TreeKey<'_>, us: i32, marked: impl Fn(i32) -> bool) -> Vec<i32> {
-    let of_session = |stat: &Stat| stat.session > 0 && key.mains.contains(&stat.session);
+    let is_main = |pid: i32| key.mains.iter().any(|main| main.pid == pid && !main.reaped);
+    // The kernel gives a number to nobody as long as it is a session's: a process that has it although ours was reaped
+    // says that our session has ended, and that this one is another.
+    let leads = |session: &i32| key.mains.iter().any(|main| main.pid == *session && main.reaped);
+    let others: BTreeSet<i32> = all.keys().copied().filter(leads).collect();
+    let of_session = |stat: &Stat| {
+        let ours = key.mains.iter().any(|main| main.pid == stat.session);
+        stat.session > 0 && ours && (is_main(stat.session) || !others.contains(&stat.session))
+    };
     let mut found: BTreeSet<i32> = all
         .iter()
-        .filter(|(pid, stat)| {
-            key.mains.contains(pid) || of_session(stat) || (stat.parent == us && marked(**pid))
-        })
+        .filter(|(pid, stat)| is_main(**pid) || of_session(stat) || (stat.parent == us && marked(**pid)))
         .map(|(pid, _)| *pid)
         .collect();
     found.remove(&us);
@@ -106,7 +136,7 @@ mod tests {
             (60, 1, 60), // a stranger, marked: not an orphan of ours
             (70, 0, 0),  // a kernel thread
         ]);
-        let key = TreeKey { mains: &[20], invocation: "x" };
+        let key = TreeKey { mains: &[lives(20)], invocation: "x" };
         assert_eq!(members(&all, &key, 10, |pid| pid == 40 || pid == 60), [15, 20, 21, 30, 40, 41]);
         let none = TreeKey { mains: &[], invocation: "x" };
         assert!(members(&all, &none, 10, |_| false).is_empty());
@@ -115,7 +145,21 @@ mod tests {
     #[test]
     fn we_are_never_a_member() {
         let all = world(&[(10, 20, 20), (20, 1, 20), (21, 20, 20)]);
-        assert_eq!(members(&all, &TreeKey { mains: &[20], invocation: "" }, 10, |_| true), [20, 21]);
+        assert_eq!(members(&all, &TreeKey { mains: &[lives(20)], invocation: "" }, 10, |_| true), [20, 21]);
+    }
+
+    fn lives(pid: i32) -> Main {
+        Main { pid, reaped: false }
+    }
+
+    #[test]
+    fn whoever_has_the_pid_of_a_reaped_process_is_no_member_and_its_session_is_another() {
+        let gone = Main { pid: 20, reaped: true };
+        let key = TreeKey { mains: &[gone, lives(30)], invocation: "" };
+        let session_lives = world(&[(10, 1, 10), (21, 10, 20), (30, 10, 30)]);
+        assert_eq!(members(&session_lives, &key, 10, |_| false), [21, 30]);
+        let taken = world(&[(10, 1, 10), (20, 1, 20), (21, 20, 20), (30, 10, 30)]);
+        assert_eq!(members(&taken, &key, 10, |_| false), [30]);
     }
 
     /// A main process that leaves behind a grandchild in a session of its own, whose parent has ended.
@@ -143,7 +187,7 @@ mod tests {
                 std::thread::yield_now();
             }
             assert_ne!(stat(escaped).unwrap().session, pid);
-            let key = TreeKey { mains: &[pid], invocation: "0123abcd" };
+            let key = TreeKey { mains: &[lives(pid)], invocation: "0123abcd" };
             let mut expected = vec![pid, escaped];
             expected.sort_unstable();
             assert_eq!(tree(&key, process::pid()), expected);

@@ -71,7 +71,14 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 #[test]
 fn the_systemd_service_is_sound() {
     let text = read(&deploy("aeternad.service"));
-    for (key, expected) in [("Type", "notify"), ("KillMode", "mixed"), ("Restart", "always")] {
+    for (key, expected) in [
+        ("Type", "notify"),
+        // Any other mode kills every service when aeternad dies.
+        ("KillMode", "process"),
+        ("OOMPolicy", "continue"),
+        ("Restart", "always"),
+        ("StartLimitIntervalSec", "0"),
+    ] {
         assert_eq!(value(&text, key), Some(expected), "{key}");
     }
     let env = Env::new();

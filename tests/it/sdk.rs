@@ -79,6 +79,14 @@ impl<'a> Talk<'a> {
         talk
     }
 
+    /// The program connects again, as a source, and is greeted.
+    fn accept_again(&mut self) {
+        self.stream = accept(&self.listener);
+        self.decoder = Decoder::new();
+        assert_eq!(self.next(), Got::Message(Message::Hello(Hello::Source)));
+        self.say(&hello(false));
+    }
+
     fn say(&self, message: &Message) {
         self.send(&message.to_bytes());
     }
@@ -350,6 +358,21 @@ fn a_source_serves_on_when_aeternad_dies(sdk: &Sdk) {
     assert!(matches!(talk.next(), Got::Message(Message::Finished(_))));
     talk.stream.shutdown(std::net::Shutdown::Both).unwrap();
     assert_eq!(talk.line(), "resumed");
+    // The next aeternad gets the state as if nothing had been.
+    for _ in 0..2 {
+        talk.accept_again();
+        talk.say(&Message::Request);
+        assert!(matches!(talk.next(), Got::Message(Message::Finished(_))));
+        talk.say(&Message::Resume);
+        talk.say(&Message::Finished(None));
+        talk.expect_ack();
+        assert_eq!(talk.line(), "resumed");
+        talk.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+    talk.accept_again();
+    // One whose place somebody else has does not fight for it.
+    talk.say(&Message::error("replaced", "a newer connection has its place"));
+    assert_eq!(talk.next(), Got::End);
 }
 
 fn without_aeternad_there_is_no_state(sdk: &Sdk) {

@@ -4,12 +4,13 @@ use super::{MAX_QUEUE, REQUEST_TIME, Wants};
 use crate::proto::control::{Line, MAX_REQUEST, Refusal, Request, parse_request, to_line};
 use crate::proto::status::EventLine;
 use crate::time::Monotime;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
 /// How far a client's connection has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
     /// Both directions are open.
     Open,
@@ -22,7 +23,7 @@ enum Phase {
 }
 
 /// Whose events a client gets.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Topics {
     All,
     Units(Vec<String>),

@@ -6,6 +6,7 @@ use crate::sys::aside::{self, Foreign};
 use crate::sys::peer::peer_credentials;
 use crate::sys::socket::{self, Remote};
 use crate::unit::ListenKind;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -16,7 +17,8 @@ const FLUSH_MAX: usize = 65_536;
 const BUNDLE: usize = 64;
 
 /// The other end of a connection, as its instance's environment shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PeerName {
     /// `REMOTE_ADDR`: an IP address, a Unix name, a vsock context id; empty for a nameless Unix socket.
     pub remote_addr: String,

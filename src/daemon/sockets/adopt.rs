@@ -14,12 +14,14 @@ use crate::sys::sockopt::{self, Nature};
 use crate::sys::unixpath::BoundPath;
 use crate::sys::{socket, steer};
 use crate::unit::{Address, BindIpv6Only, Listen, ListenKind, Socket, Unit};
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 /// Where a program wants its socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// Kind and address.
     pub listen: Listen,

@@ -6,6 +6,7 @@ use crate::sys::sockdiag::{self, Family, Queue, state};
 use crate::sys::{clock, holder, socket, steer};
 use crate::time::{Monotime, Span};
 use crate::unit::ListenKind;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -20,7 +21,8 @@ const GIVEN_UP: u8 = 2;
 /// stopped being half open, are in no list. A membarrier(2) would wait for them, for 10 ms and with everybody
 /// else; instead the slot, which stays open, is watched once nobody serves it ([`ListenSet::sockets_of_slot`]), and
 /// what has landed there after all is served like the rest of a crashed generation.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Drain {
     half_open: BTreeSet<u64>,
     not_before: Option<Monotime>,

@@ -5,6 +5,7 @@ use crate::sys::aside::Lent;
 use crate::sys::unixpath::{self, BoundPath};
 use crate::sys::{socket, sockopt, steer};
 use crate::unit::{self, Address, Listen, ListenKind, Sharing, Socket, SocketOptions, Unit};
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fs;
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// How an address' traffic is shared between generations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Way {
     /// One socket for all.
     Shared,

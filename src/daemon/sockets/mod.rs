@@ -33,6 +33,7 @@ use crate::sys::{socket, sockopt, unixpath};
 use crate::unit::{Listen, Unit, same_endpoint};
 use drain::Drain;
 use endpoint::{Endpoint, Ids};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -40,7 +41,8 @@ use std::sync::Arc;
 use steering::Steered;
 
 /// One socket of a set: never used for another one, also when the descriptor behind it is made anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SocketId(pub u32);
 
 /// A socket for a process that is about to be started.

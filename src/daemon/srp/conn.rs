@@ -7,6 +7,7 @@ use crate::proto::srp::{Decoder, Hello, MAX_DESCRIPTORS, Message, Piece, Role};
 use crate::sys::aside::{self, Foreign};
 use crate::sys::stream::{self, Moved};
 use crate::time::Monotime;
+use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -37,7 +38,7 @@ pub(super) enum Note {
     Trouble(String),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
     Open,
     /// It is sent what is queued, then it is over.
@@ -46,7 +47,8 @@ enum Phase {
 }
 
 /// Where a source stands with what it was asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Debts {
     /// REQUEST was sent, and neither RESUME nor COMMIT since.
     pub(super) requested: bool,
@@ -340,10 +342,19 @@ impl Conn {
         }
     }
 
-    /// A newer connection has its role; nobody misses it.
+    /// A newer connection has its role; nobody misses it. It is told: else it would connect again, and the two would
+    /// replace each other for ever.
     pub(super) fn replace(&mut self) {
         self.replaced = true;
+        if self.stream.is_some() {
+            self.say_replaced();
+        }
         self.phase = Phase::Over;
+    }
+
+    fn say_replaced(&mut self) {
+        let why = "a newer connection of this generation has its place";
+        self.push(&Message::error("replaced", why).to_bytes());
     }
 
     pub(super) fn is_replaced(&self) -> bool {
@@ -467,6 +478,7 @@ impl Conn {
         self.decoder = decoder;
         self.hung_up = false;
         if self.replaced {
+            self.say_replaced();
             self.phase = Phase::Over;
         }
     }

@@ -536,6 +536,7 @@ fn a_newer_connection_replaces_the_older_one() {
     let mut world = World::new();
     let mut older = world.greet(OLD, Role::Source);
     let mut newer = world.greet(OLD, Role::Source);
+    assert_eq!(older.error_code(), "replaced");
     assert!(older.frame().is_none());
     let mut sink = world.greet(NEW, Role::Sink);
     world.events();
@@ -565,6 +566,7 @@ fn a_source_that_connects_anew_is_asked_anew() {
     let outcome = world.outcomes.1.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
     world.endpoint.relay_ended(outcome, world.now);
     world.turn();
+    assert_eq!(older.error_code(), "replaced");
     assert!(older.frame().is_none(), "closed");
     assert_eq!(newer.message(), Message::Request);
     newer.send(&[state(b"all"), finished()].concat());

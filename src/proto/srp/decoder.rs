@@ -1,6 +1,7 @@
 //! Frames out of chunks that end wherever they end.
 
 use super::{FrameError, HEADER, Header, Message};
+use serde::{Deserialize, Serialize};
 
 /// What the next bytes of a stream are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub enum Piece<'a> {
     End,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
     /// Between frames, or so many bytes into a header.
     Header,
@@ -26,7 +27,8 @@ enum Phase {
 }
 
 /// An incremental reader of frames. Holds at most one control payload, whatever a peer claims.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Decoder {
     phase: Phase,
     /// The header or the control payload as far as it has come.

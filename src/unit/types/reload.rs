@@ -2,6 +2,7 @@
 
 use super::{Address, Command};
 use crate::time::Span;
+use serde::{Deserialize, Serialize};
 
 /// `[Reload] Strategy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +118,8 @@ pub struct HealthCheck {
 }
 
 /// `[Daemon]`: `None` where the unit says nothing.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DaemonSettings {
     /// `Http`: the address of the HTTP listener.
     pub http: Option<String>,

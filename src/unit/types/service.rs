@@ -1,6 +1,7 @@
 //! `[Service]`: what is started and what it runs as.
 
 use crate::time::Span;
+use serde::{Deserialize, Serialize};
 
 /// A command line; no shell is involved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +97,7 @@ pub enum Input {
 }
 
 /// Where standard output or standard error goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Output {
     /// `inherit`: aeternad's own (systemd: stdout's for stderr).
     Inherit,

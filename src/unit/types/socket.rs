@@ -1,6 +1,7 @@
 //! `[[Socket]]`: addresses and their options.
 
 use crate::time::Span;
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -31,7 +32,8 @@ pub struct Socket {
 }
 
 /// One address to listen on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Listen {
     /// Which `Listen…` key named it.
     pub kind: ListenKind,
@@ -40,7 +42,7 @@ pub struct Listen {
 }
 
 /// Which `Listen…` key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ListenKind {
     /// `ListenStream`: SOCK_STREAM.
     Stream,
@@ -55,7 +57,7 @@ pub enum ListenKind {
 }
 
 /// An address as systemd.socket(5) spells it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Address {
     /// A bare port: the IPv6 wildcard, dual stack per `BindIPv6Only`; the IPv4 wildcard where there is no IPv6.
     Port(u16),
@@ -86,7 +88,7 @@ pub enum Address {
 }
 
 /// `BindIPv6Only`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BindIpv6Only {
     /// As net.ipv6.bindv6only says.
     Default,
@@ -97,7 +99,8 @@ pub enum BindIpv6Only {
 }
 
 /// Options that are set on a socket before bind or listen. `None` leaves what the kernel has.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SocketOptions {
     /// `Backlog`, default 4294967295 (the kernel caps it at net.core.somaxconn).
     pub backlog: u32,
