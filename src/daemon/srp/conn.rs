@@ -478,6 +478,8 @@ impl Conn {
         self.decoder = decoder;
         self.hung_up = false;
         if self.replaced {
+            // It was over already, and there was no way to say why.
+            self.phase = Phase::Open;
             self.say_replaced();
             self.phase = Phase::Over;
         }
