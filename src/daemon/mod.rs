@@ -30,6 +30,7 @@ pub mod relay;
 pub mod requests;
 pub mod setup;
 pub mod shared;
+pub mod signals;
 pub mod snapshot;
 pub mod sockets;
 pub mod spare;
