@@ -7,7 +7,8 @@ use crate::daemon::supervised::{Child, LastWords, Traffic};
 use crate::daemon::token::Owner;
 use crate::daemon::{launch, load, preflight, probes};
 use crate::machine::event::{
-    Action, Announcement, Content, ContentId, Event, Gen, Role, Spawn, SpawnFailure, Steering,
+    Action, Announcement, Answer, Content, ContentId, Event, Gen, Question, Role, Spawn, SpawnFailure,
+    Steering, Ticket,
 };
 use crate::sys::clock;
 use crate::sys::poll::Interest;
@@ -21,10 +22,8 @@ impl Daemon {
     pub fn perform(&mut self, index: usize, action: Action) {
         self.trace_action(index, &action);
         match action {
-            Action::Load => self.load(index),
-            Action::OpenSockets(content) => self.open_sockets(index, content),
+            Action::Ask(ticket, question) => self.question(index, ticket, question),
             Action::KeepSockets(ids) => self.keep_sockets(index, &ids),
-            Action::CheckBinary(content) => self.check_binary(index, content),
             Action::WatchTraffic => self.watch_sockets(index, Traffic::Watched),
             Action::IgnoreTraffic => self.watch_sockets(index, Traffic::Ignored),
             Action::FlushPending => self.flush_pending(index),
@@ -34,19 +33,11 @@ impl Daemon {
             Action::Spawn(spawn) => self.spawn(index, spawn),
             Action::Signal { to, signal } => self.signal(index, to, signal),
             Action::AdoptMain { proc, pid } => self.adopt_main(index, proc, pid),
-            Action::Probe { generation, probe, kind } => probes::start(self, index, generation, probe, kind),
             Action::Steer(steering) => self.steer(index, steering),
             Action::BeginDrain { generation, slot } => self.begin_drain(index, generation, slot),
-            Action::CheckDrain { generation, slot } => self.check_drain(index, generation, slot),
-            Action::CheckSlot(slot) => {
-                let serving = self.units[index].serving_slot;
-                let (queued, migrated) = self.units[index].sockets.slot_state(slot, serving);
-                self.queue.push_back((index, Event::SlotState { slot, queued, migrated }));
-            }
             Action::Stranded { count } => {
                 self.web.metrics.on_stranded(&self.units[index].name, u64::from(count))
             }
-            Action::CountConnections => self.count_connections(index),
             Action::AnswerCold(generation) => {
                 self.units[index].endpoint.cold(generation);
                 self.pump_state(index);
@@ -70,15 +61,39 @@ impl Daemon {
         }
     }
 
+    /// Finds out what the machine wants to know.
+    fn question(&mut self, index: usize, ticket: Ticket, question: Question) {
+        let answer = match question {
+            Question::Load => self.load(index),
+            Question::OpenSockets(content) => self.open_sockets(index, content),
+            Question::CheckBinary(content) => return self.check_binary(index, ticket, content),
+            Question::Probe { generation, kind } => {
+                return probes::start(self, index, ticket, generation, kind);
+            }
+            Question::CheckDrain { generation, slot } => self.check_drain(index, generation, slot),
+            Question::CheckSlot(slot) => {
+                let serving = self.units[index].serving_slot;
+                let (queued, migrated) = self.units[index].sockets.slot_state(slot, serving);
+                Answer::SlotState { slot, queued, migrated }
+            }
+            Question::CountConnections => self.count_connections(index),
+        };
+        self.found_out(index, ticket, answer);
+    }
+
+    /// Answers a question of the machine.
+    pub fn found_out(&mut self, index: usize, ticket: Ticket, answer: Answer) {
+        self.queue.push_back((index, Event::Answered(ticket, answer)));
+    }
+
     /// Only a checksum takes long enough for a thread.
-    fn check_binary(&mut self, index: usize, content: Content) {
+    fn check_binary(&mut self, index: usize, ticket: Ticket, content: Content) {
         if content.unit.reload.binary_sha256.is_none() {
             let result = preflight::found(&content.unit).map(drop);
-            self.queue.push_back((index, Event::BinaryChecked { content: content.id, result }));
-            return;
+            return self.found_out(index, ticket, Answer::BinaryChecked { content: content.id, result });
         }
         let name = self.units[index].name.clone();
-        preflight::check_binary(index, content, name, self.reports.clone(), self.waker.clone());
+        preflight::check_binary(index, ticket, content, name, self.reports.clone(), self.waker.clone());
     }
 
     fn begin_drain(&mut self, index: usize, generation: Gen, slot: u32) {
@@ -86,10 +101,10 @@ impl Daemon {
         self.units[index].sockets.begin_drain(slot);
     }
 
-    fn check_drain(&mut self, index: usize, generation: Gen, slot: u32) {
+    fn check_drain(&mut self, index: usize, generation: Gen, slot: u32) -> Answer {
         let (half_open, queued) = self.units[index].sockets.drain_state(slot);
         let queued = if queued == 0 { self.still_answering(index, generation) } else { queued };
-        self.queue.push_back((index, Event::DrainState { generation, half_open, queued }));
+        Answer::DrainState { generation, half_open, queued }
     }
 
     fn flush_pending(&mut self, index: usize) {
@@ -123,10 +138,10 @@ impl Daemon {
         if clashes.is_empty() { Ok(loaded) } else { Err(clashes.join("\n")) }
     }
 
-    fn load(&mut self, index: usize) {
+    fn load(&mut self, index: usize) -> Answer {
         let result = self.read_again(index);
         let unit = &mut self.units[index];
-        let event = result.map(|loaded| {
+        Answer::Loaded(result.map(|loaded| {
             for warning in &loaded.warnings {
                 log::warn!("{}: {warning}", unit.name);
             }
@@ -135,11 +150,10 @@ impl Daemon {
                 unit.contents.push(content.clone());
             }
             content
-        });
-        self.queue.push_back((index, Event::Loaded(event)));
+        }))
     }
 
-    fn open_sockets(&mut self, index: usize, content: Content) {
+    fn open_sockets(&mut self, index: usize, content: Content) -> Answer {
         let unit = &mut self.units[index];
         let held = unit.sockets.count();
         let added = unit.sockets.add(&content.unit);
@@ -164,7 +178,7 @@ impl Daemon {
             self.announce(index, Announcement::Warning { text });
         }
         self.queue.push_back((index, Event::Sockets { steered }));
-        self.queue.push_back((index, Event::Opened { content: content.id, result }));
+        Answer::Opened { content: content.id, result }
     }
 
     fn keep_sockets(&mut self, index: usize, ids: &[ContentId]) {
@@ -353,12 +367,12 @@ impl Daemon {
         }
     }
 
-    fn count_connections(&mut self, index: usize) {
+    fn count_connections(&mut self, index: usize) -> Answer {
         let unit = &mut self.units[index];
         let established = unit.sockets.established();
         let arrived = std::mem::replace(&mut unit.arrived, false);
         self.watch_sockets(index, Traffic::Counted);
-        self.queue.push_back((index, Event::Connections { established, arrived }));
+        Answer::Connections { established, arrived }
     }
 
     /// Goes by the content that the machine goes by now, also where nothing was launched: by `signal`, in LISTENING,

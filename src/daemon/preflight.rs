@@ -3,7 +3,7 @@
 use crate::daemon::core::{News, Report};
 use crate::daemon::environment::DEFAULT_PATH;
 use crate::daemon::launch::describe;
-use crate::machine::event::{Content, Event};
+use crate::machine::event::{Answer, Content, Event, Ticket};
 use crate::sys::spawn;
 use crate::sys::wake::Waker;
 use crate::unit::Unit;
@@ -13,11 +13,18 @@ use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 
 /// Checks on a thread of its own: a large program on a slow disk must not hold the loop up.
-pub fn check_binary(index: usize, content: Content, name: String, reports: Sender<Report>, waker: Waker) {
+pub fn check_binary(
+    index: usize,
+    ticket: Ticket,
+    content: Content,
+    name: String,
+    reports: Sender<Report>,
+    waker: Waker,
+) {
     let id = content.id;
     let report = move |result| {
         // The daemon is ending if nobody listens.
-        let event = Event::BinaryChecked { content: id, result };
+        let event = Event::Answered(ticket, Answer::BinaryChecked { content: id, result });
         let _ = reports.send(Report { unit: index, news: News::Event(event) });
         waker.wake();
     };

@@ -7,7 +7,7 @@
 
 use crate::daemon::core::{Daemon, News, Report};
 use crate::daemon::lookups;
-use crate::machine::event::{Event, Gen, ProbeKind, ProbeResult};
+use crate::machine::event::{Answer, Event, Gen, ProbeKind, ProbeResult, Ticket};
 use crate::proto::http;
 use crate::sys::clock;
 use crate::sys::probe::{self, Answerer, Connection, Stream};
@@ -42,8 +42,8 @@ struct Task {
     aimed: bool,
 }
 
-/// Starts a probe; its result comes as [`Event::Probed`].
-pub fn start(daemon: &mut Daemon, index: usize, generation: Gen, number: u32, kind: ProbeKind) {
+/// Starts a probe; its result comes as [`Answer::Probed`].
+pub fn start(daemon: &mut Daemon, index: usize, ticket: Ticket, generation: Gen, kind: ProbeKind) {
     let unit = &mut daemon.units[index];
     let content = unit
         .generations
@@ -58,14 +58,10 @@ pub fn start(daemon: &mut Daemon, index: usize, generation: Gen, number: u32, ki
     let Some(mut task) = task else {
         if kind == ProbeKind::Accepts {
             // Nothing that can be connected to is steered here after all: its listens were enough.
-            daemon
-                .queue
-                .push_back((index, Event::Probed { generation, probe: number, result: ProbeResult::Pass }));
-            return;
+            return daemon.found_out(index, ticket, Answer::Probed { generation, result: ProbeResult::Pass });
         }
         let result = ProbeResult::Fail("there is nothing to connect to".into());
-        daemon.queue.push_back((index, Event::Probed { generation, probe: number, result }));
-        return;
+        return daemon.found_out(index, ticket, Answer::Probed { generation, result });
     };
     task.attribute = several;
     task.us = daemon.shared.pid;
@@ -92,7 +88,7 @@ pub fn start(daemon: &mut Daemon, index: usize, generation: Gen, number: u32, ki
     let reports = daemon.reports.clone();
     let waker = daemon.waker.clone();
     let report = move |result| {
-        let event = Event::Probed { generation, probe: number, result };
+        let event = Event::Answered(ticket, Answer::Probed { generation, result });
         // The daemon is ending if nobody listens.
         let _ = reports.send(Report { unit: index, news: News::Probed(event, from) });
         waker.wake();

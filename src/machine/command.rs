@@ -208,8 +208,8 @@ impl Turn<'_> {
     fn abandon(&mut self, why: &str) {
         match self.s.reload.as_ref().map(|reload| &reload.phase) {
             Some(
-                ReloadPhase::Loading
-                | ReloadPhase::Opening
+                ReloadPhase::Loading(_)
+                | ReloadPhase::Opening(_)
                 | ReloadPhase::Binary { .. }
                 | ReloadPhase::PreFlight { .. }
                 | ReloadPhase::Command { .. }
@@ -230,8 +230,8 @@ impl Turn<'_> {
             }
             Some(ReloadPhase::Starting) => self.failed(req, "the new generation is not ready yet"),
             Some(
-                ReloadPhase::Loading
-                | ReloadPhase::Opening
+                ReloadPhase::Loading(_)
+                | ReloadPhase::Opening(_)
                 | ReloadPhase::Binary { .. }
                 | ReloadPhase::PreFlight { .. }
                 | ReloadPhase::Command { .. }
@@ -249,8 +249,8 @@ impl Turn<'_> {
         const WHY: &str = "rolled back by a command";
         match self.s.reload.as_ref().map(|reload| &reload.phase) {
             Some(
-                ReloadPhase::Loading
-                | ReloadPhase::Opening
+                ReloadPhase::Loading(_)
+                | ReloadPhase::Opening(_)
                 | ReloadPhase::Binary { .. }
                 | ReloadPhase::PreFlight { .. },
             ) => {

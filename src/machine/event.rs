@@ -8,6 +8,8 @@
 //!   `Exited` never precedes its `Spawned`.
 //! * An event about something that is gone (a dead process, a forgotten generation) is a no-op.
 //! * Every [`Req`] gets exactly one [`Action::Reply`].
+//! * Every question ([`Action::Ask`]) has a [`Ticket`], and its answer names it. An answer that comes too late, twice
+//!   or from before a recovery finds nobody who holds its ticket.
 //! * Deadlines are asked for with `UnitMachine::next_deadline` and arrive as [`Event::Tick`]; a tick that comes
 //!   early is a no-op.
 
@@ -35,6 +37,10 @@ pub struct ContentId(pub u32);
 /// Somebody who waits for the result of a command. Given out by the shell, unique over all units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Req(pub u64);
+
+/// The number of one question of the machine; its answer has the same. Never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ticket(pub u32);
 
 /// A connection that the shell accepted for an `Accept` unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -184,28 +190,14 @@ pub enum Event {
         /// What is asked.
         command: Command,
     },
-    /// Answers [`Action::Load`].
-    Loaded(Result<Content, String>),
-    /// Answers [`Action::OpenSockets`].
-    Opened {
-        /// Whose sockets.
-        content: ContentId,
-        /// `Err`: which address, why, who holds it. Nothing was changed then.
-        result: Result<(), String>,
-    },
+    /// Answers [`Action::Ask`], at once or later. One whose ticket nobody waits for any more is a no-op.
+    Answered(Ticket, Answer),
     /// Whether any socket of the unit is really steered. Sent before [`Event::Boot`] and before
-    /// [`Event::Opened`] where that is not what the unit declares (inherited sockets, a kernel that refuses);
+    /// [`Answer::Opened`] where that is not what the unit declares (inherited sockets, a kernel that refuses);
     /// holds until the next one. Without it: what the unit declares.
     Sockets {
         /// Whether a generation has a slot.
         steered: bool,
-    },
-    /// Answers [`Action::CheckBinary`], perhaps later.
-    BinaryChecked {
-        /// Which content's.
-        content: ContentId,
-        /// `Err`: what is wrong with it.
-        result: Result<(), String>,
     },
     /// Answers [`Action::WatchTraffic`]: something waits on a socket.
     Traffic,
@@ -259,44 +251,10 @@ pub enum Event {
         /// What its predecessor listened on, and it does not yet.
         missing: Missing,
     },
-    /// Answers [`Action::Probe`].
-    Probed {
-        /// Whom it was meant for.
-        generation: Gen,
-        /// The number that the action gave it.
-        probe: u32,
-        /// What came of it.
-        result: ProbeResult,
-    },
-    /// Answers [`Action::CheckDrain`].
-    DrainState {
-        /// Whose slot.
-        generation: Gen,
-        /// Half-open connections of the snapshot that are still there and not yet given up on.
-        half_open: u32,
-        /// Connections in its accept queues.
-        queued: u32,
-    },
-    /// Answers [`Action::CheckSlot`].
-    SlotState {
-        /// Which.
-        slot: u32,
-        /// Connections in its accept queues, and half-open ones that may still land there.
-        queued: u32,
-        /// Whether the shell moved them to the serving slot (`net.ipv4.tcp_migrate_req=1`).
-        migrated: bool,
-    },
     /// A connection has arrived on a slot that nobody serves: a SYN that was under way when the slot was left.
     Stray {
         /// Which.
         slot: u32,
-    },
-    /// Answers [`Action::CountConnections`].
-    Connections {
-        /// Established connections on the unit's sockets.
-        established: u32,
-        /// Whether anything arrived on a socket since the last count.
-        arrived: bool,
     },
     /// A generation has connected to the SRP socket to get state.
     SinkConnected(Gen),
@@ -394,18 +352,96 @@ pub enum Target {
     Everyone(Gen),
 }
 
+/// What the machine wants to know. Whoever asks remembers the ticket; a question that was never answered can be asked
+/// again with it (`UnitMachine::resume`).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Question {
+    /// Reread and parse the unit file: [`Answer::Loaded`].
+    Load,
+    /// Bind every address of this content that is not yet held, all or nothing: [`Answer::Opened`].
+    OpenSockets(Content),
+    /// Is the program there, executable and (if asked) of the right SHA-256: [`Answer::BinaryChecked`].
+    CheckBinary(Content),
+    /// Probe a generation: [`Answer::Probed`], within the check's `Timeout`.
+    Probe {
+        /// Whom.
+        generation: Gen,
+        /// What for.
+        kind: ProbeKind,
+    },
+    /// What is left on the slot that a generation drains: [`Answer::DrainState`].
+    CheckDrain {
+        /// Whose slot.
+        generation: Gen,
+        /// Which.
+        slot: u32,
+    },
+    /// Is anything left on a slot whose generation died? Move it if the kernel can: [`Answer::SlotState`].
+    CheckSlot(u32),
+    /// How many connections are there: [`Answer::Connections`].
+    CountConnections,
+}
+
+/// What the shell has found out.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// To [`Question::Load`]; `Err`: every error of the file.
+    Loaded(Result<Content, String>),
+    /// To [`Question::OpenSockets`].
+    Opened {
+        /// Whose sockets.
+        content: ContentId,
+        /// `Err`: which address, why, who holds it. Nothing was changed then.
+        result: Result<(), String>,
+    },
+    /// To [`Question::CheckBinary`].
+    BinaryChecked {
+        /// Which content's.
+        content: ContentId,
+        /// `Err`: what is wrong with it.
+        result: Result<(), String>,
+    },
+    /// To [`Question::Probe`].
+    Probed {
+        /// Whom it was meant for.
+        generation: Gen,
+        /// What came of it.
+        result: ProbeResult,
+    },
+    /// To [`Question::CheckDrain`].
+    DrainState {
+        /// Whose slot.
+        generation: Gen,
+        /// Half-open connections of the snapshot that are still there and not yet given up on.
+        half_open: u32,
+        /// Connections in its accept queues.
+        queued: u32,
+    },
+    /// To [`Question::CheckSlot`].
+    SlotState {
+        /// Which.
+        slot: u32,
+        /// Connections in its accept queues, and half-open ones that may still land there.
+        queued: u32,
+        /// Whether the shell moved them to the serving slot (`net.ipv4.tcp_migrate_req=1`).
+        migrated: bool,
+    },
+    /// To [`Question::CountConnections`].
+    Connections {
+        /// Established connections on the unit's sockets.
+        established: u32,
+        /// Whether anything arrived on a socket since the last count.
+        arrived: bool,
+    },
+}
+
 /// Everything that the machine asks the shell to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Reread and parse the unit file; answer [`Event::Loaded`].
-    Load,
-    /// Bind every address of this content that is not yet held; answer [`Event::Opened`]. All or nothing.
-    OpenSockets(Content),
+    /// Find something out; answer [`Event::Answered`] with the same ticket, exactly once.
+    Ask(Ticket, Question),
     /// Close what none of these contents declares. An empty list closes everything.
     KeepSockets(Vec<ContentId>),
-    /// Look that the program is there, executable and (if asked) of the right SHA-256; answer
-    /// [`Event::BinaryChecked`].
-    CheckBinary(Content),
     /// Report the next traffic on the sockets, once: [`Event::Traffic`] (for `Accept` units: accept one
     /// connection and report [`Event::Accepted`]).
     WatchTraffic,
@@ -433,15 +469,6 @@ pub enum Action {
         /// The other process.
         pid: i32,
     },
-    /// Probe a generation; answer [`Event::Probed`] within the check's `Timeout`.
-    Probe {
-        /// Whom.
-        generation: Gen,
-        /// A number for the answer.
-        probe: u32,
-        /// What for.
-        kind: ProbeKind,
-    },
     /// Where new connections of steered sockets go. Replaces what was said before.
     Steer(Steering),
     /// A slot is about to be drained: remember which connections are half open now.
@@ -451,23 +478,11 @@ pub enum Action {
         /// Which.
         slot: u32,
     },
-    /// Answer [`Event::DrainState`].
-    CheckDrain {
-        /// Whose slot.
-        generation: Gen,
-        /// Which.
-        slot: u32,
-    },
-    /// Is anything left on a slot whose generation died? Move it if the kernel can; answer
-    /// [`Event::SlotState`].
-    CheckSlot(u32),
     /// Connections that stay on a slot because nobody can serve them now: for the metric.
     Stranded {
         /// How many.
         count: u32,
     },
-    /// Answer [`Event::Connections`].
-    CountConnections,
     /// A sink has no predecessor with state: FINISHED at once.
     AnswerCold(Gen),
     /// Send REQUEST to the source's generation (as soon as it is connected) and relay its state to the sink's;

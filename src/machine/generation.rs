@@ -275,8 +275,8 @@ impl Turn<'_> {
         self.job_done(Ok(()));
         let restored = self.s.reload.as_ref().and_then(|reload| match &reload.phase {
             ReloadPhase::Restoring { why } => Some(why.clone()),
-            ReloadPhase::Loading
-            | ReloadPhase::Opening
+            ReloadPhase::Loading(_)
+            | ReloadPhase::Opening(_)
             | ReloadPhase::Binary { .. }
             | ReloadPhase::PreFlight { .. }
             | ReloadPhase::Command { .. }

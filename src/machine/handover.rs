@@ -5,7 +5,7 @@
 //! exactly one of COMMIT (at promotion) and RESUME (in every other case), and never gets a stop signal between
 //! REQUEST and the ACK.
 
-use super::event::{Action, Announcement, Failure, Fault, Gen, Outcome, Relayed, Transfer};
+use super::event::{Action, Announcement, Failure, Fault, Gen, Outcome, Question, Relayed, Ticket, Transfer};
 use super::model::{Generation, Handover, Phase, Quiesce, ReloadPhase};
 use super::turn::Turn;
 use crate::time::{Monotime, Span};
@@ -86,11 +86,11 @@ impl Turn<'_> {
         let start_by = self.hold_start(new);
         let end_by = until.map(|until| until + SHELL_TIME);
         self.set_handover(Handover::Running { until: end_by, began: self.now, start_by, again: false });
-        self.ask(old, new, until);
+        self.ask_for_state(old, new, until);
     }
 
     /// REQUEST, and `Signal` for a source that only connects then.
-    fn ask(&mut self, old: Gen, new: Gen, until: Option<Monotime>) {
+    fn ask_for_state(&mut self, old: Gen, new: Gen, until: Option<Monotime>) {
         if let Some(reload) = self.s.reload.as_mut() {
             reload.asked_for_state = Some(old);
         }
@@ -109,15 +109,18 @@ impl Turn<'_> {
     }
 
     /// What is on the old generation's slot while it is being emptied for the handover.
-    pub(super) fn emptying(&mut self, number: Gen, half_open: u32, queued: u32) {
+    pub(super) fn emptying(&mut self, ticket: Ticket, number: Gen, is_empty: bool) {
         let now = self.now;
         let Some(reload) = self.s.reload.as_mut() else { return };
         let (Some(new), Some(Handover::Emptying { wait })) = (reload.new, reload.handover.as_mut()) else {
             return;
         };
-        if half_open == 0 && queued == 0 {
+        if wait.asked != Some(ticket) {
+            return;
+        }
+        if is_empty {
             self.begin_relay(number, new);
-        } else if wait.next.is_none() {
+        } else {
             wait.look_again(now);
         }
     }
@@ -146,7 +149,7 @@ impl Turn<'_> {
                         let end_by = until.map(|until| until + SHELL_TIME);
                         let next = Handover::Running { until: end_by, began, start_by, again: false };
                         self.set_handover(next);
-                        self.ask(from, to, until);
+                        self.ask_for_state(from, to, until);
                     }
                     Ok(()) => {
                         self.go_on_with_start(to, began, start_by);
@@ -293,10 +296,9 @@ impl Turn<'_> {
         if wait.until.is_some_and(|until| until <= self.now) {
             self.begin_relay(old, new);
         } else if wait.next.is_some_and(|next| next <= self.now) {
-            wait.next = None;
-            self.set_handover(Handover::Emptying { wait });
             let slot = self.s.generation(old).map_or(0, |g| g.slot);
-            self.push(Action::CheckDrain { generation: old, slot });
+            wait.look(self.ask(Question::CheckDrain { generation: old, slot }));
+            self.set_handover(Handover::Emptying { wait });
         }
     }
 

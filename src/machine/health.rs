@@ -1,7 +1,7 @@
 //! Health checks of a generation: before it is ready, while it soaks, and always where that is asked for.
 
-use super::event::{Action, Announcement, Gen, ProbeKind, ProbeResult, Proc, Role, Target};
-use super::model::{End, HealthStep, Phase, Place, SIGKILL, StartStep, Word};
+use super::event::{Action, Announcement, Gen, ProbeKind, ProbeResult, Proc, Question, Role, Target, Ticket};
+use super::model::{Asked, End, HealthStep, Phase, Place, SIGKILL, StartStep, Word};
 use super::turn::Turn;
 use crate::time::Span;
 use crate::unit::{Check, HealthCheck, ServiceType};
@@ -53,15 +53,14 @@ impl Turn<'_> {
     }
 
     fn send_probe(&mut self, number: Gen, kind: ProbeKind) {
-        let probe = self.s.next_probe;
-        self.s.next_probe += 1;
-        self.set_health(number, HealthStep::Probing(probe));
-        self.push(Action::Probe { generation: number, probe, kind });
+        let ticket = self.ask(Question::Probe { generation: number, kind });
+        self.set_health(number, HealthStep::Probing(Asked { ticket, what: kind }));
     }
 
-    pub(super) fn probed(&mut self, number: Gen, probe: u32, result: ProbeResult) {
-        if self.s.generation(number).is_some_and(|g| g.health.step == HealthStep::Probing(probe)) {
-            self.health_result(number, result);
+    pub(super) fn probed(&mut self, ticket: Ticket, number: Gen, result: ProbeResult) {
+        match self.s.generation(number).map(|g| g.health.step) {
+            Some(HealthStep::Probing(asked)) if asked.ticket == ticket => self.health_result(number, result),
+            Some(_) | None => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! `start` and `restart`: read the file, bind, stop what runs, launch.
 
-use super::event::{Action, CommandResult, Content, ContentId, Req};
-use super::model::{Job, JobKind, JobPhase, Phase, Rest, Window};
+use super::event::{CommandResult, Content, ContentId, Question, Req, Ticket};
+use super::model::{Asked, Job, JobKind, JobPhase, Phase, Rest, Window};
 use super::turn::Turn;
 use crate::unit::StartOn;
 
@@ -17,12 +17,13 @@ impl Turn<'_> {
         self.second_chance();
         let down = self.s.down.as_ref().is_some_and(|down| !down.done);
         let ending = kind == JobKind::Start && self.s.current.is_some();
-        let phase = if down || ending { JobPhase::Waiting } else { JobPhase::Loading };
-        self.s.job = Some(Job { kind, reqs: req.into_iter().collect(), phase, launch });
-        if phase == JobPhase::Loading {
+        let phase = if down || ending {
+            JobPhase::Waiting
+        } else {
             self.rise();
-            self.push(Action::Load);
-        }
+            JobPhase::Loading(self.ask(Question::Load))
+        };
+        self.s.job = Some(Job { kind, reqs: req.into_iter().collect(), phase, launch });
     }
 
     pub(super) fn start(&mut self, req: Option<Req>) {
@@ -91,29 +92,26 @@ impl Turn<'_> {
         }
     }
 
-    pub(super) fn job_loaded(&mut self, result: Result<Content, String>) {
-        if self.s.job.as_ref().is_none_or(|job| job.phase != JobPhase::Loading) {
+    pub(super) fn job_loaded(&mut self, ticket: Ticket, result: Result<Content, String>) {
+        if self.s.job.as_ref().is_none_or(|job| job.phase != JobPhase::Loading(ticket)) {
             return;
         }
         match result {
             Ok(content) => {
                 self.contents.add(content.clone());
-                self.set_job(JobPhase::Opening(content.id));
-                self.push(Action::OpenSockets(content));
+                let what = content.id;
+                let ticket = self.ask(Question::OpenSockets(content));
+                self.set_job(JobPhase::Opening(Asked { ticket, what }));
             }
-            Err(why) => {
-                // This answer is not one that nobody waits for.
-                self.set_job(JobPhase::Launched);
-                self.job_end(Err(why));
-            }
+            Err(why) => self.job_end(Err(why)),
         }
     }
 
-    pub(super) fn job_opened(&mut self, content: ContentId, result: Result<(), String>) {
-        let Some(job) = self.s.job.as_ref().filter(|job| job.phase == JobPhase::Opening(content)) else {
-            return;
+    pub(super) fn job_opened(&mut self, answered: Ticket, result: Result<(), String>) {
+        let (kind, content) = match self.s.job.as_ref().map(|job| (job.kind, job.phase)) {
+            Some((kind, JobPhase::Opening(Asked { ticket, what }))) if ticket == answered => (kind, what),
+            Some(_) | None => return,
         };
-        let kind = job.kind;
         match result {
             Err(why) => self.job_end(Err(why)),
             Ok(()) if kind == JobKind::Restart && !self.s.generations.is_empty() => {
@@ -134,12 +132,12 @@ impl Turn<'_> {
                 let free = self.s.down.as_ref().is_none_or(|down| down.done) && self.s.current.is_none();
                 if free {
                     self.rise();
-                    self.set_job(JobPhase::Loading);
-                    self.push(Action::Load);
+                    let ticket = self.ask(Question::Load);
+                    self.set_job(JobPhase::Loading(ticket));
                 }
             }
             JobPhase::Stopping(content) if self.s.generations.is_empty() => self.job_launch(content),
-            JobPhase::Stopping(_) | JobPhase::Loading | JobPhase::Opening(_) | JobPhase::Launched => {}
+            JobPhase::Stopping(_) | JobPhase::Loading(_) | JobPhase::Opening(_) | JobPhase::Launched => {}
         }
     }
 
@@ -179,9 +177,6 @@ impl Turn<'_> {
     /// The job is over, whatever it was at.
     pub(super) fn job_end(&mut self, result: Result<(), String>) {
         let Some(job) = self.s.job.take() else { return };
-        if job.phase == JobPhase::Loading {
-            self.s.stale_loads += 1;
-        }
         for req in job.reqs {
             let result = match &result {
                 Ok(()) => CommandResult::Done(String::new()),

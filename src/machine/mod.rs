@@ -18,7 +18,8 @@
 //! 7. Every reload has exactly one record, with a reason, and every command exactly one reply.
 //!
 //! Also: at most one reload at a time, at most 8 draining generations, weight 0 before readiness and after a
-//! rollback, and a machine that comes back from its stored form goes on exactly like the one that was stored.
+//! rollback, and a machine that comes back from its stored form goes on exactly like the one that was stored, or asks
+//! again for what died with its shell (`resume.rs`).
 //!
 //! How it is built: [`UnitMachine`] is a state and the contents that it refers to. What it remembers is data
 //! (`model/`); the rules, one file for each subject, read and change it; no two files import each other. Every event
@@ -47,6 +48,7 @@ mod pending;
 mod reload;
 mod rest;
 mod restart;
+mod resume;
 mod slots;
 mod soak;
 mod status;
@@ -58,7 +60,7 @@ mod worker;
 
 use crate::proto::status::UnitStatus;
 use crate::time::Monotime;
-use event::{Action, Busy, Content, Event, Summary};
+use event::{Action, Busy, Content, Event, Proc, Req, Summary};
 use model::{Contents, State};
 use serde::{Deserialize, Serialize};
 use turn::Turn;
@@ -85,6 +87,19 @@ impl UnitMachine {
     /// The only mutation: what happens, and what is then to be done, appended to `out`.
     pub fn handle(&mut self, now: Monotime, event: Event, out: &mut Vec<Action>) {
         Turn { now, contents: &mut self.contents, s: &mut self.state, out }.event(event);
+    }
+
+    /// Goes on under another shell, after the last one was replaced or has died: what was asked and not answered is
+    /// asked again, with the same tickets. Only the processes in `alive` are left (of an unanswered
+    /// [`Action::Spawn`], the shell says first what came of it), and only the requests in `waiting` are still to be
+    /// answered. A transfer of state that was under way is over.
+    pub fn resume(&mut self, now: Monotime, alive: &[Proc], waiting: &[Req], out: &mut Vec<Action>) {
+        Turn { now, contents: &mut self.contents, s: &mut self.state, out }.resume(alive, waiting);
+    }
+
+    /// Every question that waits for its answer, and [`Action::WatchTraffic`] if traffic is waited for.
+    pub fn outstanding(&self) -> Vec<Action> {
+        self.state.outstanding(&self.contents)
     }
 
     /// When [`Event::Tick`] is wanted next; `None` for never.

@@ -1,6 +1,6 @@
 //! A reload from its beginning to the launch of the new generation; what follows is in `soak.rs`.
 
-use super::event::{Action, Announcement, Content, ContentId, Proc, Req, Role, Target};
+use super::event::{Action, Announcement, Content, ContentId, Proc, Question, Req, Role, Target, Ticket};
 use super::hooks::command_ok;
 use super::model::{End, Kind, Reload, ReloadPhase, Rest, SIGKILL, Told};
 use super::pending::pending_keys;
@@ -17,6 +17,10 @@ impl Turn<'_> {
             // Why the last one was rolled back says nothing about this one. Why there is no service still does.
             self.s.why.clear();
         }
+        let phase = match to {
+            Some(_) => ReloadPhase::Opening(self.ticket()),
+            None => ReloadPhase::Loading(self.ask(Question::Load)),
+        };
         self.s.reload = Some(Reload {
             req,
             enders: Vec::new(),
@@ -35,11 +39,10 @@ impl Turn<'_> {
             handover: None,
             asked_for_state: None,
             relayed: None,
-            phase: ReloadPhase::Loading,
+            phase,
         });
-        match to {
-            Some(id) => self.reload_open(self.contents.get(id).clone()),
-            None => self.push(Action::Load),
+        if let Some(id) = to {
+            self.reload_open(self.contents.get(id).clone());
         }
     }
 
@@ -49,50 +52,43 @@ impl Turn<'_> {
         }
     }
 
-    pub(super) fn loaded(&mut self, result: Result<Content, String>) {
-        if self.s.stale_loads > 0 {
-            self.s.stale_loads -= 1;
-            return;
+    pub(super) fn loaded(&mut self, ticket: Ticket, result: Result<Content, String>) {
+        if !self.reload_waits_for(ReloadPhase::Loading(ticket)) {
+            return self.job_loaded(ticket, result);
         }
-        if self.s.reload.as_ref().is_some_and(|reload| reload.phase == ReloadPhase::Loading) {
-            match result {
-                Ok(content) => self.reload_open(content),
-                Err(why) => {
-                    // This answer is not one that nobody waits for.
-                    self.set_reload(ReloadPhase::Opening);
-                    self.fail_reload(why);
-                }
-            }
-        } else {
-            self.job_loaded(result);
+        match result {
+            Ok(content) => self.reload_open(content),
+            Err(why) => self.fail_reload(why),
         }
+    }
+
+    fn reload_waits_for(&self, phase: ReloadPhase) -> bool {
+        self.s.reload.as_ref().is_some_and(|reload| reload.phase == phase)
     }
 
     fn reload_open(&mut self, content: Content) {
         self.contents.add(content.clone());
         if let Some(reload) = self.s.reload.as_mut() {
             reload.content = Some(content.id);
-            reload.phase = ReloadPhase::Opening;
         }
         if content.unit.accepts() != self.unit(self.s.content).accepts() {
             self.fail_reload("Accept cannot be changed by a reload: use restart".into());
             return;
         }
-        self.push(Action::OpenSockets(content));
+        let ticket = self.ask(Question::OpenSockets(content));
+        self.set_reload(ReloadPhase::Opening(ticket));
     }
 
-    pub(super) fn opened(&mut self, content: ContentId, result: Result<(), String>) {
+    pub(super) fn opened(&mut self, ticket: Ticket, content: ContentId, result: Result<(), String>) {
         if result.is_ok() && !self.s.held.contains(&content) {
             self.s.held.push(content);
         }
-        let reload = self.s.reload.as_ref();
-        if reload.is_some_and(|r| r.phase == ReloadPhase::Opening && r.content == Some(content)) {
-            match result {
-                Ok(()) => self.reload_opened(content),
-                Err(why) => self.fail_reload(why),
-            }
-        } else {
-            self.job_opened(content, result);
+        if !self.reload_waits_for(ReloadPhase::Opening(ticket)) {
+            return self.job_opened(ticket, result);
+        }
+        match result {
+            Ok(()) => self.reload_opened(content),
+            Err(why) => self.fail_reload(why),
         }
     }
 
@@ -103,14 +99,14 @@ impl Turn<'_> {
             return;
         }
         let deadline = self.now.after(content.unit.service.timeout_start);
-        self.set_reload(ReloadPhase::Binary { deadline });
-        self.push(Action::CheckBinary(content));
+        let asked = self.ask(Question::CheckBinary(content));
+        self.set_reload(ReloadPhase::Binary { asked, deadline });
     }
 
-    pub(super) fn binary_checked(&mut self, content: ContentId, result: Result<(), String>) {
-        let reload = self.s.reload.as_ref();
-        if !reload.is_some_and(|r| r.is_checking(content)) {
-            return;
+    pub(super) fn binary_checked(&mut self, ticket: Ticket, content: ContentId, result: Result<(), String>) {
+        match self.s.reload.as_ref().map(|reload| &reload.phase) {
+            Some(ReloadPhase::Binary { asked, .. }) if *asked == ticket => {}
+            Some(_) | None => return,
         }
         match result {
             Ok(()) => self.pre_flight(content, 0),
@@ -240,7 +236,7 @@ impl Turn<'_> {
                 let proc = *proc;
                 self.sweep(proc);
             }
-            ReloadPhase::Binary { deadline } if due(deadline) => {
+            ReloadPhase::Binary { deadline, .. } if due(deadline) => {
                 self.fail_reload("the program could not be read through within TimeoutStartSec".into());
             }
             ReloadPhase::Command { proc, deadline, .. } if due(deadline) => {
@@ -254,8 +250,8 @@ impl Turn<'_> {
                 );
             }
             ReloadPhase::Soaking(_) => self.tick_soak(),
-            ReloadPhase::Loading
-            | ReloadPhase::Opening
+            ReloadPhase::Loading(_)
+            | ReloadPhase::Opening(_)
             | ReloadPhase::Binary { .. }
             | ReloadPhase::PreFlight { .. }
             | ReloadPhase::Command { .. }

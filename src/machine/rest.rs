@@ -78,8 +78,8 @@ impl Turn<'_> {
                 self.service_ended(end);
             }
             Some(
-                ReloadPhase::Loading
-                | ReloadPhase::Opening
+                ReloadPhase::Loading(_)
+                | ReloadPhase::Opening(_)
                 | ReloadPhase::Binary { .. }
                 | ReloadPhase::PreFlight { .. }
                 | ReloadPhase::Command { .. }

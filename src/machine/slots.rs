@@ -1,9 +1,9 @@
 //! Slots and steering: which generation gets new connections, how a slot is emptied before its generation is
 //! stopped, and who serves what a dead one left behind.
 
-use super::event::{Action, Announcement, ContentId, Gen, SteerBy, Steering};
+use super::event::{Action, Announcement, ContentId, Gen, Question, SteerBy, Steering, Ticket};
 use super::model::{
-    Clock, DirtySlot, Generation, Kind, Phase, Place, Quiesce, ReloadPhase, Rest, Soak, State, StopPlan,
+    Clock, DirtySlot, Generation, Kind, Look, Phase, Place, Quiesce, ReloadPhase, Rest, Soak, State, StopPlan,
 };
 use super::turn::Turn;
 use crate::time::Span;
@@ -153,32 +153,34 @@ impl Turn<'_> {
         self.push(Action::BeginDrain { generation: number, slot });
     }
 
-    pub(super) fn drain_state(&mut self, number: Gen, half_open: u32, queued: u32) {
+    pub(super) fn drain_state(&mut self, ticket: Ticket, number: Gen, half_open: u32, queued: u32) {
         let now = self.now;
         let is_empty = half_open == 0 && queued == 0;
         if self.s.current == Some(number) {
-            self.emptying(number, half_open, queued);
+            self.emptying(ticket, number, is_empty);
         }
         let Some(generation) = self.s.generation_mut(number) else { return };
+        let Phase::Quiescing { wait, plan } = &mut generation.phase else { return };
+        if wait.asked != Some(ticket) {
+            return;
+        }
+        let plan = *plan;
         if let Kind::Rescue { left } = &mut generation.kind {
             *left = queued;
         }
-        let Phase::Quiescing { wait, plan } = &mut generation.phase else { return };
-        let plan = *plan;
         if is_empty {
             generation.drained = true;
             self.run_stop(number, plan);
-        } else if wait.next.is_none() {
+        } else {
             wait.look_again(now);
         }
     }
 
     pub(super) fn tick_quiesce(&mut self, number: Gen) {
         let now = self.now;
-        let Some(generation) = self.s.generation_mut(number) else { return };
+        let Some(generation) = self.s.generation(number) else { return };
         let slot = generation.slot;
-        let Phase::Quiescing { wait, plan } = &mut generation.phase else { return };
-        let plan = *plan;
+        let Phase::Quiescing { mut wait, plan } = generation.phase else { return };
         if wait.until.is_some_and(|until| until <= now) {
             self.warn(format!(
                 "generation {} gets its stop signal although its slot is not empty: half of DrainTimeout has passed",
@@ -186,8 +188,10 @@ impl Turn<'_> {
             ));
             self.run_stop(number, plan);
         } else if wait.next.is_some_and(|next| next <= now) {
-            wait.next = None;
-            self.push(Action::CheckDrain { generation: number, slot });
+            wait.look(self.ask(Question::CheckDrain { generation: number, slot }));
+            if let Some(generation) = self.s.generation_mut(number) {
+                generation.phase = Phase::Quiescing { wait, plan };
+            }
         }
     }
 
@@ -205,7 +209,7 @@ impl Turn<'_> {
         let rescued =
             self.s.generations.iter().any(|g| g.slot == slot && matches!(g.kind, Kind::Rescue { .. }));
         if !rescued && !self.s.dirty.iter().any(|dirty| dirty.slot == slot) {
-            self.s.dirty.push(DirtySlot { slot, asked: false, stranded: 0 });
+            self.s.dirty.push(DirtySlot { slot, look: Look::Wanted, stranded: 0 });
         }
     }
 
@@ -229,17 +233,17 @@ impl Turn<'_> {
                 // Nobody is left who could serve it: say so, once.
                 None => over && dirty.stranded == 0 && dirty.slot != self.s.steering.serving,
             };
-            if !dirty.asked && wanted {
-                self.s.dirty[at].asked = true;
-                self.push(Action::CheckSlot(dirty.slot));
+            if dirty.look == Look::Wanted && wanted {
+                self.s.dirty[at].look = Look::Asked(self.ask(Question::CheckSlot(dirty.slot)));
             }
         }
     }
 
-    pub(super) fn slot_state(&mut self, slot: u32, queued: u32, migrated: bool) {
-        let Some(at) = self.s.dirty.iter().position(|dirty| dirty.slot == slot && dirty.asked) else {
+    pub(super) fn slot_state(&mut self, ticket: Ticket, slot: u32, queued: u32, migrated: bool) {
+        let Some(at) = self.s.dirty.iter().position(|dirty| dirty.look == Look::Asked(ticket)) else {
             return;
         };
+        self.s.dirty[at].look = Look::Done;
         if queued == 0 || migrated {
             self.s.dirty.remove(at);
             // What is left of a dead generation there needs no second look when it is gone.
@@ -269,11 +273,11 @@ impl Turn<'_> {
     fn strand(&mut self, slot: u32, count: u32) {
         let already = match self.s.dirty.iter_mut().find(|dirty| dirty.slot == slot) {
             Some(dirty) => {
-                dirty.asked = true;
+                dirty.look = Look::Done;
                 std::mem::replace(&mut dirty.stranded, count.max(1))
             }
             None => {
-                self.s.dirty.push(DirtySlot { slot, asked: true, stranded: count.max(1) });
+                self.s.dirty.push(DirtySlot { slot, look: Look::Done, stranded: count.max(1) });
                 0
             }
         };
@@ -313,8 +317,8 @@ fn soak_weight(phase: &ReloadPhase) -> Option<u8> {
     match phase {
         ReloadPhase::Starting => Some(0),
         ReloadPhase::Soaking(Soak { weight, .. }) => Some(*weight),
-        ReloadPhase::Loading
-        | ReloadPhase::Opening
+        ReloadPhase::Loading(_)
+        | ReloadPhase::Opening(_)
         | ReloadPhase::Binary { .. }
         | ReloadPhase::PreFlight { .. }
         | ReloadPhase::Command { .. }

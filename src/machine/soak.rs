@@ -1,7 +1,7 @@
 //! A reload from readiness to its end: soak, promotion, rollback, and what is told to whom.
 
 use super::event::{Action, Announcement, CommandResult, Gen, Outcome, ReloadRecord, Req, UnitState};
-use super::model::{End, GivenUp, HookRun, Kind, Place, Reload, ReloadPhase, Rest, SIGKILL, Soak};
+use super::model::{End, GivenUp, HookRun, Kind, Look, Place, Reload, ReloadPhase, Rest, SIGKILL, Soak};
 use super::turn::Turn;
 use crate::proto::status::PhaseTime;
 use crate::time::Span;
@@ -109,7 +109,7 @@ impl Turn<'_> {
 
     pub(super) fn recheck_slots(&mut self) {
         for dirty in &mut self.s.dirty {
-            dirty.asked = false;
+            dirty.look = Look::Wanted;
         }
     }
 
@@ -146,8 +146,8 @@ impl Turn<'_> {
                 self.giver_is_lost();
                 return self.stop_lost(number, false);
             }
-            ReloadPhase::Loading
-            | ReloadPhase::Opening
+            ReloadPhase::Loading(_)
+            | ReloadPhase::Opening(_)
             | ReloadPhase::Binary { .. }
             | ReloadPhase::PreFlight { .. }
             | ReloadPhase::Command { .. }
@@ -237,8 +237,8 @@ impl Turn<'_> {
             (
                 ReloadPhase::StoppingOld
                 | ReloadPhase::RollingBack { .. }
-                | ReloadPhase::Loading
-                | ReloadPhase::Opening
+                | ReloadPhase::Loading(_)
+                | ReloadPhase::Opening(_)
                 | ReloadPhase::Binary { .. }
                 | ReloadPhase::PreFlight { .. }
                 | ReloadPhase::Command { .. }
@@ -308,14 +308,14 @@ impl Turn<'_> {
     /// What still runs for a reload that is over, and belongs to no generation.
     fn abandon_work(&mut self, reload: &Reload) {
         match &reload.phase {
-            ReloadPhase::Loading => self.s.stale_loads += 1,
             ReloadPhase::PreFlight { proc, .. } | ReloadPhase::Command { proc, .. } => {
                 let proc = *proc;
                 if self.s.procs.iter().any(|owned| owned.proc == proc) {
                     self.push(Action::Signal { to: super::event::Target::ProcTree(proc), signal: SIGKILL });
                 }
             }
-            ReloadPhase::Opening
+            ReloadPhase::Loading(_)
+            | ReloadPhase::Opening(_)
             | ReloadPhase::Binary { .. }
             | ReloadPhase::AwaitReady { .. }
             | ReloadPhase::StoppingOld

@@ -15,8 +15,8 @@ impl State {
         }
         if let Some(reload) = &self.reload {
             return match reload.phase {
-                ReloadPhase::Loading
-                | ReloadPhase::Opening
+                ReloadPhase::Loading(_)
+                | ReloadPhase::Opening(_)
                 | ReloadPhase::Binary { .. }
                 | ReloadPhase::PreFlight { .. } => UnitState::PreChecking,
                 ReloadPhase::Starting if reload.handover.is_some_and(|handover| handover.is_shown()) => {
@@ -127,8 +127,8 @@ impl State {
                 None => "the soak lasts until it is promoted or rolled back".into(),
             },
             Some(
-                ReloadPhase::Loading
-                | ReloadPhase::Opening
+                ReloadPhase::Loading(_)
+                | ReloadPhase::Opening(_)
                 | ReloadPhase::Binary { .. }
                 | ReloadPhase::PreFlight { .. }
                 | ReloadPhase::Command { .. }
@@ -166,8 +166,8 @@ impl State {
                 Some(ReloadPhase::Soaking(_)) => "soaking",
                 Some(ReloadPhase::RollingBack { .. }) => "rolling_back",
                 Some(
-                    ReloadPhase::Loading
-                    | ReloadPhase::Opening
+                    ReloadPhase::Loading(_)
+                    | ReloadPhase::Opening(_)
                     | ReloadPhase::Binary { .. }
                     | ReloadPhase::PreFlight { .. }
                     | ReloadPhase::Command { .. }

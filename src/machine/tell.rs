@@ -63,8 +63,8 @@ impl Turn<'_> {
                 }
                 told.acked.push(worker);
             }
-            ReloadPhase::Loading
-            | ReloadPhase::Opening
+            ReloadPhase::Loading(_)
+            | ReloadPhase::Opening(_)
             | ReloadPhase::Binary { .. }
             | ReloadPhase::PreFlight { .. }
             | ReloadPhase::StoppingOld

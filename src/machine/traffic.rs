@@ -1,6 +1,6 @@
 //! Activation: the first traffic starts the service, each connection an instance, and idleness ends it.
 
-use super::event::{Action, Conn};
+use super::event::{Action, Conn, Question, Ticket};
 use super::model::{Idle, JobPhase, Kind, Rest, Watch};
 use super::turn::Turn;
 use crate::time::Span;
@@ -115,7 +115,7 @@ impl Turn<'_> {
             && self.s.job.is_none()
             && self.s.serving().is_some();
         match (wanted, self.s.idle) {
-            (true, None) => self.s.idle = Some(Idle { next: self.now.after(quarter), quiet: 0 }),
+            (true, None) => self.s.idle = Some(Idle { next: self.now.after(quarter), asked: None, quiet: 0 }),
             (false, Some(_)) => self.s.idle = None,
             (true, Some(_)) | (false, None) => {}
         }
@@ -123,17 +123,18 @@ impl Turn<'_> {
 
     pub(super) fn tick_idle(&mut self) {
         let now = self.now;
-        if let Some(idle) = self.s.idle.as_mut().filter(|idle| idle.next.is_some_and(|next| next <= now)) {
-            idle.next = None;
-            self.push(Action::CountConnections);
+        if let Some(idle) = self.s.idle.filter(|idle| idle.next.is_some_and(|next| next <= now)) {
+            let asked = Some(self.ask(Question::CountConnections));
+            self.s.idle = Some(Idle { next: None, asked, ..idle });
         }
     }
 
-    pub(super) fn connections(&mut self, established: u32, arrived: bool) {
+    pub(super) fn connections(&mut self, ticket: Ticket, established: u32, arrived: bool) {
         let unit = self.unit(self.s.content);
         let next = self.now.after(idle_quarter(unit.service.stop_when_idle));
-        let Some(idle) = self.s.idle.as_mut().filter(|idle| idle.next.is_none()) else { return };
+        let Some(idle) = self.s.idle.as_mut().filter(|idle| idle.asked == Some(ticket)) else { return };
         idle.next = next;
+        idle.asked = None;
         idle.quiet = if established == 0 && !arrived { idle.quiet + 1 } else { 0 };
         if idle.quiet >= 4
             && let Some(current) = self.s.current

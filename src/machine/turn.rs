@@ -1,7 +1,8 @@
 //! One event being handled.
 
 use super::event::{
-    Action, Announcement, ContentId, Event, Exit, Gen, Proc, Role, Spawn, SpawnFailure, UnitState,
+    Action, Announcement, Answer, ContentId, Event, Exit, Gen, Proc, Question, Role, Spawn, SpawnFailure,
+    Ticket, UnitState,
 };
 use super::model::{Contents, End, Owned, State};
 use crate::time::Monotime;
@@ -19,6 +20,20 @@ pub(super) struct Turn<'a> {
 impl Turn<'_> {
     pub(super) fn push(&mut self, action: Action) {
         self.out.push(action);
+    }
+
+    /// A ticket that nobody had before.
+    pub(super) fn ticket(&mut self) -> Ticket {
+        let ticket = Ticket(self.s.next_ticket);
+        self.s.next_ticket += 1;
+        ticket
+    }
+
+    /// Asks; whoever asks remembers the ticket.
+    pub(super) fn ask(&mut self, question: Question) -> Ticket {
+        let ticket = self.ticket();
+        self.push(Action::Ask(ticket, question));
+        ticket
     }
 
     pub(super) fn announce(&mut self, fact: Announcement) {
@@ -72,10 +87,8 @@ impl Turn<'_> {
         match event {
             Event::Boot => self.boot(),
             Event::Command { req, command } => self.command(req, command),
-            Event::Loaded(result) => self.loaded(result),
-            Event::Opened { content, result } => self.opened(content, result),
+            Event::Answered(ticket, answer) => self.answered(ticket, answer),
             Event::Sockets { steered } => self.s.steered = Some(steered),
-            Event::BinaryChecked { content, result } => self.binary_checked(content, result),
             Event::Traffic => self.traffic(),
             Event::Accepted { conn, socket, source } => self.accepted(conn, socket, source),
             Event::Spawned { proc, pid } => self.spawned(proc, pid),
@@ -84,18 +97,26 @@ impl Turn<'_> {
             Event::Emptied(generation) => self.emptied(generation),
             Event::Notified { generation, from, message } => self.notified(generation, from, &message),
             Event::Listened { generation, missing } => self.listened(generation, missing),
-            Event::Probed { generation, probe, result } => self.probed(generation, probe, result),
-            Event::DrainState { generation, half_open, queued } => {
-                self.drain_state(generation, half_open, queued);
-            }
-            Event::SlotState { slot, queued, migrated } => self.slot_state(slot, queued, migrated),
             Event::Stray { slot } => self.stray(slot),
-            Event::Connections { established, arrived } => self.connections(established, arrived),
             Event::SinkConnected(generation) => self.sink_connected(generation),
             Event::RelayEnded(relayed) => self.relay_ended(relayed),
             Event::Tick => self.tick(),
         }
         self.settle();
+    }
+
+    fn answered(&mut self, ticket: Ticket, answer: Answer) {
+        match answer {
+            Answer::Loaded(result) => self.loaded(ticket, result),
+            Answer::Opened { content, result } => self.opened(ticket, content, result),
+            Answer::BinaryChecked { content, result } => self.binary_checked(ticket, content, result),
+            Answer::Probed { generation, result } => self.probed(ticket, generation, result),
+            Answer::DrainState { generation, half_open, queued } => {
+                self.drain_state(ticket, generation, half_open, queued);
+            }
+            Answer::SlotState { slot, queued, migrated } => self.slot_state(ticket, slot, queued, migrated),
+            Answer::Connections { established, arrived } => self.connections(ticket, established, arrived),
+        }
     }
 
     fn spawned(&mut self, proc: Proc, pid: i32) {

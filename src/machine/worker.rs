@@ -248,8 +248,8 @@ impl Turn<'_> {
     fn current_is_lost(&mut self, number: Gen, end: &End) {
         let Some(reload) = self.s.reload.as_mut() else { return };
         match reload.phase {
-            ReloadPhase::Loading
-            | ReloadPhase::Opening
+            ReloadPhase::Loading(_)
+            | ReloadPhase::Opening(_)
             | ReloadPhase::Binary { .. }
             | ReloadPhase::PreFlight { .. }
             | ReloadPhase::Command { .. }

@@ -20,7 +20,7 @@ struct Known {
 
 /// How often what was seen: outcomes, drains, stranded connections, restarts, states, rescues.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seen(pub(crate) [u64; 22]);
+pub(crate) struct Seen(pub(crate) [u64; 23]);
 
 impl Seen {
     pub(crate) fn add(&mut self, other: &Seen) {
@@ -51,6 +51,7 @@ impl Seen {
             "STOPPED",
             "FAILED",
             "rescues",
+            "deaths",
         ];
         names.iter().zip(self.0).map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
     }
@@ -194,6 +195,17 @@ impl Checks {
         self.waiting.push(req);
     }
 
+    /// aeternad has died: its clients are gone, and whose state was on its way goes on as it was.
+    pub(crate) fn died(&mut self) {
+        self.seen.0[22] += 1;
+        self.waiting.clear();
+        self.watched = false;
+        if self.state.relay.take().is_some() {
+            self.state.asked = None;
+        }
+        self.state.cancelled = false;
+    }
+
     pub(crate) fn connected(&mut self, conn: Conn) {
         self.open.push(conn);
     }
@@ -269,7 +281,7 @@ impl Checks {
             Action::WatchTraffic if self.watched => return Err("traffic is watched twice".into()),
             Action::WatchTraffic => self.watched = true,
             Action::IgnoreTraffic => self.watched = false,
-            Action::OpenSockets(content) => {
+            Action::Ask(_, Question::OpenSockets(content)) => {
                 self.contents.insert(content.id, Arc::clone(&content.unit));
                 self.reload_unit = turn.after.reloading.then(|| Arc::clone(&content.unit));
             }

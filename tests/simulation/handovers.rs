@@ -139,9 +139,9 @@ fn steered_on_purpose_the_old_queue_is_emptied_first() {
     assert!(lines.contains(&"steer 0 +1:100".to_string()), "{lines:?}");
     assert!(!lines.iter().any(|line| line.starts_with("relay")), "{lines:?}");
     rig.after(10, &["drained? g1 slot0"]);
-    rig.row(Event::DrainState { generation: Gen(1), half_open: 0, queued: 1 }, &[]);
+    rig.row(Answer::DrainState { generation: Gen(1), half_open: 0, queued: 1 }, &[]);
     rig.after(1, &["drained? g1 slot0"]);
-    rig.row(Event::DrainState { generation: Gen(1), half_open: 0, queued: 0 }, &["relay g1 g2"]);
+    rig.row(Answer::DrainState { generation: Gen(1), half_open: 0, queued: 0 }, &["relay g1 g2"]);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn what_one_got_with_its_predecessors_state_is_looked_after_also_when_it_was_nev
         rig.reload_to(2, unit.clone());
         rig.spawned(2);
         rig.event(Event::SinkConnected(Gen(2)));
-        rig.event(Event::DrainState { generation: Gen(1), half_open: 0, queued: 0 });
+        rig.drained(1);
         rig
     };
     let mut rig = begin(&steered);

@@ -41,20 +41,14 @@ pub(crate) fn short(action: &Action) -> Option<String> {
             Some((slot, weight)) => format!("steer {} +{slot}:{weight}", steering.serving),
             None => format!("steer {}", steering.serving),
         },
-        Action::Load => "load".into(),
-        Action::OpenSockets(content) => format!("open {}", content.id.0),
+        Action::Ask(_, question) => asked(question),
         Action::KeepSockets(ids) => format!("keep {:?}", ids.iter().map(|id| id.0).collect::<Vec<_>>()),
-        Action::CheckBinary(content) => format!("binary {}", content.id.0),
         Action::WatchTraffic => "watch".into(),
         Action::IgnoreTraffic => "ignore".into(),
         Action::FlushPending => "flush".into(),
         Action::CloseConnection(conn) => format!("close {}", conn.0),
-        Action::Probe { generation, probe, kind } => format!("probe {probe} g{} {kind:?}", generation.0),
         Action::BeginDrain { generation, slot } => format!("drain g{} slot{slot}", generation.0),
-        Action::CheckDrain { generation, slot } => format!("drained? g{} slot{slot}", generation.0),
-        Action::CheckSlot(slot) => format!("slot? {slot}"),
         Action::Stranded { count } => format!("stranded {count}"),
-        Action::CountConnections => "count".into(),
         Action::AnswerCold(g) => format!("cold g{}", g.0),
         Action::Relay(t) => {
             let how = if t.back { "back" } else { "relay" };
@@ -76,6 +70,54 @@ pub(crate) fn short(action: &Action) -> Option<String> {
     })
 }
 
+fn asked(question: &Question) -> String {
+    match question {
+        Question::Load => "load".into(),
+        Question::OpenSockets(content) => format!("open {}", content.id.0),
+        Question::CheckBinary(content) => format!("binary {}", content.id.0),
+        Question::Probe { generation, kind } => format!("probe g{} {kind:?}", generation.0),
+        Question::CheckDrain { generation, slot } => format!("drained? g{} slot{slot}", generation.0),
+        Question::CheckSlot(slot) => format!("slot? {slot}"),
+        Question::CountConnections => "count".into(),
+    }
+}
+
+/// Whether this is the answer to that.
+pub(crate) fn answers(answer: &Answer, question: &Question) -> bool {
+    match (answer, question) {
+        (Answer::Loaded(_), Question::Load) | (Answer::Connections { .. }, Question::CountConnections) => {
+            true
+        }
+        (Answer::Opened { content, .. }, Question::OpenSockets(asked))
+        | (Answer::BinaryChecked { content, .. }, Question::CheckBinary(asked)) => *content == asked.id,
+        (Answer::Probed { generation, .. }, Question::Probe { generation: asked, .. })
+        | (Answer::DrainState { generation, .. }, Question::CheckDrain { generation: asked, .. }) => {
+            generation == asked
+        }
+        (Answer::SlotState { slot, .. }, Question::CheckSlot(asked)) => slot == asked,
+        _ => false,
+    }
+}
+
+/// What is handed to the machine: an event, or the answer to its newest question of that kind.
+#[derive(Debug, Clone)]
+pub(crate) enum Said {
+    Event(Event),
+    Answer(Answer),
+}
+
+impl From<Event> for Said {
+    fn from(event: Event) -> Said {
+        Said::Event(event)
+    }
+}
+
+impl From<Answer> for Said {
+    fn from(answer: Answer) -> Said {
+        Said::Answer(answer)
+    }
+}
+
 impl Rig {
     pub(crate) fn new(unit: Unit) -> Rig {
         let m = UnitMachine::new(content(1, unit));
@@ -84,17 +126,52 @@ impl Rig {
 
     /// Hands over an event; what must follow, in order.
     #[track_caller]
-    pub(crate) fn row(&mut self, event: Event, wanted: &[&str]) {
-        let got = self.event(event.clone());
-        assert_eq!(got, wanted, "after {event:?}");
+    pub(crate) fn row(&mut self, said: impl Into<Said>, wanted: &[&str]) {
+        let said = said.into();
+        let got = self.event(said.clone());
+        assert_eq!(got, wanted, "after {said:?}");
     }
 
-    pub(crate) fn event(&mut self, event: Event) -> Vec<String> {
+    pub(crate) fn event(&mut self, said: impl Into<Said>) -> Vec<String> {
+        let event = match said.into() {
+            Said::Event(event) => event,
+            Said::Answer(answer) => Event::Answered(self.ticket(&answer), answer),
+        };
         let mut out = Vec::new();
         self.m.handle(self.now, event, &mut out);
         let lines = out.iter().filter_map(short).collect();
         self.all.extend(out);
         lines
+    }
+
+    /// The ticket of the newest question that this answers; one that nobody has if there was none.
+    pub(crate) fn ticket(&self, answer: &Answer) -> Ticket {
+        let asked = self.all.iter().rev().find_map(|action| match action {
+            Action::Ask(ticket, question) if answers(answer, question) => Some(*ticket),
+            _ => None,
+        });
+        asked.unwrap_or(Ticket(0))
+    }
+
+    /// Another aeternad goes on, with these processes and these requests.
+    pub(crate) fn resume(&mut self, alive: &[u32], waiting: &[u64]) -> Vec<String> {
+        let alive: Vec<Proc> = alive.iter().copied().map(Proc).collect();
+        let waiting: Vec<Req> = waiting.iter().copied().map(Req).collect();
+        let mut out = Vec::new();
+        self.m.resume(self.now, &alive, &waiting, &mut out);
+        let lines = out.iter().filter_map(short).collect();
+        self.all.extend(out);
+        lines
+    }
+
+    /// Nothing is left on the slot of a generation that drains.
+    pub(crate) fn drained(&mut self, generation: u32) -> Vec<String> {
+        let state = Answer::DrainState { generation: Gen(generation), half_open: 0, queued: 0 };
+        if self.ticket(&state) == Ticket(0) {
+            self.now = self.m.next_deadline().expect("a look at the slot");
+            self.event(Event::Tick);
+        }
+        self.event(state)
     }
 
     /// Every process that was asked for and not answered exists now.
@@ -136,9 +213,9 @@ impl Rig {
     }
 
     pub(crate) fn pre_check(&mut self, id: u32, unit: Unit) -> Vec<String> {
-        self.event(Event::Loaded(Ok(content(id, unit))));
-        self.event(Event::Opened { content: ContentId(id), result: Ok(()) });
-        self.event(Event::BinaryChecked { content: ContentId(id), result: Ok(()) })
+        self.event(Answer::Loaded(Ok(content(id, unit))));
+        self.event(Answer::Opened { content: ContentId(id), result: Ok(()) });
+        self.event(Answer::BinaryChecked { content: ContentId(id), result: Ok(()) })
     }
 
     /// Boots a `notify` unit up to RUNNING: process 1, generation 1.

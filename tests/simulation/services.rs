@@ -87,7 +87,7 @@ fn the_back_off_grows_geometrically_and_the_file_is_not_read_again() {
         rig.spawned(n + 1);
     }
     assert_eq!(rig.m.status(rig.now).restarts, 5);
-    assert!(!rig.all.contains(&Action::Load));
+    assert!(!rig.all.iter().any(|action| matches!(action, Action::Ask(_, Question::Load))));
 }
 
 #[test]
@@ -108,8 +108,8 @@ fn the_start_limit_ends_in_failed_and_a_later_start_works() {
     assert_eq!(rig.m.summary().ended, Some(3));
     assert!(rig.m.status(rig.now).why.contains("start-limit-hit"));
     rig.command(Command::Start);
-    rig.event(Event::Loaded(Ok(content(2, unit.clone()))));
-    let opened = |id| Event::Opened { content: ContentId(id), result: Ok(()) };
+    rig.event(Answer::Loaded(Ok(content(2, unit.clone()))));
+    let opened = |id| Answer::Opened { content: ContentId(id), result: Ok(()) };
     // By hand it may be tried again at once: there is nobody else who would clear the limit.
     rig.row(opened(2), &["spawn 6 main0 g6 slot0", "keep [2]", "=STARTING"]);
 }
@@ -266,8 +266,8 @@ fn commands_for_a_unit_that_is_stopped() {
     assert_eq!(rig.command(Command::Stop { close: false }), ["reply 2 done"]);
     assert_eq!(rig.command(Command::Kill { signal: 10, generation: None }), ["reply 3 failed"]);
     assert_eq!(rig.command(Command::Start), ["load"]);
-    rig.row(Event::Loaded(Ok(content(2, base()))), &["open 2"]);
-    let opened = Event::Opened { content: ContentId(2), result: Ok(()) };
+    rig.row(Answer::Loaded(Ok(content(2, base()))), &["open 2"]);
+    let opened = Answer::Opened { content: ContentId(2), result: Ok(()) };
     rig.row(opened, &["spawn 2 main0 g2 slot0", "=STARTING"]);
     rig.spawned(2);
     assert_eq!(rig.ready(2, 0), ["promoted g2", "reply 4 done", "=RUNNING"]);
@@ -278,11 +278,11 @@ fn commands_for_a_unit_that_is_stopped() {
 fn restart_reads_the_file_before_it_stops_anything() {
     let mut rig = Rig::running(base());
     assert_eq!(rig.command(Command::Restart), ["load"]);
-    rig.row(Event::Loaded(Err("line 3".into())), &["reply 1 failed"]);
+    rig.row(Answer::Loaded(Err("line 3".into())), &["reply 1 failed"]);
     assert_eq!(rig.state(), UnitState::Running);
     rig.command(Command::Restart);
-    rig.event(Event::Loaded(Ok(content(2, base()))));
-    let opened = Event::Opened { content: ContentId(2), result: Ok(()) };
+    rig.event(Answer::Loaded(Ok(content(2, base()))));
+    let opened = Answer::Opened { content: ContentId(2), result: Ok(()) };
     rig.row(opened, &["signal 15 everyone g1", "signal 18 everyone g1", "=STOPPING"]);
     rig.exits(1, TERM);
     assert_eq!(rig.empty(1)[..2], ["forget g1", "spawn 2 main0 g2 slot0"]);
@@ -338,11 +338,11 @@ fn an_idle_service_is_stopped_after_four_quiet_quarters() {
     rig.event(Event::Traffic);
     rig.spawned(1);
     rig.ready(1, 0);
-    let quiet = Event::Connections { established: 0, arrived: false };
+    let quiet = Answer::Connections { established: 0, arrived: false };
     rig.after(5_000, &["count"]);
-    rig.row(Event::Connections { established: 0, arrived: true }, &[]);
+    rig.row(Answer::Connections { established: 0, arrived: true }, &[]);
     rig.after(5_000, &["count"]);
-    rig.row(Event::Connections { established: 1, arrived: false }, &[]);
+    rig.row(Answer::Connections { established: 1, arrived: false }, &[]);
     for _ in 0..3 {
         rig.after(5_000, &["count"]);
         rig.row(quiet.clone(), &[]);

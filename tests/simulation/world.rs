@@ -76,6 +76,8 @@ pub(crate) struct World<'a> {
     now_events: VecDeque<Event>,
     /// Answers and exits that come when they come.
     later: Vec<Event>,
+    /// Answers that have come: they may come once more.
+    answered: Vec<Event>,
     pub(crate) armed: bool,
     next_req: u64,
     next_conn: u64,
@@ -105,6 +107,7 @@ impl<'a> World<'a> {
             trees: Vec::new(),
             now_events: VecDeque::new(),
             later: Vec::new(),
+            answered: Vec::new(),
             armed: false,
             next_req: 1,
             next_conn: 1,
@@ -187,20 +190,7 @@ impl<'a> World<'a> {
                     return Err(format!("the restored machine differs: {:?} and {out:?}", self.twin_out));
                 }
             }
-            for action in &out {
-                self.note(|| format!("     {}", brief(action)));
-            }
-            let summary = self.machine.summary();
-            self.note(|| format!("   = {:?}", summary.state));
-            let turned = Turned {
-                event: &event,
-                before,
-                after: summary,
-                actions: &out,
-                children: &self.children,
-                now: self.now,
-            };
-            self.checks.after(&turned)?;
+            self.followed(&event, before, &out)?;
             if event == Event::Tick {
                 self.late_ticks(&out)?;
             }
@@ -211,6 +201,17 @@ impl<'a> World<'a> {
             self.checks.at_rest(&self.machine, &self.children, &self.trees)?;
         }
         Ok(())
+    }
+
+    /// What must hold of an event and what followed from it.
+    fn followed(&mut self, event: &Event, before: Summary, out: &[Action]) -> Result<(), String> {
+        for action in out {
+            self.note(|| format!("     {}", brief(action)));
+        }
+        let after = self.machine.summary();
+        self.note(|| format!("   = {:?}", after.state));
+        let (actions, children, now) = (out, self.children.as_slice(), self.now);
+        self.checks.after(&Turned { event, before, after, actions, children, now })
     }
 
     /// A deadline that is due when it is set (a timeout of 0) is done with at the next tick, and each such tick
@@ -228,42 +229,11 @@ impl<'a> World<'a> {
 
     fn act(&mut self, action: Action) -> Result<(), String> {
         match action {
-            Action::Load => {
-                let bad = !self.fair && self.choices.rarely(8);
-                let id = self.choices.below(EACH) + if self.accepts { EACH } else { 0 };
-                let answer = if bad {
-                    Err("line 3: unknown key".into())
-                } else {
-                    Ok(self.library[id as usize].clone())
-                };
-                self.later.push(Event::Loaded(answer));
-            }
-            Action::OpenSockets(content) => {
-                let result = self.refused("0.0.0.0:80 is taken");
-                self.later.push(Event::Opened { content: content.id, result });
-            }
-            Action::CheckBinary(content) => {
-                let result = self.refused("no such program");
-                self.later.push(Event::BinaryChecked { content: content.id, result });
-            }
+            Action::Ask(ticket, question) => self.asked(ticket, question),
             Action::WatchTraffic => self.armed = true,
             Action::IgnoreTraffic => self.armed = false,
             Action::Spawn(spawn) => self.spawn(&spawn),
             Action::Signal { to, signal } => self.signal(to, signal),
-            Action::Probe { generation, probe, .. } => {
-                let result = self.probe_result();
-                self.later.push(Event::Probed { generation, probe, result });
-            }
-            Action::CheckDrain { generation, .. } => {
-                let busy = !self.fair && self.choices.rarely(3);
-                let (half_open, queued) = if busy { (1, 2) } else { (0, 0) };
-                self.later.push(Event::DrainState { generation, half_open, queued });
-            }
-            Action::CheckSlot(slot) => self.check_slot(slot),
-            Action::CountConnections => {
-                let established = self.choices.below(2);
-                self.later.push(Event::Connections { established, arrived: false });
-            }
             Action::Relay(transfer) => self.relay(transfer),
             Action::AnswerCold(_)
             | Action::CancelRelay
@@ -286,13 +256,43 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn check_slot(&mut self, slot: u32) {
-        let (queued, migrated) = match if self.fair { 0 } else { self.choices.below(4) } {
-            1 => (3, false),
-            2 => (3, true),
-            _ => (0, false),
+    /// Everything but the number of connections is found out now; the answer comes when it comes.
+    fn asked(&mut self, ticket: Ticket, question: Question) {
+        let answer = match question {
+            Question::Load => {
+                let bad = !self.fair && self.choices.rarely(8);
+                let id = self.choices.below(EACH) + if self.accepts { EACH } else { 0 };
+                Answer::Loaded(if bad {
+                    Err("line 3: unknown key".into())
+                } else {
+                    Ok(self.library[id as usize].clone())
+                })
+            }
+            Question::OpenSockets(content) => {
+                Answer::Opened { content: content.id, result: self.refused("0.0.0.0:80 is taken") }
+            }
+            Question::CheckBinary(content) => {
+                Answer::BinaryChecked { content: content.id, result: self.refused("no such program") }
+            }
+            Question::Probe { generation, .. } => Answer::Probed { generation, result: self.probe_result() },
+            Question::CheckDrain { generation, .. } => {
+                let busy = !self.fair && self.choices.rarely(3);
+                let (half_open, queued) = if busy { (1, 2) } else { (0, 0) };
+                Answer::DrainState { generation, half_open, queued }
+            }
+            Question::CheckSlot(slot) => {
+                let (queued, migrated) = match if self.fair { 0 } else { self.choices.below(4) } {
+                    1 => (3, false),
+                    2 => (3, true),
+                    _ => (0, false),
+                };
+                Answer::SlotState { slot, queued, migrated }
+            }
+            Question::CountConnections => {
+                Answer::Connections { established: self.choices.below(2), arrived: false }
+            }
         };
-        self.later.push(Event::SlotState { slot, queued, migrated });
+        self.later.push(Event::Answered(ticket, answer));
     }
 
     fn relay(&mut self, transfer: Transfer) {
@@ -422,12 +422,11 @@ impl<'a> World<'a> {
 
     /// Delivers one of the answers that are on their way.
     fn deliver(&mut self, which: u32) -> Result<(), String> {
-        let mut at = which as usize % self.later.len();
-        if matches!(self.later[at], Event::Loaded(_)) {
-            // Loads are answered in the order in which they were asked for.
-            at = self.later.iter().position(|event| matches!(event, Event::Loaded(_))).unwrap_or(at);
-        }
+        let at = which as usize % self.later.len();
         let event = self.later.remove(at);
+        if let Event::Answered(..) = event {
+            self.answered.push(event.clone());
+        }
         if let Event::Exited { proc, .. } = event {
             self.children.retain(|child| child.proc != proc);
         }
@@ -647,14 +646,18 @@ impl<'a> World<'a> {
             1 if !self.children.iter().any(|child| child.proc == proc) => {
                 self.feed(Event::Exited { proc, exit: Exit::Code(9) })
             }
-            2 => self.feed(Event::Probed { generation, probe: 0, result: ProbeResult::Pass }),
-            3 => self.feed(Event::DrainState { generation: Gen(999), half_open: 0, queued: 0 }),
+            2 => {
+                let answer = Answer::Probed { generation, result: ProbeResult::Pass };
+                self.feed(Event::Answered(Ticket(0), answer))
+            }
+            3 | 5 if !self.answered.is_empty() => {
+                let at = self.choices.next() as usize % self.answered.len();
+                self.feed(self.answered[at].clone())
+            }
             4 => {
-                self.feed(Event::SlotState { slot: 9, queued: 3, migrated: false })?;
                 let slot = self.choices.below(3);
                 self.feed(Event::Stray { slot })
             }
-            5 => self.feed(Event::Connections { established: 0, arrived: false }),
             6 if !self.accepts && !self.armed => self.feed(Event::Traffic),
             _ => self.feed(Event::Boot),
         }
@@ -687,7 +690,35 @@ impl<'a> World<'a> {
                 };
                 Ok(())
             }
+            _ if self.choices.rarely(3) => self.die(),
             _ => self.restore(),
+        }
+    }
+
+    /// aeternad dies and comes back: answers, clients, the transfer under way and how processes ended meanwhile are
+    /// lost.
+    fn die(&mut self) -> Result<(), String> {
+        self.restore()?;
+        let Some(mut machine) = self.twin.take() else { return Ok(()) };
+        self.note(|| "-- aeternad dies and comes back".into());
+        self.later.retain(|event| matches!(event, Event::SinkConnected(_)));
+        self.answered.clear();
+        self.children.retain(|child| !child.dead);
+        self.armed = false;
+        self.checks.died();
+        let alive: Vec<Proc> = self.children.iter().map(|child| child.proc).collect();
+        let before = machine.summary();
+        let mut out = Vec::new();
+        machine.resume(self.now, &alive, &[], &mut out);
+        self.machine = machine;
+        self.followed(&Event::Tick, before, &out)?;
+        for action in out {
+            self.act(action)?;
+        }
+        self.empty_trees();
+        match self.now_events.pop_front() {
+            Some(event) => self.feed(event),
+            None => Ok(()),
         }
     }
 
@@ -716,15 +747,19 @@ fn brief(action: &Action) -> String {
                 spawn.content.unit.reload.strategy,
             )
         }
-        Action::OpenSockets(content) => format!("OpenSockets {:?}", content.id),
-        Action::CheckBinary(content) => format!("CheckBinary {:?}", content.id),
+        Action::Ask(ticket, Question::OpenSockets(content)) => {
+            format!("{ticket:?} OpenSockets {:?}", content.id)
+        }
+        Action::Ask(ticket, Question::CheckBinary(content)) => {
+            format!("{ticket:?} CheckBinary {:?}", content.id)
+        }
         other => format!("{other:?}"),
     }
 }
 
 fn brief_event(event: &Event) -> String {
     match event {
-        Event::Loaded(Ok(content)) => format!("Loaded {:?}", content.id),
+        Event::Answered(ticket, Answer::Loaded(Ok(content))) => format!("{ticket:?} Loaded {:?}", content.id),
         other => format!("{other:?}"),
     }
 }

@@ -1,6 +1,7 @@
 //! The checks of one generation.
 
-use crate::machine::event::Proc;
+use super::Asked;
+use crate::machine::event::{ProbeKind, Proc};
 use crate::time::Monotime;
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +25,7 @@ pub(crate) enum HealthStep {
     /// The next one is due then.
     Waiting(Monotime),
     /// The shell probes.
-    Probing(u32),
+    Probing(Asked<ProbeKind>),
     /// `Exec` runs.
     Running { proc: Proc, deadline: Option<Monotime> },
     /// `Exec` did not end in time, and was killed.

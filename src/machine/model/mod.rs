@@ -21,8 +21,8 @@ pub(super) use hooks::HookRun;
 pub(super) use quiesce::Quiesce;
 pub(super) use reload::{GivenUp, Queued, Reload, ReloadPhase, Soak, Told};
 pub(super) use state::{
-    Contents, DirtySlot, Down, Idle, Job, JobKind, JobPhase, Owned, Place, Rest, SIGCONT, SIGHUP, SIGKILL,
-    State, Then, Watch,
+    Asked, Contents, DirtySlot, Down, Idle, Job, JobKind, JobPhase, Look, Owned, Place, Rest, SIGCONT,
+    SIGHUP, SIGKILL, State, Then, Watch,
 };
 pub(super) use stop::{AfterKill, Clock, StopPlan, StopStep};
 pub(super) use window::Window;

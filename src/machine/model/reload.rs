@@ -1,7 +1,7 @@
 //! The reload that is under way.
 
 use super::{End, Handover};
-use crate::machine::event::{ContentId, Gen, Outcome, Proc, Relayed, Req};
+use crate::machine::event::{ContentId, Gen, Outcome, Proc, Relayed, Req, Ticket};
 use crate::proto::status::PhaseTime;
 use crate::time::Monotime;
 use serde::{Deserialize, Serialize};
@@ -40,11 +40,11 @@ pub(crate) struct Reload {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ReloadPhase {
     /// The file is being read.
-    Loading,
+    Loading(Ticket),
     /// New addresses are being bound.
-    Opening,
+    Opening(Ticket),
     /// The program is being checked; that takes as long as reading it.
-    Binary { deadline: Option<Monotime> },
+    Binary { asked: Ticket, deadline: Option<Monotime> },
     /// A pre-flight command runs; `late` when it was killed for taking too long.
     PreFlight { index: u32, proc: Proc, deadline: Option<Monotime>, late: bool },
     /// `signal`: an `ExecReload` runs.
@@ -88,22 +88,16 @@ pub(crate) struct Queued {
     pub(crate) reason: String,
 }
 
-impl Reload {
-    pub(crate) fn is_checking(&self, content: ContentId) -> bool {
-        matches!(self.phase, ReloadPhase::Binary { .. }) && self.content == Some(content)
-    }
-}
-
 impl ReloadPhase {
     pub(crate) fn next_deadline(&self) -> Option<Monotime> {
         match self {
-            ReloadPhase::Binary { deadline }
+            ReloadPhase::Binary { deadline, .. }
             | ReloadPhase::PreFlight { deadline, .. }
             | ReloadPhase::Command { deadline, .. }
             | ReloadPhase::AwaitReady { deadline, .. } => *deadline,
             ReloadPhase::Soaking(soak) => [soak.until, soak.next].into_iter().flatten().min(),
-            ReloadPhase::Loading
-            | ReloadPhase::Opening
+            ReloadPhase::Loading(_)
+            | ReloadPhase::Opening(_)
             | ReloadPhase::StoppingOld
             | ReloadPhase::Starting
             | ReloadPhase::RollingBack { .. }

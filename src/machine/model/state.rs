@@ -2,7 +2,7 @@
 
 use super::{Generation, HookRun, Kind, Phase, Queued, Reload, Window};
 use crate::machine::event::{
-    Content, ContentId, Gen, Proc, Relayed, ReloadRecord, Req, Role, SteerBy, Steering, UnitState,
+    Content, ContentId, Gen, Proc, Relayed, ReloadRecord, Req, Role, SteerBy, Steering, Ticket, UnitState,
 };
 use crate::time::Monotime;
 use serde::{Deserialize, Serialize};
@@ -106,8 +106,8 @@ pub(crate) enum JobKind {
 pub(crate) enum JobPhase {
     /// A `start` that waits for the end of a stop.
     Waiting,
-    Loading,
-    Opening(ContentId),
+    Loading(Ticket),
+    Opening(Asked<ContentId>),
     /// A `restart` whose content is ready to be launched when the old one is gone.
     Stopping(ContentId),
     Launched,
@@ -133,15 +133,35 @@ pub(crate) struct Owned {
 /// Counting established connections until nobody is there any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Idle {
+    /// `None` while the answer to the last count is awaited.
     pub(crate) next: Option<Monotime>,
+    pub(crate) asked: Option<Ticket>,
     pub(crate) quiet: u32,
+}
+
+/// A question that is not answered yet, and what it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asked<T> {
+    pub(crate) ticket: Ticket,
+    pub(crate) what: T,
+}
+
+/// Whether somebody looks at a slot that was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Look {
+    /// As soon as somebody could serve what is there.
+    Wanted,
+    /// The answer is awaited.
+    Asked(Ticket),
+    /// It was looked at, and what is there waits.
+    Done,
 }
 
 /// A slot whose generation died without having been drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DirtySlot {
     pub(crate) slot: u32,
-    pub(crate) asked: bool,
+    pub(crate) look: Look,
     /// Connections that wait there, and were counted as stranded.
     pub(crate) stranded: u32,
 }
@@ -160,7 +180,7 @@ pub(crate) struct State {
     pub(crate) procs: Vec<Owned>,
     pub(crate) next_generation: u32,
     pub(crate) next_proc: u32,
-    pub(crate) next_probe: u32,
+    pub(crate) next_ticket: u32,
     /// The generation that serves, or that starts or stops where none serves.
     pub(crate) current: Option<Gen>,
     pub(crate) last_number: u32,
@@ -170,8 +190,6 @@ pub(crate) struct State {
     pub(crate) down: Option<Down>,
     pub(crate) reload: Option<Reload>,
     pub(crate) queued: Option<Queued>,
-    /// How many answers to `Load` nobody waits for any more.
-    pub(crate) stale_loads: u32,
     pub(crate) held: Vec<ContentId>,
     pub(crate) starts: Window,
     pub(crate) triggers: Window,
@@ -234,8 +252,8 @@ impl State {
         needed.extend(self.generations.iter().map(|g| g.content));
         needed.extend(self.reload.as_ref().and_then(|reload| reload.content));
         needed.extend(self.job.as_ref().and_then(|job| match job.phase {
-            JobPhase::Opening(content) | JobPhase::Stopping(content) => Some(content),
-            JobPhase::Waiting | JobPhase::Loading | JobPhase::Launched => None,
+            JobPhase::Opening(Asked { what: content, .. }) | JobPhase::Stopping(content) => Some(content),
+            JobPhase::Waiting | JobPhase::Loading(_) | JobPhase::Launched => None,
         }));
         needed
     }
@@ -283,7 +301,7 @@ impl State {
             procs: Vec::new(),
             next_generation: 1,
             next_proc: 1,
-            next_probe: 1,
+            next_ticket: 1,
             current: None,
             last_number: 0,
             rest: Rest::Pending,
@@ -292,7 +310,6 @@ impl State {
             down: None,
             reload: None,
             queued: None,
-            stale_loads: 0,
             held: vec![content],
             starts: Window::default(),
             triggers: Window::default(),

@@ -1,0 +1,133 @@
+//! Going on under another shell: what was asked is asked again, what was lost is known to be lost.
+
+use super::event::{
+    Action, Event, Exit, Failure, Fault, Gen, Proc, Question, Relayed, Req, SpawnFailure, Ticket,
+};
+use super::model::{Asked, Contents, Handover, HealthStep, JobPhase, Look, Phase, ReloadPhase, State, Watch};
+use super::turn::Turn;
+use crate::time::Span;
+
+impl State {
+    /// Every question that is not answered, with its ticket: derived from where it is waited for, stored nowhere.
+    pub(super) fn outstanding(&self, contents: &Contents) -> Vec<Action> {
+        let mut asked: Vec<(Ticket, Question)> = Vec::new();
+        asked.extend(self.asked_by_reload(contents));
+        asked.extend(self.asked_by_job(contents));
+        for g in &self.generations {
+            if let HealthStep::Probing(Asked { ticket, what: kind }) = g.health.step {
+                asked.push((ticket, Question::Probe { generation: g.number, kind }));
+            }
+            if let Phase::Quiescing { wait, .. } = g.phase {
+                let question = Question::CheckDrain { generation: g.number, slot: g.slot };
+                asked.extend(wait.asked.map(|ticket| (ticket, question)));
+            }
+        }
+        for dirty in &self.dirty {
+            if let Look::Asked(ticket) = dirty.look {
+                asked.push((ticket, Question::CheckSlot(dirty.slot)));
+            }
+        }
+        let idle = self.idle.and_then(|idle| idle.asked);
+        asked.extend(idle.map(|ticket| (ticket, Question::CountConnections)));
+        asked.sort_by_key(|(ticket, _)| *ticket);
+        let watch = (self.watch == Watch::Armed).then_some(Action::WatchTraffic);
+        asked.into_iter().map(|(ticket, question)| Action::Ask(ticket, question)).chain(watch).collect()
+    }
+
+    fn asked_by_reload(&self, contents: &Contents) -> Vec<(Ticket, Question)> {
+        let Some(reload) = &self.reload else { return Vec::new() };
+        let content = reload.content.map(|id| contents.get(id).clone());
+        let mut asked = Vec::new();
+        match (&reload.phase, content) {
+            (ReloadPhase::Loading(ticket), _) => asked.push((*ticket, Question::Load)),
+            (ReloadPhase::Opening(ticket), Some(content)) => {
+                asked.push((*ticket, Question::OpenSockets(content)));
+            }
+            (ReloadPhase::Binary { asked: ticket, .. }, Some(content)) => {
+                asked.push((*ticket, Question::CheckBinary(content)));
+            }
+            (
+                ReloadPhase::Opening(_)
+                | ReloadPhase::Binary { .. }
+                | ReloadPhase::PreFlight { .. }
+                | ReloadPhase::Command { .. }
+                | ReloadPhase::AwaitReady { .. }
+                | ReloadPhase::StoppingOld
+                | ReloadPhase::Starting
+                | ReloadPhase::Soaking(_)
+                | ReloadPhase::RollingBack { .. }
+                | ReloadPhase::Restoring { .. },
+                _,
+            ) => {}
+        }
+        let old = self.current.and_then(|number| self.generation(number));
+        if let (Some(Handover::Emptying { wait }), Some(old)) = (reload.handover, old) {
+            let question = Question::CheckDrain { generation: old.number, slot: old.slot };
+            asked.extend(wait.asked.map(|ticket| (ticket, question)));
+        }
+        asked
+    }
+
+    fn asked_by_job(&self, contents: &Contents) -> Option<(Ticket, Question)> {
+        match self.job.as_ref()?.phase {
+            JobPhase::Loading(ticket) => Some((ticket, Question::Load)),
+            JobPhase::Opening(Asked { ticket, what }) => {
+                Some((ticket, Question::OpenSockets(contents.get(what).clone())))
+            }
+            JobPhase::Waiting | JobPhase::Stopping(_) | JobPhase::Launched => None,
+        }
+    }
+
+    /// Who is not in `waiting` gets no reply any more.
+    fn drop_requests(&mut self, waiting: &[Req]) {
+        let waits = |req: &Req| waiting.contains(req);
+        if let Some(reload) = self.reload.as_mut() {
+            reload.req = reload.req.filter(waits);
+            reload.enders.retain(waits);
+        }
+        if let Some(queued) = self.queued.as_mut() {
+            queued.req = queued.req.filter(waits);
+        }
+        let lists =
+            [self.job.as_mut().map(|job| &mut job.reqs), self.down.as_mut().map(|down| &mut down.reqs)];
+        lists.into_iter().flatten().for_each(|reqs| reqs.retain(waits));
+    }
+
+    /// Between whom the last shell had a transfer in hand.
+    fn transfer(&self) -> Option<(Gen, Gen)> {
+        let reload = self.reload.as_ref()?;
+        match reload.handover? {
+            Handover::Running { .. } => reload.asked_for_state.zip(reload.new),
+            Handover::GivingBack { .. } => reload.new.zip(self.current),
+            Handover::Awaited { .. }
+            | Handover::Emptying { .. }
+            | Handover::Acknowledged
+            | Handover::Cold => None,
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Another shell goes on. Of the processes only those in `alive` are left, of those who asked for something only
+    /// `waiting`; a transfer of state that was under way is cut, and no answer is on its way.
+    pub(super) fn resume(&mut self, alive: &[Proc], waiting: &[Req]) {
+        self.s.drop_requests(waiting);
+        let asked = self.s.outstanding(self.contents);
+        self.out.extend(asked);
+        let gone = self.s.procs.iter().filter(|owned| !alive.contains(&owned.proc));
+        let gone: Vec<_> = gone.map(|owned| (owned.proc, owned.pid)).collect();
+        for (proc, pid) in gone {
+            let text = "aeternad went away while it was being started".to_owned();
+            self.event(match pid {
+                Some(_) => Event::Exited { proc, exit: Exit::Unknown },
+                None => Event::SpawnFailed { proc, failure: SpawnFailure { text, code: 1 } },
+            });
+        }
+        if let Some((from, to)) = self.s.transfer() {
+            let why = "aeternad went away while it was on its way".to_owned();
+            let result = Err(Failure { fault: Fault::Cancelled, why });
+            let nothing = Relayed { from, to, result, bytes: 0, frames: 0, descriptors: 0, took: Span::ZERO };
+            self.event(Event::RelayEnded(nothing));
+        }
+    }
+}
