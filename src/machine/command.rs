@@ -1,7 +1,8 @@
 //! Commands: each is answered exactly once.
 
 use super::event::{Action, Busy, Command, CommandResult, Gen, Outcome, Req, Target};
-use super::model::{Clock, Down, Phase, Queued, ReloadPhase, Rest, State, Watch};
+use super::model::{Clock, Down, Phase, Queued, Rest, State, Watch};
+use super::table::{End as Ending, Row, row};
 use super::turn::Turn;
 use crate::time::Monotime;
 
@@ -204,67 +205,43 @@ impl Turn<'_> {
         }
     }
 
+    fn row(&self) -> Option<Row> {
+        self.s.reload.as_ref().map(|reload| row(&reload.stage))
+    }
+
     /// Ends the reload that is under way, by force.
     fn abandon(&mut self, why: &str) {
-        match self.s.reload.as_ref().map(|reload| &reload.phase) {
-            Some(
-                ReloadPhase::Loading(_)
-                | ReloadPhase::Opening(_)
-                | ReloadPhase::Binary { .. }
-                | ReloadPhase::PreFlight { .. }
-                | ReloadPhase::Command { .. }
-                | ReloadPhase::AwaitReady { .. },
-            ) => self.end_reload(Outcome::Aborted, why.into()),
-            Some(ReloadPhase::StoppingOld | ReloadPhase::Starting | ReloadPhase::Soaking(_)) => {
-                self.roll_back(Outcome::Aborted, why.into());
-            }
-            Some(ReloadPhase::RollingBack { .. } | ReloadPhase::Restoring { .. }) | None => {}
+        match self.row().map(|row| row.force) {
+            Some(Ending::Aborts) => self.end_reload(Outcome::Aborted, why.into()),
+            Some(Ending::RollsBack) => self.roll_back(Outcome::Aborted, why.into()),
+            Some(Ending::Waits | Ending::Refused(_)) | None => {}
         }
     }
 
     fn promote_by_command(&mut self, req: Option<Req>) {
-        match self.s.reload.as_ref().map(|reload| &reload.phase) {
-            Some(ReloadPhase::Soaking(_)) => {
+        match self.row().map(|row| row.promote) {
+            Some(Ok(())) => {
                 self.promote("promoted by a command".into());
                 self.done(req, "");
             }
-            Some(ReloadPhase::Starting) => self.failed(req, "the new generation is not ready yet"),
-            Some(
-                ReloadPhase::Loading(_)
-                | ReloadPhase::Opening(_)
-                | ReloadPhase::Binary { .. }
-                | ReloadPhase::PreFlight { .. }
-                | ReloadPhase::Command { .. }
-                | ReloadPhase::AwaitReady { .. }
-                | ReloadPhase::StoppingOld,
-            ) => self.failed(req, "the reload has not launched a generation that soaks"),
-            Some(ReloadPhase::RollingBack { .. } | ReloadPhase::Restoring { .. }) => {
-                self.failed(req, "the reload is being rolled back");
-            }
+            Some(Err(why)) => self.failed(req, why),
             None => self.failed(req, "no reload is under way"),
         }
     }
 
     fn roll_back_by_command(&mut self, req: Option<Req>) {
         const WHY: &str = "rolled back by a command";
-        match self.s.reload.as_ref().map(|reload| &reload.phase) {
-            Some(
-                ReloadPhase::Loading(_)
-                | ReloadPhase::Opening(_)
-                | ReloadPhase::Binary { .. }
-                | ReloadPhase::PreFlight { .. },
-            ) => {
-                self.ender(req);
+        match self.row().map(|row| row.rollback) {
+            Some(Ending::Aborts) => {
+                self.waits_for_end(req);
                 self.end_reload(Outcome::Aborted, WHY.into());
             }
-            Some(ReloadPhase::Starting | ReloadPhase::Soaking(_) | ReloadPhase::StoppingOld) => {
-                self.ender(req);
+            Some(Ending::RollsBack) => {
+                self.waits_for_end(req);
                 self.roll_back(Outcome::RolledBack, WHY.into());
             }
-            Some(ReloadPhase::RollingBack { .. } | ReloadPhase::Restoring { .. }) => self.ender(req),
-            Some(ReloadPhase::Command { .. } | ReloadPhase::AwaitReady { .. }) => {
-                self.failed(req, "the service has been told to reload, and that cannot be taken back");
-            }
+            Some(Ending::Waits) => self.waits_for_end(req),
+            Some(Ending::Refused(why)) => self.failed(req, why),
             None => self.roll_back_to_previous(req),
         }
     }

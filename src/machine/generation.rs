@@ -2,8 +2,7 @@
 
 use super::event::{Action, Announcement, Conn, ContentId, Gen, Missing, Proc, Role, Target};
 use super::model::{
-    End, Generation, Health, Kind, Listens, Phase, Place, ReloadPhase, SIGKILL, StartStep, Window, Word,
-    Worker,
+    End, Generation, Health, Kind, Listens, Phase, Place, SIGKILL, Stage, StartStep, Window, Word, Worker,
 };
 use super::turn::Turn;
 use crate::time::Span;
@@ -273,19 +272,10 @@ impl Turn<'_> {
         self.push(Action::Promoted(number));
         self.recheck_slots();
         self.job_done(Ok(()));
-        let restored = self.s.reload.as_ref().and_then(|reload| match &reload.phase {
-            ReloadPhase::Restoring { why } => Some(why.clone()),
-            ReloadPhase::Loading(_)
-            | ReloadPhase::Opening(_)
-            | ReloadPhase::Binary { .. }
-            | ReloadPhase::PreFlight { .. }
-            | ReloadPhase::Command { .. }
-            | ReloadPhase::AwaitReady { .. }
-            | ReloadPhase::StoppingOld
-            | ReloadPhase::Starting
-            | ReloadPhase::Soaking(_)
-            | ReloadPhase::RollingBack { .. } => None,
-        });
+        let restored = match self.s.reload.as_ref().map(|reload| &reload.stage) {
+            Some(Stage::Restoring { why, .. }) => Some(why.clone()),
+            Some(_) | None => None,
+        };
         if let Some(why) = restored {
             self.end_reload(why.outcome, why.reason);
         }

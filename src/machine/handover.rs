@@ -6,7 +6,7 @@
 //! REQUEST and the ACK.
 
 use super::event::{Action, Announcement, Failure, Fault, Gen, Outcome, Question, Relayed, Ticket, Transfer};
-use super::model::{Generation, Handover, Phase, Quiesce, ReloadPhase};
+use super::model::{Generation, Handover, Newcomer, Phase, Quiesce, Stage, Step};
 use super::turn::Turn;
 use crate::time::{Monotime, Span};
 use crate::unit::State as StateRules;
@@ -17,12 +17,16 @@ const SHELL_TIME: Span = Span::from_secs(1);
 
 impl Turn<'_> {
     fn handover(&self) -> Option<Handover> {
-        self.s.reload.as_ref().and_then(|reload| reload.handover)
+        self.s.reload.as_ref().and_then(|reload| reload.stage.handover())
+    }
+
+    fn newcomer(&mut self) -> Option<&mut Newcomer> {
+        self.s.reload.as_mut()?.stage.newcomer_mut()
     }
 
     fn set_handover(&mut self, next: Handover) {
-        if let Some(reload) = self.s.reload.as_mut() {
-            reload.handover = Some(next);
+        if let Some(new) = self.newcomer() {
+            new.handover = Some(next);
         }
     }
 
@@ -39,14 +43,15 @@ impl Turn<'_> {
     /// A launch beside a generation that has state: the handover is expected.
     pub(super) fn expect_handover(&mut self, new: Gen) {
         let wanted = self.rules_of(new).enabled && self.predecessor().is_some();
-        if let Some(reload) = self.s.reload.as_mut() {
-            reload.handover = wanted.then_some(Handover::Awaited { until: None });
+        if let Some(new) = self.newcomer() {
+            new.handover = wanted.then_some(Handover::Awaited { until: None });
         }
     }
 
     /// A generation asks for state.
     pub(super) fn sink_connected(&mut self, number: Gen) {
-        let is_new = self.s.reload.as_ref().is_some_and(|reload| reload.new == Some(number));
+        let is_new =
+            self.s.reload.as_ref().is_some_and(|reload| reload.stage.new_generation() == Some(number));
         match self.handover().filter(|_| is_new) {
             Some(Handover::Awaited { .. }) => match self.predecessor() {
                 Some(old) => self.begin_handover(old, number),
@@ -111,10 +116,11 @@ impl Turn<'_> {
     /// What is on the old generation's slot while it is being emptied for the handover.
     pub(super) fn emptying(&mut self, ticket: Ticket, number: Gen, is_empty: bool) {
         let now = self.now;
-        let Some(reload) = self.s.reload.as_mut() else { return };
-        let (Some(new), Some(Handover::Emptying { wait })) = (reload.new, reload.handover.as_mut()) else {
+        let Some(Newcomer { generation: new, handover: Some(Handover::Emptying { wait }) }) = self.newcomer()
+        else {
             return;
         };
+        let new = *new;
         if wait.asked != Some(ticket) {
             return;
         }
@@ -129,7 +135,7 @@ impl Turn<'_> {
     pub(super) fn relay_ended(&mut self, relayed: Relayed) {
         let (from, to) = (relayed.from, relayed.to);
         let result = relayed.result.clone();
-        let new = self.s.reload.as_ref().and_then(|reload| reload.new);
+        let new = self.s.reload.as_ref().and_then(|reload| reload.stage.new_generation());
         if new != Some(to) && new != Some(from) {
             // A transfer of an earlier reload, whose end comes late.
             return self.give_up_late(&relayed);
@@ -249,8 +255,9 @@ impl Turn<'_> {
     /// The new generation may have been ready but for its state.
     fn after_handover(&mut self) {
         let Some(reload) = self.s.reload.as_ref() else { return };
-        let (ReloadPhase::Starting, Some(new)) = (&reload.phase, reload.new) else { return };
-        let settled = matches!(reload.handover, Some(Handover::Acknowledged | Handover::Cold));
+        let Stage::Beside { new, step: Step::Starting, .. } = &reload.stage else { return };
+        let (new, handover) = (new.generation, new.handover);
+        let settled = matches!(handover, Some(Handover::Acknowledged | Handover::Cold));
         let is_up = self.s.generation(new).is_some_and(|g| matches!(g.phase, Phase::Up));
         if settled && is_up {
             self.new_is_ready(new);
@@ -261,7 +268,9 @@ impl Turn<'_> {
     pub(super) fn tick_handover(&mut self) {
         let now = self.now;
         let Some(reload) = self.s.reload.as_ref() else { return };
-        let (Some(new), Some(handover)) = (reload.new, reload.handover) else { return };
+        let Some(&Newcomer { generation: new, handover: Some(handover) }) = reload.stage.newcomer() else {
+            return;
+        };
         match handover {
             Handover::Awaited { until: Some(until) } if until <= now => {
                 let old = self.predecessor().unwrap_or(new);
@@ -303,9 +312,8 @@ impl Turn<'_> {
     }
 
     fn forget_deadline(&mut self) {
-        if let Some(reload) = self.s.reload.as_mut()
-            && let Some(Handover::Running { until, .. } | Handover::GivingBack { until }) =
-                reload.handover.as_mut()
+        if let Some(Handover::Running { until, .. } | Handover::GivingBack { until }) =
+            self.newcomer().and_then(|new| new.handover.as_mut())
         {
             *until = None;
         }
@@ -324,9 +332,11 @@ impl Turn<'_> {
     /// The reload is given up. Whether the new generation must live on until it has given the state back.
     pub(super) fn take_state_back(&mut self) -> bool {
         let Some(reload) = self.s.reload.as_mut() else { return false };
-        let (handover, new) = (reload.handover, reload.new);
+        let (handover, new) = (reload.stage.handover(), reload.stage.new_generation());
         // A sink that comes now is too late.
-        reload.handover = handover.map(|_| Handover::Cold);
+        if let Some(new) = reload.stage.newcomer_mut() {
+            new.handover = handover.map(|_| Handover::Cold);
+        }
         let asked = reload.asked_for_state.take();
         if matches!(handover, Some(Handover::Running { .. })) {
             // The end of the relay tells the source to go on.
@@ -359,9 +369,11 @@ impl Turn<'_> {
     /// The state is back, or is not coming: the new generation may go.
     fn given_back(&mut self) {
         self.set_handover(Handover::Cold);
-        let Some(reload) = self.s.reload.as_ref() else { return };
-        let (ReloadPhase::RollingBack { .. }, Some(new)) = (&reload.phase, reload.new) else { return };
-        self.stop_given_up(new);
+        let Some(Stage::GivingUp { new: Some(new), .. }) = self.s.reload.as_ref().map(|reload| &reload.stage)
+        else {
+            return;
+        };
+        self.stop_given_up(new.generation);
     }
 
     /// The one who gives the state back has died: there is nothing to wait for.
@@ -376,7 +388,7 @@ impl Turn<'_> {
     pub(super) fn keep_state(&mut self) {
         let Some(reload) = self.s.reload.as_mut() else { return };
         let asked = reload.asked_for_state.take();
-        match reload.handover {
+        match reload.stage.handover() {
             // The end of the relay tells the source to go on.
             Some(Handover::Running { .. } | Handover::GivingBack { .. }) => self.push(Action::CancelRelay),
             Some(
@@ -401,7 +413,7 @@ impl Turn<'_> {
     /// The old generation has died while its state was awaited: there is nothing to wait for.
     pub(super) fn settle_handover(&mut self) {
         let (Some(handover), None) = (self.handover(), self.predecessor()) else { return };
-        let new = self.s.reload.as_ref().and_then(|reload| reload.new);
+        let new = self.s.reload.as_ref().and_then(|reload| reload.stage.new_generation());
         match handover {
             Handover::Awaited { until: Some(_) } => self.set_handover(Handover::Cold),
             Handover::Emptying { .. } => {

@@ -26,8 +26,8 @@
 //! is one turn (`turn.rs`), the only writer of the state. A generation has a phase with its deadline inside: on its way
 //! to ready (`generation.rs`, `worker.rs`, `health.rs`, `notify.rs`), up, or on its way out (`slots.rs` empties its slot,
 //! `stop.rs` stops it). What a generation is to its unit follows from the unit's current generation and the
-//! reload that is under way (`reload.rs`, `tell.rs`, `soak.rs`); the unit's state follows from these (`status.rs`) and is
-//! stored nowhere but as what was last told. `rest.rs` decides what follows an end, with the arithmetic of
+//! reload that is under way (`reload.rs`, `tell.rs`, `soak.rs`), whose stages have their meaning in one table (`table.rs`);
+//! the unit's state follows from these (`status.rs`) and is stored nowhere but as what was last told. `rest.rs` decides what follows an end, with the arithmetic of
 //! `restart.rs`; `command.rs` and `job.rs` answer people, `traffic.rs` starts services on demand.
 
 #![forbid(unsafe_code)]
@@ -53,6 +53,7 @@ mod slots;
 mod soak;
 mod status;
 mod stop;
+mod table;
 mod tell;
 mod traffic;
 mod turn;

@@ -2,7 +2,7 @@
 
 use super::event::{Action, Announcement, Content, ContentId, Proc, Question, Req, Role, Target, Ticket};
 use super::hooks::command_ok;
-use super::model::{End, Kind, Reload, ReloadPhase, Rest, SIGKILL, Told};
+use super::model::{Before, End, Kind, Newcomer, Reload, Rest, SIGKILL, Stage, Step, Telling, Told};
 use super::pending::pending_keys;
 use super::turn::Turn;
 use crate::time::Monotime;
@@ -17,43 +17,40 @@ impl Turn<'_> {
             // Why the last one was rolled back says nothing about this one. Why there is no service still does.
             self.s.why.clear();
         }
-        let phase = match to {
-            Some(_) => ReloadPhase::Opening(self.ticket()),
-            None => ReloadPhase::Loading(self.ask(Question::Load)),
+        let before = match to {
+            Some(content) => Before::Opening { content, asked: self.ticket() },
+            None => Before::Loading(self.ask(Question::Load)),
         };
         self.s.reload = Some(Reload {
             req,
-            enders: Vec::new(),
+            waiters: Vec::new(),
             asked,
-            content: None,
             old: old.map(|(number, _)| number),
             old_content: self.s.content,
             old_pid: old.and_then(|(_, pid)| pid),
             old_end: None,
-            new: None,
             launched: None,
             new_pid: None,
             began: self.now,
             phases: Vec::new(),
             shown: false,
-            handover: None,
             asked_for_state: None,
             relayed: None,
-            phase,
+            stage: Stage::Before(before),
         });
         if let Some(id) = to {
             self.reload_open(self.contents.get(id).clone());
         }
     }
 
-    pub(super) fn set_reload(&mut self, phase: ReloadPhase) {
+    pub(super) fn set_stage(&mut self, stage: Stage) {
         if let Some(reload) = self.s.reload.as_mut() {
-            reload.phase = phase;
+            reload.stage = stage;
         }
     }
 
     pub(super) fn loaded(&mut self, ticket: Ticket, result: Result<Content, String>) {
-        if !self.reload_waits_for(ReloadPhase::Loading(ticket)) {
+        if !self.reload_waits_for(Before::Loading(ticket)) {
             return self.job_loaded(ticket, result);
         }
         match result {
@@ -62,28 +59,27 @@ impl Turn<'_> {
         }
     }
 
-    fn reload_waits_for(&self, phase: ReloadPhase) -> bool {
-        self.s.reload.as_ref().is_some_and(|reload| reload.phase == phase)
+    fn reload_waits_for(&self, before: Before) -> bool {
+        self.s.reload.as_ref().is_some_and(|reload| reload.stage == Stage::Before(before))
     }
 
     fn reload_open(&mut self, content: Content) {
         self.contents.add(content.clone());
-        if let Some(reload) = self.s.reload.as_mut() {
-            reload.content = Some(content.id);
-        }
+        let id = content.id;
+        let asked = self.ticket();
+        self.set_stage(Stage::Before(Before::Opening { content: id, asked }));
         if content.unit.accepts() != self.unit(self.s.content).accepts() {
             self.fail_reload("Accept cannot be changed by a reload: use restart".into());
             return;
         }
-        let ticket = self.ask(Question::OpenSockets(content));
-        self.set_reload(ReloadPhase::Opening(ticket));
+        self.push(Action::Ask(asked, Question::OpenSockets(content)));
     }
 
     pub(super) fn opened(&mut self, ticket: Ticket, content: ContentId, result: Result<(), String>) {
         if result.is_ok() && !self.s.held.contains(&content) {
             self.s.held.push(content);
         }
-        if !self.reload_waits_for(ReloadPhase::Opening(ticket)) {
+        if !self.reload_waits_for(Before::Opening { content, asked: ticket }) {
             return self.job_opened(ticket, result);
         }
         match result {
@@ -100,12 +96,12 @@ impl Turn<'_> {
         }
         let deadline = self.now.after(content.unit.service.timeout_start);
         let asked = self.ask(Question::CheckBinary(content));
-        self.set_reload(ReloadPhase::Binary { asked, deadline });
+        self.set_stage(Stage::Before(Before::Binary { content: id, asked, deadline }));
     }
 
     pub(super) fn binary_checked(&mut self, ticket: Ticket, content: ContentId, result: Result<(), String>) {
-        match self.s.reload.as_ref().map(|reload| &reload.phase) {
-            Some(ReloadPhase::Binary { asked, .. }) if *asked == ticket => {}
+        match self.s.reload.as_ref().map(|reload| &reload.stage) {
+            Some(Stage::Before(Before::Binary { asked, .. })) if *asked == ticket => {}
             Some(_) | None => return,
         }
         match result {
@@ -122,15 +118,13 @@ impl Turn<'_> {
         self.announce(Announcement::Step { generation: None, text: format!("pre-flight \"{}\"", hook.name) });
         let proc = self.spawn(Role::PreFlight(index), content, None, Vec::new());
         let deadline = self.now.after(hook.timeout);
-        self.set_reload(ReloadPhase::PreFlight { index, proc, deadline, late: false });
+        self.set_stage(Stage::Before(Before::PreFlight { content, index, proc, deadline, late: false }));
     }
 
     pub(super) fn pre_flight_ended(&mut self, ended: Proc, end: &End) {
         self.sweep(ended);
         let Some(reload) = self.s.reload.as_ref() else { return };
-        let (Some(content), &ReloadPhase::PreFlight { index, proc, late, .. }) =
-            (reload.content, &reload.phase)
-        else {
+        let Stage::Before(Before::PreFlight { content, index, proc, late, .. }) = reload.stage else {
             return;
         };
         if proc != ended {
@@ -180,7 +174,7 @@ impl Turn<'_> {
         match unit.reload.strategy {
             Strategy::Canary | Strategy::Immediate => self.launch_new(content),
             Strategy::Replace => {
-                self.set_reload(ReloadPhase::StoppingOld);
+                self.set_stage(Stage::StoppingOld { content });
                 let clock = self.stop_timeout(current);
                 self.begin_stop(current, clock);
             }
@@ -193,9 +187,9 @@ impl Turn<'_> {
         let slot = self.free_slot();
         let new = self.launch(content, Kind::Full, slot);
         if let Some(reload) = self.s.reload.as_mut() {
-            reload.new = Some(new);
             reload.launched = Some(new);
-            reload.phase = ReloadPhase::Starting;
+            let new = Newcomer { generation: new, handover: None };
+            reload.stage = Stage::Beside { content, new, step: Step::Starting };
         }
         self.s.ended = None;
         self.expect_handover(new);
@@ -205,7 +199,7 @@ impl Turn<'_> {
 
     /// The new content counts from now on, without a launch.
     pub(super) fn take_content(&mut self, note: &str) {
-        let Some(content) = self.s.reload.as_ref().and_then(|reload| reload.content) else { return };
+        let Some(content) = self.s.reload.as_ref().and_then(|reload| reload.stage.content()) else { return };
         if let Some(generation) = self.s.serving() {
             let running = self.unit(generation.content);
             self.s.pending = pending_keys(&running, &self.unit(content));
@@ -229,37 +223,32 @@ impl Turn<'_> {
         let Some(reload) = self.s.reload.as_mut() else { return };
         let now = self.now;
         let due = |deadline: &Option<Monotime>| deadline.is_some_and(|deadline| deadline <= now);
-        match &mut reload.phase {
-            ReloadPhase::PreFlight { proc, deadline, late, .. } if due(deadline) => {
+        match &mut reload.stage {
+            Stage::Before(Before::PreFlight { proc, deadline, late, .. }) if due(deadline) => {
                 *deadline = None;
                 *late = true;
                 let proc = *proc;
                 self.sweep(proc);
             }
-            ReloadPhase::Binary { deadline, .. } if due(deadline) => {
+            Stage::Before(Before::Binary { deadline, .. }) if due(deadline) => {
                 self.fail_reload("the program could not be read through within TimeoutStartSec".into());
             }
-            ReloadPhase::Command { proc, deadline, .. } if due(deadline) => {
+            Stage::Told { step: Telling::Command { proc, deadline, .. }, .. } if due(deadline) => {
                 let proc = *proc;
                 self.sweep(proc);
                 self.fail_reload("ExecReload did not end within TimeoutStartSec; the service runs on".into());
             }
-            ReloadPhase::AwaitReady { deadline, .. } if due(deadline) => {
+            Stage::Told { step: Telling::AwaitReady { deadline }, .. } if due(deadline) => {
                 self.fail_reload(
                     "the service did not say READY=1 within TimeoutStartSec after the signal".into(),
                 );
             }
-            ReloadPhase::Soaking(_) => self.tick_soak(),
-            ReloadPhase::Loading(_)
-            | ReloadPhase::Opening(_)
-            | ReloadPhase::Binary { .. }
-            | ReloadPhase::PreFlight { .. }
-            | ReloadPhase::Command { .. }
-            | ReloadPhase::AwaitReady { .. }
-            | ReloadPhase::StoppingOld
-            | ReloadPhase::Starting
-            | ReloadPhase::RollingBack { .. }
-            | ReloadPhase::Restoring { .. } => {}
+            Stage::Beside { .. } => self.tick_soak(),
+            Stage::Before(_)
+            | Stage::Told { .. }
+            | Stage::StoppingOld { .. }
+            | Stage::GivingUp { .. }
+            | Stage::Restoring { .. } => {}
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What follows when a generation is gone: a restart, a back-off, LISTENING, STOPPED or FAILED.
 
 use super::event::{Action, Announcement, Gen};
-use super::model::{End, Generation, JobPhase, Kind, Place, ReloadPhase, Rest, State, Then, Word};
+use super::model::{End, Generation, JobPhase, Kind, Place, Rest, Stage, State, Then, Word};
 use super::restart::{delay, wants_restart};
+use super::table::{OldGone, row};
 use super::turn::Turn;
 use crate::time::Span;
 use crate::unit::StartOn;
@@ -62,36 +63,18 @@ impl Turn<'_> {
         {
             return;
         }
-        match self.s.reload.as_ref().map(|reload| &reload.phase) {
-            None => self.service_ended(end),
-            Some(ReloadPhase::StoppingOld) => self.old_is_gone(),
-            Some(ReloadPhase::RollingBack { .. })
-                if self.s.reload.as_ref().is_some_and(|r| r.new.is_none()) =>
-            {
-                self.old_is_gone();
-            }
-            Some(ReloadPhase::Restoring { why }) => {
+        let Some(reload) = self.s.reload.as_mut() else { return self.service_ended(end) };
+        match (row(&reload.stage).old_gone, &reload.stage) {
+            (OldGone::Ends, Stage::Restoring { why, .. }) => {
                 let reason =
                     format!("{}; the previous content was started again, but {}", why.reason, end.text);
                 let outcome = why.outcome;
                 self.end_reload(outcome, reason);
                 self.service_ended(end);
             }
-            Some(
-                ReloadPhase::Loading(_)
-                | ReloadPhase::Opening(_)
-                | ReloadPhase::Binary { .. }
-                | ReloadPhase::PreFlight { .. }
-                | ReloadPhase::Command { .. }
-                | ReloadPhase::AwaitReady { .. }
-                | ReloadPhase::Starting
-                | ReloadPhase::Soaking(_)
-                | ReloadPhase::RollingBack { .. },
-            ) => {
-                if let Some(reload) = self.s.reload.as_mut() {
-                    reload.old_end = Some(end.clone());
-                }
-            }
+            (OldGone::Launches, _) => self.old_is_gone(),
+            (OldGone::Restores, stage) if stage.new_generation().is_none() => self.old_is_gone(),
+            (OldGone::Ends | OldGone::Restores | OldGone::Waits, _) => reload.old_end = Some(end.clone()),
         }
     }
 

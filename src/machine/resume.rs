@@ -3,7 +3,9 @@
 use super::event::{
     Action, Event, Exit, Failure, Fault, Gen, Proc, Question, Relayed, Req, SpawnFailure, Ticket,
 };
-use super::model::{Asked, Contents, Handover, HealthStep, JobPhase, Look, Phase, ReloadPhase, State, Watch};
+use super::model::{
+    Asked, Before, Contents, Handover, HealthStep, JobPhase, Look, Phase, Stage, State, Watch,
+};
 use super::turn::Turn;
 use crate::time::Span;
 
@@ -36,32 +38,24 @@ impl State {
 
     fn asked_by_reload(&self, contents: &Contents) -> Vec<(Ticket, Question)> {
         let Some(reload) = &self.reload else { return Vec::new() };
-        let content = reload.content.map(|id| contents.get(id).clone());
         let mut asked = Vec::new();
-        match (&reload.phase, content) {
-            (ReloadPhase::Loading(ticket), _) => asked.push((*ticket, Question::Load)),
-            (ReloadPhase::Opening(ticket), Some(content)) => {
-                asked.push((*ticket, Question::OpenSockets(content)));
+        match reload.stage {
+            Stage::Before(Before::Loading(ticket)) => asked.push((ticket, Question::Load)),
+            Stage::Before(Before::Opening { content, asked: ticket }) => {
+                asked.push((ticket, Question::OpenSockets(contents.get(content).clone())));
             }
-            (ReloadPhase::Binary { asked: ticket, .. }, Some(content)) => {
-                asked.push((*ticket, Question::CheckBinary(content)));
+            Stage::Before(Before::Binary { content, asked: ticket, .. }) => {
+                asked.push((ticket, Question::CheckBinary(contents.get(content).clone())));
             }
-            (
-                ReloadPhase::Opening(_)
-                | ReloadPhase::Binary { .. }
-                | ReloadPhase::PreFlight { .. }
-                | ReloadPhase::Command { .. }
-                | ReloadPhase::AwaitReady { .. }
-                | ReloadPhase::StoppingOld
-                | ReloadPhase::Starting
-                | ReloadPhase::Soaking(_)
-                | ReloadPhase::RollingBack { .. }
-                | ReloadPhase::Restoring { .. },
-                _,
-            ) => {}
+            Stage::Before(Before::PreFlight { .. })
+            | Stage::Told { .. }
+            | Stage::StoppingOld { .. }
+            | Stage::Beside { .. }
+            | Stage::GivingUp { .. }
+            | Stage::Restoring { .. } => {}
         }
         let old = self.current.and_then(|number| self.generation(number));
-        if let (Some(Handover::Emptying { wait }), Some(old)) = (reload.handover, old) {
+        if let (Some(Handover::Emptying { wait }), Some(old)) = (reload.stage.handover(), old) {
             let question = Question::CheckDrain { generation: old.number, slot: old.slot };
             asked.extend(wait.asked.map(|ticket| (ticket, question)));
         }
@@ -83,7 +77,7 @@ impl State {
         let waits = |req: &Req| waiting.contains(req);
         if let Some(reload) = self.reload.as_mut() {
             reload.req = reload.req.filter(waits);
-            reload.enders.retain(waits);
+            reload.waiters.retain(waits);
         }
         if let Some(queued) = self.queued.as_mut() {
             queued.req = queued.req.filter(waits);
@@ -96,9 +90,9 @@ impl State {
     /// Between whom the last shell had a transfer in hand.
     fn transfer(&self) -> Option<(Gen, Gen)> {
         let reload = self.reload.as_ref()?;
-        match reload.handover? {
-            Handover::Running { .. } => reload.asked_for_state.zip(reload.new),
-            Handover::GivingBack { .. } => reload.new.zip(self.current),
+        match reload.stage.handover()? {
+            Handover::Running { .. } => reload.asked_for_state.zip(reload.stage.new_generation()),
+            Handover::GivingBack { .. } => reload.stage.new_generation().zip(self.current),
             Handover::Awaited { .. }
             | Handover::Emptying { .. }
             | Handover::Acknowledged

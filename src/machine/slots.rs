@@ -2,9 +2,8 @@
 //! stopped, and who serves what a dead one left behind.
 
 use super::event::{Action, Announcement, ContentId, Gen, Question, SteerBy, Steering, Ticket};
-use super::model::{
-    Clock, DirtySlot, Generation, Kind, Look, Phase, Place, Quiesce, ReloadPhase, Rest, Soak, State, StopPlan,
-};
+use super::model::{Clock, DirtySlot, Generation, Kind, Look, Phase, Place, Quiesce, Rest, State, StopPlan};
+use super::table::{Weight, row};
 use super::turn::Turn;
 use crate::time::Span;
 use crate::unit::{Address, ListenKind, Sharing, Unit};
@@ -82,11 +81,15 @@ impl Turn<'_> {
         let serving = self.s.current.and_then(|g| self.s.generation(g)).filter(|g| g.ready_at.is_some());
         let steered = serving.filter(|g| g.steered).map(|g| g.slot);
         let new = self.s.reload.as_ref().and_then(|reload| {
-            let new = self.s.generation(reload.new?).filter(|g| g.steered)?;
-            let soak = soak_weight(&reload.phase)?;
-            Some((new.slot, Turn::handover_weight(reload.handover).unwrap_or(soak)))
+            let new = self.s.generation(reload.stage.new_generation()?).filter(|g| g.steered)?;
+            let weight = match row(&reload.stage).weight {
+                Weight::Nothing => return None,
+                Weight::ZeroOrAll => Turn::handover_weight(reload.stage.handover()).unwrap_or(0),
+                Weight::Step(weight) => Turn::handover_weight(reload.stage.handover()).unwrap_or(weight),
+            };
+            Some((new.slot, weight))
         });
-        let by = match self.s.reload.as_ref().and_then(|reload| reload.content) {
+        let by = match self.s.reload.as_ref().and_then(|reload| reload.stage.content()) {
             Some(content) => SteerBy::from(self.contents.get(content).unit.reload.canary_by),
             None => self.s.steering.by,
         };
@@ -111,7 +114,7 @@ impl Turn<'_> {
         }
         let weight = |steering: &Steering| steering.canary.map(|(_, weight)| weight);
         if let Some(weight_now) = weight(&wanted).filter(|now| *now > 0 && Some(*now) != weight(&before))
-            && let Some(generation) = self.s.reload.as_ref().and_then(|reload| reload.new)
+            && let Some(generation) = self.s.reload.as_ref().and_then(|reload| reload.stage.new_generation())
         {
             self.announce(Announcement::Weight { generation, weight: weight_now });
         }
@@ -310,21 +313,5 @@ impl Turn<'_> {
             }
             None => Some(0),
         }
-    }
-}
-
-fn soak_weight(phase: &ReloadPhase) -> Option<u8> {
-    match phase {
-        ReloadPhase::Starting => Some(0),
-        ReloadPhase::Soaking(Soak { weight, .. }) => Some(*weight),
-        ReloadPhase::Loading(_)
-        | ReloadPhase::Opening(_)
-        | ReloadPhase::Binary { .. }
-        | ReloadPhase::PreFlight { .. }
-        | ReloadPhase::Command { .. }
-        | ReloadPhase::AwaitReady { .. }
-        | ReloadPhase::StoppingOld
-        | ReloadPhase::RollingBack { .. }
-        | ReloadPhase::Restoring { .. } => None,
     }
 }

@@ -1,7 +1,8 @@
 //! A reload from readiness to its end: soak, promotion, rollback, and what is told to whom.
 
 use super::event::{Action, Announcement, CommandResult, Gen, Outcome, ReloadRecord, Req, UnitState};
-use super::model::{End, GivenUp, HookRun, Kind, Look, Place, Reload, ReloadPhase, Rest, SIGKILL, Soak};
+use super::model::{End, GivenUp, HookRun, Kind, Look, Place, Reload, Rest, SIGKILL, Soak, Stage, Step};
+use super::table::{NewDies, row};
 use super::turn::Turn;
 use crate::proto::status::PhaseTime;
 use crate::time::Span;
@@ -38,14 +39,17 @@ impl Turn<'_> {
         }
         let began = self.now;
         let until = began.after(unit.reload.soak_time);
-        self.set_reload(ReloadPhase::Soaking(Soak { began, until, step: 0, next: None, weight: 0 }));
+        let soak = Soak { began, until, step: 0, next: None, weight: 0 };
+        if let Some(Stage::Beside { step, .. }) = self.s.reload.as_mut().map(|reload| &mut reload.stage) {
+            *step = Step::Soaking(soak);
+        }
         self.soak_step(0);
     }
 
     /// Each step lasts its part of the soak from when it really began: an aeternad that comes late to one shortens
     /// none, and leaves none out.
     fn soak_step(&mut self, step: u32) {
-        let Some(content) = self.s.reload.as_ref().and_then(|reload| reload.content) else { return };
+        let Some(content) = self.s.reload.as_ref().and_then(|reload| reload.stage.content()) else { return };
         let unit = self.unit(content);
         let weights = &unit.reload.canary_weight;
         let Some(weight) = weights.get(step as usize).copied() else { return };
@@ -57,7 +61,7 @@ impl Turn<'_> {
             now.after(Span(u64::try_from(part).unwrap_or(u64::MAX)))
         };
         if let Some(reload) = self.s.reload.as_mut()
-            && let ReloadPhase::Soaking(soak) = &mut reload.phase
+            && let Stage::Beside { step: Step::Soaking(soak), .. } = &mut reload.stage
         {
             soak.step = step;
             soak.weight = weight;
@@ -71,9 +75,7 @@ impl Turn<'_> {
     }
 
     pub(super) fn tick_soak(&mut self) {
-        let Some(ReloadPhase::Soaking(soak)) = self.s.reload.as_ref().map(|reload| &reload.phase) else {
-            return;
-        };
+        let Some(soak) = self.s.reload.as_ref().and_then(|reload| reload.stage.soak()) else { return };
         if soak.next.is_some_and(|next| next <= self.now) {
             let step = soak.step + 1;
             self.soak_step(step);
@@ -84,8 +86,11 @@ impl Turn<'_> {
 
     /// The new generation is the serving one from now on; the old one drains.
     pub(super) fn promote(&mut self, reason: String) {
-        let Some(reload) = self.s.reload.as_ref() else { return };
-        let (Some(new), Some(content)) = (reload.new, reload.content) else { return };
+        let Some(Stage::Beside { content, new, .. }) = self.s.reload.as_ref().map(|reload| &reload.stage)
+        else {
+            return;
+        };
+        let (new, content) = (new.generation, *content);
         let old = self.s.current.filter(|old| *old != new);
         let timeout = self.unit(content).reload.drain_timeout;
         self.s.current = Some(new);
@@ -134,29 +139,19 @@ impl Turn<'_> {
     /// The new generation has died, failed or was not ready in time.
     pub(super) fn new_is_lost(&mut self, number: Gen, end: &End) {
         let Some(reload) = self.s.reload.as_ref() else { return };
-        let age = match (&reload.phase, self.s.generation(number)) {
-            (ReloadPhase::Soaking(soak), _) => self.now.since(soak.began),
-            (_, Some(generation)) => self.now.since(generation.launched),
-            (_, None) => Span::ZERO,
-        };
-        let when = match reload.phase {
-            ReloadPhase::Starting => "before it was ready",
-            ReloadPhase::Soaking(_) => "while it soaked",
-            ReloadPhase::RollingBack { .. } => {
+        let soak = reload.stage.soak();
+        let when = match row(&reload.stage).new_dies {
+            NewDies::RollsBack(when) => when,
+            NewDies::IsGone => {
                 self.giver_is_lost();
                 return self.stop_lost(number, false);
             }
-            ReloadPhase::Loading(_)
-            | ReloadPhase::Opening(_)
-            | ReloadPhase::Binary { .. }
-            | ReloadPhase::PreFlight { .. }
-            | ReloadPhase::Command { .. }
-            | ReloadPhase::AwaitReady { .. }
-            | ReloadPhase::StoppingOld
-            | ReloadPhase::Restoring { .. } => return,
+            NewDies::Nobody => return,
         };
-        let secs = age.as_secs_f64();
-        let reason = if end.exit.is_some() || matches!(reload.phase, ReloadPhase::Soaking(_)) {
+        let launched = self.s.generation(number).map(|g| g.launched);
+        let since = soak.map(|soak| soak.began).or(launched).unwrap_or(self.now);
+        let secs = self.now.since(since).as_secs_f64();
+        let reason = if end.exit.is_some() || soak.is_some() {
             format!("generation {} {} {when} (after {secs:.1}s)", number.0, end.text)
         } else {
             format!("generation {} {}", number.0, end.text)
@@ -168,8 +163,10 @@ impl Turn<'_> {
     pub(super) fn roll_back(&mut self, outcome: Outcome, reason: String) {
         let Some(reload) = self.s.reload.as_mut() else { return };
         self.s.why.clone_from(&reason);
-        reload.phase = ReloadPhase::RollingBack { why: GivenUp { outcome, reason } };
-        let new = reload.new;
+        let Some(content) = reload.stage.content() else { return };
+        let new = reload.stage.newcomer().copied();
+        reload.stage = Stage::GivingUp { content, new, why: GivenUp { outcome, reason } };
+        let new = new.map(|new| new.generation);
         self.steer();
         let gives_back = self.take_state_back();
         match new {
@@ -188,8 +185,8 @@ impl Turn<'_> {
     /// The launched generation is gone: the reload is over, unless the previous content must be started again.
     pub(super) fn new_is_gone(&mut self) {
         let Some(reload) = self.s.reload.as_mut() else { return };
-        reload.new = None;
-        let ReloadPhase::RollingBack { why } = &reload.phase else { return };
+        let Stage::GivingUp { new, why, .. } = &mut reload.stage else { return };
+        *new = None;
         let why = why.clone();
         if self.s.current.is_some() {
             self.end_reload(why.outcome, why.reason);
@@ -214,7 +211,8 @@ impl Turn<'_> {
     /// `replace` has failed: what served before is started again.
     fn restore(&mut self, why: GivenUp) {
         let Some(reload) = self.s.reload.as_mut() else { return };
-        reload.phase = ReloadPhase::Restoring { why };
+        let Some(content) = reload.stage.content() else { return };
+        reload.stage = Stage::Restoring { content, why };
         let content = reload.old_content;
         let slot = self.free_slot();
         let number = self.launch(content, Kind::Full, slot);
@@ -228,26 +226,17 @@ impl Turn<'_> {
         if self.s.current.is_some() {
             return;
         }
-        match (&reload.phase, reload.content) {
-            (ReloadPhase::StoppingOld, Some(content)) => self.launch_new(content),
-            (ReloadPhase::RollingBack { why }, _) if reload.new.is_none() => {
+        match &reload.stage {
+            Stage::StoppingOld { content } => self.launch_new(*content),
+            Stage::GivingUp { new: None, why, .. } => {
                 let why = why.clone();
                 self.restore(why);
             }
-            (
-                ReloadPhase::StoppingOld
-                | ReloadPhase::RollingBack { .. }
-                | ReloadPhase::Loading(_)
-                | ReloadPhase::Opening(_)
-                | ReloadPhase::Binary { .. }
-                | ReloadPhase::PreFlight { .. }
-                | ReloadPhase::Command { .. }
-                | ReloadPhase::AwaitReady { .. }
-                | ReloadPhase::Starting
-                | ReloadPhase::Soaking(_)
-                | ReloadPhase::Restoring { .. },
-                _,
-            ) => {}
+            Stage::GivingUp { .. }
+            | Stage::Before(_)
+            | Stage::Told { .. }
+            | Stage::Beside { .. }
+            | Stage::Restoring { .. } => {}
         }
     }
 
@@ -267,7 +256,7 @@ impl Turn<'_> {
             let seconds = self.now.since(self.s.since).as_secs_f64();
             reload.phases.push(PhaseTime { phase: self.s.shown.name().to_lowercase(), seconds });
         }
-        let unit = self.unit(reload.content.unwrap_or(self.s.content));
+        let unit = self.unit(reload.stage.content().unwrap_or(self.s.content));
         let relayed = reload.relayed.as_ref().filter(|relayed| relayed.result.is_ok());
         let record = ReloadRecord {
             outcome,
@@ -291,7 +280,7 @@ impl Turn<'_> {
             let result = CommandResult::Reload { outcome, reason: reason.clone() };
             self.push(Action::Reply { req, result });
         }
-        for req in std::mem::take(&mut reload.enders) {
+        for req in std::mem::take(&mut reload.waiters) {
             let result = CommandResult::Done(format!("the reload has ended: {}", outcome.name()));
             self.push(Action::Reply { req, result });
         }
@@ -307,22 +296,10 @@ impl Turn<'_> {
 
     /// What still runs for a reload that is over, and belongs to no generation.
     fn abandon_work(&mut self, reload: &Reload) {
-        match &reload.phase {
-            ReloadPhase::PreFlight { proc, .. } | ReloadPhase::Command { proc, .. } => {
-                let proc = *proc;
-                if self.s.procs.iter().any(|owned| owned.proc == proc) {
-                    self.push(Action::Signal { to: super::event::Target::ProcTree(proc), signal: SIGKILL });
-                }
-            }
-            ReloadPhase::Loading(_)
-            | ReloadPhase::Opening(_)
-            | ReloadPhase::Binary { .. }
-            | ReloadPhase::AwaitReady { .. }
-            | ReloadPhase::StoppingOld
-            | ReloadPhase::Starting
-            | ReloadPhase::Soaking(_)
-            | ReloadPhase::RollingBack { .. }
-            | ReloadPhase::Restoring { .. } => {}
+        if let Some(proc) = reload.stage.process()
+            && self.s.procs.iter().any(|owned| owned.proc == proc)
+        {
+            self.push(Action::Signal { to: super::event::Target::ProcTree(proc), signal: SIGKILL });
         }
     }
 
@@ -362,9 +339,9 @@ impl Turn<'_> {
     }
 
     /// A command wants the reload ended; it is answered when that has happened.
-    pub(super) fn ender(&mut self, req: Option<Req>) {
+    pub(super) fn waits_for_end(&mut self, req: Option<Req>) {
         if let (Some(reload), Some(req)) = (self.s.reload.as_mut(), req) {
-            reload.enders.push(req);
+            reload.waiters.push(req);
         }
     }
 }

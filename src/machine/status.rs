@@ -1,7 +1,8 @@
 //! Looking at the machine: the unit's state, its next deadline, and the snapshot for people.
 
 use super::event::{Gen, Summary, UnitState};
-use super::model::{Contents, Generation, HookRun, Phase, Place, ReloadPhase, Rest, State, Watch};
+use super::model::{Contents, Generation, HookRun, Phase, Place, Rest, State, Watch};
+use super::table::{Why, row};
 use super::turn::Turn;
 use crate::proto::status::{GenerationStatus, HandoverStatus, LastReload, UnitStatus};
 use crate::time::{Monotime, Span};
@@ -14,21 +15,7 @@ impl State {
             return if down.done { UnitState::Stopped } else { UnitState::Stopping };
         }
         if let Some(reload) = &self.reload {
-            return match reload.phase {
-                ReloadPhase::Loading(_)
-                | ReloadPhase::Opening(_)
-                | ReloadPhase::Binary { .. }
-                | ReloadPhase::PreFlight { .. } => UnitState::PreChecking,
-                ReloadPhase::Starting if reload.handover.is_some_and(|handover| handover.is_shown()) => {
-                    UnitState::Handshaking
-                }
-                ReloadPhase::Command { .. } | ReloadPhase::AwaitReady { .. } | ReloadPhase::Starting => {
-                    UnitState::Starting
-                }
-                ReloadPhase::StoppingOld => UnitState::Stopping,
-                ReloadPhase::Soaking(_) => UnitState::Soaking,
-                ReloadPhase::RollingBack { .. } | ReloadPhase::Restoring { .. } => UnitState::RollingBack,
-            };
+            return row(&reload.stage).shown;
         }
         if let Some(current) = self.current.and_then(|g| self.generation(g)) {
             return match current.phase {
@@ -53,7 +40,7 @@ impl State {
 
     pub(super) fn next_deadline(&self) -> Option<Monotime> {
         let generations = self.generations.iter().filter_map(Generation::next_deadline);
-        let reload = self.reload.as_ref().and_then(|reload| reload.phase.next_deadline());
+        let reload = self.reload.as_ref().and_then(|reload| reload.stage.next_deadline());
         let rest = Turn::backoff_runs(self).map(|(until, _)| until);
         let watch = match self.watch {
             Watch::Paused(until) => Some(until),
@@ -61,7 +48,7 @@ impl State {
         };
         let idle = self.idle.and_then(|idle| idle.next);
         let hooks = self.hooks.front().and_then(HookRun::next_deadline);
-        let handover = self.reload.as_ref().and_then(|reload| reload.handover?.next_deadline());
+        let handover = self.reload.as_ref().and_then(|reload| reload.stage.handover()?.next_deadline());
         let others = [handover, reload, rest, watch, idle, hooks];
         generations.chain(others.into_iter().flatten()).min()
     }
@@ -120,22 +107,16 @@ impl State {
 
     /// Why the unit is in its state. What was said before a reload is not about the reload.
     pub(super) fn why_now(&self, now: Monotime) -> String {
-        match self.reload.as_ref().filter(|_| self.down.is_none()).map(|reload| &reload.phase) {
-            None | Some(ReloadPhase::RollingBack { .. } | ReloadPhase::Restoring { .. }) => self.why.clone(),
-            Some(ReloadPhase::Soaking(soak)) => match soak.until {
+        let Some(reload) = self.reload.as_ref().filter(|_| self.down.is_none()) else {
+            return self.why.clone();
+        };
+        match row(&reload.stage).why {
+            Why::Given => self.why.clone(),
+            Why::Soak => match reload.stage.soak().and_then(|soak| soak.until) {
                 Some(until) => format!("the soak ends in {}", whole_seconds(until.since(now))),
                 None => "the soak lasts until it is promoted or rolled back".into(),
             },
-            Some(
-                ReloadPhase::Loading(_)
-                | ReloadPhase::Opening(_)
-                | ReloadPhase::Binary { .. }
-                | ReloadPhase::PreFlight { .. }
-                | ReloadPhase::Command { .. }
-                | ReloadPhase::AwaitReady { .. }
-                | ReloadPhase::StoppingOld
-                | ReloadPhase::Starting,
-            ) => String::new(),
+            Why::Nothing => String::new(),
         }
     }
 
@@ -162,22 +143,7 @@ impl State {
             Place::Rescue => "rescue",
             Place::Draining if self.is_down() => "stopping",
             Place::Draining => "draining",
-            Place::New => match self.reload.as_ref().map(|reload| &reload.phase) {
-                Some(ReloadPhase::Soaking(_)) => "soaking",
-                Some(ReloadPhase::RollingBack { .. }) => "rolling_back",
-                Some(
-                    ReloadPhase::Loading(_)
-                    | ReloadPhase::Opening(_)
-                    | ReloadPhase::Binary { .. }
-                    | ReloadPhase::PreFlight { .. }
-                    | ReloadPhase::Command { .. }
-                    | ReloadPhase::AwaitReady { .. }
-                    | ReloadPhase::StoppingOld
-                    | ReloadPhase::Starting
-                    | ReloadPhase::Restoring { .. },
-                )
-                | None => "starting",
-            },
+            Place::New => self.reload.as_ref().map_or("starting", |reload| row(&reload.stage).new_is),
             Place::Current => match g.phase {
                 Phase::Starting { .. } => "starting",
                 Phase::Up => "serving",

@@ -2,7 +2,7 @@
 
 use super::event::{Action, ContentId, Gen, Proc, Role, Target};
 use super::hooks::command_ok;
-use super::model::{End, ReloadPhase, Told};
+use super::model::{End, Stage, Telling, Told};
 use super::turn::Turn;
 use crate::time::Monotime;
 use crate::unit::ServiceType;
@@ -15,7 +15,8 @@ impl Turn<'_> {
             let environment = pid.map(|pid| ("MAINPID".to_owned(), pid.to_string())).into_iter().collect();
             let proc = self.spawn(Role::Reload(index), content, Some(current), environment);
             let deadline = self.now.after(unit.service.timeout_start);
-            self.set_reload(ReloadPhase::Command { index, proc, deadline, told });
+            let step = Telling::Command { index, proc, deadline };
+            self.set_stage(Stage::Told { content, told, step });
             return;
         }
         if unit.service.exec_reload.is_empty() {
@@ -25,7 +26,8 @@ impl Turn<'_> {
         // What runs was launched with the older content, and does what that says.
         if self.unit_of(current).service.service_type == ServiceType::NotifyReload {
             let deadline = self.now.after(unit.service.timeout_start);
-            self.set_reload(ReloadPhase::AwaitReady { deadline, told });
+            let step = Telling::AwaitReady { deadline };
+            self.set_stage(Stage::Told { content, told, step });
             self.reload_acked(current);
         } else {
             self.take_content("the service was told");
@@ -34,12 +36,14 @@ impl Turn<'_> {
 
     pub(super) fn reload_command_ended(&mut self, ended: u32, of: Proc, end: &End) {
         let Some(reload) = self.s.reload.as_ref() else { return };
-        let (Some(content), Some(current)) = (reload.content, self.s.current) else { return };
-        let ReloadPhase::Command { index, proc, told, .. } = &reload.phase else { return };
+        let Some(current) = self.s.current else { return };
+        let Stage::Told { content, told, step: Telling::Command { index, proc, .. } } = &reload.stage else {
+            return;
+        };
         if (*index, *proc) != (ended, of) {
             return;
         }
-        let told = told.clone();
+        let (told, content) = (told.clone(), *content);
         let unit = self.unit(content);
         match unit.service.exec_reload.get(ended as usize) {
             Some(command) if !command_ok(command, end) => {
@@ -55,29 +59,17 @@ impl Turn<'_> {
         if self.s.current != Some(number) {
             return;
         }
-        let Some(reload) = self.s.reload.as_mut() else { return };
-        match &mut reload.phase {
-            ReloadPhase::Command { told, .. } | ReloadPhase::AwaitReady { told, .. } => {
-                if began.is_some_and(|began| told.is_after(began)) {
-                    return;
-                }
-                told.acked.push(worker);
-            }
-            ReloadPhase::Loading(_)
-            | ReloadPhase::Opening(_)
-            | ReloadPhase::Binary { .. }
-            | ReloadPhase::PreFlight { .. }
-            | ReloadPhase::StoppingOld
-            | ReloadPhase::Starting
-            | ReloadPhase::Soaking(_)
-            | ReloadPhase::RollingBack { .. }
-            | ReloadPhase::Restoring { .. } => return,
+        let Some(told) = self.told_mut() else { return };
+        if began.is_some_and(|began| told.is_after(began)) {
+            return;
         }
+        told.acked.push(worker);
         self.reload_acked(number);
     }
 
     fn reload_acked(&mut self, number: Gen) {
-        let Some(ReloadPhase::AwaitReady { told, .. }) = self.s.reload.as_ref().map(|reload| &reload.phase)
+        let Some(Stage::Told { told, step: Telling::AwaitReady { .. }, .. }) =
+            self.s.reload.as_ref().map(|reload| &reload.stage)
         else {
             return;
         };
@@ -90,18 +82,25 @@ impl Turn<'_> {
 
     /// A worker that is started now reads what is there now.
     pub(super) fn starts_anew(&mut self, worker: u32) {
-        if let Some(ReloadPhase::Command { told, .. } | ReloadPhase::AwaitReady { told, .. }) =
-            self.s.reload.as_mut().map(|reload| &mut reload.phase)
-        {
+        if let Some(told) = self.told_mut() {
             told.acked.push(worker);
+        }
+    }
+
+    fn told_mut(&mut self) -> Option<&mut Told> {
+        match &mut self.s.reload.as_mut()?.stage {
+            Stage::Told { told, .. } => Some(told),
+            Stage::Before(_)
+            | Stage::StoppingOld { .. }
+            | Stage::Beside { .. }
+            | Stage::GivingUp { .. }
+            | Stage::Restoring { .. } => None,
         }
     }
 
     /// A worker has died; if it was told to reload and has not said that it has, it never will.
     pub(super) fn told_is_lost(&mut self, number: Gen, worker: u32, end: &End) {
-        let Some(ReloadPhase::Command { told, .. } | ReloadPhase::AwaitReady { told, .. }) =
-            self.s.reload.as_ref().map(|reload| &reload.phase)
-        else {
+        let Some(Stage::Told { told, .. }) = self.s.reload.as_ref().map(|reload| &reload.stage) else {
             return;
         };
         let acks = self.unit_of(number).service.service_type == ServiceType::NotifyReload;

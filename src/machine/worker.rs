@@ -1,8 +1,9 @@
 //! Main processes: how they come up, how they end, their watchdogs, and restarts within a generation.
 
 use super::event::{Action, Announcement, Conn, Gen, Proc, Target};
-use super::model::{Doom, End, Kind, Owned, Phase, Place, ReloadPhase, SIGKILL, Word, Worker};
+use super::model::{Doom, End, Kind, Owned, Phase, Place, SIGKILL, Word, Worker};
 use super::restart::{delay, wants_restart};
+use super::table::{OldDies, row};
 use super::turn::Turn;
 use crate::time::Monotime;
 use crate::unit::ServiceType;
@@ -246,28 +247,16 @@ impl Turn<'_> {
 
     /// What the current generation's end means for a reload that is under way.
     fn current_is_lost(&mut self, number: Gen, end: &End) {
-        let Some(reload) = self.s.reload.as_mut() else { return };
-        match reload.phase {
-            ReloadPhase::Loading(_)
-            | ReloadPhase::Opening(_)
-            | ReloadPhase::Binary { .. }
-            | ReloadPhase::PreFlight { .. }
-            | ReloadPhase::Command { .. }
-            | ReloadPhase::AwaitReady { .. } => {
-                let text = format!(
-                    "generation {} {} before anything was launched: the reload was given up",
-                    number.0, end.text
-                );
-                self.fail_reload(text);
-            }
-            ReloadPhase::Soaking(_) => self.promote(format!(
+        match self.s.reload.as_ref().map(|reload| row(&reload.stage).old_dies) {
+            Some(OldDies::Fails) => self.fail_reload(format!(
+                "generation {} {} before anything was launched: the reload was given up",
+                number.0, end.text
+            )),
+            Some(OldDies::Promotes) => self.promote(format!(
                 "generation {} {} in the soak: the new one took over at once",
                 number.0, end.text
             )),
-            ReloadPhase::Starting
-            | ReloadPhase::RollingBack { .. }
-            | ReloadPhase::StoppingOld
-            | ReloadPhase::Restoring { .. } => {}
+            Some(OldDies::GoesOn) | None => {}
         }
     }
 }

@@ -37,9 +37,4 @@ impl Handover {
             Handover::Acknowledged | Handover::Cold => None,
         }
     }
-
-    /// Whether the unit shows HANDSHAKING: from the sink's connection to its ACK.
-    pub(crate) fn is_shown(&self) -> bool {
-        matches!(self, Handover::Emptying { .. } | Handover::Running { .. })
-    }
 }

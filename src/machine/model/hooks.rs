@@ -26,7 +26,7 @@ impl HookRun {
             ("AETERNA_RELOAD_OLD_PID".into(), pid(reload.old_pid)),
             ("AETERNA_RELOAD_NEW_PID".into(), pid(reload.new_pid)),
         ];
-        let content = reload.content.unwrap_or(current);
+        let content = reload.stage.content().unwrap_or(current);
         HookRun { content, success: outcome == Outcome::Promoted, index: 0, environment, running: None }
     }
 

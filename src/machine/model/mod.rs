@@ -19,7 +19,7 @@ pub(super) use handover::Handover;
 pub(super) use health::{Health, HealthStep};
 pub(super) use hooks::HookRun;
 pub(super) use quiesce::Quiesce;
-pub(super) use reload::{GivenUp, Queued, Reload, ReloadPhase, Soak, Told};
+pub(super) use reload::{Before, GivenUp, Newcomer, Queued, Reload, Soak, Stage, Step, Telling, Told};
 pub(super) use state::{
     Asked, Contents, DirtySlot, Down, Idle, Job, JobKind, JobPhase, Look, Owned, Place, Rest, SIGCONT,
     SIGHUP, SIGKILL, State, Then, Watch,

@@ -234,7 +234,7 @@ impl State {
             Some(Kind::Rescue { .. }) => return Place::Rescue,
             Some(Kind::Full) | None => {}
         }
-        if self.reload.as_ref().is_some_and(|reload| reload.new == Some(number)) {
+        if self.reload.as_ref().is_some_and(|reload| reload.stage.new_generation() == Some(number)) {
             Place::New
         } else if self.current == Some(number) {
             Place::Current
@@ -250,7 +250,7 @@ impl State {
             needed.push(self.content);
         }
         needed.extend(self.generations.iter().map(|g| g.content));
-        needed.extend(self.reload.as_ref().and_then(|reload| reload.content));
+        needed.extend(self.reload.as_ref().and_then(|reload| reload.stage.content()));
         needed.extend(self.job.as_ref().and_then(|job| match job.phase {
             JobPhase::Opening(Asked { what: content, .. }) | JobPhase::Stopping(content) => Some(content),
             JobPhase::Waiting | JobPhase::Loading(_) | JobPhase::Launched => None,
