@@ -8,6 +8,7 @@ use super::parse::Task;
 use super::render::{Progress, outcomes};
 use crate::error::exit;
 use crate::proto::control::{Line, ReloadReply, Reply};
+use crate::proto::harmless::is_seen;
 
 /// Carries a task out: shows what happens meanwhile and what came of it. The exit status.
 pub(super) fn run(target: &Target, task: &Task, json: bool, output: &mut Output) -> Result<u8, Failure> {
@@ -117,7 +118,7 @@ fn exit_status(reloads: &[ReloadReply]) -> u8 {
 
 /// A text of the daemon's own making, in whole lines and without control characters.
 fn lines(text: &str) -> String {
-    let clean = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
+    let clean = |c: char| if is_seen(c) || c == '\n' { c } else { '\u{fffd}' };
     format!("{}\n", text.trim_end_matches('\n').chars().map(clean).collect::<String>())
 }
 

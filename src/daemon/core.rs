@@ -77,6 +77,8 @@ pub struct Daemon {
     pub stopping: bool,
     /// The exit status, once it is known.
     pub exit: Option<u8>,
+    /// There were more dead processes than one turn reaps.
+    pub reap_more: bool,
     /// Orphans that were reaped and are not ours.
     pub orphans: u64,
     /// HTTP, and everything that is counted.
@@ -148,8 +150,10 @@ impl Daemon {
         let accepts = self.units.iter().filter_map(|unit| unit.accept_again);
         let states = self.units.iter().filter_map(|unit| unit.endpoint.deadline());
         let paused = self.units.iter().filter_map(|unit| unit.state_socket.as_ref()?.again);
-        let settled =
-            self.units.iter().filter_map(|unit| unit.watch.as_ref().and_then(|watch| watch.settle_at));
+        let settled = self
+            .units
+            .iter()
+            .filter_map(|unit| unit.watch.as_ref().and_then(|watch| watch.settling.deadline()));
         units
             .chain(settled)
             .chain(accepts)
@@ -157,6 +161,7 @@ impl Daemon {
             .chain(states)
             .chain(paused)
             .chain(self.control_again)
+            .chain(self.reap_more.then(clock::now))
             .chain(self.machine.next_deadline())
             .chain(self.clients.deadline())
             .chain(self.upstream.deadline())
@@ -170,7 +175,7 @@ impl Daemon {
             if due(self.units[index].deadline) {
                 self.queue.push_back((index, Event::Tick));
             }
-            if due(self.units[index].watch.as_ref().and_then(|watch| watch.settle_at)) {
+            if due(self.units[index].watch.as_ref().and_then(|watch| watch.settling.deadline())) {
                 self.paths_settled(index);
             }
             if due(self.units[index].filters.deadline()) {

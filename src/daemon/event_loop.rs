@@ -14,6 +14,7 @@ use crate::sys::cgroup::Cgroup;
 use crate::sys::clock;
 use crate::sys::poll::{Readiness, Token};
 use crate::sys::signal::Signals;
+use crate::sys::tree;
 use crate::sys::wait::{self, WaitStatus};
 use crate::sys::wake::Wakeups;
 use crate::time::{Monotime, Span};
@@ -21,6 +22,9 @@ use std::os::fd::AsFd;
 
 /// How long accepting pauses when there is no descriptor for a connection.
 pub const ACCEPT_PAUSE: Span = Span::from_secs(1);
+
+/// How many processes are reaped in one turn.
+const MAX_REAPED: usize = 1024;
 
 /// SIGCHLD.
 const SIGCHLD: i32 = 17;
@@ -74,7 +78,7 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)], no
             None => {}
         }
     }
-    if has(Token::SIGNALS) {
+    if has(Token::SIGNALS) || daemon.reap_more {
         take_signals(daemon, &sources.signals);
     }
     for (owner, readiness) in commands {
@@ -109,7 +113,7 @@ fn take_signals(daemon: &mut Daemon, signals: &Signals) {
             }
         }
     }
-    if reap {
+    if reap || daemon.reap_more {
         daemon.reap();
     }
 }
@@ -144,12 +148,18 @@ impl Daemon {
     /// Reaps everything that has died. SIGCHLDs coalesce: until none is left.
     pub fn reap(&mut self) {
         let mut strangers = false;
-        loop {
+        self.reap_more = true;
+        // Whoever forks fast enough could keep us here: the rest is for the next turn.
+        for _ in 0..MAX_REAPED {
             match wait::reap_any() {
                 Ok(Some((pid, status))) => strangers |= !self.reaped(pid, status),
-                Ok(None) => break,
+                Ok(None) => {
+                    self.reap_more = false;
+                    break;
+                }
                 Err(error) => {
                     log::error!("cannot reap: {error}");
+                    self.reap_more = false;
                     break;
                 }
             }
@@ -202,6 +212,11 @@ impl Daemon {
 
     /// Tells the machine if nothing of a generation's tree is left.
     pub fn check_empty(&mut self, index: usize, number: Gen) {
+        self.check_empty_in(index, number, None);
+    }
+
+    /// As [`Daemon::check_empty`], where there is no control group by what was seen of all processes already.
+    fn check_empty_in(&mut self, index: usize, number: Gen, seen: Option<&tree::Snapshot>) {
         let Some(unit) = self.units.get(index) else { return };
         let Some(shell) = unit.generations.get(&number).filter(|shell| shell.watch_empty && shell.alive == 0)
         else {
@@ -209,7 +224,10 @@ impl Daemon {
         };
         let empty = match &shell.kit.cgroup {
             Some(group) => !group.populated(),
-            None => self.members(unit, number).is_empty(),
+            None => match seen {
+                Some(seen) => seen.members(&shell.tree_key(), self.shared.pid).is_empty(),
+                None => self.members(unit, number).is_empty(),
+            },
         };
         if empty {
             if let Some(shell) = self.units[index].generations.get_mut(&number) {
@@ -250,8 +268,10 @@ impl Daemon {
                     .map(move |(number, _)| (index, *number))
             })
             .collect();
+        // One look at all processes for all of them.
+        let seen = if waiting.is_empty() { None } else { Some(tree::Snapshot::take()) };
         for (index, number) in waiting {
-            self.check_empty(index, number);
+            self.check_empty_in(index, number, seen.as_ref());
         }
     }
 

@@ -27,6 +27,9 @@ pub struct Stored {
     polled: bool,
 }
 
+/// How many names FDSTOREREMOVE=1 can wait for a promotion with, at the least: else as many as can be stored.
+const REMOVALS: usize = 64;
+
 #[derive(Debug)]
 enum Change {
     Add(Stored),
@@ -127,17 +130,37 @@ impl FdStore {
     /// What counts against the limit, beside the state.
     fn counted(&self, generation: Gen) -> usize {
         let held = self.held.iter().filter(|stored| stored.name != STATE).count();
-        let waits = |change: &&Change| !matches!(change, Change::Add(stored) if stored.name == STATE);
+        let waits = |change: &&Change| matches!(change, Change::Add(stored) if stored.name != STATE);
         held + self.pending.get(&generation).map_or(0, |waiting| waiting.iter().filter(waits).count())
     }
 
-    /// `FDSTOREREMOVE=1`.
-    pub fn remove(&mut self, generation: Gen, name: &str) {
+    /// `FDSTOREREMOVE=1`. Returns whether it was taken: before its promotion a generation can name no more than the
+    /// store could hold (`max` is `FileDescriptorStoreMax`), each name once.
+    pub fn remove(&mut self, generation: Gen, name: &str, max: u32) -> bool {
         if self.serving == Some(generation) {
             self.drop_those(|stored| stored.name == name);
-        } else if self.serving.is_none_or(|serving| generation > serving) {
-            self.pending.entry(generation).or_default().push(Change::Remove(name.to_owned()));
+            return true;
         }
+        if self.serving.is_some_and(|serving| generation < serving) {
+            return true;
+        }
+        let waiting = self.pending.entry(generation).or_default();
+        // What it has stored itself under this name is gone at once, like everything of that name at the promotion.
+        for change in waiting.extract_if(.., |change| matches!(change, Change::Add(s) if s.name == name)) {
+            if let Change::Add(stored) = change {
+                self.dropped.push(stored);
+            }
+        }
+        let names =
+            || waiting.iter().filter_map(|c| if let Change::Remove(name) = c { Some(name) } else { None });
+        if names().any(|known| known == name) {
+            return true;
+        }
+        if names().count() > REMOVALS.max(max as usize) {
+            return false;
+        }
+        waiting.push(Change::Remove(name.to_owned()));
+        true
     }
 
     /// Takes out what hung up.
@@ -202,7 +225,7 @@ mod tests {
         store.promoted(Gen(1));
         assert_eq!(names(&store), ["a"]);
         store.store(Gen(2), "b", vec![file()], true, 8);
-        store.remove(Gen(2), "a");
+        assert!(store.remove(Gen(2), "a", 8));
         assert_eq!(names(&store), ["a"]);
         store.store(Gen(1), "c", vec![file()], true, 8);
         store.promoted(Gen(2));
@@ -258,6 +281,36 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_of_removals_before_a_promotion_keeps_each_name_once_and_not_too_many() {
+        let mut store = FdStore::default();
+        let waiting = |store: &FdStore| store.pending.values().map(Vec::len).sum::<usize>();
+        for _ in 0..10_000 {
+            assert!(store.remove(Gen(1), "same", 8));
+        }
+        assert_eq!(waiting(&store), 1);
+        let taken = (0..10_000).filter(|n| store.remove(Gen(1), &n.to_string(), 8)).count();
+        assert_eq!((taken, waiting(&store)), (REMOVALS, REMOVALS + 1));
+        // They take no room from descriptors.
+        assert_eq!(store.store(Gen(1), "x", (0..8).map(|_| file()).collect(), true, 8), Taken::All);
+        assert_eq!(store.store(Gen(1), "x", vec![file()], true, 8), Taken::Refused(1));
+        assert!(store.remove(Gen(1), "same", 8));
+        store.promoted(Gen(1));
+        assert_eq!(store.len(), 8);
+    }
+
+    #[test]
+    fn a_removal_before_the_promotion_counts_in_its_place() {
+        let mut store = FdStore::default();
+        store.store(Gen(1), "a", vec![file()], true, 8);
+        store.remove(Gen(1), "a", 8);
+        assert_eq!(store.take_dropped().len(), 1, "closed at once");
+        store.store(Gen(1), "a", vec![file()], true, 8);
+        store.remove(Gen(1), "b", 8);
+        store.promoted(Gen(1));
+        assert_eq!(names(&store), ["a"]);
+    }
+
+    #[test]
     fn both_ends_of_a_pipe_and_one_file_opened_twice_are_not_the_same() {
         let mut store = FdStore::default();
         store.promoted(Gen(1));
@@ -284,7 +337,7 @@ mod tests {
             store.take_dropped().iter().map(|stored| stored.name.clone()).collect::<Vec<_>>()
         };
         assert_eq!(dropped(&mut store), [STATE], "a newer one took its place");
-        store.remove(Gen(2), "a");
+        store.remove(Gen(2), "a", 8);
         assert!(dropped(&mut store).is_empty());
         store.promoted(Gen(2));
         assert_eq!(dropped(&mut store), ["a", "a"]);

@@ -15,7 +15,7 @@ use crate::machine::event::{Event, Failure, Fault, Gen, Relayed, Transfer};
 use crate::proto::srp::Role;
 use crate::sys::aside::Foreign;
 use crate::sys::poll::{Interest, Readiness, Token};
-use crate::sys::{aside, clock, message, peer, user};
+use crate::sys::{aside, clock, limits, message, peer, user};
 use crate::time::Monotime;
 use crate::unit::Unit;
 use std::os::fd::AsFd;
@@ -135,7 +135,9 @@ impl Daemon {
         let generation =
             peer::peer_credentials(stream.as_fd()).ok().and_then(|who| self.generation_of(unit, who.pid));
         let Some(generation) = generation else {
-            log::warn!("{}: a process that is not the unit's wanted its state; refused", unit.name);
+            let unit = &mut self.units[index];
+            let text = "a process that is not the unit's wanted its state; refused";
+            unit.state_complaints.warn(&unit.name, text);
             Endpoint::refuse(&stream, "not_a_member", "this socket is for the processes of its unit");
             aside::close(stream.into());
             return;
@@ -151,12 +153,15 @@ impl Daemon {
             },
             predecessor: serving.is_some_and(|serving| serving < generation && has_state(serving)),
         };
-        if let Err(error) = self.units[index].endpoint.accept(stream, who, clock::now()) {
-            log::warn!(
-                "{}: generation {} cannot talk about its state: {error}",
-                self.units[index].name,
-                generation.0
-            );
+        let unit = &mut self.units[index];
+        if limits::is_scarce(stream.as_fd()) {
+            Endpoint::refuse(&stream, "too_many", "aeternad has hardly any descriptors left");
+            let text = "a connection about its state is refused: aeternad has hardly any descriptors left";
+            return unit.state_complaints.warn(&unit.name, text);
+        }
+        if let Err(error) = unit.endpoint.accept(stream, who, clock::now()) {
+            let text = format!("generation {} cannot talk about its state: {error}", generation.0);
+            unit.state_complaints.warn(&unit.name, &text);
         }
     }
 
@@ -164,9 +169,7 @@ impl Daemon {
     fn generation_of(&self, unit: &Supervised, pid: i32) -> Option<Gen> {
         let started =
             unit.children.values().find(|child| child.pid == pid).and_then(|child| child.generation);
-        started.or_else(|| {
-            unit.generations.keys().copied().find(|number| self.members(unit, *number).contains(&pid))
-        })
+        started.or_else(|| unit.generations.keys().copied().find(|number| self.is_member(unit, *number, pid)))
     }
 
     /// A connection can be read or written.
@@ -284,11 +287,9 @@ impl Daemon {
             }
             SrpEvent::RelayEnded(end) => self.queue.push_back((index, Event::RelayEnded(relayed(end)))),
             SrpEvent::ProtocolError { generation, text } => {
-                log::warn!(
-                    "{}: generation {} breaks the state protocol: {text}",
-                    self.units[index].name,
-                    generation.0
-                );
+                let unit = &mut self.units[index];
+                let text = format!("generation {} breaks the state protocol: {text}", generation.0);
+                unit.state_complaints.warn(&unit.name, &text);
             }
             SrpEvent::SourceConnected { .. }
             | SrpEvent::SourceGone { .. }

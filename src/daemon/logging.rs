@@ -1,6 +1,7 @@
 //! aeternad's own log: env_logger on standard error, as text or as JSON lines.
 
 use crate::daemon::logsink::Sink;
+use crate::proto::harmless::is_seen;
 use crate::sys::fd;
 use env_logger::{Builder, Target};
 use log::{Level, LevelFilter};
@@ -61,5 +62,6 @@ pub fn line(format: Format, level: Level, text: &str) -> String {
 
 /// What a service says, and names that others have given, must not steer the terminal of whoever reads the log.
 fn printable(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n' && c != '\t', "\u{fffd}")
+    // Most of it was made harmless where it came in; this is for what nobody thought of.
+    text.replace(|c: char| !is_seen(c) && c != '\n' && c != '\t', "\u{fffd}")
 }

@@ -3,13 +3,18 @@
 //! The main loop reads what is there when the pipe is readable; a line longer than [`MAX_LINE`] is cut in
 //! pieces, and the pipe's own buffer is all that a noisy service can fill.
 
+use crate::proto::harmless::harmless_line;
+use crate::sys::clock;
+use crate::time::Span;
 use std::io::{ErrorKind, Read};
 
 /// The longest line that is logged in one piece, bytes.
 pub const MAX_LINE: usize = 8 * 1024;
 
-/// How much is read in one turn, so that one noisy service does not keep the loop from the others.
+/// How much is read in one turn, and for how long, so that one noisy service does not keep the loop from the others: a
+/// line costs more than its bytes.
 const MAX_TURN: usize = 64 * 1024;
+const TURN_TIME: Span = Span::from_millis(5);
 
 /// One stream of one process.
 #[derive(Debug)]
@@ -37,7 +42,8 @@ impl LogPipe {
     pub fn read(&mut self, line: &mut dyn FnMut(&str)) -> Turn {
         let mut buffer = [0_u8; 4096];
         let mut taken = 0;
-        while taken < MAX_TURN {
+        let end = clock::now() + TURN_TIME;
+        while taken < MAX_TURN && (taken == 0 || clock::now() < end) {
             match self.source.read(&mut buffer) {
                 Ok(0) => {
                     self.flush(line);
@@ -86,12 +92,8 @@ impl LogPipe {
 
     fn emit(&mut self, line: &mut dyn FnMut(&str)) {
         // Control characters of a service must not steer the terminal of whoever reads the log.
-        let text: String = String::from_utf8_lossy(&self.partial)
-            .trim_end_matches('\r')
-            .chars()
-            .map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c })
-            .collect();
-        line(&text);
+        let end = self.partial.iter().rposition(|byte| *byte != b'\r').map_or(0, |last| last + 1);
+        line(&harmless_line(self.partial.get(..end).unwrap_or_default()));
         self.partial.clear();
     }
 }
@@ -129,6 +131,6 @@ mod tests {
         let long = vec![b'x'; MAX_LINE + 10];
         let lines = lines_of(&long);
         assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [MAX_LINE, 10]);
-        assert_eq!(lines_of(b"\x1b[31mred\xff\n"), ["\u{fffd}[31mred\u{fffd}"]);
+        assert_eq!(lines_of(b"\x1b[31mred\xff\n"), ["\\u{1b}[31mred\\xff"]);
     }
 }

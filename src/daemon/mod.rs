@@ -5,6 +5,7 @@
 
 pub mod announce;
 pub mod args;
+pub mod complaints;
 pub mod control;
 pub mod core;
 pub mod effects;
@@ -28,6 +29,7 @@ pub mod preflight;
 pub mod probes;
 pub mod relay;
 pub mod requests;
+pub mod settling;
 pub mod setup;
 pub mod shared;
 pub mod signals;

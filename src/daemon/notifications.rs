@@ -10,10 +10,9 @@ use crate::sys::aside::Foreign;
 use crate::sys::message::{self, Received};
 use crate::sys::peer::Peer;
 use crate::sys::poll::Interest;
-use crate::sys::{clock, fd, process};
-use crate::time::{Monotime, Span};
+use crate::sys::{clock, fd, limits, process};
+use crate::time::Span;
 use crate::unit::NotifyAccess;
-use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
 
 /// The largest message that is read, bytes.
@@ -22,14 +21,19 @@ const MAX_MESSAGE: usize = 16 * 1024;
 /// The kernel's own limit of descriptors in one message (SCM_MAX_FD).
 const MAX_FDS: usize = 253;
 
-/// How many messages are read in one turn: a flood must not keep the loop from the other units.
+/// How many messages are read in one turn, and for how long: a flood must not keep the loop from the other units.
 const MAX_TURN: usize = 64;
+const TURN_TIME: Span = Span::from_millis(5);
 
 impl Daemon {
     /// Reads what waits on a generation's notify socket.
     pub fn read_notifications(&mut self, index: usize, number: Gen) {
         let mut buffer = vec![0_u8; MAX_MESSAGE];
-        for _ in 0..MAX_TURN {
+        let end = clock::now() + TURN_TIME;
+        for count in 0..MAX_TURN {
+            if count > 0 && clock::now() > end {
+                return;
+            }
             let Some(unit) = self.units.get(index) else { return };
             let Some(socket) = unit.generations.get(&number).and_then(|shell| shell.kit.notify.as_ref())
             else {
@@ -87,7 +91,7 @@ impl Daemon {
             }
             return false;
         }
-        let member = self.members(unit, number).contains(&pid);
+        let member = self.is_member(unit, number, pid);
         if !member {
             self.refused(index, &format!("MAINPID={pid} is no process of generation {}", number.0));
         }
@@ -97,11 +101,7 @@ impl Daemon {
     /// A message, or a part of it, does not count.
     fn refused(&mut self, index: usize, text: &str) {
         let unit = &mut self.units[index];
-        match unit.complaints.one_more(clock::now()) {
-            None => {}
-            Some(0) => log::warn!("{}: {text}; ignored", unit.name),
-            Some(unsaid) => log::warn!("{}: {text}; ignored, and {unsaid} messages before it", unit.name),
-        }
+        unit.complaints.warn(&unit.name, &format!("{text}; ignored"));
         self.web.metrics.on_notify_error();
     }
 
@@ -118,7 +118,7 @@ impl Daemon {
                 _ => Sender::Started(*proc),
             };
         }
-        if self.members(unit, number).contains(&peer.pid) {
+        if self.is_member(unit, number, peer.pid) {
             return Sender::Member;
         }
         // Gone already (`systemd-notify` in a script): the socket is 0600, so its user is what we can still see.
@@ -156,23 +156,31 @@ impl Daemon {
         }
         let name = message.fd_name.clone().unwrap_or_else(|| "stored".into());
         if message.fd_store_remove {
-            unit.store.remove(number, &name);
+            if !unit.store.remove(number, &name, service.service.fd_store_max) {
+                let text = format!("generation {} removes more names from its store than fit in", number.0);
+                unit.complaints.warn(&unit.name, &format!("{text}; ignored"));
+            }
             self.watch_stored(index);
         } else if message.fd_store && !fds.is_empty() {
             let max = service.service.fd_store_max;
             // [State] Descriptor needs no room in the store; without it, the state is a descriptor like another.
             let may = name != fdstore::STATE || service.state.descriptor || max > 0;
-            let taken = if may {
+            let scarce = fds.iter().any(|fd| limits::is_scarce(fd.as_fd()));
+            let taken = if scarce {
+                let text = "its descriptors are not stored: aeternad has hardly any left";
+                return unit.complaints.warn(&unit.name, text);
+            } else if may {
                 unit.store.store(number, &name, fds, message.fd_poll, max)
             } else {
                 Taken::Refused(fds.len())
             };
             match taken {
                 Taken::All => {}
-                Taken::Refused(_) if unit.complaints.one_more(clock::now()).is_none() => {}
-                Taken::Refused(count) => log::warn!(
-                    "{}: {count} descriptors called \"{name}\" were not stored: FileDescriptorStoreMax is {max}",
-                    unit.name
+                Taken::Refused(count) => unit.complaints.warn(
+                    &unit.name,
+                    &format!(
+                        "{count} descriptors called \"{name}\" were not stored: FileDescriptorStoreMax is {max}"
+                    ),
                 ),
                 Taken::Ignored => log::debug!(
                     "{}: descriptors called \"{name}\" were not stored: generation {} drains",
@@ -204,32 +212,6 @@ impl Daemon {
     }
 }
 
-/// How much was complained about a unit's messages: a flood of nonsense does not become a flood of lines.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Complaints {
-    since: Option<Monotime>,
-    count: u32,
-}
-
-impl Complaints {
-    /// So many lines in so long.
-    const MOST: u32 = 20;
-    const WINDOW: Span = Span::from_secs(10);
-
-    /// Counts one. `None`: it is not worth a line; else how many were not since the last line.
-    fn one_more(&mut self, now: Monotime) -> Option<u32> {
-        let over = self.since.is_none_or(|since| now.since(since) >= Complaints::WINDOW);
-        if over {
-            let unsaid = self.count.saturating_sub(Complaints::MOST);
-            *self = Complaints { since: Some(now), count: 1 };
-            return Some(unsaid);
-        }
-        self.count = self.count.saturating_add(1);
-        (self.count <= Complaints::MOST).then_some(0)
-    }
-}
-
 /// Whether `NotifyAccess` lets a sender speak for the generation.
 pub fn may_notify(access: NotifyAccess, from: Sender) -> bool {
     match (access, from) {
@@ -238,22 +220,5 @@ pub fn may_notify(access: NotifyAccess, from: Sender) -> bool {
         (NotifyAccess::Exec | NotifyAccess::All, Sender::Started(_)) => true,
         (NotifyAccess::All, Sender::Member) => true,
         (NotifyAccess::Main, _) | (NotifyAccess::Exec, Sender::Member) => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_is_told_in_few_lines_and_then_as_a_number() {
-        let mut complaints = Complaints::default();
-        let at = |seconds: u64| Monotime(1) + Span::from_secs(seconds);
-        let told = (0..500).filter(|_| complaints.one_more(at(0)).is_some()).count();
-        assert_eq!(told, Complaints::MOST as usize);
-        assert_eq!(complaints.one_more(at(9)), None);
-        assert_eq!(complaints.one_more(at(10)), Some(481));
-        assert_eq!(complaints.one_more(at(10)), Some(0));
-        assert_eq!(complaints.one_more(at(20)), Some(0));
     }
 }

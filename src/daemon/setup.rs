@@ -225,6 +225,7 @@ pub fn prepare(
         upstream,
         stopping: false,
         exit: None,
+        reap_more: false,
         orphans: 0,
         web,
     };

@@ -54,7 +54,7 @@ impl Daemon {
                 group.pids().into_iter().for_each(|pid| said(pid, signal, process::kill(pid, signal)))
             }
             None => {
-                self.signal_tree(&TreeKey { mains: &shell.started, invocation: &shell.invocation }, signal);
+                self.signal_tree(&shell.tree_key(), signal);
             }
         }
     }
@@ -71,9 +71,17 @@ impl Daemon {
         let Some(shell) = unit.generations.get(&number) else { return Vec::new() };
         match &shell.kit.cgroup {
             Some(group) => group.pids(),
-            None => {
-                tree::tree(&TreeKey { mains: &shell.started, invocation: &shell.invocation }, self.shared.pid)
-            }
+            None => tree::tree(&shell.tree_key(), self.shared.pid),
+        }
+    }
+
+    /// Whether a process belongs to a generation. Asks about this one only: a service chooses how many there are, and
+    /// how often it is asked.
+    pub fn is_member(&self, unit: &Supervised, number: Gen, pid: i32) -> bool {
+        let Some(shell) = unit.generations.get(&number) else { return false };
+        match &shell.kit.cgroup {
+            Some(group) => group.holds(pid),
+            None => tree::is_member(&shell.tree_key(), pid, self.shared.pid),
         }
     }
 }

@@ -258,6 +258,13 @@ impl Endpoint {
         let Some(generation) = self.conns.get(&id).map(|conn| conn.peer.generation) else { return };
         for note in notes {
             match note {
+                Note::Role(role) if self.is_outdated(id, generation, role) => {
+                    // It took longer to say who it is than one that has come after it.
+                    if let Some(conn) = self.conns.get_mut(&id) {
+                        conn.replace();
+                    }
+                    break;
+                }
                 Note::Role(role) => {
                     self.replace_others(id, generation, role);
                     self.events.push_back(match role {
@@ -275,6 +282,12 @@ impl Endpoint {
             }
         }
         self.progress(now);
+    }
+
+    /// Whether one that has connected later has this role already. How old a connection is does not depend on when it
+    /// says something.
+    fn is_outdated(&self, id: ConnId, generation: Gen, role: Role) -> bool {
+        self.conns.range(id..).skip(1).any(|(_, conn)| conn.is(generation, role))
     }
 
     /// A generation has one connection a role: the newer one stays.

@@ -1,19 +1,21 @@
 //! What the shell keeps for one unit: its machine, its sockets, its processes and their descriptors.
 
+use crate::daemon::complaints::Complaints;
 use crate::daemon::fdstore::FdStore;
 use crate::daemon::handover::StateSocket;
 use crate::daemon::intercept::{Adopted, Filters};
 use crate::daemon::load::Source;
 use crate::daemon::logpipe::LogPipe;
-use crate::daemon::notifications::Complaints;
+use crate::daemon::settling::Settling;
 use crate::daemon::sockets::{ListenSet, PeerName};
 use crate::daemon::spare::{Kit, Spare};
 use crate::daemon::srp::Endpoint;
 use crate::machine::UnitMachine;
 use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, Role, Summary};
+use crate::proto::status::Outcome;
 use crate::sys::aside::Foreign;
 use crate::sys::inotify::Watcher;
-use crate::sys::tree::Main;
+use crate::sys::tree::{Main, TreeKey};
 use crate::time::Monotime;
 use crate::unit::{DaemonSettings, Output};
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,9 @@ use std::path::PathBuf;
 
 /// How many finished reloads are remembered.
 pub const HISTORY: usize = 32;
+
+/// How many of them can be refused ones.
+const REFUSED: usize = 8;
 
 /// How many of a generation's last lines on standard error are kept for the answer of a failed reload.
 pub const LAST_LINES: usize = 20;
@@ -84,6 +89,13 @@ pub struct GenerationShell {
     pub last_lines: VecDeque<String>,
 }
 
+impl GenerationShell {
+    /// What marks its processes where there is no control group.
+    pub fn tree_key(&self) -> TreeKey<'_> {
+        TreeKey { mains: &self.started, invocation: &self.invocation }
+    }
+}
+
 /// What a generation that is gone has left.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,12 +128,8 @@ pub struct PathWatch {
     pub watcher: Watcher,
     /// What it was made for: made anew when a reload changes it.
     pub paths: Vec<String>,
-    /// When the changes seen so far count as settled.
-    pub settle_at: Option<Monotime>,
-    /// When the first of them came.
-    pub since: Option<Monotime>,
-    /// The paths that changed since then, and whether somebody is still writing them.
-    pub changed: BTreeMap<PathBuf, bool>,
+    /// What has changed, until that has settled.
+    pub settling: Settling,
 }
 
 /// One unit.
@@ -173,6 +181,8 @@ pub struct Supervised {
     pub last_words: Option<LastWords>,
     /// What was complained about its notify messages.
     pub complaints: Complaints,
+    /// What was complained about the use of its SRP socket.
+    pub state_complaints: Complaints,
     /// With `InterceptBind`: the filters of its processes, and what has to be listened on.
     pub filters: Filters,
     /// Log pipes by id.
@@ -229,6 +239,7 @@ impl Supervised {
             history: VecDeque::new(),
             last_words: None,
             complaints: Complaints::default(),
+            state_complaints: Complaints::default(),
             filters: Filters::default(),
             streams: HashMap::new(),
             last_stream: 0,
@@ -262,9 +273,59 @@ impl Supervised {
 
     /// Remembers a finished reload.
     pub fn remember(&mut self, record: ReloadRecord) {
-        if self.history.len() == HISTORY {
-            self.history.pop_front();
+        remember(&mut self.history, record);
+    }
+}
+
+/// Adds a record to a history, which stays short: somebody who asks again and again while a reload is under way, or with
+/// a file that is refused each time, does not push out what really happened.
+fn remember(history: &mut VecDeque<ReloadRecord>, record: ReloadRecord) {
+    let refused = |record: &ReloadRecord| record.outcome == Outcome::Refused;
+    if refused(&record)
+        && history.iter().filter(|have| refused(have)).count() >= REFUSED
+        && let Some(oldest) = history.iter().position(refused)
+    {
+        history.remove(oldest);
+    }
+    if history.len() >= HISTORY {
+        history.pop_front();
+    }
+    history.push_back(record);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(reason: &str, outcome: Outcome) -> ReloadRecord {
+        serde_json::from_value(serde_json::json!({
+            "outcome": outcome,
+            "reason": reason,
+            "old_generation": 1,
+            "new_generation": 2,
+            "strategy": "canary",
+            "duration": 1.0,
+            "phases": [],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn refused_reloads_do_not_push_real_ones_out_of_the_history() {
+        let mut history = VecDeque::new();
+        for number in 0..HISTORY - REFUSED {
+            remember(&mut history, record(&number.to_string(), Outcome::Promoted));
         }
-        self.history.push_back(record);
+        for number in 0..1000 {
+            remember(&mut history, record(&format!("busy {number}"), Outcome::Refused));
+        }
+        let reasons: Vec<&str> = history.iter().map(|record| record.reason.as_str()).collect();
+        assert_eq!(history.len(), HISTORY);
+        assert_eq!((reasons[0], reasons[HISTORY - 1]), ("0", "busy 999"));
+        for number in 0..100 {
+            remember(&mut history, record(&format!("real {number}"), Outcome::RolledBack));
+        }
+        assert_eq!(history.len(), HISTORY);
+        assert!(history.iter().all(|record| record.reason.starts_with("real")));
     }
 }

@@ -2,19 +2,14 @@
 //! unlinked path comes back.
 
 use crate::daemon::core::Daemon;
+use crate::daemon::settling::{Settled, Settling};
 use crate::daemon::supervised::PathWatch;
 use crate::daemon::token::Owner;
 use crate::machine::event::Command;
 use crate::sys::clock;
-use crate::sys::inotify::{Progress, Watcher};
+use crate::sys::inotify::Watcher;
 use crate::sys::poll::Interest;
-use crate::time::Span;
-use std::collections::BTreeMap;
 use std::path::Path;
-
-/// How long a file that has changed is waited for while somebody has it open and writes to it: a copy over a slow
-/// line, but not a log.
-const STILL_WRITTEN: Span = Span::from_secs(60);
 
 impl Daemon {
     /// Watches what the serving content names; made anew only when that has changed.
@@ -46,13 +41,7 @@ impl Daemon {
         if let Err(error) = self.poller.add(Owner::Paths(index).token(), watcher.fd(), Interest::READ) {
             log::warn!("{}: cannot watch its WatchPaths: {error}", unit.name);
         }
-        unit.watch = Some(PathWatch {
-            watcher,
-            paths: paths.clone(),
-            settle_at: None,
-            since: None,
-            changed: BTreeMap::new(),
-        });
+        unit.watch = Some(PathWatch { watcher, paths: paths.clone(), settling: Settling::default() });
     }
 
     /// Something below the watched paths changed: wait until it has settled.
@@ -63,17 +52,7 @@ impl Daemon {
         match watch.watcher.read() {
             Ok(changes) => {
                 for change in changes {
-                    if change.progress == Progress::Written {
-                        // A log is written to all the time: only what has begun to change is waited for.
-                        if let Some(is_written) = watch.changed.get_mut(&change.path) {
-                            *is_written = true;
-                        }
-                        continue;
-                    }
-                    let now = clock::now();
-                    watch.changed.insert(change.path, change.progress == Progress::Begun);
-                    watch.since.get_or_insert(now);
-                    watch.settle_at = Some(now + debounce);
+                    watch.settling.change(clock::now(), debounce, change);
                 }
             }
             Err(error) => log::warn!("{}: cannot read what changed below its WatchPaths: {error}", unit.name),
@@ -85,21 +64,15 @@ impl Daemon {
         let unit = &mut self.units[index];
         let debounce = unit.current.unit.reload.watch_debounce;
         let Some(watch) = &mut unit.watch else { return };
-        let now = clock::now();
-        let is_late = watch.since.is_none_or(|since| since + STILL_WRITTEN <= now);
-        if !is_late && watch.changed.values().any(|is_written| *is_written) {
-            // It is half of what it will be, however long the next piece takes.
-            watch.settle_at = Some(now + debounce.max(Span::from_millis(10)));
-            log::debug!("{}: what changed below its WatchPaths is still being written", unit.name);
-            return;
-        }
-        (watch.settle_at, watch.since) = (None, None);
-        let changed = std::mem::take(&mut watch.changed);
-        let first = changed.keys().next().map(|path| path.display().to_string()).unwrap_or_default();
-        let reason = match changed.len() {
-            0 | 1 => format!("{first} changed"),
-            more => format!("{first} and {} more changed", more - 1),
+        let reason = match watch.settling.settled(clock::now(), debounce) {
+            Settled::StillWritten => {
+                log::debug!("{}: what changed below its WatchPaths is still being written", unit.name);
+                return;
+            }
+            Settled::Changed(reason) => reason,
         };
+        // Where the kernel has lost count there may be folders that nobody watches yet.
+        watch.watcher.catch_up();
         self.command(index, Command::Reload { force: false, remember: true, reason });
     }
 

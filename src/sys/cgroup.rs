@@ -31,6 +31,8 @@ pub struct CgroupRoot {
 pub struct Cgroup {
     path: PathBuf,
     name: String,
+    /// How many bytes of the name all groups of its supervisor have.
+    prefix: usize,
     dir: OwnedFd,
     events: File,
     killed: Cell<bool>,
@@ -92,7 +94,9 @@ impl Cgroup {
         let dir = OwnedFd::from(open_folder(&path)?);
         fd::try_lock(dir.as_fd(), Lock::Shared)?;
         let events = File::open(path.join("cgroup.events"))?;
-        let group = Cgroup { path, name, dir, events, killed: Cell::new(false) };
+        // "PREFIX.PID.TOKEN.": a find after an upgrade has only the name.
+        let prefix = name.match_indices('.').nth(2).map_or(name.len(), |(at, _)| at + 1);
+        let group = Cgroup { path, name, prefix, dir, events, killed: Cell::new(false) };
         // The first change is only told to who has read the file before. It may have been removed before we held it.
         group.events.read_at(&mut [0; 256], 0)?;
         Ok(group)
@@ -132,6 +136,19 @@ impl Cgroup {
         let text = bytes.get(..count).unwrap_or_default();
         // A zombie counts no more, and a group that was removed has none.
         text.split(|byte| *byte == b'\n').any(|line| line == b"populated 1")
+    }
+
+    /// Whether a process is in it or in a group below. Asks about this one only.
+    pub fn holds(&self, pid: i32) -> bool {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        own_group(&text).is_some_and(|group| self.is_above(group))
+    }
+
+    /// Whether a group, as /proc tells it, is this one or below. A process may make groups of any name below its own: it
+    /// is the first one of ours that counts.
+    fn is_above(&self, group: &str) -> bool {
+        let ours = |name: &str| self.name.get(..self.prefix).is_some_and(|prefix| name.starts_with(prefix));
+        group.split('/').find(|name| ours(name)) == Some(self.name.as_str())
     }
 
     /// The processes in it and in all groups below, sorted. A snapshot.

@@ -5,7 +5,7 @@
 //! everything below it, up to [`FOLDERS_MAX`] folders. What does not exist yet is waited for.
 
 use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -15,6 +15,12 @@ use std::path::{Path, PathBuf};
 
 /// How many folders one watcher looks into; what is deeper or beyond is not seen.
 pub const FOLDERS_MAX: usize = 4096;
+
+/// How many entries are looked at when folders are searched for: a folder of others has as many as they like.
+const ENTRIES_MAX: usize = 65_536;
+
+/// How often one call reads from the kernel, 4 KiB each.
+const READS: usize = 32;
 
 /// Something was made, written, renamed or removed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +49,18 @@ pub struct Watcher {
     wanted: Vec<PathBuf>,
     folders: HashMap<WatchDescriptor, Folder>,
     writes: AddWatchFlags,
+    /// The kernel had no room for all that happened.
+    lost_count: bool,
+}
+
+/// What one call of [`Watcher::read`] has found.
+#[derive(Default)]
+struct News {
+    changed: BTreeMap<PathBuf, Progress>,
+    /// Folders that have come, in folders that are watched as a whole.
+    folders: BTreeSet<PathBuf>,
+    /// Something else may stand behind a wanted path.
+    moved: bool,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +77,7 @@ impl Watcher {
     pub fn new() -> io::Result<Watcher> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let (wanted, folders) = (Vec::new(), HashMap::new());
-        Ok(Watcher { inotify, wanted, folders, writes: AddWatchFlags::empty() })
+        Ok(Watcher { inotify, wanted, folders, writes: AddWatchFlags::empty(), lost_count: false })
     }
 
     /// Also tells what is still being written ([`Progress`]), in folders that are added after this.
@@ -82,40 +100,70 @@ impl Watcher {
     }
 
     /// What happened since the last time, each path once; never waits. What editors drop beside the files
-    /// that they write is left out.
+    /// that they write is left out. After some thousand events the rest is left for the next call.
     pub fn read(&mut self) -> io::Result<Vec<Change>> {
-        let (mut changed, mut moved) = (BTreeMap::new(), false);
-        loop {
+        let mut news = News::default();
+        for _ in 0..READS {
             let events = match self.inotify.read_events() {
                 Err(Errno::EAGAIN) => break,
                 Err(Errno::EINTR) => continue,
                 other => other?,
             };
             for event in events {
-                if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-                    changed.extend(self.wanted.iter().map(|path| (path.clone(), Progress::Done)));
-                    moved = true;
-                    continue;
-                }
-                moved |= event.mask.intersects(structural());
-                let Some(folder) = self.folders.get(&event.wd) else { continue };
-                if let Some(path) = folder.concerns(event.name.as_deref()) {
-                    let progress = match changed.get(&path) {
-                        _ if event.mask != AddWatchFlags::IN_MODIFY => Progress::Done,
-                        None | Some(Progress::Written) => Progress::Written,
-                        Some(Progress::Done | Progress::Begun) => Progress::Begun,
-                    };
-                    changed.insert(path, progress);
-                }
-                if event.mask.contains(AddWatchFlags::IN_IGNORED) {
-                    self.folders.remove(&event.wd);
-                }
+                self.take(&event, &mut news);
             }
         }
-        if moved {
+        if news.moved {
+            self.watch_again();
+        } else {
+            for folder in news.folders {
+                // Too many watches, or it went again: what is watched already stays watched.
+                let _ = self.watch_tree(&folder);
+            }
+        }
+        Ok(news.changed.into_iter().map(|(path, progress)| Change { path, progress }).collect())
+    }
+
+    fn take(&mut self, event: &InotifyEvent, news: &mut News) {
+        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+            news.changed.extend(self.wanted.iter().map(|path| (path.clone(), Progress::Done)));
+            self.lost_count = true;
+            return;
+        }
+        let Some(folder) = self.folders.get(&event.wd) else { return };
+        if event.mask.intersects(structural()) {
+            match &event.name {
+                // Other inodes may stand behind a wanted path.
+                Some(name) if folder.names.contains(name) => news.moved = true,
+                None if !folder.names.is_empty() => news.moved = true,
+                Some(name) if folder.whole && event.mask.contains(AddWatchFlags::IN_ISDIR) => {
+                    let came = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+                    if event.mask.intersects(came) {
+                        news.folders.insert(folder.path.join(name));
+                    }
+                }
+                Some(_) | None => {}
+            }
+        }
+        if let Some(path) = folder.concerns(event.name.as_deref()) {
+            let progress = match news.changed.get(&path) {
+                _ if event.mask != AddWatchFlags::IN_MODIFY => Progress::Done,
+                None | Some(Progress::Written) => Progress::Written,
+                Some(Progress::Done | Progress::Begun) => Progress::Begun,
+            };
+            news.changed.insert(path, progress);
+        }
+        if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+            self.folders.remove(&event.wd);
+        }
+    }
+
+    /// Looks again what is there, if the kernel has lost count since the last time: not at once, as whoever writes fast
+    /// enough makes it do so all the time.
+    pub fn catch_up(&mut self) {
+        if std::mem::take(&mut self.lost_count) {
             self.watch_again();
         }
-        Ok(changed.into_iter().map(|(path, progress)| Change { path, progress }).collect())
     }
 
     /// Looks again what is there: a folder may have come, or another one of the same name.
@@ -152,6 +200,7 @@ impl Watcher {
 
     fn watch_tree(&mut self, top: &Path) -> io::Result<()> {
         let mut todo = vec![top.to_path_buf()];
+        let mut left = ENTRIES_MAX;
         while let Some(folder) = todo.pop() {
             if self.folders.len() >= FOLDERS_MAX {
                 return Ok(());
@@ -162,9 +211,15 @@ impl Watcher {
                 Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => continue,
                 Err(error) => return Err(error),
             }
-            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-            let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-            todo.extend(entries.filter(is_dir).map(|entry| entry.path()));
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                left = left.saturating_sub(1);
+                if left == 0 || todo.len() >= FOLDERS_MAX {
+                    break;
+                }
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    todo.push(entry.path());
+                }
+            }
         }
         Ok(())
     }
@@ -271,6 +326,47 @@ mod tests {
             fs::write(at.join("d/again"), "x").unwrap();
             assert_eq!(paths(&mut watcher), [at.join("d/again")]);
         });
+    }
+
+    #[test]
+    fn only_what_has_come_is_searched_and_one_call_takes_so_many_events() {
+        isolated(
+            "sys::inotify::tests::only_what_has_come_is_searched_and_one_call_takes_so_many_events",
+            || {
+                let (_dir, at, mut watcher) = setup();
+                fs::create_dir_all(at.join("w/old")).unwrap();
+                watcher.add(&at.join("w")).unwrap();
+                // A folder that the watcher does not know of shows who searches everything again.
+                watcher.folders.retain(|_, folder| !folder.path.ends_with("old"));
+                let known =
+                    |watcher: &Watcher, name: &str| watcher.folders.values().any(|f| f.path.ends_with(name));
+                fs::create_dir_all(at.join("w/new")).unwrap();
+                fs::write(at.join("w/file"), "x").unwrap();
+                fs::remove_file(at.join("w/file")).unwrap();
+                watcher.read().unwrap();
+                assert!(known(&watcher, "new") && !known(&watcher, "old"));
+                // The wanted folder itself is another one.
+                fs::rename(at.join("w"), at.join("gone")).unwrap();
+                fs::create_dir_all(at.join("w/old")).unwrap();
+                watcher.read().unwrap();
+                assert!(known(&watcher, "old"));
+                paths(&mut watcher);
+                for number in 0..5000 {
+                    fs::write(at.join(format!("w/{number:0200}")), "").unwrap();
+                }
+                let first = watcher.read().unwrap().len();
+                assert!((1..4000).contains(&first), "{first}");
+                let mut all = first;
+                loop {
+                    let more = watcher.read().unwrap().len();
+                    if more == 0 {
+                        break;
+                    }
+                    all += more;
+                }
+                assert!(all >= 5000 || watcher.lost_count, "{all}");
+            },
+        );
     }
 
     #[test]

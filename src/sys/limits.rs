@@ -2,6 +2,7 @@
 
 use crate::unit::Resource;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// What the kernel calls `struct rlimit64`, the same on every machine.
 #[repr(C)]
@@ -58,6 +59,17 @@ pub fn set_limit(resource: i32, soft: u64, hard: u64) -> io::Result<()> {
     // SAFETY: prlimit64(2) reads two 64-bit numbers from `new`.
     let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const new, none) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How many descriptors are kept for orders and for starting services: what others bring gets none of them.
+const RESERVE: u64 = 64;
+
+/// Whether a descriptor that somebody has brought takes one of the last: the kernel gives the lowest number that is
+/// free, so a high one means that hardly any is left.
+pub fn is_scarce(fd: BorrowedFd<'_>) -> bool {
+    let (soft, _) = limit(libc::RLIMIT_NOFILE as i32).unwrap_or((u64::MAX, u64::MAX));
+    let number = u64::try_from(fd.as_raw_fd()).unwrap_or(0);
+    number >= soft.saturating_sub(RESERVE.min(soft / 4))
 }
 
 /// The first port that everybody may bind: below it CAP_NET_BIND_SERVICE is needed.

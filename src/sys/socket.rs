@@ -10,6 +10,7 @@ pub use super::held::{
 use super::holder;
 use super::sockopt::{self, Family};
 use super::unixpath::{self, Birth, BoundPath, Occupant};
+use crate::proto::harmless::{LONGEST, harmless};
 use crate::unit::{Address, Listen, ListenKind, SocketOptions};
 use nix::errno::Errno;
 use nix::libc;
@@ -90,8 +91,9 @@ pub fn spell(address: &Address) -> String {
         Address::Port(port) => port.to_string(),
         Address::Inet(at) => at.to_string(),
         Address::Scoped(at, interface) => format!("{at}%{interface}"),
-        Address::Path(path) => path.clone(),
-        Address::Abstract(name) => format!("@{name}"),
+        // A program that binds by itself chooses them.
+        Address::Path(path) => harmless(path, LONGEST),
+        Address::Abstract(name) => format!("@{}", harmless(name, LONGEST)),
         Address::Vsock { cid, port } => match cid {
             Some(cid) => format!("vsock:{cid}:{port}"),
             None => format!("vsock::{port}"),

@@ -42,10 +42,25 @@ pub fn tree(key: &TreeKey<'_>, us: i32) -> Vec<i32> {
 
 /// [`tree`], with what tells each of them from whoever gets its pid later.
 pub fn members_of(key: &TreeKey<'_>, us: i32) -> Vec<Member> {
-    let all: BTreeMap<i32, Stat> = pids().filter_map(|pid| Some((pid, stat(pid)?))).collect();
-    let pids = members(&all, key, us, |pid| is_marked(pid, key.invocation));
-    let member = |pid| Some(Member { pid, start_time: all.get(&pid)?.start_time });
-    pids.into_iter().filter_map(member).collect()
+    Snapshot::take().members(key, us)
+}
+
+/// All processes at one moment, for who asks about several trees.
+#[derive(Debug)]
+pub struct Snapshot(BTreeMap<i32, Stat>);
+
+impl Snapshot {
+    /// Reads the whole of /proc.
+    pub fn take() -> Snapshot {
+        Snapshot(pids().filter_map(|pid| Some((pid, stat(pid)?))).collect())
+    }
+
+    /// [`members_of`], as it was then.
+    pub fn members(&self, key: &TreeKey<'_>, us: i32) -> Vec<Member> {
+        let pids = members(&self.0, key, us, |pid| is_marked(pid, key.invocation));
+        let member = |pid| Some(Member { pid, start_time: self.0.get(&pid)?.start_time });
+        pids.into_iter().filter_map(member).collect()
+    }
 }
 
 /// [`tree`] on a snapshot.
@@ -75,6 +90,45 @@ fn members(all: &BTreeMap<i32, Stat>, key: &TreeKey<'_>, us: i32, marked: impl F
             return found.into_iter().collect();
         }
     }
+}
+
+/// How many parents are asked for, up from a process: nobody's tree is that deep.
+const DEEPEST: usize = 64;
+
+/// Whether a process is one of [`tree`]. Looks at it and its parents only, whatever else runs on the machine.
+pub fn is_member(key: &TreeKey<'_>, pid: i32, us: i32) -> bool {
+    is_below(key, pid, us, stat, |pid| is_marked(pid, key.invocation))
+}
+
+/// [`is_member`], as `look` sees processes.
+fn is_below(
+    key: &TreeKey<'_>,
+    pid: i32,
+    us: i32,
+    look: impl Fn(i32) -> Option<Stat>,
+    marked: impl Fn(i32) -> bool,
+) -> bool {
+    let is_main = |pid: i32| key.mains.iter().any(|main| main.pid == pid && !main.reaped);
+    // As in a snapshot: who has the number of a session whose leader was reaped leads another one.
+    let is_session = |session: i32| {
+        let ours = session > 0 && key.mains.iter().any(|main| main.pid == session);
+        ours && (is_main(session) || look(session).is_none())
+    };
+    let mut at = pid;
+    for _ in 0..DEEPEST {
+        if at == us {
+            return false;
+        }
+        let Some(stat) = look(at) else { return false };
+        if is_main(at) || is_session(stat.session) {
+            return true;
+        }
+        if stat.parent == us {
+            return marked(at);
+        }
+        at = stat.parent;
+    }
+    false
 }
 
 /// Our own children, zombies too. Main thread only.
@@ -140,6 +194,23 @@ mod tests {
         assert_eq!(members(&all, &key, 10, |pid| pid == 40 || pid == 60), [15, 20, 21, 30, 40, 41]);
         let none = TreeKey { mains: &[], invocation: "x" };
         assert!(members(&all, &none, 10, |_| false).is_empty());
+        // Asked for one by one it is the same.
+        let is_below =
+            |pid: i32| is_below(&key, pid, 10, |pid| all.get(&pid).copied(), |pid| pid == 40 || pid == 60);
+        let found: Vec<i32> = (0..100).filter(|pid| is_below(*pid)).collect();
+        assert_eq!(found, [15, 20, 21, 30, 40, 41]);
+    }
+
+    #[test]
+    fn one_process_costs_its_parents_and_no_more_of_them_than_a_tree_has() {
+        // A chain as long as a service likes, that ends at nobody of ours.
+        let asked = std::cell::Cell::new(0);
+        let look = |pid: i32| {
+            asked.set(asked.get() + 1);
+            Some(Stat { parent: pid + 1, session: 0, start_time: 0 })
+        };
+        assert!(!is_below(&TreeKey { mains: &[lives(5)], invocation: "x" }, 100, 10, look, |_| true));
+        assert_eq!(asked.get(), DEEPEST);
     }
 
     #[test]

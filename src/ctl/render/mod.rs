@@ -21,6 +21,7 @@ pub(super) use overview::overview;
 pub(super) use progress::{Progress, outcomes};
 pub(super) use timeline::Timeline;
 
+use crate::proto::harmless::is_seen;
 use crate::proto::status::{Outcome, UnitState};
 
 /// How a text is to look.
@@ -58,7 +59,7 @@ fn paint(look: Look, tone: Tone, text: &str) -> String {
 
 /// `text` on one line and without control characters.
 fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_seen(c) { c } else { '\u{fffd}' }).collect()
 }
 
 fn state_tone(state: UnitState) -> Tone {
@@ -147,6 +148,6 @@ mod tests {
 
     #[test]
     fn what_a_service_writes_cannot_move_the_cursor() {
-        assert_eq!(clean("a\x1b[2Jb\nc\u{9b}d"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d");
+        assert_eq!(clean("a\x1b[2Jb\nc\u{9b}d\u{202e}e"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d\u{fffd}e");
     }
 }

@@ -228,8 +228,7 @@ impl Handler<'_> {
     /// bind(2) to an IP address that nobody knows.
     fn bind_new(&mut self, fd: i32, at: SocketAddr, wanted: Wanted, seen: Seen) -> Outcome {
         let datagram = wanted.listen.kind == ListenKind::Datagram;
-        if self.unit.sockets.learned() >= LEARNED_MAX || (datagram && at.port() >= limits::first_local_port())
-        {
+        if (datagram && at.port() >= limits::first_local_port()) || self.is_full() {
             // A client that picks its port, or a program that never stops: nothing to hold.
             return GO_ON;
         }
@@ -311,9 +310,32 @@ impl Handler<'_> {
         ours.is_none() || ours != of(&self.call.tid.to_string())
     }
 
+    /// Whether no more can be held of this unit; said once.
+    fn is_full(&mut self) -> bool {
+        let is_full = self.unit.sockets.learned() >= LEARNED_MAX;
+        if is_full {
+            let text = format!(
+                "it binds more than {LEARNED_MAX} addresses that the unit does not declare: the others are not held, \
+                 and a reload does not keep them; declare those that matter"
+            );
+            self.say(Level::Warning, &text);
+        }
+        is_full
+    }
+
     fn learn(&mut self, wanted: &Wanted, own: Foreign) -> Option<()> {
         let (content, slot) = (self.content(), self.slot());
         let spelt = socket::spell(&wanted.listen.address);
+        if self.is_full() {
+            return None;
+        }
+        if limits::is_scarce(own.as_fd()) {
+            self.say(
+                Level::Warning,
+                "its addresses are not held any more: aeternad has hardly any descriptors left",
+            );
+            return None;
+        }
         match self.unit.sockets.learn(&content, wanted, slot, own) {
             Ok(warning) => {
                 if let Some(text) = warning {

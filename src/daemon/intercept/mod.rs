@@ -151,7 +151,11 @@ impl Daemon {
         }
         if let Some(address) = outcome.given {
             let at = clock::now() + SILENT_LISTEN;
-            self.units[index].filters.given.push((at, filter.generation, address));
+            let given = &mut self.units[index].filters.given;
+            // A program may bind the same one as often as it likes.
+            if !given.iter().any(|(_, number, known)| (*number, known) == (filter.generation, &address)) {
+                given.push((at, filter.generation, address));
+            }
         }
         if outcome.alone {
             let generation = filter.generation;

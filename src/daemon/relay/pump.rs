@@ -3,6 +3,7 @@
 mod farewell;
 
 use super::{Copying, Held, Job, RelayOutcome, RelayResult};
+use crate::proto::harmless::{LONGEST, harmless};
 use crate::proto::srp::{FrameType, HEADER, Header, Hello, MAX_DESCRIPTORS, Message, Piece, Totals};
 use crate::sys::aside::Foreign;
 use crate::sys::clock;
@@ -167,8 +168,7 @@ impl<'a> Pump<'a> {
                 Some(Said::State(header)) => return Ok(Held::State(header)),
                 Some(Said::Message(Message::Finished(totals))) => return Ok(Held::Finished(totals)),
                 Some(Said::Message(Message::Error(complaint))) => {
-                    let why = format!("it reports {}: {}", complaint.code, complaint.message);
-                    return Err(Failure::plain(RelayResult::SourceFailed(why)));
+                    return Err(Failure::plain(RelayResult::SourceFailed(complaint.shown())));
                 }
                 Some(Said::Message(Message::Hello(Hello::Source))) if !self.job.source.hello.is_empty() => {
                     let hello = std::mem::take(&mut self.job.source.hello);
@@ -195,7 +195,7 @@ impl<'a> Pump<'a> {
         };
         let mut input = &self.buffer[..count];
         let piece = source.decoder.next(&mut input);
-        let piece = piece.map_err(|e| Failure::source_broke(e.code(), &e.to_string()))?;
+        let piece = piece.map_err(|e| Failure::source_broke(e.code(), &harmless(&e.to_string(), LONGEST)))?;
         let said = match piece {
             Some(Piece::State(header)) => Some(Said::State(header)),
             Some(Piece::Message(message)) => Some(Said::Message(message)),
@@ -431,14 +431,14 @@ impl<'a> Pump<'a> {
             let mut input = &chunk[..count];
             let piece = sink.decoder.next(&mut input);
             let misplaced = |why: String| Failure::sink_broke("unexpected", &why);
-            match piece.map_err(|e| Failure::sink_broke(e.code(), &e.to_string()))? {
+            match piece.map_err(|e| Failure::sink_broke(e.code(), &harmless(&e.to_string(), LONGEST)))? {
                 None => {}
                 Some(Piece::Message(Message::Finished(None))) if what == For::SinkFrame => {
                     self.acknowledged = true;
                     return Ok(());
                 }
                 Some(Piece::Message(Message::Error(c))) => {
-                    return Err(Failure::sink(format!("it reports {}: {}", c.code, c.message)));
+                    return Err(Failure::sink(c.shown()));
                 }
                 Some(Piece::Message(Message::Hello(Hello::Sink))) if !sink.hello.is_empty() => {
                     self.answer = std::mem::take(&mut sink.hello);

@@ -3,6 +3,7 @@
 use super::{Change, ConnId, FRAME_TIME, Peer};
 use crate::daemon::relay::Held;
 use crate::machine::event::Gen;
+use crate::proto::harmless::{LONGEST, harmless};
 use crate::proto::srp::{Decoder, Hello, MAX_DESCRIPTORS, Message, Piece, Role};
 use crate::sys::aside::{self, Foreign};
 use crate::sys::stream::{self, Moved};
@@ -243,8 +244,7 @@ impl Conn {
                 Ok(())
             }
             (Piece::Message(Message::Error(complaint)), _) => {
-                let text = format!("it reports {}: {}", complaint.code, complaint.message);
-                notes.push(Note::Trouble(text));
+                notes.push(Note::Trouble(complaint.shown()));
                 Ok(())
             }
             (Piece::State(header), Role::Sink) => Err(("unexpected", format!("{} from a sink", header.kind))),
@@ -331,7 +331,8 @@ impl Conn {
     /// Says what is wrong, and ends the connection when that has been read.
     fn accuse(&mut self, code: &str, why: String, notes: &mut Vec<Note>) {
         self.push(&Message::error(code, why.clone()).to_bytes());
-        notes.push(Note::Trouble(format!("it broke the protocol: {why}")));
+        // What it has sent may stand in the reason.
+        notes.push(Note::Trouble(format!("it broke the protocol: {}", harmless(&why, LONGEST))));
         self.close();
     }
 

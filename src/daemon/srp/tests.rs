@@ -742,3 +742,24 @@ fn there_is_room_for_so_many_and_the_next_one_is_told() {
     assert_eq!(world.polled.len(), 1, "silent ones replace each other");
     drop(clients);
 }
+
+#[test]
+fn how_old_a_connection_is_does_not_depend_on_when_it_speaks() {
+    let mut world = World::new();
+    let silent = world.connect(OLD, Role::Source);
+    let mut newer = world.greet(OLD, Role::Source);
+    assert_eq!(world.events(), [connected(OLD, Role::Source)]);
+    // Its role is implied now, and it is the older one all the same.
+    world.pass(SILENCE);
+    assert!(world.events().is_empty());
+    assert!(!world.polled.contains_key(&silent.id) && world.polled.contains_key(&newer.id));
+    let _sink = world.greet(NEW, Role::Sink);
+    world.transfer(OLD, NEW, Direction::Handover);
+    assert_eq!(newer.message(), Message::Request);
+    // One that says who it is only then is older too.
+    let mut world = World::new();
+    let late = world.connect(OLD, Role::Source);
+    let newer = world.greet(OLD, Role::Source);
+    world.says(&late, &Message::Hello(Role::Source.into()).to_bytes());
+    assert!(world.polled.contains_key(&newer.id) && !world.polled.contains_key(&late.id));
+}

@@ -1,6 +1,7 @@
 //! The frames that are not state, as values.
 
 use super::{FrameError, FrameType, HEADER, Header, MAX_CONTROL};
+use crate::proto::harmless::{LONGEST, harmless};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -75,6 +76,13 @@ pub enum Message {
     Error(Complaint),
     /// The end of the state (`None`: without totals), or the acknowledgement (always `None`).
     Finished(Option<Totals>),
+}
+
+impl Complaint {
+    /// What a peer reports, for people: as one harmless line.
+    pub fn shown(&self) -> String {
+        format!("it reports {}: {}", harmless(&self.code, 64), harmless(&self.message, LONGEST))
+    }
 }
 
 impl Message {
