@@ -2,7 +2,7 @@
 
 _aeternactl() {
     local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD - 1]}"
-    local command="" options="" words="status reload promote rollback start stop restart kill history events check import upgrade doctor version help completions" index word
+    local command="" options="" words="status reload promote rollback start stop restart kill history events check import page upgrade doctor version help completions" index word
     COMPREPLY=()
     case "$previous" in
         --control) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
@@ -31,10 +31,11 @@ _aeternactl() {
         events) options=""; words="UNITS" ;;
         check) options=""; words="FILES" ;;
         import) options="--process"; words="FILES" ;;
+        page) options=""; words="" ;;
         upgrade) options=""; words="" ;;
         doctor) options=""; words="" ;;
         version) options=""; words="" ;;
-        help) options=""; words="status reload promote rollback start stop restart kill history events check import upgrade doctor version help completions" ;;
+        help) options=""; words="status reload promote rollback start stop restart kill history events check import page upgrade doctor version help completions" ;;
         completions) options=""; words="bash zsh fish" ;;
     esac
     if [[ "$current" == -* ]]; then

@@ -54,6 +54,8 @@ complete -c aeternactl -n __fish_use_subcommand -a import -d 'print systemd unit
 complete -c aeternactl -n '__fish_seen_subcommand_from import' -F
 complete -c aeternactl -n '__fish_seen_subcommand_from import' -l process -x -d 'which process of a Procfile (default "web", else the first)'
 
+complete -c aeternactl -n __fish_use_subcommand -a page -d 'print the address of the page, with a token made for it'
+
 complete -c aeternactl -n __fish_use_subcommand -a upgrade -d 'replace aeternad\'s own program, in place'
 
 complete -c aeternactl -n __fish_use_subcommand -a doctor -d 'say what this machine or container allows'
@@ -61,7 +63,7 @@ complete -c aeternactl -n __fish_use_subcommand -a doctor -d 'say what this mach
 complete -c aeternactl -n __fish_use_subcommand -a version -d 'print the versions of aeternactl and of the daemon'
 
 complete -c aeternactl -n __fish_use_subcommand -a help -d 'print help, also about one command'
-complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status reload promote rollback start stop restart kill history events check import upgrade doctor version help completions'
+complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status reload promote rollback start stop restart kill history events check import page upgrade doctor version help completions'
 
 complete -c aeternactl -n __fish_use_subcommand -a completions -d 'print completions for a shell'
 complete -c aeternactl -n '__fish_seen_subcommand_from completions' -a 'bash zsh fish'

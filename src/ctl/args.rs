@@ -221,6 +221,14 @@ const COMMANDS: &[CommandSpec] = &[
          named on standard error.",
     ),
     command(
+        "page",
+        Operands::None,
+        &[],
+        "print the address of the page, with a token made for it",
+        "Whoever opens it may give orders, for twelve hours and while this aeternad runs: keep it to yourself.\n\
+         Needs --http or [Daemon] Http.",
+    ),
+    command(
         "upgrade",
         Operands::None,
         &[],

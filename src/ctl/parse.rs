@@ -219,6 +219,12 @@ impl Found {
             "stop" => self.task("stop", |unit| Request::Stop { unit, close: self.has("close") })?,
             "restart" => self.task("restart", |unit| Request::Restart { unit })?,
             "kill" => self.kill()?,
+            "page" => Command::Task(Task {
+                request: Request::Page,
+                name: "the page".into(),
+                see: "aeternactl status".into(),
+                timeout: None,
+            }),
             "upgrade" => Command::Task(Task {
                 request: Request::Upgrade,
                 name: "the upgrade".into(),
@@ -406,6 +412,7 @@ mod tests {
             ("kill a -s hup", Request::Kill { unit: unit(), signal: 1, generation: None }),
             ("kill -sUSR1 a --generation=3", Request::Kill { unit: unit(), signal: 10, generation: Some(3) }),
             ("kill --signal RTMIN+3 a", Request::Kill { unit: unit(), signal: 37, generation: None }),
+            ("page", Request::Page),
             ("upgrade", Request::Upgrade),
         ] {
             assert_eq!(request(line), expected, "{line}");

@@ -11,6 +11,7 @@ pub mod facts;
 mod followers;
 pub mod outside;
 pub mod page;
+mod page_tokens;
 mod registry;
 mod serve;
 mod stream;
@@ -19,17 +20,19 @@ pub mod web;
 
 pub use stream::Stream;
 
-use crate::proto::http::guard::Reach;
+use crate::proto::http::guard::{Holder, Reach};
 use crate::proto::http::response::{After, Content, Response};
 use crate::proto::http::route::Call;
 use crate::proto::status::EventLine;
+use crate::sys::clock;
 use bind::Listener;
 use followers::Followers;
 use outside::Outside;
+use page_tokens::PageTokens;
 use registry::{Registry, Slot};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -52,6 +55,8 @@ pub struct HttpCall {
     pub call: Call,
     /// Who, for the log: `127.0.0.1:40000`, or `uid 0`.
     pub peer: String,
+    /// An order over TCP without a token: who holds the peer's socket. None of them may belong to a unit.
+    pub holders: Vec<Holder>,
     /// Where the answer goes. Never blocks; fails if nobody waits any more.
     pub reply: mpsc::SyncSender<Response>,
 }
@@ -63,9 +68,19 @@ struct Shared {
     outside: Outside,
     reach: Reach,
     token_file: Option<PathBuf>,
+    page_tokens: Mutex<PageTokens>,
+    /// Who looks through all of /proc: one at a time.
+    scanning: Mutex<()>,
     own_uid: u32,
     followers: Followers,
     registry: Arc<Registry>,
+}
+
+impl Shared {
+    /// The tokens of pages; one that was left half-way through a change is whole, as each is one step.
+    fn page_tokens(&self) -> std::sync::MutexGuard<'_, PageTokens> {
+        self.page_tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The listener, from the main loop's side. Main thread only.
@@ -81,7 +96,8 @@ impl HttpServer {
     /// Binds `address` (`IP:PORT`, `localhost:PORT`, `PORT`, `/path`, `@abstract`) and begins to serve.
     ///
     /// After each [`HttpCall`] the loop is woken through `outside`. With `token_file` a POST needs the token in
-    /// it, which is read anew each time; without, the peer has to be root or `own_uid` on this machine.
+    /// it, which is read anew each time; without, the peer has to be root or `own_uid` on this machine, and over TCP
+    /// everybody who holds its socket. A token of [`HttpServer::new_page_token`] is always enough.
     ///
     /// # Errors
     /// What cannot be bound, read or started, and why: for people.
@@ -105,6 +121,8 @@ impl HttpServer {
             calls,
             reach,
             token_file: token_file.map(Path::to_path_buf),
+            page_tokens: Mutex::default(),
+            scanning: Mutex::default(),
             own_uid,
             followers: Followers::new(outside.first_event),
             registry: Arc::new(Registry::default()),
@@ -130,6 +148,11 @@ impl HttpServer {
     /// Where it listens, with the real port: `127.0.0.1:9091`, `/run/x.sock`.
     pub fn address(&self) -> &str {
         self.listener.address()
+    }
+
+    /// A new token for whoever opens the page.
+    pub fn new_page_token(&self) -> String {
+        self.shared.page_tokens().make(clock::now())
     }
 
     /// Sends an event to everybody who follows. Never blocks: whoever is too slow loses it and is told.

@@ -142,6 +142,10 @@ impl Daemon {
             Request::History { unit } => self.history_request(id, &unit),
             Request::Events { unit } => self.events_request(id, unit),
             Request::DryRun { units, all } => self.dry_run(id, &units, all),
+            Request::Page => match self.web.page_address() {
+                Ok(note) => self.result(id, Reply::Done { note }),
+                Err(why) => self.refuse(id, RefusalCode::Failed, why),
+            },
             Request::Upgrade => {
                 let text = "aeternad cannot replace its own program yet; stop and start it";
                 self.refuse(id, RefusalCode::Unsupported, text.into());

@@ -2,6 +2,7 @@
 //!
 //! A request gets any number of `{"event":…}` lines, then exactly one `{"result":…}` or `{"error":…}` line.
 
+use crate::proto::harmless::harmless;
 use crate::proto::nearest::nearest;
 use crate::proto::status::{EventLine, Outcome, ReloadRecord, Status, UnitChanges};
 use serde::{Deserialize, Serialize};
@@ -17,9 +18,9 @@ pub const MAX_ANSWER: usize = 32 * 1024 * 1024;
 pub const MAX_REASON: usize = 500;
 
 /// Every `command` of a [`Request`].
-pub const COMMANDS: [&str; 13] = [
+pub const COMMANDS: [&str; 14] = [
     "status", "reload", "dry_run", "start", "stop", "restart", "promote", "rollback", "kill", "history",
-    "events", "upgrade", "version",
+    "events", "page", "upgrade", "version",
 ];
 
 /// What `aeternactl` asks.
@@ -108,6 +109,8 @@ pub enum Request {
         #[serde(default)]
         unit: Option<String>,
     },
+    /// The page's address, with a token made for it: [`Reply::Done`], the note is the address.
+    Page,
     /// Replace aeternad's own program.
     Upgrade,
     /// [`Reply::Version`].
@@ -292,6 +295,7 @@ fn checked(mut request: Request) -> Result<Request, Refusal> {
         | Request::Kill { .. }
         | Request::History { .. }
         | Request::Events { .. }
+        | Request::Page
         | Request::Upgrade
         | Request::Version => {}
     }
@@ -308,9 +312,9 @@ fn which(units: &[String], all: bool) -> Result<(), Refusal> {
 }
 
 /// A text for the log and the history: without line breaks and other control characters, not too long.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON).collect();
-    line.trim().to_string()
+    harmless(line.trim(), usize::MAX).chars().take(MAX_REASON).collect()
 }
 
 /// What somebody wrote, for a message: quoted, escaped, and short.
@@ -381,6 +385,7 @@ mod tests {
             Request::Kill { unit: unit(), signal: 64, generation: Some(3) },
             Request::History { unit: unit() },
             Request::Events { unit: None },
+            Request::Page,
             Request::Upgrade,
             Request::Version,
         ]
@@ -446,6 +451,8 @@ mod tests {
             format!(r#"{{"command":"reload","all":true,"reason":"fix\nit\u001b[1m {}"}}"#, "é".repeat(900));
         let Ok(Request::Reload { reason, .. }) = parse_request(long.as_bytes()) else { panic!("refused") };
         assert!(reason.starts_with("fix it [1m é"), "{reason}");
+        let turned = one_line(" safe\u{202e}exe.gpj ");
+        assert_eq!(turned, "safe\\u{202e}exe.gpj");
         assert_eq!(reason.chars().count(), MAX_REASON);
     }
 

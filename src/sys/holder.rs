@@ -2,8 +2,12 @@
 //!
 //! Only for error messages: a whole scan of /proc, as far as we may look.
 
+use super::process;
+use crate::proto::harmless::harmless;
+use crate::proto::http::guard::{Holder, Holders};
 use crate::unit::ListenKind;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The process that holds an IP address, as "nginx, pid 812"; `None` if nobody can be seen to.
@@ -102,10 +106,50 @@ fn process_with(inode: u64) -> Option<String> {
             .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == wanted.as_str()));
         if has {
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            return Some(format!("{}, pid {pid}", name.trim_end()));
+            // Whoever holds it has chosen its name.
+            return Some(format!("{}, pid {pid}", harmless(name.trim_end(), 64)));
         }
     }
     None
+}
+
+/// Every process that holds a socket, by its inode. A scan of all of /proc: not for the main thread.
+///
+/// What only passes from one process to another at that moment, or is registered with io_uring, is in no table and is
+/// not found.
+///
+/// # Errors
+/// There is no /proc.
+pub fn all_of_inode(inode: u64) -> io::Result<Holders> {
+    let wanted = format!("socket:[{inode}]");
+    let mut holders = Holders::default();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let Ok(descriptors) = fs::read_dir(entry.path().join("fd")) else {
+            // It may be gone: then it has no user either.
+            holders.hidden.extend(uids_of(pid));
+            continue;
+        };
+        let has = descriptors
+            .flatten()
+            .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == wanted.as_str()));
+        if let Some(started) = process::start_time(pid).filter(|_| has)
+            && let Some(uids) = uids_of(pid)
+        {
+            holders.found.push(Holder { pid, started, uids });
+        }
+    }
+    Ok(holders)
+}
+
+/// The real, effective, saved and file system user of a process; `None` if it is gone.
+fn uids_of(pid: i32) -> Option<[u32; 4]> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let uids: Vec<u32> = line.split_ascii_whitespace().filter_map(|uid| uid.parse().ok()).collect();
+    uids.try_into().ok()
 }
 
 /// The inodes of every socket among a process's descriptors; empty if nobody may look.
@@ -137,6 +181,24 @@ mod tests {
             let v6 = endpoint("00000000000000000000000001000000:0050").unwrap();
             assert_eq!(v6, "[::1]:80".parse().unwrap());
         }
+    }
+
+    #[test]
+    fn everybody_who_holds_a_socket_is_found_with_all_of_its_users() {
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let inode = nix::sys::stat::fstat(&ours).unwrap().st_ino;
+        // It holds a copy as its standard input.
+        let input = std::process::Stdio::from(std::os::fd::OwnedFd::from(ours.try_clone().unwrap()));
+        let mut child = std::process::Command::new("/bin/sleep").arg("1000").stdin(input).spawn().unwrap();
+        let holders = all_of_inode(inode).unwrap();
+        let uid = nix::unistd::geteuid().as_raw();
+        for pid in [process::pid(), child.id().cast_signed()] {
+            // Others are children of other tests that have not yet executed.
+            let holder = holders.found.iter().find(|holder| holder.pid == pid).unwrap();
+            assert_eq!((holder.uids, Some(holder.started)), ([uid; 4], process::start_time(pid)));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

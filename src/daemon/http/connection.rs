@@ -4,13 +4,13 @@ use super::followers::Wish;
 use super::registry::{At, Slot};
 use super::stream::duration;
 use super::{HttpCall, Shared, Stream, token};
-use crate::proto::http::guard::{Rules, check_names, check_post};
+use crate::proto::http::guard::{self, Holder, Rules, check_names, check_post};
 use crate::proto::http::request::{Head, Method, parse_head};
 use crate::proto::http::response::{After, CONTINUE, Content, Response, event_stream_head};
 use crate::proto::http::route::{self, Call};
 use crate::time::{Monotime, Span};
 use std::io::{self, Read, Write};
-use std::sync::mpsc;
+use std::sync::{PoisonError, mpsc};
 use std::time::Duration;
 
 /// How long a connection may be silent between two requests.
@@ -86,7 +86,7 @@ impl<'a> Connection<'a> {
             // The body of a refused request is not waited for.
             Err(response) if head.body_length > 0 => return Err(End::With(response)),
             Err(response) => response,
-            Ok(()) => {
+            Ok(holders) => {
                 let body = self.body(&head)?;
                 self.slot.is_at(At::Served);
                 match route::route(&head, &body) {
@@ -94,7 +94,7 @@ impl<'a> Connection<'a> {
                     Ok(Call::Events { unit, recent }) => {
                         return self.events(&head, Wish { unit, recent, after: head.last_event_id });
                     }
-                    Ok(call) => self.ask(call),
+                    Ok(call) => self.ask(call, holders),
                 }
             }
         };
@@ -103,18 +103,52 @@ impl<'a> Connection<'a> {
         Ok(after)
     }
 
-    fn allowed(&self, head: &Head) -> Result<(), Response> {
+    /// Whether the request may be carried out; of an order without a token over TCP, who holds its connection.
+    fn allowed(&self, head: &Head) -> Result<Vec<Holder>, Response> {
         check_names(head, self.shared.reach)?;
         route::check(head)?;
+        if head.method != Method::Post {
+            return Ok(Vec::new());
+        }
+        let page_tokens = self.shared.page_tokens().valid(self.now());
         let token = match &self.shared.token_file {
-            Some(path) if head.method == Method::Post => Some(token::read(path).map_err(|why| {
+            Some(_) if guard::has_page_token(head, &page_tokens) => None,
+            Some(path) => Some(token::read(path).map_err(|why| {
                 log::warn!("http: {why}");
                 Response::unavailable("cannot read the token file", "its path and why are in aeternad's log")
             })?),
-            Some(_) | None => None,
+            None => None,
         };
-        let rules = Rules { reach: self.shared.reach, token: token.as_deref(), own_uid: self.shared.own_uid };
-        check_post(head, rules, || (self.shared.outside.peer_uid)(self.stream))
+        let rules = Rules {
+            page_tokens: &page_tokens,
+            reach: self.shared.reach,
+            token: token.as_deref(),
+            own_uid: self.shared.own_uid,
+        };
+        let mut creator = None;
+        check_post(head, rules, || {
+            creator = (self.shared.outside.peer_uid)(self.stream)?;
+            Ok(creator)
+        })?;
+        match (self.stream, creator) {
+            // Nobody was asked: a token was enough.
+            (_, None) | (Stream::Unix(_), _) => Ok(Vec::new()),
+            (Stream::Tcp(_), Some(creator)) => self.holders(creator),
+        }
+    }
+
+    /// Who holds the peer's socket, if all of them may give orders.
+    fn holders(&self, creator: u32) -> Result<Vec<Holder>, Response> {
+        let found = {
+            // Somebody who asks again and again costs one thread's time.
+            let _one_at_a_time = self.shared.scanning.lock().unwrap_or_else(PoisonError::into_inner);
+            (self.shared.outside.holders)(self.stream)
+        };
+        let found = found.map_err(|why| {
+            Response::error(403, &format!("cannot tell which processes ask: {why}"), guard::TOKENLESS)
+        })?;
+        guard::check_holders(&found, creator, self.shared.own_uid, self.shared.outside.own_pid)?;
+        Ok(found.found)
     }
 
     /// The next head; what follows it stays in the buffer.
@@ -209,10 +243,10 @@ impl<'a> Connection<'a> {
     }
 
     /// Asks the main loop.
-    fn ask(&self, call: Call) -> Response {
+    fn ask(&self, call: Call, holders: Vec<Holder>) -> Response {
         let (reply, answer) = mpsc::sync_channel(1);
         let stopping = || Response::unavailable("aeternad is stopping", "look at its log");
-        if self.shared.calls.send(HttpCall { call, peer: self.peer(), reply }).is_err() {
+        if self.shared.calls.send(HttpCall { call, peer: self.peer(), holders, reply }).is_err() {
             return stopping();
         }
         (self.shared.outside.wake)();
@@ -247,7 +281,7 @@ impl<'a> Connection<'a> {
         }
         if let Some(unit) = &wish.unit {
             // Nobody follows a unit that is not there.
-            let there = self.ask(Call::Unit(unit.clone()));
+            let there = self.ask(Call::Unit(unit.clone()), Vec::new());
             if there.status != 200 {
                 return Err(End::With(there));
             }

@@ -3,11 +3,13 @@
 use super::answer::{Task, View, answer_to, serves, task};
 use super::facts;
 use crate::daemon::core::Daemon;
+use crate::daemon::supervised::Supervised;
 use crate::machine::event::{Busy, Command, Event};
+use crate::proto::http::guard::{self, Holder};
 use crate::proto::http::response::Response;
 use crate::proto::metrics::MetricsInput;
 use crate::proto::status::{Status, UnitStatus};
-use crate::sys::clock;
+use crate::sys::{clock, process};
 
 impl Daemon {
     /// Answers everything that was asked over HTTP.
@@ -15,6 +17,11 @@ impl Daemon {
         while let Some(call) = self.web.next_call() {
             let response = match task(&call.call, self) {
                 Task::Answer(response) => response,
+                Task::Command { .. } if self.any_of_a_unit(&call.holders) => {
+                    log::warn!("http: {} asks for {:?}: a unit's process; refused", call.peer, call.call);
+                    let text = "a process of a unit holds this connection, and may change nothing";
+                    Response::error(403, text, guard::TOKENLESS)
+                }
                 Task::Command { units, command, location } => {
                     log::info!("http: {} asks for {:?}", call.peer, call.call);
                     self.http_command(&units, &command, &location)
@@ -23,6 +30,17 @@ impl Daemon {
             // Whoever asked may have gone.
             let _ = call.reply.send(response);
         }
+    }
+
+    /// Whether one of these processes belongs to a unit, or has ended: then nobody knows.
+    fn any_of_a_unit(&self, holders: &[Holder]) -> bool {
+        holders.iter().any(|Holder { pid, started, .. }| {
+            let member = |unit: &Supervised| {
+                unit.children.values().any(|child| child.pid == *pid)
+                    || unit.generations.keys().any(|number| self.is_member(unit, *number, *pid))
+            };
+            self.units.iter().any(member) || process::start_time(*pid) != Some(*started)
+        })
     }
 
     fn http_command(&mut self, units: &[String], command: &Command, location: &str) -> Response {

@@ -7,6 +7,7 @@ use crate::proto::metrics::Metrics;
 use crate::proto::status::{EventLine, ReloadRecord};
 use crate::sys::user;
 use crate::sys::wake::Waker;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 /// HTTP, as the main loop has it. Main thread only.
@@ -29,6 +30,29 @@ impl Web {
         let server = HttpServer::start(address, token_file, Outside::new(waker), user::effective_uid())?;
         self.server = Some(server);
         Ok(())
+    }
+
+    /// The page's address, with a token made for it.
+    ///
+    /// # Errors
+    /// Why there is no page that a browser can open, and what to do: for people.
+    pub fn page_address(&self) -> Result<String, String> {
+        let server = self.server.as_ref().ok_or(
+            "there is no page: aeternad does not listen for HTTP; start it with --http 127.0.0.1:9091, or set [Daemon] Http",
+        )?;
+        let at: SocketAddr = server.address().parse().map_err(|_| {
+            format!(
+                "aeternad listens for HTTP on {}, which no browser can open; use an IP address",
+                server.address()
+            )
+        })?;
+        let local = match at.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), at.port()),
+            IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), at.port()),
+            IpAddr::V4(_) | IpAddr::V6(_) => at,
+        };
+        // What follows the sign stays in the browser: it is sent to nobody.
+        Ok(format!("http://{local}/#token={}", server.new_page_token()))
     }
 
     /// The next call, if somebody has asked something.

@@ -1,6 +1,6 @@
 //! Which request means what.
 
-use crate::proto::control::MAX_REASON;
+use crate::proto::control::one_line;
 use crate::proto::http::request::{Head, Method};
 use crate::proto::http::response::Response;
 use crate::proto::nearest::nearest;
@@ -125,10 +125,8 @@ pub fn route(head: &Head, body: &[u8]) -> Result<Call, Response> {
 }
 
 fn reload(order: Order) -> Call {
-    let reason = order.reason.unwrap_or_default();
-    let line: String =
-        reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON).collect();
-    Call::Reload { unit: order.unit, reason: line.trim().to_owned(), force: order.force }
+    let reason = one_line(&order.reason.unwrap_or_default());
+    Call::Reload { unit: order.unit, reason, force: order.force }
 }
 
 /// No body is an empty order.
@@ -220,6 +218,7 @@ fn decoded(text: &str) -> Result<String, Response> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::control::MAX_REASON;
     use crate::proto::http::request::parse_head;
     use proptest::prelude::*;
 

@@ -149,10 +149,10 @@ impl Env {
         self.file(&format!("units/{name}.toml"), &self.fill(text))
     }
 
-    /// Replaces `{probe}`, `{echo}` and `{dir}`.
+    /// Replaces `{probe}`, `{echo}`, `{hostile}` and `{dir}`.
     pub fn fill(&self, text: &str) -> String {
         let mut text = text.replace("{dir}", &self.dir().display().to_string());
-        for name in ["probe", "echo"] {
+        for name in ["probe", "echo", "hostile"] {
             let place = format!("{{{name}}}");
             if text.contains(&place) {
                 text = text.replace(&place, &example(name).display().to_string());

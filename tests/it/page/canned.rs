@@ -7,6 +7,7 @@ use aeterna::daemon::http::answer::{Task, View, answer_to, task};
 use aeterna::daemon::http::outside::Outside;
 use aeterna::daemon::http::{HttpServer, Stream};
 use aeterna::machine::event::{Busy, Command};
+use aeterna::proto::http::guard::{Holder, Holders};
 use aeterna::proto::status::*;
 use aeterna::time::Monotime;
 use std::path::Path;
@@ -20,6 +21,10 @@ fn now() -> Monotime {
 
 fn root(_: &Stream) -> Result<Option<u32>, String> {
     Ok(Some(0))
+}
+
+fn one_of_root(_: &Stream) -> Result<Holders, String> {
+    Ok(Holders { found: vec![Holder { pid: 400, started: 1, uids: [0; 4] }], hidden: Vec::new() })
 }
 
 pub struct World {
@@ -64,7 +69,8 @@ impl World {
     pub fn new(status: Status, token: Option<&Path>) -> World {
         let (wake, woken) = mpsc::channel();
         let wake = Arc::new(move || wake.send(()).unwrap_or_default());
-        let outside = Outside { wake, now, first_event: 0, peer_uid: root };
+        let outside =
+            Outside { wake, now, first_event: 0, peer_uid: root, holders: one_of_root, own_pid: 500 };
         let server = HttpServer::start("127.0.0.1:0", token, outside, 0).unwrap();
         let address = server.address().to_owned();
         let state = Arc::new(Mutex::new(State { status, commands: Vec::new() }));

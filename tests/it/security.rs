@@ -1,0 +1,107 @@
+//! What a hostile service, another user or a web page tries, one thing at a time (see SECURITY.md). All of it at once is
+//! in `neighbours.rs`.
+
+use crate::common::http::{Client, Response};
+use crate::common::{Env, skip};
+use aeterna::proto::status::UnitState;
+
+/// A daemon that listens for HTTP, with a unit `app` that others would like to move; and where it listens.
+fn with_http(settings: &str) -> (Env, String) {
+    let mut env = Env::new();
+    env.arguments(&["--http", "127.0.0.1:0"]);
+    env.unit(
+        "app",
+        &format!(
+            "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = \"{{probe}}\"\nType = \"notify\"\n{settings}"
+        ),
+    );
+    env.unit("evil", EVIL);
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    let line = env.wait_log("http: listening on ");
+    let address = line.rsplit(' ').next().unwrap().trim_matches('"').to_owned();
+    (env, address)
+}
+
+/// Where it listens is not known before it does.
+const EVIL: &str = "[Socket]\nListenStream = \"127.0.0.1:0\"\nSharing = \"shared\"\n[Service]\nStartOn = \"connection\"\n\
+                    ExecStart = \"{hostile}\"\nStandardOutput = \"log\"\n";
+
+fn post(address: &str, path: &str, fields: &str) -> Response {
+    let mut client = Client::connect(address).unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n{fields}");
+    client.write(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
+    client.receive().unwrap()
+}
+
+/// The `evil` unit orders a reload of `app`: what came of it on its own socket, and on one that aeternad has made.
+fn orders(user: &str) -> (String, String) {
+    let (env, address) = with_http("");
+    let unit = EVIL.replace("{hostile}", &format!("{{hostile}} orders {address} app"));
+    env.unit("evil", &format!("{unit}{user}"));
+    assert_eq!(env.ctl(&["start", "evil"]).code, 0);
+    let (own, given) = (env.wait_log("own: "), env.wait_log("given: "));
+    assert_eq!(env.unit_status("app").generation, 1);
+    assert!(env.unit_status("app").last_reload.is_none(), "{own}\n{given}");
+    // Who is nobody's service may, in the same manner.
+    let ours = post(&address, "/v1/units/app/reload", "");
+    assert_eq!(ours.status, 202, "{ours:?}");
+    (own, given)
+}
+
+#[test]
+fn a_service_gives_no_orders_over_http_on_a_socket_that_root_has_made() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can start a service as another user");
+    }
+    let (own, given) = orders("User = \"nobody\"\n");
+    assert!(own.contains(": 403 ") && own.contains("uid 65534 may look, but change nothing"), "{own}");
+    assert!(given.contains(": 403 ") && given.contains("given to services"), "{given}");
+}
+
+#[test]
+fn a_service_of_the_daemons_own_user_gives_no_orders_over_http_either() {
+    let (own, given) = orders("");
+    assert!(own.contains(": 403 ") && own.contains("a process of a unit"), "{own}");
+    assert!(given.contains(": 403 ") && given.contains("given to services"), "{given}");
+}
+
+#[test]
+fn the_page_brings_a_token_of_its_own() {
+    let mut env = Env::new();
+    env.arguments(&["--http", "127.0.0.1:0"]);
+    env.file("token", "a long secret");
+    env.unit(
+        "app",
+        "[Service]\nExecStart = \"{probe}\"\nType = \"notify\"\n[Daemon]\nHttpTokenFile = \"{dir}/token\"\n",
+    );
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    let page = env.ctl(&["page"]);
+    assert_eq!(page.code, 0, "{page:?}");
+    let url = page.stdout.trim();
+    let (address, token) = url.strip_prefix("http://").unwrap().split_once("/#token=").unwrap();
+    assert!(token.len() == 32 && token.bytes().all(|byte| byte.is_ascii_hexdigit()), "{url}");
+    let ask = |token: &str| {
+        post(address, "/v1/units/app/promote", &format!("Authorization: Bearer {token}\r\n")).status
+    };
+    // There is no reload to promote: it is said to who may ask.
+    assert_eq!((ask(token), ask("a long secret")), (409, 409));
+    let other = if token.starts_with('0') { "1" } else { "0" };
+    for wrong in ["", "x", &token[..31], &format!("{other}{}", &token[1..])] {
+        assert_eq!(ask(wrong), 401, "{wrong}");
+    }
+    // A page of elsewhere that has got hold of it is still of elsewhere.
+    let fields = format!("Authorization: Bearer {token}\r\nOrigin: http://evil.example\r\n");
+    assert_eq!(post(address, "/v1/units/app/promote", &fields).status, 403);
+}
+
+#[test]
+fn without_http_there_is_no_page() {
+    let mut env = Env::new();
+    env.unit("app", "[Service]\nExecStart = \"{probe}\"\nType = \"notify\"\n");
+    env.start();
+    let page = env.ctl(&["page"]);
+    assert_eq!(page.code, 1, "{page:?}");
+    assert!(page.stderr.contains("does not listen for HTTP; start it with --http"), "{page:?}");
+}
