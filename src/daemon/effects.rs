@@ -10,9 +10,9 @@ use crate::machine::event::{
     Action, Announcement, Answer, Content, ContentId, Event, Gen, Question, Role, Spawn, SpawnFailure,
     Steering, Ticket,
 };
-use crate::sys::clock;
 use crate::sys::poll::Interest;
 use crate::sys::tree::Main;
+use crate::sys::{clock, dir};
 use crate::unit::{self, Unit};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -434,11 +434,10 @@ impl Daemon {
     fn remove_runtime_directories(&self, index: usize) {
         let unit = &self.units[index];
         for name in &unit.current.unit.service.runtime_directory {
-            let path = format!("{}/{name}", self.shared.runtime_root);
-            if let Err(error) = std::fs::remove_dir_all(&path)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                log::warn!("{}: cannot remove {path}: {error}", unit.name);
+            let root = std::path::Path::new(&self.shared.runtime_root);
+            let removed = dir::remove_for_service(root, std::path::Path::new(name));
+            if let Err(error) = removed {
+                log::warn!("{}: cannot remove {}: {error}", unit.name, root.join(name).display());
             }
         }
     }

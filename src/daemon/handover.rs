@@ -15,6 +15,7 @@ use crate::machine::event::{Event, Failure, Fault, Gen, Relayed, Transfer};
 use crate::proto::srp::Role;
 use crate::sys::aside::Foreign;
 use crate::sys::poll::{Interest, Readiness, Token};
+use crate::sys::unixpath::BoundPath;
 use crate::sys::{aside, clock, limits, message, peer, user};
 use crate::time::Monotime;
 use crate::unit::Unit;
@@ -31,7 +32,7 @@ pub struct StateSocket {
     fd: Foreign,
     /// When it accepts again, after there was no descriptor for a connection.
     pub again: Option<Monotime>,
-    path: PathBuf,
+    name: BoundPath,
     /// What the service is given: short enough for an address.
     pub shown: String,
     owner: Option<(u32, u32)>,
@@ -40,8 +41,7 @@ pub struct StateSocket {
 
 impl Drop for StateSocket {
     fn drop(&mut self) {
-        // It is ours alone, or gone already.
-        let _ = std::fs::remove_file(&self.path);
+        self.name.remove();
     }
 }
 
@@ -84,11 +84,12 @@ impl Daemon {
             format!("cannot make the state socket {}: {}", path.display(), describe(error))
         };
         let who = owner.unwrap_or((user::effective_uid(), user::effective_gid()));
-        let fd = message::listen_owned(&path, who).map(Foreign::from).map_err(|error| say(&error))?;
+        let (fd, name) = message::listen_owned(&path, who).map_err(|error| say(&error))?;
+        let fd = Foreign::from(fd);
         self.poller
             .add(Owner::StateSocket(index).token(), fd.as_fd(), Interest::READ)
             .map_err(|error| say(&error))?;
-        self.units[index].state_socket = Some(StateSocket { fd, again: None, path, shown, owner, wanted });
+        self.units[index].state_socket = Some(StateSocket { fd, again: None, name, shown, owner, wanted });
         Ok(())
     }
 

@@ -446,9 +446,10 @@ pub fn prepare_generation(
         ..GenerationShell::default()
     };
     for name in &service.runtime_directory {
-        let path = format!("{}/{name}", shared.runtime_root);
-        crate::sys::rundir::make(Path::new(&path), owner)
-            .map_err(|error| format!("RuntimeDirectory {path}: {}", describe(&error)))?;
+        let root = Path::new(&shared.runtime_root);
+        crate::sys::dir::make_for_service(root, Path::new(name), owner).map_err(|error| {
+            format!("RuntimeDirectory {}/{name}: {}", shared.runtime_root, describe(&error))
+        })?;
     }
     Ok(shell)
 }

@@ -116,7 +116,7 @@ fn supervise(args: &args::Args) -> Result<u8, Fatal> {
             1 => "1 unit".to_owned(),
             count => format!("{count} units"),
         },
-        control.display()
+        control.path.display()
     );
     for index in 0..daemon.units.len() {
         daemon.rewatch_sockets(index);
@@ -128,7 +128,7 @@ fn supervise(args: &args::Args) -> Result<u8, Fatal> {
     let code = event_loop::run(&mut daemon, &sources);
     daemon.finish();
     // The name goes before the lock: the next aeternad finds neither or both.
-    let _ = std::fs::remove_file(&control);
+    control.remove();
     drop(lock);
     Ok(code)
 }

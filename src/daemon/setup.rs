@@ -22,6 +22,7 @@ use crate::proto::paths;
 use crate::sys::cgroup::CgroupRoot;
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::signal::Signals;
+use crate::sys::unixpath::BoundPath;
 use crate::sys::wake::Waker;
 use crate::sys::{dir, fd, message, process, textfile, tree, user, wake};
 use crate::time::Span;
@@ -160,8 +161,8 @@ pub struct Ready {
     pub daemon: Daemon,
     /// What the loop waits on.
     pub sources: Sources,
-    /// The control socket's path, removed at the end.
-    pub control: PathBuf,
+    /// The control socket's name, removed at the end.
+    pub control: BoundPath,
     /// Held for as long as the daemon lives.
     pub lock: OwnedFd,
 }
@@ -192,7 +193,7 @@ pub fn prepare(
     for warning in inherited.close() {
         log::warn!("{warning}");
     }
-    let control = message::listen_private(&home.control)
+    let (control, control_name) = message::listen_private(&home.control)
         .map_err(|error| fatal(&format!("listen on {}", home.control.display()), &error))?;
     let signals = Signals::new().map_err(|error| fatal("make a signalfd", &error))?;
     let (waker, wakeups) = wake::self_pipe().map_err(|error| fatal("make a pipe", &error))?;
@@ -229,7 +230,7 @@ pub fn prepare(
         orphans: 0,
         web,
     };
-    Ok(Ready { daemon, sources: Sources { signals, wakeups }, control: home.control, lock: home.lock })
+    Ok(Ready { daemon, sources: Sources { signals, wakeups }, control: control_name, lock: home.lock })
 }
 
 /// HTTP, if somebody wants it. Calls wait until the loop runs.

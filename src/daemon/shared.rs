@@ -84,7 +84,7 @@ impl Shared {
         owner: Option<(u32, u32)>,
     ) -> Result<NotifySocket, String> {
         let (path, shown) = self.socket_path(unit, index, &format!("{generation}.notify"));
-        let fd = message::notify_socket(&path, owner).map_err(|error| {
+        let (fd, name) = message::notify_socket(&path, owner).map_err(|error| {
             let other = owner.is_some_and(|(uid, _)| uid != user::effective_uid());
             if other && error.kind() == std::io::ErrorKind::PermissionDenied && user::effective_uid() != 0 {
                 // The start would fail at this anyway: it is said as what it is.
@@ -92,7 +92,7 @@ impl Shared {
             }
             format!("make the notify socket {}: {}", path.display(), describe(&error))
         })?;
-        Ok(NotifySocket { fd: fd.into(), path, shown })
+        Ok(NotifySocket { fd: fd.into(), name, shown })
     }
 
     /// The path of a unit's socket in the runtime dir, and the path that a service is given for it.

@@ -8,7 +8,6 @@ use crate::sys::cgroup::Cgroup;
 use crate::sys::message;
 use crate::unit::{NotifyAccess, Service};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
 
 /// The names of one generation in the file system.
 #[derive(Debug, Default)]
@@ -53,7 +52,7 @@ impl Kit {
     pub fn remove(self) {
         if let Some(socket) = self.notify {
             // Its name is ours alone: the folder belongs to us.
-            let _ = std::fs::remove_file(&socket.path);
+            socket.name.remove();
         }
         if let Some(group) = self.cgroup
             && let Err(error) = group.remove()
@@ -69,7 +68,7 @@ impl Kit {
             Some(socket) => {
                 // What somebody has told it already is not from the generation that it will belong to.
                 service.notify_access != NotifyAccess::None
-                    && socket.path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket())
+                    && socket.name.is_ours()
                     && message::recv(socket.fd.as_fd(), &mut [0; 1], message::FDS_MAX).is_err()
             }
             None => service.notify_access == NotifyAccess::None,

@@ -16,6 +16,7 @@ use crate::proto::status::Outcome;
 use crate::sys::aside::Foreign;
 use crate::sys::inotify::Watcher;
 use crate::sys::tree::{Main, TreeKey};
+use crate::sys::unixpath::BoundPath;
 use crate::time::Monotime;
 use crate::unit::{DaemonSettings, Output};
 use serde::{Deserialize, Serialize};
@@ -54,8 +55,8 @@ pub struct Child {
 pub struct NotifySocket {
     /// The socket. What waits in it may be descriptors of anybody.
     pub fd: Foreign,
-    /// Its real path.
-    pub path: PathBuf,
+    /// Its real name.
+    pub name: BoundPath,
     /// The path that the service is given: short enough for a sockaddr_un.
     pub shown: String,
 }

@@ -1,17 +1,13 @@
 //! FIFOs: mkfifo(3), fifo(7), and the owner that `SocketUser` and `SocketGroup` name.
 
 use super::socket::{Opened, SocketError, errno_text};
-use super::unixpath::{self, BoundPath};
+use super::unixpath::{self, BoundPath, Site};
 use crate::unit::SocketOptions;
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
-use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{Gid, Uid, fchown, mkfifo};
-use std::fs::File;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat};
+use nix::unistd::{Gid, Uid, fchown};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// Makes or reuses the FIFO at `path` and opens it for reading and writing, so that it never reads end-of-file
@@ -22,13 +18,12 @@ pub fn open(path: &Path, options: &SocketOptions) -> Result<Opened, SocketError>
         text: format!("cannot {what} the FIFO {address}: {}", errno_text(error)),
     };
     let (uid, gid) = owner(options, &address)?;
-    unixpath::make_parents(path, options.directory_mode)
-        .map_err(|error| fail("make the folder of", &error))?;
-    match mkfifo(path, Mode::from_bits_truncate(options.socket_mode & 0o600)) {
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(error) => return Err(fail("make", &error.into())),
-    }
-    let fd = open_existing(path).map_err(|error| fail("open", &error))?;
+    let site =
+        Site::make(path, options.directory_mode).map_err(|error| fail("make the folder of", &error))?;
+    site.folder()
+        .make_fifo(site.name(), options.socket_mode & 0o600)
+        .map_err(|error| fail("make", &error))?;
+    let fd = open_existing(&site).map_err(|error| fail("open", &error))?;
     if uid.is_some() || gid.is_some() {
         fchown(&fd, uid.map(Uid::from_raw), gid.map(Gid::from_raw))
             .map_err(|error| fail("set the owner of", &error.into()))?;
@@ -43,20 +38,21 @@ pub fn open(path: &Path, options: &SocketOptions) -> Result<Opened, SocketError>
         }
     }
     warnings.extend(unixpath::make_aliases(path, &options.symlinks, options.directory_mode));
-    let bound = BoundPath::of(path).map_err(|error| fail("look at", &error))?;
+    let bound = site.bound(fd.as_fd()).map_err(|error| fail("look at", &error))?;
     Ok(Opened { fd, address, at: None, path: Some(bound), owned: false, warnings })
 }
 
-fn open_existing(path: &Path) -> io::Result<OwnedFd> {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NOCTTY)
-        .open(path)?;
-    if !file.metadata()?.file_type().is_fifo() {
+fn open_existing(site: &Site) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    let fd = openat(site.folder(), site.name(), flags, Mode::empty())?;
+    let stat = fstat(&fd)?;
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFIFO {
         return Err(io::Error::other("what is there is no FIFO; it is left alone"));
     }
-    Ok(file.into())
+    if stat.st_nlink > 1 && site.folder().is_open_to_others(super::user::effective_uid()) {
+        return Err(io::Error::other("the FIFO there has other names, and others may write to its folder"));
+    }
+    Ok(fd)
 }
 
 /// The ids that `SocketUser` and `SocketGroup` mean; with a user alone also that user's own group.
@@ -92,19 +88,12 @@ pub fn owner(options: &SocketOptions, address: &str) -> Result<(Option<u32>, Opt
 /// Sets the mode and owner of a name again, as the options say now; of nothing but our own inode. The error is a
 /// sentence.
 pub fn set_access(name: &BoundPath, options: &SocketOptions) -> Result<(), SocketError> {
-    use std::os::unix::fs::{PermissionsExt, lchown};
     let address = name.path.display().to_string();
     if !name.is_ours() {
         return Ok(());
     }
-    let (uid, gid) = owner(options, &address)?;
-    let set = || -> io::Result<()> {
-        if uid.is_some() || gid.is_some() {
-            lchown(&name.path, uid, gid)?;
-        }
-        std::fs::set_permissions(&name.path, std::fs::Permissions::from_mode(options.socket_mode))
-    };
-    set().map_err(|error| SocketError {
+    let owner = owner(options, &address)?;
+    name.set_access(owner, options.socket_mode).map_err(|error| SocketError {
         text: format!("cannot set the mode or owner of {address}: {}", errno_text(&error)),
     })
 }

@@ -4,15 +4,14 @@
 //! off loses descriptors but leaks none.
 
 use super::aside::Foreign;
+use super::dir::Kind;
 use super::peer::Peer;
-use super::unixpath::{self, Birth};
+use super::unixpath::{self, Birth, BoundPath, Site};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 use std::ffi::c_int;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// The most descriptors that one message can carry.
@@ -152,8 +151,9 @@ pub fn send(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Res
     usize::try_from(r).map_err(|_| io::Error::last_os_error())
 }
 
-fn bound(path: &Path, kind: SockType, owner: Option<(u32, u32)>, listen: bool) -> io::Result<OwnedFd> {
-    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+fn bound(path: &Path, kind: SockType, owner: Option<(u32, u32)>, listen: bool) -> io::Result<Named> {
+    let site = Site::of(path)?;
+    if site.folder().node(site.name())?.is_some_and(|found| found.kind() != Kind::Socket) {
         return Err(io::Error::from_raw_os_error(libc::EEXIST));
     }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -162,35 +162,39 @@ fn bound(path: &Path, kind: SockType, owner: Option<(u32, u32)>, listen: bool) -
         setsockopt(&fd, sockopt::PassCred, &true)?;
     }
     // Made under another name: nobody sees it before it is as it should be.
-    let temporary = unixpath::sibling(path, "sock")?;
+    let temporary = unixpath::sibling(&site, "sock");
     let (uid, gid) = owner.unzip();
-    unixpath::bind(fd.as_fd(), &temporary, Birth { mode: 0o600, owner: (uid, gid), at_once: true })?;
-    let show = || -> io::Result<()> {
+    let birth = Birth { mode: 0o600, owner: (uid, gid), at_once: true };
+    let made = unixpath::bind(fd.as_fd(), &temporary, birth)?;
+    let show = || -> io::Result<BoundPath> {
         if listen {
             super::socket::listen(fd.as_fd(), u32::MAX)?;
         }
-        fs::rename(&temporary, path)
+        made.rename(site.name())
     };
-    show().inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
+    let name = show().inspect_err(|_| {
+        made.remove();
     })?;
-    Ok(fd)
+    Ok((fd, name))
 }
+
+/// A socket and its name.
+pub type Named = (OwnedFd, BoundPath);
 
 /// A datagram socket for sd_notify(3) messages at `path`: mode 0600, its owner set before the name is there,
 /// non-blocking, with the sender's credentials. Replaces a socket of that name. Any length of path.
-pub fn notify_socket(path: &Path, owner: Option<(u32, u32)>) -> io::Result<OwnedFd> {
+pub fn notify_socket(path: &Path, owner: Option<(u32, u32)>) -> io::Result<Named> {
     bound(path, SockType::Datagram, owner, false)
 }
 
 /// A listening stream socket at `path`: mode 0600, ours, non-blocking. Replaces a socket of that name: only the
 /// holder of the folder's lock may call it.
-pub fn listen_private(path: &Path) -> io::Result<OwnedFd> {
+pub fn listen_private(path: &Path) -> io::Result<Named> {
     bound(path, SockType::Stream, None, true)
 }
 
 /// As [`listen_private`], for a service's own user: its owner is set before the name is there.
-pub fn listen_owned(path: &Path, owner: (u32, u32)) -> io::Result<OwnedFd> {
+pub fn listen_owned(path: &Path, owner: (u32, u32)) -> io::Result<Named> {
     bound(path, SockType::Stream, Some(owner), true)
 }
 
@@ -208,6 +212,7 @@ pub fn accept(fd: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::fs::File;
     use std::io::{Read, Seek, Write};
     use std::os::unix::fs::MetadataExt;
@@ -263,20 +268,18 @@ mod tests {
         for name in ["n".to_owned(), "long".repeat(40)] {
             let path = dir.path().join(&name);
             for _again in 0..2 {
-                let fd = notify_socket(&path, None).unwrap();
+                let (fd, _name) = notify_socket(&path, None).unwrap();
                 assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
                 let client = UnixDatagram::unbound().unwrap();
-                let (address, _folder) = unixpath::address(&path).unwrap_or_else(|_| {
-                    fs::hard_link(&path, dir.path().join("short")).unwrap();
-                    unixpath::address(&dir.path().join("short")).unwrap()
-                });
-                nix::sys::socket::connect(client.as_raw_fd(), &address).unwrap();
+                let short = dir.path().join("short");
+                fs::hard_link(&path, &short).unwrap();
+                client.connect(&short).unwrap();
                 client.send(b"READY=1").unwrap();
                 let mut buffer = [0; 100];
                 let got = recv(fd.as_fd(), &mut buffer, 4).unwrap();
                 assert_eq!(&buffer[..got.bytes], b"READY=1");
                 assert_eq!(got.credentials.unwrap().pid, std::process::id().cast_signed());
-                let _ = fs::remove_file(dir.path().join("short"));
+                fs::remove_file(&short).unwrap();
             }
         }
         fs::write(dir.path().join("file"), "x").unwrap();
@@ -300,7 +303,7 @@ mod tests {
     fn a_private_listener_accepts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c");
-        let fd = listen_private(&path).unwrap();
+        let (fd, _name) = listen_private(&path).unwrap();
         assert!(accept(fd.as_fd()).unwrap().is_none());
         let _client = UnixStream::connect(&path).unwrap();
         let server = accept(fd.as_fd()).unwrap().unwrap();

@@ -5,6 +5,7 @@
 
 pub mod ability;
 pub mod aside;
+pub mod borrowed;
 pub mod cgroup;
 pub mod clock;
 pub mod datagram;
@@ -21,7 +22,6 @@ pub mod poll;
 pub mod probe;
 pub mod process;
 pub mod random;
-pub mod rundir;
 pub mod seccomp;
 pub mod signal;
 pub mod sockdiag;

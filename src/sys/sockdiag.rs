@@ -58,9 +58,11 @@ const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const UDIAG_SHOW_NAME: u32 = 1;
+const UDIAG_SHOW_VFS: u32 = 2;
 const UDIAG_SHOW_PEER: u32 = 4;
 const UDIAG_SHOW_RQLEN: u32 = 0x10;
 const UNIX_DIAG_NAME: u16 = 0;
+const UNIX_DIAG_VFS: u16 = 1;
 const UNIX_DIAG_PEER: u16 = 2;
 const UNIX_DIAG_RQLEN: u16 = 4;
 
@@ -303,6 +305,17 @@ pub fn unix_peer(connected: BorrowedFd<'_>) -> io::Result<u64> {
         peer = Some(attribute(body, UNIX_DIAG_PEER).and_then(|value| u32_at(value, 0)).unwrap_or(0));
     })?;
     peer.map(u64::from).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+}
+
+/// The inode number, its lower half, of what a Unix socket was bound to in the file system; `None` if it is not bound to
+/// a path. Errors: ENOENT and others where the kernel has no unix_diag.
+pub fn unix_vfs_inode(socket: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+    let inode = nix::sys::stat::fstat(socket)?.st_ino as u32;
+    let mut found = None;
+    ask(&unix_request(u32::MAX, inode, UDIAG_SHOW_VFS), false, |body| {
+        found = attribute(body, UNIX_DIAG_VFS).and_then(|value| u32_at(value, 0));
+    })?;
+    Ok(found)
 }
 
 /// `struct unix_diag_req`.

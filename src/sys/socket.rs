@@ -9,7 +9,7 @@ pub use super::held::{
 };
 use super::holder;
 use super::sockopt::{self, Family};
-use super::unixpath::{self, Birth, BoundPath, Occupant};
+use super::unixpath::{self, Birth, BoundPath, Occupant, Site};
 use crate::proto::harmless::{LONGEST, harmless};
 use crate::unit::{Address, Listen, ListenKind, SocketOptions};
 use nix::errno::Errno;
@@ -421,13 +421,13 @@ fn open_path(path: &Path, kind: ListenKind, options: &SocketOptions) -> Result<O
     let address = path.display().to_string();
     let cannot = |error: &io::Error| fail("bind", &address, error, "");
     let owner = super::fifo::owner(options, &address)?;
-    unixpath::make_parents(path, options.directory_mode)
+    let site = Site::make(path, options.directory_mode)
         .map_err(|error| fail("make the folder of", &address, &error, ""))?;
-    make_way(path, &address)?;
+    make_way(&site, &address)?;
     let fd = new_socket(Family::Unix, sock_type(kind), 0).map_err(|error| cannot(&error))?;
     let mut warnings = prepare(fd.as_fd(), &address, Family::Unix, kind, options)?;
     let birth = Birth { mode: options.socket_mode, owner, at_once: !can_listen(kind) };
-    let bound = unixpath::bind(fd.as_fd(), path, birth).map_err(|error| cannot(&error))?;
+    let bound = unixpath::bind(fd.as_fd(), &site, birth).map_err(|error| cannot(&error))?;
     if can_listen(kind)
         && let Err(error) = listen(fd.as_fd(), options.backlog)
     {
@@ -438,13 +438,15 @@ fn open_path(path: &Path, kind: ListenKind, options: &SocketOptions) -> Result<O
     Ok(Opened { fd, address, at: None, path: Some(bound), owned: false, warnings })
 }
 
-/// Removes a stale socket from `path`; refuses if anything else is there.
-pub fn make_way(path: &Path, address: &str) -> Result<(), SocketError> {
+/// Removes a stale socket from its place; refuses if anything else is there.
+pub fn make_way(site: &Site, address: &str) -> Result<(), SocketError> {
     let taken = io::Error::from_raw_os_error(libc::EADDRINUSE);
-    match unixpath::occupant(path).map_err(|error| fail("bind", address, &error, ""))? {
+    match unixpath::occupant(site).map_err(|error| fail("bind", address, &error, ""))? {
         Occupant::Nobody => Ok(()),
-        Occupant::Stale => {
-            std::fs::remove_file(path).map_err(|error| fail("remove the stale socket", address, &error, ""))
+        Occupant::Stale(inode) => {
+            // Whatever is still there then, bind(2) says.
+            site.folder().remove_if(site.name(), inode);
+            Ok(())
         }
         Occupant::Live => {
             let hint = holder::of_unix(address).map(|who| format!("held by {who}"));

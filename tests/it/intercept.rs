@@ -316,7 +316,7 @@ except PermissionError: say('refused', os.getuid()); time.sleep(100)"
 /// aeternad under a wrapper, by hand: `Env` starts it as we are.
 fn works_under(wrapper: &[&str]) {
     let folder = tempfile::Builder::new().prefix("ai").tempdir().unwrap();
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
     std::fs::set_permissions(folder.path(), open).unwrap();
     let copy = |program: &str| {
         let to = folder.path().join(Path::new(program).file_name().unwrap());

@@ -544,7 +544,8 @@ fn another_user_gets_its_own_notify_socket_and_groups() {
         return common::skip("only root can start a service as another user");
     }
     let mut env = Env::new();
-    std::os::unix::fs::chown(env.dir(), Some(65534), None).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+    std::fs::set_permissions(env.dir(), open).unwrap();
     let report = surroundings(
         &mut env,
         "User = \"65534\"\nSupplementaryGroups = [\"1234\"]\nRuntimeDirectory = \"aeterna-test-%n-x\"",

@@ -2,12 +2,11 @@
 
 use super::SocketId;
 use crate::sys::aside::Lent;
-use crate::sys::unixpath::{self, BoundPath};
+use crate::sys::unixpath::{self, BoundPath, Site};
 use crate::sys::{socket, sockopt, steer};
 use crate::unit::{self, Address, Listen, ListenKind, Sharing, Socket, SocketOptions, Unit};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -229,8 +228,8 @@ impl Endpoint {
         let path = Path::new(&path);
         let error =
             |error: std::io::Error| format!("cannot bind {}: {}", path.display(), socket::errno_text(&error));
-        unixpath::make_parents(path, self.options.directory_mode).map_err(error)?;
-        socket::make_way(path, &self.address).map_err(|e| e.text)?;
+        let site = Site::make(path, self.options.directory_mode).map_err(error)?;
+        socket::make_way(&site, &self.address).map_err(|e| e.text)?;
         self.add_slot(ids)?;
         self.add_slot(ids)?;
         self.show(0).map_err(error).inspect_err(|_| self.unlink())?;
@@ -251,7 +250,9 @@ impl Endpoint {
                 self.order.push(number);
             }
             (Way::Renamed, _, Address::Path(path)) => {
-                let hidden = unixpath::hidden(Path::new(path), &format!("-{number}"));
+                let path = Path::new(path);
+                let name = path.file_name().unwrap_or_default();
+                let hidden = path.with_file_name(unixpath::hidden(name, &format!("-{number}")));
                 let listen = same_but(&self.listen, &hidden);
                 let options = without_aliases(&self.options);
                 let next = socket::open(&listen, &options, socket::Place::Alone).map_err(|e| e.text)?;
@@ -269,8 +270,8 @@ impl Endpoint {
         else {
             return Ok(());
         };
-        unixpath::publish(&hidden.path, Path::new(path))?;
-        self.path = Some(BoundPath { path: path.into(), inode: hidden.inode });
+        let visible = hidden.place().named(Path::new(path));
+        self.path = Some(hidden.replace(&visible)?);
         Ok(())
     }
 
@@ -285,20 +286,24 @@ impl Endpoint {
             None => visible.clone(),
         };
         // A name that is taken is replaced in one step: getsockname(2) then shows the other one.
-        let temporary = match unixpath::identity(&name) {
+        let site = Site::make(&name, self.options.directory_mode).map_err(|error| {
+            format!("cannot make the folder of {}: {}", self.address, socket::errno_text(&error))
+        })?;
+        let temporary = match site.identity() {
             None => name.clone(),
-            Some(_) => unixpath::sibling(&name, "new").map_err(|error| error.to_string())?,
+            Some(_) => unixpath::sibling(&site, "new").path,
         };
         let listen = same_but(&self.listen, &temporary);
         let place = socket::Place::Alone;
         let new = socket::open(&listen, &without_aliases(&self.options), place).map_err(|e| e.text)?;
-        if temporary != name {
-            fs::rename(&temporary, &name).map_err(|error| {
-                let _ = fs::remove_file(&temporary);
-                format!("cannot bind {}: {}", self.address, socket::errno_text(&error))
-            })?;
+        let mut bound = new.path;
+        if let Some(made) = bound.take() {
+            let named = if temporary == name { Ok(made) } else { made.rename(site.name()) };
+            bound =
+                Some(named.map_err(|error| {
+                    format!("cannot bind {}: {}", self.address, socket::errno_text(&error))
+                })?);
         }
-        let bound = new.path.map(|made| BoundPath { path: name, inode: made.inode });
         let Some(old) = self.slots.get_mut(slot) else { return Ok(()) };
         old.fd = new.fd.into();
         old.fresh = true;
@@ -370,10 +375,8 @@ impl Endpoint {
 
 /// A hidden second name for a socket or FIFO. Where the file system has no hard links there is none.
 pub(super) fn keep(bound: &BoundPath) -> Option<BoundPath> {
-    let hidden = unixpath::hidden(&bound.path, "");
-    if unixpath::occupant(&hidden).ok()? == unixpath::Occupant::Stale {
-        fs::remove_file(&hidden).ok()?;
-    }
-    fs::hard_link(&bound.path, &hidden).ok()?;
-    Some(BoundPath { path: hidden, inode: bound.inode })
+    let place = bound.place();
+    let hidden = place.beside(unixpath::hidden(place.name(), ""));
+    unixpath::remove_stale(&hidden).ok()?;
+    bound.link(hidden.name()).ok()
 }

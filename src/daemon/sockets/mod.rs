@@ -36,7 +36,6 @@ use endpoint::{Endpoint, Ids};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::sync::Arc;
 use steering::Steered;
 
@@ -340,9 +339,4 @@ fn update_names(endpoint: &Endpoint, options: &crate::unit::SocketOptions) -> Ve
         }
     }
     warnings
-}
-
-/// The folder of a name.
-fn folder(path: &Path) -> &Path {
-    path.parent().unwrap_or(path)
 }

@@ -2,12 +2,11 @@
 
 use super::endpoint::{Endpoint, Way};
 use super::steering::Steered;
-use super::{ListenSet, SocketId, folder};
+use super::{ListenSet, SocketId};
 use crate::sys::inotify::Watcher;
 use crate::sys::{socket, steer, unixpath};
 use crate::unit::{Address, ListenKind};
-use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Takes a slot out of its group and lets it listen again as the last one. What goes where is right before it
 /// is back, and again after.
@@ -61,9 +60,9 @@ pub(super) fn revive(endpoint: &mut Endpoint, slot: usize, steered: &Steered) ->
 /// Binds the address anew: possible as soon as nobody else holds the old socket.
 fn reopen(endpoint: &mut Endpoint, slot: usize) -> Result<(), String> {
     let placeholder =
-        fs::File::open("/dev/null").map_err(|error| format!("cannot open /dev/null: {error}"))?;
+        crate::sys::fd::dev_null().map_err(|error| format!("cannot open /dev/null: {error}"))?;
     let member = &mut endpoint.slots[slot];
-    member.fd = OwnedFd::from(placeholder).into();
+    member.fd = placeholder.into();
     member.broken = true;
     member.fresh = true;
     let mut listen = endpoint.listen.clone();
@@ -171,17 +170,11 @@ fn check(endpoint: &mut Endpoint, steered: &Steered) -> Option<String> {
         endpoint.path = None;
         return None;
     }
-    if !folder(&path.path).is_dir() {
-        let _ = unixpath::make_parents(&path.path, endpoint.options.directory_mode);
-    }
     let kept = match endpoint.way {
         Way::Renamed => {
             steered.apply(endpoint).is_ok() && endpoint.path.as_ref().is_some_and(|p| p.is_ours())
         }
-        Way::Shared | Way::Group => endpoint
-            .keep
-            .as_ref()
-            .is_some_and(|keep| keep.is_ours() && fs::hard_link(&keep.path, &path.path).is_ok()),
+        Way::Shared | Way::Group => endpoint.keep.as_ref().is_some_and(|keep| keep.link_at(&path).is_ok()),
     };
     if kept {
         return Some(format!("somebody has removed {address}: put it back, with its queue"));

@@ -1,0 +1,335 @@
+//! What is done in an open folder, and to what was found in it.
+
+use super::walk::{self, Missing, inode, kind, place, stat_of};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, readlinkat, renameat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, mkdirat, umask};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, mkfifoat, symlinkat, unlinkat};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// The process has one umask: two threads that change and restore it must not interleave.
+static UMASK: Mutex<()> = Mutex::new(());
+
+/// An open folder: it stays the same one wherever its path leads later.
+#[derive(Debug)]
+pub struct Folder {
+    fd: OwnedFd,
+}
+
+/// What stands at a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A socket.
+    Socket,
+    /// A FIFO.
+    Fifo,
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link,
+    /// A file or a device.
+    Other,
+}
+
+/// An inode that was opened without being used: what is done through it is done to this one.
+#[derive(Debug)]
+pub struct Node {
+    fd: OwnedFd,
+    stat: FileStat,
+}
+
+/// Makes whatever `make` makes with exactly the permissions that it asks for.
+pub(super) fn without_umask<T>(make: impl FnOnce() -> T) -> T {
+    with_umask(Mode::empty(), make)
+}
+
+/// Runs `make` under another umask. No other thread of ours does the same meanwhile.
+pub(in crate::sys) fn with_umask<T>(mask: Mode, make: impl FnOnce() -> T) -> T {
+    let guard = UMASK.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = umask(mask);
+    let made = make();
+    umask(before);
+    drop(guard);
+    made
+}
+
+/// Makes a folder with exactly this mode; one that is there is left as it is.
+pub(super) fn make_folder(at: impl AsFd, name: &OsStr, mode: u32) -> io::Result<()> {
+    let mode = Mode::from_bits_truncate(mode & 0o7777);
+    match without_umask(|| mkdirat(at, name, mode)) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Folder {
+    /// Opens a folder. Links of strangers are not followed.
+    ///
+    /// # Errors
+    /// Those of open(2); a sentence for a stranger's link.
+    pub fn open(path: &Path) -> io::Result<Folder> {
+        Ok(Folder { fd: walk::folder(path, Missing::Fail)? })
+    }
+
+    /// The same; what is missing of it is made with exactly `mode`.
+    ///
+    /// # Errors
+    /// Those of open(2) and mkdir(2).
+    pub fn make(path: &Path, mode: u32) -> io::Result<Folder> {
+        Ok(Folder { fd: walk::folder(path, Missing::Make(mode))? })
+    }
+
+    /// The folder of a path, which is opened, and the name in it.
+    ///
+    /// # Errors
+    /// As [`Folder::open`]; `EINVAL` for a path without a last component.
+    pub fn of(path: &Path) -> io::Result<(Folder, OsString)> {
+        let (folder, name) = split(path)?;
+        Ok((Folder::open(folder)?, name.to_owned()))
+    }
+
+    /// A folder that is open already.
+    pub fn from_fd(fd: OwnedFd) -> Folder {
+        Folder { fd }
+    }
+
+    /// A folder in this one; a link is none.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn child(&self, name: &OsStr) -> io::Result<Folder> {
+        let fd = place(&self.fd, name)?;
+        if kind(&fstat(&fd)?) != SFlag::S_IFDIR {
+            return Err(Errno::ENOTDIR.into());
+        }
+        Ok(Folder { fd })
+    }
+
+    /// A folder in this one, made with exactly `mode` if it is missing.
+    ///
+    /// # Errors
+    /// Those of mkdir(2) and open(2).
+    pub fn make_child(&self, name: &OsStr, mode: u32) -> io::Result<Folder> {
+        make_folder(&self.fd, name, mode)?;
+        self.child(name)
+    }
+
+    /// Its device and inode number.
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        fstat(&self.fd).ok().map(|stat| inode(&stat))
+    }
+
+    /// Whether it is still in the file system.
+    pub fn is_linked(&self) -> bool {
+        fstat(&self.fd).is_ok_and(|stat| stat.st_nlink > 0)
+    }
+
+    /// Its owner.
+    pub fn owner(&self) -> Option<u32> {
+        fstat(&self.fd).ok().map(|stat| stat.st_uid)
+    }
+
+    /// Whether somebody who is neither root nor the user `us` may put something else at a name in it.
+    pub fn is_open_to_others(&self, us: u32) -> bool {
+        fstat(&self.fd).is_ok_and(|stat| {
+            ![us, 0, walk::system_owner()].contains(&stat.st_uid) || walk::others_write(&stat, us)
+        })
+    }
+
+    /// Gives it away.
+    ///
+    /// # Errors
+    /// Those of chown(2).
+    pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        Ok(fchownat(&self.fd, "", uid, gid, AtFlags::AT_EMPTY_PATH)?)
+    }
+
+    /// Sets its permissions.
+    ///
+    /// # Errors
+    /// Those of chmod(2).
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        // As seen from inside: this works without /proc too.
+        let mode = Mode::from_bits_truncate(mode & 0o7777);
+        Ok(fchmodat(&self.fd, ".", mode, FchmodatFlags::FollowSymlink)?)
+    }
+
+    /// Opens what stands at a name, a link as itself; `None` if there is nothing.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn node(&self, name: &OsStr) -> io::Result<Option<Node>> {
+        match place(&self.fd, name) {
+            Ok(fd) => Ok(Some(Node::new(fd)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The device and inode number behind a name; `None` if there is nothing.
+    pub fn inode_at(&self, name: &OsStr) -> Option<(u64, u64)> {
+        stat_of(&self.fd, name).ok().map(|stat| inode(&stat))
+    }
+
+    /// Removes a name, not a folder's.
+    ///
+    /// # Errors
+    /// Those of unlink(2).
+    pub fn remove(&self, name: &OsStr) -> io::Result<()> {
+        Ok(unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir)?)
+    }
+
+    /// Removes the name of an empty folder.
+    ///
+    /// # Errors
+    /// Those of rmdir(2).
+    pub fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
+        Ok(unlinkat(&self.fd, name, UnlinkatFlags::RemoveDir)?)
+    }
+
+    /// Removes a name if it stands for this inode; whether it did.
+    pub fn remove_if(&self, name: &OsStr, inode: (u64, u64)) -> bool {
+        self.inode_at(name) == Some(inode) && self.remove(name).is_ok()
+    }
+
+    /// Makes `name` one more name of an inode.
+    ///
+    /// # Errors
+    /// Those of link(2).
+    pub fn link(&self, node: &Node, name: &OsStr) -> io::Result<()> {
+        let through = through_proc(node.fd.as_fd());
+        match linkat(AT_FDCWD, &through, &self.fd, name, AtFlags::AT_SYMLINK_FOLLOW) {
+            // Without /proc; that way needs CAP_DAC_READ_SEARCH.
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {
+                Ok(linkat(&node.fd, "", &self.fd, name, AtFlags::AT_EMPTY_PATH)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Gives what stands at `from` the name `to`, replacing what was there.
+    ///
+    /// # Errors
+    /// Those of rename(2).
+    pub fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        Ok(renameat(&self.fd, from, &self.fd, to)?)
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// Those of symlink(2).
+    pub fn symlink(&self, target: &Path, name: &OsStr) -> io::Result<()> {
+        Ok(symlinkat(target, &self.fd, name)?)
+    }
+
+    /// Where the link at a name points to; `None` if there is no link.
+    pub fn link_target(&self, name: &OsStr) -> Option<PathBuf> {
+        readlinkat(&self.fd, name).ok().map(PathBuf::from)
+    }
+
+    /// Makes a FIFO with exactly this mode; what is there is left as it is.
+    ///
+    /// # Errors
+    /// Those of mkfifo(3).
+    pub fn make_fifo(&self, name: &OsStr, mode: u32) -> io::Result<()> {
+        let mode = Mode::from_bits_truncate(mode & 0o7777);
+        match without_umask(|| mkfifoat(&self.fd, name, mode)) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A name in this folder as a path that leads here whatever happens to the folder's own: for calls that take no
+    /// descriptor. Only for as long as this is open.
+    pub fn path_of(&self, name: &OsStr) -> PathBuf {
+        through_proc(self.fd.as_fd()).join(name)
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Node {
+    /// An inode that is open as a place (`O_PATH`).
+    ///
+    /// # Errors
+    /// Those of fstat(2).
+    pub fn new(fd: OwnedFd) -> io::Result<Node> {
+        let stat = fstat(&fd)?;
+        Ok(Node { fd, stat })
+    }
+
+    /// Its device and inode number.
+    pub fn inode(&self) -> (u64, u64) {
+        inode(&self.stat)
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        match kind(&self.stat) {
+            SFlag::S_IFSOCK => Kind::Socket,
+            SFlag::S_IFIFO => Kind::Fifo,
+            SFlag::S_IFDIR => Kind::Folder,
+            SFlag::S_IFLNK => Kind::Link,
+            _ => Kind::Other,
+        }
+    }
+
+    /// Its owner.
+    pub fn owner(&self) -> u32 {
+        self.stat.st_uid
+    }
+
+    /// How many names it has now.
+    pub fn names(&self) -> u64 {
+        // Its width differs between machines.
+        #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+        fstat(&self.fd).map_or(0, |stat| stat.st_nlink as u64)
+    }
+
+    /// Gives it away.
+    ///
+    /// # Errors
+    /// Those of chown(2).
+    pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        Ok(fchownat(&self.fd, "", uid, gid, AtFlags::AT_EMPTY_PATH)?)
+    }
+
+    /// Sets its permissions. Not a link's, which has none.
+    ///
+    /// # Errors
+    /// Those of chmod(2); `ENOENT` without /proc.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let mode = Mode::from_bits_truncate(mode & 0o7777);
+        // fchmod(2) takes no such descriptor; this way leads to the very inode, whatever its names are.
+        let through = through_proc(self.fd.as_fd());
+        Ok(fchmodat(AT_FDCWD, &through, mode, FchmodatFlags::FollowSymlink)?)
+    }
+
+    /// A path that leads to this inode, for as long as it is open.
+    pub fn path(&self) -> PathBuf {
+        through_proc(self.fd.as_fd())
+    }
+}
+
+fn through_proc(fd: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// A path's folder and last component.
+pub(super) fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
+    let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
+    let folder = path.parent().ok_or_else(invalid)?;
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    Ok((folder, path.file_name().ok_or_else(invalid)?))
+}
