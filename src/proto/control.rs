@@ -2,7 +2,7 @@
 //!
 //! A request gets any number of `{"event":…}` lines, then exactly one `{"result":…}` or `{"error":…}` line.
 
-use crate::proto::harmless::harmless;
+use crate::proto::harmless::{LONGEST, harmless};
 use crate::proto::nearest::nearest;
 use crate::proto::status::{EventLine, Outcome, ReloadRecord, Status, UnitChanges};
 use serde::{Deserialize, Serialize};
@@ -270,8 +270,11 @@ pub fn parse_request(line: &[u8]) -> Result<Request, Refusal> {
         let hint = hint.unwrap_or_else(|| format!("; there are {}", COMMANDS.join(", ")));
         return Err(Refusal::bad(format!("unknown command {}{hint}", quoted(&command))));
     }
-    let request = serde_json::from_value(value)
-        .map_err(|error| Refusal::bad(format!("cannot understand the request \"{command}\": {error}")))?;
+    let request = serde_json::from_value(value).map_err(|error| {
+        // What was sent may stand in it.
+        let why = harmless(&error.to_string(), LONGEST);
+        Refusal::bad(format!("cannot understand the request \"{command}\": {why}"))
+    })?;
     checked(request)
 }
 
@@ -443,6 +446,18 @@ mod tests {
         assert!(refused(&"[".repeat(10_000)).contains("not one JSON object"));
         assert!(parse_request(b"{\"command\":\"\xff\"}").unwrap_err().message.contains("UTF-8"));
         assert!(parse_request(&vec![b' '; MAX_REQUEST + 1]).unwrap_err().message.contains("65536"));
+    }
+
+    #[test]
+    fn a_refusal_is_one_line_whatever_was_sent() {
+        for line in [
+            "{\"command\":\"stop\",\"u\\nit\":\"a\"}",
+            "{\"command\":\"sto\\np\"}",
+            "{\"command\":\"kill\",\"unit\":\"\u{202e}\",\"signal\":\"\\u001b\"}",
+        ] {
+            let refusal = parse_request(line.as_bytes()).unwrap_err();
+            assert!(refusal.message.chars().all(crate::proto::harmless::is_seen), "{}", refusal.message);
+        }
     }
 
     #[test]

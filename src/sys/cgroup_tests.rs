@@ -177,3 +177,30 @@ fn a_name_cannot_leave_the_folder() {
     assert_eq!(group.path.parent(), Some(root.own.as_path()));
     group.remove().unwrap();
 }
+
+#[test]
+fn a_process_is_in_a_group_by_what_the_kernel_says_of_it_alone() {
+    let Some(root) = root("aeterna-test-holds") else { return };
+    let (group, other) = (root.make("one").unwrap(), root.make("two").unwrap());
+    for (path, expected) in [
+        (format!("/a/{}", group.name()), true),
+        (format!("/{}/below/it", group.name()), true),
+        // A process that may make groups of its own can give them any name.
+        (format!("/{}/{}", other.name(), group.name()), false),
+        (format!("/a/{}x", group.name()), false),
+        ("/".to_owned(), false),
+        (format!("/elsewhere/{}", other.name()), false),
+    ] {
+        assert_eq!(group.is_above(&path), expected, "{path}");
+    }
+    assert!(!group.holds(super::super::process::pid()));
+    let pid = populate(&group);
+    assert!(group.holds(pid) && !other.holds(pid));
+    group.kill().unwrap();
+    wait::reap(pid).unwrap();
+    while group.populated() {
+        std::thread::yield_now();
+    }
+    group.remove().unwrap();
+    other.remove().unwrap();
+}

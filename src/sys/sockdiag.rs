@@ -103,6 +103,27 @@ fn ask(payload: &[u8], dump: bool, mut each: impl FnMut(&[u8])) -> io::Result<()
     }
 }
 
+/// What one datagram of the kernel's says: for tests of what any bytes do to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Its messages as rows of TCP.
+    pub rows: Vec<TcpRow>,
+    /// Its messages as lengths and names of Unix sockets.
+    pub unix: Vec<(Option<u32>, Option<Vec<u8>>)>,
+}
+
+/// Reads a datagram as [`tcp_rows`] and [`unix_queue`] do.
+pub fn read_answer(datagram: &[u8]) -> Answer {
+    let mut answer = Answer::default();
+    // An error in it is an answer too.
+    let _ = messages(datagram, &mut |body| {
+        answer.rows.extend(tcp_row(body));
+        let length = attribute(body, UNIX_DIAG_RQLEN).and_then(|value| u32_at(value, 0));
+        answer.unix.push((length, attribute(body, UNIX_DIAG_NAME).map(<[u8]>::to_vec)));
+    });
+    answer
+}
+
 /// Splits a datagram into messages; whether the last one was there.
 fn messages(mut rest: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
     while let (Some(length), Some(kind)) = (u32_at(rest, 0), u16_at(rest, 4)) {

@@ -240,3 +240,51 @@ fn every_link_leads_somewhere() {
         }
     }
 }
+
+/// Everything in backticks in the last cell of a table's row.
+fn shown_by(row: &str) -> Vec<&str> {
+    let cell = row.trim_end().trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn every_promise_of_security_has_a_test_that_exists() {
+    let text = std::fs::read_to_string(repository().join("SECURITY.md")).unwrap();
+    let (_, promises) = text.split_once("## Promises").unwrap();
+    let (promises, _) = promises.split_once("## What is not promised").unwrap();
+    let mut sources = String::new();
+    let mut todo = vec![repository().join("src"), repository().join("tests")];
+    while let Some(folder) = todo.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                sources.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let is_test = |name: &str| {
+        let declared = format!("fn {name}(");
+        sources.match_indices(&declared).any(|(at, _)| {
+            let before = sources[..at].trim_end();
+            // Other attributes may stand between.
+            before
+                .lines()
+                .rev()
+                .take_while(|line| line.trim_start().starts_with("#["))
+                .any(|line| line.contains("#[test]"))
+        })
+    };
+    let rows = promises.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise"));
+    let mut count = 0;
+    for row in rows.filter(|row| !row.starts_with("| ---")) {
+        let names = shown_by(row);
+        assert!(!names.is_empty(), "no test shows: {row}");
+        for name in names {
+            assert!(is_test(name), "SECURITY.md names {name}, which is no test: {row}");
+        }
+        count += 1;
+    }
+    assert!(count >= 20, "{count} promises");
+}

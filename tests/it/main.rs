@@ -11,6 +11,7 @@ mod applications_reload;
 mod control;
 mod ctl;
 mod documents;
+mod doors;
 mod drain;
 mod example_units;
 mod examples;

@@ -10,7 +10,7 @@ const AF_INET6: u16 = 10;
 
 /// What a sockaddr names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Name {
+pub enum Name {
     /// An IP address with a port.
     Ip(SocketAddr),
     /// A path, as the program wrote it.
@@ -22,7 +22,7 @@ pub(super) enum Name {
 }
 
 /// Reads a sockaddr of `bind(2)`: native byte order for the family, the network's for ports.
-pub(super) fn parse(bytes: &[u8]) -> Name {
+pub fn parse(bytes: &[u8]) -> Name {
     let Some(family) = bytes.get(..2).and_then(|two| two.try_into().ok()).map(u16::from_ne_bytes) else {
         return Name::Other;
     };
@@ -97,7 +97,7 @@ pub(super) fn kind_of(protocol: &str) -> Option<ListenKind> {
 }
 
 /// The address as a unit would declare it.
-pub(super) fn address(name: &Name, path: Option<PathBuf>) -> Option<Address> {
+pub fn address(name: &Name, path: Option<PathBuf>) -> Option<Address> {
     match name {
         Name::Ip(at) => Some(Address::Inet(*at)),
         Name::Path(_) => Some(Address::Path(path?.to_str()?.to_owned())),

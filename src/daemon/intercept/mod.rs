@@ -24,7 +24,7 @@
 //! The descriptor of a filter lives until the last process under it is gone, whatever becomes of its generation:
 //! without it every trapped call would fail with ENOSYS.
 
-mod address;
+pub mod address;
 mod call;
 
 use crate::daemon::core::Daemon;

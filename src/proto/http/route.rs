@@ -1,6 +1,7 @@
 //! Which request means what.
 
 use crate::proto::control::one_line;
+use crate::proto::harmless::{LONGEST, harmless};
 use crate::proto::http::request::{Head, Method};
 use crate::proto::http::response::Response;
 use crate::proto::nearest::nearest;
@@ -137,7 +138,9 @@ fn order(body: &[u8]) -> Result<Order, Response> {
     };
     match body.trim_ascii().first() {
         None => Ok(Order::default()),
-        Some(b'{') => serde_json::from_slice(body).map_err(|error| bad(&error.to_string())),
+        Some(b'{') => {
+            serde_json::from_slice(body).map_err(|error| bad(&harmless(&error.to_string(), LONGEST)))
+        }
         // An array would be taken for the fields in their order.
         Some(_) => Err(bad("it is not a JSON object")),
     }
