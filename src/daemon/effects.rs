@@ -71,11 +71,7 @@ impl Daemon {
                 return probes::start(self, index, ticket, generation, kind);
             }
             Question::CheckDrain { generation, slot } => self.check_drain(index, generation, slot),
-            Question::CheckSlot(slot) => {
-                let serving = self.units[index].serving_slot;
-                let (queued, migrated) = self.units[index].sockets.slot_state(slot, serving);
-                Answer::SlotState { slot, queued, migrated }
-            }
+            Question::CheckSlot(slot) => self.check_slot(index, slot),
             Question::CountConnections => self.count_connections(index),
         };
         self.found_out(index, ticket, answer);
@@ -188,92 +184,15 @@ impl Daemon {
         let kept: Vec<Arc<Unit>> =
             ids.iter().filter_map(|id| unit.content(*id)).map(|content| Arc::clone(&content.unit)).collect();
         let borrowed: Vec<&Unit> = kept.iter().map(Arc::as_ref).collect();
-        let closed = unit.sockets.keep(&borrowed);
+        let closed = unit.sockets.keep(&borrowed, unit.filters.bound(&unit.current.unit));
         if closed > 0 {
             log::info!("{}: closed {closed} sockets that nothing uses any more", unit.name);
         }
         let current = unit.current.id;
-        unit.contents.retain(|content| ids.contains(&content.id) || content.id == current);
+        let lives = |id: ContentId| unit.generations.values().any(|shell| shell.content == Some(id));
+        unit.contents
+            .retain(|content| ids.contains(&content.id) || content.id == current || lives(content.id));
         self.rewatch_sockets(index);
-    }
-
-    /// Changes what the poll set waits for on a unit's sockets.
-    pub fn watch_sockets(&mut self, index: usize, traffic: Traffic) {
-        let unit = &mut self.units[index];
-        if unit.traffic == traffic && traffic != Traffic::Counted {
-            return;
-        }
-        unit.traffic = traffic;
-        for (id, fd) in unit.sockets.traffic_list() {
-            let token = Owner::Socket(index, id.0).token();
-            let changed = match traffic {
-                Traffic::Ignored => self.poller.change(token, fd, Interest::HANGUP_ONLY),
-                Traffic::Watched => self.poller.change(token, fd, Interest::READ),
-                Traffic::Counted => self.poller.rearm_edge_oneshot(token, fd),
-            };
-            if let Err(error) = changed {
-                log::warn!("{}: cannot watch a socket: {error}", unit.name);
-            }
-        }
-    }
-
-    /// Takes a unit's sockets out of the poll set, before any of them is closed.
-    pub fn unwatch_sockets(&mut self, index: usize) {
-        let unit = &self.units[index];
-        for (_, fd) in unit.sockets.watch_list() {
-            // One that was never in is no matter.
-            let _ = self.poller.remove(fd);
-        }
-    }
-
-    /// Puts a unit's sockets into the poll set, with what is waited for now.
-    pub fn rewatch_sockets(&mut self, index: usize) {
-        let unit = &mut self.units[index];
-        for (id, fd) in unit.sockets.watch_list() {
-            if let Err(error) = self.poller.add(Owner::Socket(index, id.0).token(), fd, Interest::HANGUP_ONLY)
-            {
-                log::warn!("{}: cannot watch a socket: {error}", unit.name);
-            }
-        }
-        let traffic = std::mem::replace(&mut unit.traffic, Traffic::Ignored);
-        if traffic != Traffic::Ignored {
-            self.watch_sockets(index, traffic);
-        }
-        for slot in self.units[index].left_slots.clone() {
-            self.watch_slot(index, slot, Interest::READ);
-        }
-        self.watch_socket_paths(index);
-    }
-
-    /// Changes what is waited for on the sockets of a slot, where all of the unit's are not waited for anyway.
-    fn watch_slot(&mut self, index: usize, slot: u32, interest: Interest) {
-        let unit = &self.units[index];
-        if unit.traffic != Traffic::Ignored {
-            return;
-        }
-        for (id, fd) in unit.sockets.sockets_of_slot(slot) {
-            if let Err(error) = self.poller.change(Owner::Socket(index, id.0).token(), fd, interest) {
-                log::warn!("{}: cannot watch a socket: {error}", unit.name);
-            }
-        }
-    }
-
-    /// Nobody serves a slot any more that had users' connections.
-    fn leave_slot(&mut self, index: usize, slot: u32) {
-        let unit = &mut self.units[index];
-        let held = unit.generations.values().any(|shell| shell.slot == slot);
-        if slot != unit.serving_slot && !held && unit.left_slots.insert(slot) {
-            self.watch_slot(index, slot, Interest::READ);
-        }
-    }
-
-    /// A slot gets somebody who serves it, or its stray has been seen. Whether it was watched.
-    pub fn take_slot(&mut self, index: usize, slot: u32) -> bool {
-        let was_left = self.units[index].left_slots.remove(&slot);
-        if was_left {
-            self.watch_slot(index, slot, Interest::HANGUP_ONLY);
-        }
-        was_left
     }
 
     fn spawn(&mut self, index: usize, spawn: Spawn) {
@@ -288,9 +207,13 @@ impl Daemon {
         self.need_generation(index, spawn)?;
         if matches!(spawn.role, Role::Main { .. }) {
             self.take_slot(index, spawn.slot);
+            self.mend_sockets(index);
         }
         let unit = &mut self.units[index];
-        let launched = launch::launch(unit, &self.shared, spawn)?;
+        let launched = launch::launch(unit, &self.shared, spawn);
+        // A slot that was made for it, or a socket that was made anew, is watched from now on.
+        self.follow_sockets(index);
+        let launched = launched?;
         let pid = launched.pid;
         self.pids.insert(pid, (index, spawn.proc));
         let child = Child {
@@ -301,6 +224,7 @@ impl Daemon {
             pidfd: launched.pidfd,
             watched: false,
         };
+        let unit = &mut self.units[index];
         unit.children.insert(spawn.proc, child);
         if let Role::Instance(conn) = spawn.role {
             // The instance has its own copy now.
@@ -347,13 +271,18 @@ impl Daemon {
     fn steer(&mut self, index: usize, steering: Steering) {
         self.tell_share(index);
         let unit = &mut self.units[index];
-        unit.serving_slot = steering.serving;
+        let before = std::mem::replace(&mut unit.serving_slot, steering.serving);
         let canary = steering.canary.filter(|(_, weight)| *weight > 0).map(|(slot, _)| slot);
+        unit.used_slots.extend(canary.into_iter().chain([steering.serving]));
         for shell in unit.generations.values_mut() {
             shell.served |= shell.slot == steering.serving || Some(shell.slot) == canary;
         }
         if let Err(why) = unit.sockets.steer(steering.serving, steering.canary, steering.by) {
             log::error!("{}: cannot steer its connections: {why}", unit.name);
+        }
+        if before != steering.serving {
+            self.take_slot(index, steering.serving);
+            self.leave_slot(index, before, true);
         }
     }
 
@@ -399,6 +328,10 @@ impl Daemon {
         self.watch_stored(index);
         self.watch_paths(index);
         self.settle_learned(index, generation);
+        let unit = &mut self.units[index];
+        let content = Arc::clone(&unit.current.unit);
+        unit.sockets.hide_dropped(&content, unit.filters.bound(&content));
+        self.look_at_left_slots(index);
     }
 
     fn forget(&mut self, index: usize, generation: Gen) {
@@ -420,9 +353,8 @@ impl Daemon {
                 let _ = self.poller.remove(group.events_fd());
             }
             shell.kit.remove();
-            if shell.served {
-                self.leave_slot(index, shell.slot);
-            }
+            self.leave_slot(index, shell.slot, shell.served);
+            self.release_unheld(index);
         }
         Spare::renew(&mut self.units[index], &self.shared, index);
         if self.units[index].generations.is_empty() {

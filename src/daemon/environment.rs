@@ -1,6 +1,6 @@
 //! What a process finds in its environment (contract section 5): pure, from the unit and a few facts.
 
-use crate::unit::{Service, SocketEnvironment, expand_text};
+use crate::unit::{Service, SocketEnvironment, expand_text, fd_variables};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
@@ -191,13 +191,8 @@ fn listen_variables(env: &mut BTreeMap<String, String>, facts: &Facts, sockets: 
         sockets.iter().map(|s| s.name.as_str()).chain(facts.stored.iter().map(String::as_str)).collect();
     env.insert("LISTEN_FDS".into(), count.to_string());
     env.insert("LISTEN_FDNAMES".into(), names.join(":"));
-    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
-    for (at, name) in names.iter().enumerate() {
-        let name: String =
-            name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
-        let nth = seen.entry(name.clone()).and_modify(|n| *n += 1).or_insert(1);
-        let key = if *nth == 1 { format!("AETERNA_FD_{name}") } else { format!("AETERNA_FD_{name}_{nth}") };
-        env.entry(key).or_insert_with(|| (FIRST_FD + at).to_string());
+    for (at, variable) in fd_variables(&names).into_iter().enumerate() {
+        env.entry(variable).or_insert_with(|| (FIRST_FD + at).to_string());
     }
 }
 
@@ -231,8 +226,13 @@ fn starter_variables(
             env.insert("NGINX".into(), fds);
         }
         SocketEnvironment::PhpFpm => {
+            // As it tells itself when it executes itself: in sets of so many, a variable each.
+            const SET: usize = 128;
             let fds: Vec<String> = numbered().map(|(fd, s)| format!("{}={fd}", s.address)).collect();
-            env.insert("FPM_SOCKETS".into(), fds.join(","));
+            for (n, set) in fds.chunks(SET).enumerate() {
+                let name = if n == 0 { "FPM_SOCKETS".into() } else { format!("FPM_SOCKETS_{n}") };
+                env.insert(name, set.join(","));
+            }
         }
     }
 }

@@ -275,46 +275,8 @@ impl Daemon {
         }
     }
 
-    /// Something happened on a socket that we hold.
-    fn socket_ready(&mut self, index: usize, id: u32, readiness: Readiness) {
-        let Some(unit) = self.units.get_mut(index) else { return };
-        if readiness.hangup || readiness.error {
-            return self.repair_socket(index, id);
-        }
-        if !readiness.readable {
-            return;
-        }
-        let slot = unit.sockets.slot_of(SocketId(id)).filter(|slot| unit.left_slots.contains(slot));
-        if let Some(slot) = slot
-            && self.take_slot(index, slot)
-        {
-            return self.deliver(index, Event::Stray { slot });
-        }
-        let unit = &mut self.units[index];
-        match unit.traffic {
-            Traffic::Ignored => {}
-            Traffic::Counted => unit.arrived = true,
-            Traffic::Watched if unit.current.unit.accepts() => self.accept_connection(index, id),
-            Traffic::Watched => {
-                self.watch_sockets(index, Traffic::Ignored);
-                self.deliver(index, Event::Traffic);
-            }
-        }
-    }
-
-    /// A socket hung up: somebody shut it down. The descriptor may be another one afterwards, and the old one
-    /// would ring for ever while a service still holds it: out of the poll set first.
-    fn repair_socket(&mut self, index: usize, id: u32) {
-        self.unwatch_sockets(index);
-        let unit = &mut self.units[index];
-        if let Some(text) = unit.sockets.repair(SocketId(id)) {
-            log::warn!("{}: {text}", unit.name);
-        }
-        self.rewatch_sockets(index);
-    }
-
     /// Takes one connection for an `Accept` unit.
-    fn accept_connection(&mut self, index: usize, id: u32) {
+    pub fn accept_connection(&mut self, index: usize, id: u32) {
         let unit = &mut self.units[index];
         match unit.sockets.accept(SocketId(id)) {
             Ok(Some((fd, source, peer))) => {

@@ -15,7 +15,8 @@ pub fn starter_address(listen: &Listen, bound: Option<SocketAddr>) -> String {
 }
 
 /// The first steered stream address of a unit, with its real port: where [`crate::machine::event::ProbeKind::Accepts`] knocks.
-pub fn probe_address(sockets: &ListenSet, unit: &Unit) -> Option<Address> {
+/// Of what programs bind by themselves, the first that the generation listens on.
+pub fn probe_address(sockets: &ListenSet, unit: &Unit, listening: &[Listen]) -> Option<Address> {
     let declared = unit.listens().zip(sockets.bound_addresses(unit)).find_map(|((_, listen), bound)| {
         if listen.kind != ListenKind::Stream || !sockets.is_steered(&listen.endpoint()) {
             return None;
@@ -26,7 +27,7 @@ pub fn probe_address(sockets: &ListenSet, unit: &Unit) -> Option<Address> {
             (_, None) => None,
         }
     });
-    declared.or_else(|| sockets.learned_stream().map(|real| Address::Inet(loopback(real))))
+    declared.or_else(|| sockets.learned_stream(listening).map(|real| Address::Inet(loopback(real))))
 }
 
 /// A wildcard is reached over its loopback.

@@ -18,6 +18,7 @@ pub mod http;
 pub mod inherit;
 pub mod intercept;
 pub mod launch;
+pub mod listening;
 pub mod load;
 pub mod logging;
 pub mod logpipe;
@@ -123,6 +124,10 @@ fn supervise(args: &args::Args) -> Result<u8, Fatal> {
         daemon.watch_paths(index);
     }
     for index in 0..daemon.units.len() {
+        // What is shared although the unit asks for slots: inherited sockets, a kernel without steering.
+        let unit = &daemon.units[index];
+        let steered = unit.sockets.steered(&unit.current.unit);
+        daemon.deliver(index, Event::Sockets { steered });
         daemon.deliver(index, Event::Boot);
     }
     let code = event_loop::run(&mut daemon, &sources);

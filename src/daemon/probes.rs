@@ -53,8 +53,10 @@ pub fn start(daemon: &mut Daemon, index: usize, ticket: Ticket, generation: Gen,
         .map(|content| Arc::clone(&content.unit));
     let slot = unit.generations.get(&generation).map_or(0, |shell| shell.slot);
     let several = unit.generations.len() > 1;
-    let task =
-        content.and_then(|content| task_of(&content, kind, lookups::probe_address(&unit.sockets, &content)));
+    let listening = unit.generations.get(&generation).map_or(&[][..], |shell| shell.adopted.listening());
+    let task = content.and_then(|content| {
+        task_of(&content, kind, lookups::probe_address(&unit.sockets, &content, listening))
+    });
     let Some(mut task) = task else {
         if kind == ProbeKind::Accepts {
             // Nothing that can be connected to is steered here after all: its listens were enough.
@@ -159,7 +161,7 @@ fn probe(task: &Task, connection: &mut Connection) -> std::io::Result<ProbeResul
     let mut unattributed = false;
     if task.attribute || task.request.is_none() {
         let tree = TreeKey { mains: &task.started, invocation: &task.invocation };
-        match probe::answerer(connection, &tree, task.us, end.since(clock::now()))? {
+        match probe::answerer(connection, &tree, task.us, task.request.is_none(), end.since(clock::now()))? {
             Answerer::Member => {}
             // Only the generation that a steered probe is aimed at can have accepted it, or the only one there is.
             Answerer::Gone if task.aimed || !task.attribute => {}

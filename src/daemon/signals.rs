@@ -68,11 +68,7 @@ impl Daemon {
 
     /// Every process of a generation's tree.
     pub fn members(&self, unit: &Supervised, number: Gen) -> Vec<i32> {
-        let Some(shell) = unit.generations.get(&number) else { return Vec::new() };
-        match &shell.kit.cgroup {
-            Some(group) => group.pids(),
-            None => tree::tree(&shell.tree_key(), self.shared.pid),
-        }
+        unit.generations.get(&number).map_or_else(Vec::new, |shell| shell.members(self.shared.pid))
     }
 
     /// Whether a process belongs to a generation. Asks about this one only: a service chooses how many there are, and

@@ -15,7 +15,7 @@ use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, R
 use crate::proto::status::Outcome;
 use crate::sys::aside::Foreign;
 use crate::sys::inotify::Watcher;
-use crate::sys::tree::{Main, TreeKey};
+use crate::sys::tree::{self, Main, TreeKey};
 use crate::sys::unixpath::BoundPath;
 use crate::time::Monotime;
 use crate::unit::{DaemonSettings, Output};
@@ -95,6 +95,14 @@ impl GenerationShell {
     pub fn tree_key(&self) -> TreeKey<'_> {
         TreeKey { mains: &self.started, invocation: &self.invocation }
     }
+
+    /// Every process of its tree; `us` is aeternad's pid.
+    pub fn members(&self, us: i32) -> Vec<i32> {
+        match &self.kit.cgroup {
+            Some(group) => group.pids(),
+            None => tree::tree(&self.tree_key(), us),
+        }
+    }
 }
 
 /// What a generation that is gone has left.
@@ -150,7 +158,9 @@ pub struct Supervised {
     pub sockets: ListenSet,
     /// Whether traffic is watched for.
     pub traffic: Traffic,
-    /// Slots that a generation has left: a connection that lands there late is looked after.
+    /// Slots that users' connections were sent to: late ones may land there as long as the address is held.
+    pub used_slots: BTreeSet<u32>,
+    /// Those of them that nobody has now: a connection that lands there is looked after.
     pub left_slots: BTreeSet<u32>,
     /// Whether traffic arrived since the last count.
     pub arrived: bool,
@@ -224,6 +234,7 @@ impl Supervised {
             deadline: None,
             sockets,
             traffic: Traffic::Ignored,
+            used_slots: BTreeSet::new(),
             left_slots: BTreeSet::new(),
             arrived: false,
             accept_again: None,

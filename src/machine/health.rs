@@ -10,6 +10,9 @@ use crate::unit::{Check, HealthCheck, ServiceType};
 const AT_MOST_EVERY: Span = Span::from_millis(10);
 /// A probe that another generation answered is repeated after 1, 2, 4 … ms, up to this.
 const AGAIN_AT_MOST: Span = Span::from_millis(50);
+/// How long after it has accepted one connection a generation that knows nothing of us is asked for another: by then its
+/// loop has come round, and one that waits on another socket than the one that it was given has nothing to tell it.
+const SECOND_LOOK: Span = Span::from_millis(100);
 /// Before readiness a check is repeated at least this often.
 const BEFORE_READY: Span = Span::from_secs(1);
 
@@ -136,8 +139,10 @@ impl Turn<'_> {
 
     fn checked_before_ready(&mut self, number: Gen, passed: bool) {
         let unit = self.unit_of(number);
-        let threshold = unit.health.as_ref().map_or(1, |health| health.success_threshold);
-        let interval = interval(unit.health.as_ref());
+        let adopted = unit.health.is_none() && unit.service.intercept_bind;
+        let threshold =
+            unit.health.as_ref().map_or(if adopted { 2 } else { 1 }, |health| health.success_threshold);
+        let interval = if adopted { SECOND_LOOK } else { interval(unit.health.as_ref()) };
         let now = self.now;
         let Some(generation) = self.s.generation_mut(number) else { return };
         let health = &mut generation.health;
@@ -147,6 +152,7 @@ impl Turn<'_> {
             return;
         }
         health.passes += 1;
+        health.accepted = true;
         if health.passes < threshold {
             health.step = HealthStep::Waiting(now + interval);
             return;
@@ -204,6 +210,11 @@ impl Turn<'_> {
         if self.unit_of(number).health.is_none()
             && let Some(name) = self.steered_stream_name(number)
         {
+            if self.s.generation(number).is_some_and(|g| g.health.accepted) {
+                return format!(
+                    "it accepted a connection on {name} once and then no other: it waits on another socket than that one"
+                );
+            }
             return format!("it never accepted a connection on {name}");
         }
         if last.is_empty() {

@@ -164,6 +164,40 @@ pub fn sockets_of(pid: i32) -> Vec<u64> {
         .collect()
 }
 
+/// Whether a process has one of these sockets; `None` if nobody may look. One that is gone has none.
+pub fn has_socket(pid: i32, inodes: &[u64]) -> Option<bool> {
+    match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(_) => Some(sockets_of(pid).iter().any(|inode| inodes.contains(inode))),
+        Err(error) => (error.kind() == std::io::ErrorKind::NotFound).then_some(false),
+    }
+}
+
+/// An address that one of these processes listens on, or receives datagrams at, as people spell it. In the network that
+/// they see.
+pub fn listening(pids: &[i32]) -> Option<String> {
+    pids.iter().find_map(|pid| {
+        let theirs = sockets_of(*pid);
+        let table = |name: &str| fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default();
+        for (name, state) in [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")] {
+            let text = table(name);
+            let mut rows = text.lines().skip(1).filter_map(row);
+            if let Some(row) = rows.find(|row| row.state == state && theirs.contains(&row.inode)) {
+                return Some(row.local.to_string());
+            }
+        }
+        table("unix").lines().skip(1).find_map(|line| listening_unix(line, &theirs))
+    })
+}
+
+/// `ffff…: 00000002 00000000 00010000 0001 01 4711 /run/x`: flags, type, state, inode, name.
+fn listening_unix(line: &str, inodes: &[u64]) -> Option<String> {
+    const ACCEPTS: &str = "00010000";
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [_, _, _, flags, _, _, inode, name] = fields.as_slice() else { return None };
+    let is_one = *flags == ACCEPTS && inodes.contains(&inode.parse().ok()?);
+    is_one.then(|| (*name).to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +233,19 @@ mod tests {
         }
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn what_a_process_listens_on_is_found() {
+        let line = "0000000000000000: 00000002 00000000 00010000 0001 01 4711 @name";
+        assert_eq!(listening_unix(line, &[4711]).as_deref(), Some("@name"));
+        assert_eq!(listening_unix(line, &[4712]), None);
+        let connected = "0000000000000000: 00000003 00000000 00000000 0001 03 4711 @name";
+        assert_eq!(listening_unix(connected, &[4711]), None);
+        let _listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let us = std::process::id().cast_signed();
+        assert!(listening(&[us]).is_some());
+        assert_eq!(has_socket(us, &[u64::MAX]), Some(false));
     }
 
     #[test]

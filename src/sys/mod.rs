@@ -22,6 +22,7 @@ pub mod poll;
 pub mod probe;
 pub mod process;
 pub mod random;
+pub mod registration;
 pub mod seccomp;
 pub mod signal;
 pub mod sockdiag;

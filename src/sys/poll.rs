@@ -120,6 +120,15 @@ impl Poller {
         Ok(self.epoll.modify(fd, &mut EpollEvent::new(edge_oneshot(), token.0))?)
     }
 
+    /// Tells from now on each time that something arrives, once; what is there to read at this moment is told at once.
+    ///
+    /// # Errors
+    /// `ENOENT` if it is not watched.
+    pub fn change_to_edge(&mut self, token: Token, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        Ok(self.epoll.modify(fd, &mut EpollEvent::new(flags, token.0))?)
+    }
+
     /// Watches for POLLPRI: cgroup.events and other files that announce their change. Told as `readable` (with `error`,
     /// as the kernel does) until the file is read again.
     ///

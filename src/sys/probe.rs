@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     self as nsock, AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, sockopt,
 };
+use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -20,6 +21,8 @@ pub struct Connection {
     socket: OwnedFd,
     target: Target,
     local: Option<SocketAddr>,
+    /// Nothing more will be sent, and the other end knows.
+    ended: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -121,7 +124,7 @@ impl Connection {
             nsock::bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(source, 0)))?;
             local = super::socket::local(socket.as_fd()).ok();
         }
-        Ok(Connection { socket, target, local })
+        Ok(Connection { socket, target, local, ended: Cell::new(false) })
     }
 
     /// The source address, for TCP: what a steered socket recognises the probe by.
@@ -148,11 +151,30 @@ impl Connection {
         }
     }
 
+    /// Says that nothing will be sent, if that is what the other end waits for: a listener with `TCP_DEFER_ACCEPT` shows
+    /// nobody a connection that is silent, but one that is at its end.
+    fn end_silence(&self) {
+        if let (Target::Inet(remote), Some(local)) = (&self.target, self.local)
+            && sockdiag::is_deferred(*remote, local)
+        {
+            // What fails here is noticed by whoever waits to be accepted.
+            self.ended.set(nsock::shutdown(self.socket.as_raw_fd(), nsock::Shutdown::Write).is_ok());
+        }
+    }
+
+    /// Whether the other end has answered our end with a byte or its own: it is in no list any more then.
+    fn was_answered(&self) -> bool {
+        let flags = nsock::MsgFlags::MSG_PEEK | nsock::MsgFlags::MSG_DONTWAIT;
+        self.ended.get() && nsock::recv(self.socket.as_raw_fd(), &mut [0], flags).is_ok()
+    }
+
     /// Whether somebody has accepted it and closed it already.
     fn was_closed(&self) -> bool {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         match (&self.target, self.local) {
-            (Target::Inet(remote), Some(local)) => sockdiag::was_closed(*remote, local),
+            (Target::Inet(remote), Some(local)) => {
+                self.was_answered() || sockdiag::was_closed(*remote, local)
+            }
             (Target::Inet(_), None) => false,
             (Target::Unix(_), _) => {
                 let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
@@ -222,12 +244,14 @@ fn unix(address: nsock::UnixAddr) -> SockaddrStorage {
     storage.unwrap_or_else(|| SockaddrStorage::from(SocketAddr::from(([0, 0, 0, 0], 0))))
 }
 
-/// The wildcard cannot be connected to: its loopback can.
+/// The wildcard cannot be connected to: its loopback can. An IPv4 address is one, however it is written.
 fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
+    let ip = match address.ip().to_canonical() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
+        // With its scope.
+        IpAddr::V6(_) => return address,
+        ip @ IpAddr::V4(_) => ip,
     };
     SocketAddr::new(ip, address.port())
 }
@@ -267,11 +291,17 @@ fn pause(end: Monotime, step: Span) -> io::Result<()> {
 }
 
 /// Waits until somebody has accepted the connection, and says whether it is a process of `tree`. `us` is
-/// aeternad's pid. Re-checks after 1, 2, 4 … 50 ms. Blocks for `timeout` at most.
+/// aeternad's pid. A connection on which nothing is sent is `silent`. Re-checks after 1, 2, 4 … 50 ms. Blocks for `timeout` at most.
 ///
 /// # Errors
 /// What the kernel says when it is asked about sockets.
-pub fn answerer(connection: &Connection, tree: &TreeKey<'_>, us: i32, timeout: Span) -> io::Result<Answerer> {
+pub fn answerer(
+    connection: &Connection,
+    tree: &TreeKey<'_>,
+    us: i32,
+    silent: bool,
+    timeout: Span,
+) -> io::Result<Answerer> {
     let end = clock::now() + timeout;
     let mut step = Span::from_millis(1);
     loop {
@@ -287,6 +317,9 @@ pub fn answerer(connection: &Connection, tree: &TreeKey<'_>, us: i32, timeout: S
             // No unix_diag in this kernel.
             Err(_) if matches!(connection.target, Target::Unix(_)) => return Ok(Answerer::Unknown),
             Err(error) => return Err(error),
+        }
+        if silent {
+            connection.end_silence();
         }
         if pause(end, step).is_err() {
             return Ok(Answerer::Nobody);

@@ -236,6 +236,20 @@ pub fn was_closed(local: SocketAddr, remote: SocketAddr) -> bool {
     exact(local, remote).is_ok_and(|row| row.inode == 0 && CLOSED.contains(&row.state))
 }
 
+/// Whether the `local` end of a connection of this machine, which is connected at its other end, is half open here: its
+/// listener waits for the first byte, or has no room.
+pub fn is_deferred(local: SocketAddr, remote: SocketAddr) -> bool {
+    // Only the list tells of it: looked up by its addresses it is not there yet.
+    let is_it = |row: &TcpRow| {
+        let there = row.remote;
+        there.port() == remote.port() && there.ip().to_canonical() == remote.ip().to_canonical()
+    };
+    [Family::V4, Family::V6].into_iter().any(|family| {
+        let rows = tcp_rows_of(family, local.port(), &[state::SYN_RECV]);
+        rows.is_ok_and(|rows| rows.iter().any(is_it))
+    })
+}
+
 fn exact(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpRow> {
     let canonical = |at: SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
     let (local, remote) = (canonical(local), canonical(remote));

@@ -59,6 +59,11 @@ pub enum Place {
     /// The first slot of a steered TCP address: bound without SO_REUSEPORT, so that a taken address is noticed,
     /// which is set before listen(2).
     FirstSlot,
+    /// The first slot of one that gets what narrower addresses of ours do not: with SO_REUSEPORT from the beginning.
+    Beside {
+        /// Whether theirs belong to [`SLOT_UID`].
+        owned: bool,
+    },
     /// Another slot of a steered TCP address.
     NextSlot {
         /// The first slot's address with its real port.
@@ -158,8 +163,8 @@ fn open_port(
     // The other slots go where the first one went.
     let at = match place {
         Place::NextSlot { at, .. } => at,
-        Place::Alone | Place::FirstSlot if has_ipv6() => v6,
-        Place::Alone | Place::FirstSlot => v4,
+        Place::Alone | Place::FirstSlot | Place::Beside { .. } if has_ipv6() => v6,
+        Place::Alone | Place::FirstSlot | Place::Beside { .. } => v4,
     };
     open_ip(at, &at.to_string(), kind, options, place)
 }
@@ -251,7 +256,7 @@ fn open_ip(
 ) -> Result<Opened, SocketError> {
     let at = match place {
         Place::NextSlot { at, .. } => at,
-        Place::Alone | Place::FirstSlot => at,
+        Place::Alone | Place::FirstSlot | Place::Beside { .. } => at,
     };
     let family = if at.is_ipv6() { Family::Inet6 } else { Family::Inet };
     let make = || {
@@ -260,7 +265,9 @@ fn open_ip(
     let fd = make()?;
     let warnings = prepare(fd.as_fd(), address, family, kind, options)?;
     let owned = claim_owner(fd.as_fd(), place);
-    if matches!(place, Place::NextSlot { .. }) || (place == Place::Alone && options.reuse_port) {
+    if matches!(place, Place::NextSlot { .. } | Place::Beside { .. })
+        || (place == Place::Alone && options.reuse_port)
+    {
         sockopt::set_reuse_port(fd.as_fd()).map_err(|error| fail("set ReusePort on", address, &error, ""))?;
     }
     let bind = |fd: &OwnedFd, at: SocketAddr| {
@@ -305,7 +312,7 @@ fn claim_owner(fd: BorrowedFd<'_>, place: Place) -> bool {
     let wanted = match place {
         Place::Alone => false,
         Place::FirstSlot => nix::unistd::geteuid().is_root(),
-        Place::NextSlot { owned, .. } => owned,
+        Place::NextSlot { owned, .. } | Place::Beside { owned } => owned,
     };
     // Refused in a user namespace that does not map the id: strangers of our own uid are then found by
     // sock_diag instead of being kept out.
@@ -316,6 +323,19 @@ fn claim_owner(fd: BorrowedFd<'_>, place: Place) -> bool {
 /// that owner.
 pub fn claim(fd: BorrowedFd<'_>) -> bool {
     claim_owner(fd, Place::FirstSlot)
+}
+
+/// bind(2) of a program's own socket to an IP address beside sockets of ours that overlap it: both have SO_REUSEPORT, and
+/// one owner.
+///
+/// # Errors
+/// Those of fchown(2), setsockopt(2) and bind(2).
+pub fn bind_beside(fd: BorrowedFd<'_>, at: SocketAddr, owned: bool) -> io::Result<()> {
+    if owned {
+        nix::unistd::fchown(fd, Some(SLOT_UID.into()), None)?;
+    }
+    sockopt::set_reuse_port(fd)?;
+    bind(fd, at)
 }
 
 /// The inode number of a socket: what /proc shows as `socket:[N]`.

@@ -65,6 +65,20 @@ pub fn set_reuse_port(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
 }
 
+/// An interface that nothing arrives on: there is none with that number.
+pub const NOWHERE: c_int = c_int::MAX;
+
+/// The number of the interface that a socket is bound to, 0 for any (`SO_BINDTOIFINDEX`).
+pub fn interface(fd: BorrowedFd<'_>) -> io::Result<c_int> {
+    get_int(fd, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX)
+}
+
+/// Binds a socket to an interface. A listener keeps its queue and its half-open connections, and gets new ones from
+/// there only. `EPERM`: it was bound to another one, and we lack CAP_NET_RAW.
+pub fn set_interface(fd: BorrowedFd<'_>, index: c_int) -> io::Result<()> {
+    set_int(fd, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, index)
+}
+
 /// Whether the socket listens (`SO_ACCEPTCONN`): false after a holder's shutdown(2).
 pub fn listens(fd: BorrowedFd<'_>) -> bool {
     get_int(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN).is_ok_and(|on| on != 0)

@@ -36,6 +36,7 @@ mod signal;
 mod tables;
 mod types;
 mod value;
+mod variables;
 mod verdict;
 
 pub use clash::{clashes, daemon_keys_that_differ};
@@ -57,6 +58,7 @@ pub use types::{
 };
 pub use value::check_http_address;
 pub use value::limit_key;
+pub use variables::fd_variables;
 pub use verdict::{FileVerdict, SocketVerdict, Verdict};
 
 /// One unit: sockets, a service, how it is reloaded.

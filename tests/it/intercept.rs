@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A unit whose program binds by itself.
-fn intercepted(command: &str) -> String {
+pub(crate) fn intercepted(command: &str) -> String {
     format!(
         "[Service]\nExecStart = \"{command}\"\nInterceptBind = true\nStandardOutput = \"null\"\nStandardError = \"null\"\n\
          [Reload]\nSoakTime = \"200ms\"\nCanaryWeight = 50\nDrainTimeout = \"10s\"\n"
@@ -37,7 +37,7 @@ fn one_line_makes_any_server_replaceable() {
 }
 
 /// A program that does what `script` says; `wait(name)` waits for a file.
-fn python(env: &Env, script: &str) -> String {
+pub(crate) fn python(env: &Env, script: &str) -> String {
     let file = env.file(
         "app.py",
         &format!(
@@ -188,19 +188,21 @@ fn an_overlap_is_said_loudly_and_the_program_goes_on() {
     let mut env = Env::new();
     let port = free_port();
     let script = format!(
-        "s = tcp(socket.AF_INET6); s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-try: s.bind(('::', {port}))
+        "s = tcp()
+try: s.bind(('0.0.0.0', {port}))
 except OSError as e: say('told', e.errno == 98)
-t = tcp(); t.bind(('0.0.0.0', {port})); t.listen(5); serve(t)"
+t = tcp(socket.AF_INET6); t.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+t.bind(('::', {port})); t.listen(5); serve(t)"
     );
     let command = python(&env, &script);
     let unit = intercepted(&command).replace("StandardOutput = \"null\"\n", "");
-    env.unit("app", &format!("[Socket]\nListenStream = \"0.0.0.0:{port}\"\n{unit}"));
+    let socket = format!("[Socket]\nListenStream = \"[::]:{port}\"\nBindIPv6Only = \"both\"\n{unit}");
+    env.unit("app", &socket);
     env.start();
     env.wait_state("app", UnitState::Running);
     env.wait_log("told True");
     let log = env.wait_log("overlaps");
-    assert!(log.contains(&format!("binds [::]:{port} (IPv6 and IPv4)")), "{log}");
+    assert!(log.contains(&format!("binds 0.0.0.0:{port}")), "{log}");
     assert!(log.contains("BindIPv6Only"), "{log}");
 }
 

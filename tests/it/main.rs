@@ -6,6 +6,7 @@
 mod common;
 
 mod activation;
+mod adoption;
 mod applications;
 mod applications_reload;
 mod control;
@@ -13,6 +14,7 @@ mod ctl;
 mod documents;
 mod doors;
 mod drain;
+mod dropped;
 mod example_units;
 mod examples;
 mod health;
@@ -40,6 +42,7 @@ mod sdk;
 mod security;
 mod server_starter;
 mod signals;
+mod slots;
 mod srp;
 mod startup;
 mod strategies;

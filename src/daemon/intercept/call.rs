@@ -4,15 +4,14 @@
 //! [`Listener::is_valid`] before anything is done that the look has decided.
 
 use super::address::{self, Name};
-use super::{GO_ON, Level};
+use super::{BOUND_MAX, GO_ON, Level};
 use crate::daemon::sockets::{Found, Wanted};
 use crate::daemon::supervised::Supervised;
 use crate::machine::event::Gen;
 use crate::sys::aside::Foreign;
-use crate::sys::seccomp::{self, Answer, Call, FdFlags, Listener, What};
-use crate::sys::{limits, socket, sockopt};
+use crate::sys::seccomp::{self, Answer, Call, Listener, What};
+use crate::sys::{socket, sockopt};
 use crate::unit::{Listen, ListenKind, Unit};
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -20,12 +19,6 @@ use std::sync::Arc;
 
 /// The longest sockaddr, bytes.
 const SOCKADDR_MAX: u32 = 128;
-
-/// How many addresses a unit can teach us: a program that binds a new one for each request must not fill our table.
-const LEARNED_MAX: usize = 64;
-
-/// How many bound sockets of a generation are remembered until they listen.
-const BOUND_MAX: usize = 1024;
 
 /// What comes of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,21 +34,21 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    fn answer(answer: Answer) -> Outcome {
+    pub(super) fn answer(answer: Answer) -> Outcome {
         Outcome { answer, listens: None, given: None, alone: false }
     }
 
-    fn listens(address: Listen) -> Outcome {
+    pub(super) fn listens(address: Listen) -> Outcome {
         Outcome { listens: Some(address), ..Outcome::answer(Answer::Done) }
     }
 }
 
 /// A socket of the caller, as far as we can see it.
-struct Seen {
-    own: Option<Foreign>,
-    kind: ListenKind,
-    v6_only: Option<bool>,
-    inode: u64,
+pub(super) struct Seen {
+    pub(super) own: Option<Foreign>,
+    pub(super) kind: ListenKind,
+    pub(super) v6_only: Option<bool>,
+    pub(super) inode: u64,
 }
 
 /// Decides about a call, and does what comes before its answer.
@@ -72,32 +65,32 @@ pub(super) fn handle(unit: &mut Supervised, listener: &Listener, number: Gen, ca
     }
 }
 
-struct Handler<'a> {
-    unit: &'a mut Supervised,
-    listener: &'a Listener,
-    number: Gen,
-    call: &'a Call,
+pub(super) struct Handler<'a> {
+    pub(super) unit: &'a mut Supervised,
+    pub(super) listener: &'a Listener,
+    pub(super) number: Gen,
+    pub(super) call: &'a Call,
 }
 
 impl Handler<'_> {
-    fn say(&mut self, level: Level, text: &str) {
+    pub(super) fn say(&mut self, level: Level, text: &str) {
         let name = self.unit.name.clone();
         self.unit.filters.say(&name, level, text);
     }
 
-    fn slot(&self) -> u32 {
+    pub(super) fn slot(&self) -> u32 {
         self.unit.generations.get(&self.number).map_or(0, |shell| shell.slot)
     }
 
     /// The unit as it was when the caller's generation was launched.
-    fn content(&self) -> Arc<Unit> {
+    pub(super) fn content(&self) -> Arc<Unit> {
         let content =
             self.unit.generations.get(&self.number).and_then(|shell| self.unit.content(shell.content?));
         Arc::clone(&content.unwrap_or(&self.unit.current).unit)
     }
 
     /// Looks at the caller's descriptor; `None` if it is no socket that could be held.
-    fn see(&mut self, fd: i32) -> Option<Seen> {
+    pub(super) fn see(&mut self, fd: i32) -> Option<Seen> {
         let tid = self.call.tid;
         let inode = inode_of(tid, fd)?;
         let own = seccomp::process_of(tid).and_then(|process| seccomp::copy_fd(process, fd));
@@ -151,12 +144,9 @@ impl Handler<'_> {
             return GO_ON;
         }
         let wanted = Wanted { listen: Listen { kind: seen.kind, address }, v6_only: seen.v6_only };
-        match self.unit.sockets.find(&wanted) {
+        match self.find(&wanted) {
             Found::Held(held) => self.give(fd, &held, &seen),
-            Found::Overlaps(other) => {
-                self.complain_overlap(&wanted, &other);
-                GO_ON
-            }
+            Found::Overlaps(other) => self.bind_over(&other, wanted, &seen),
             Found::Nothing => match name {
                 Name::Ip(at) => self.bind_new(fd, at, wanted, seen),
                 Name::Path(_) | Name::Abstract(_) => {
@@ -168,23 +158,24 @@ impl Handler<'_> {
         }
     }
 
-    fn complain_overlap(&mut self, wanted: &Wanted, other: &str) {
-        let mine = socket::spell(&wanted.listen.address);
-        let both = match wanted.v6_only {
-            Some(false) => " (IPv6 and IPv4)",
-            Some(true) => " (IPv6 only)",
-            None => "",
-        };
-        let text = format!(
-            "generation {} binds {mine}{both}, which overlaps {other} that aeternad holds without being the same: \
-             its bind will fail with EADDRINUSE. Let it bind {other}, or declare {mine} in the unit instead \
-             (BindIPv6Only says whether IPv4 is meant too) and run \"aeternactl stop --close\" and \"start\"",
-            self.number.0
-        );
-        self.say(Level::Error, &text);
+    /// Looks for an address among those that are held. One that only a program has bound, and that nobody has any more,
+    /// was a trial, or a client's: it is let go, with what has arrived there.
+    fn find(&mut self, wanted: &Wanted) -> Found {
+        loop {
+            let found = self.unit.sockets.find(wanted);
+            let address = match &found {
+                Found::Held(held) if held.kind == ListenKind::Datagram => held,
+                Found::Overlaps(other) => other,
+                Found::Held(_) | Found::Nothing => return found,
+            };
+            let idle = self.unit.sockets.is_learned(address) && !super::anybody_has(self.unit, address);
+            if !idle || !self.unit.sockets.forget(address) {
+                return found;
+            }
+        }
     }
 
-    fn remember(&mut self, inode: u64, wanted: Wanted) {
+    pub(super) fn remember(&mut self, inode: u64, wanted: Wanted) {
         if let Some(shell) = self.unit.generations.get_mut(&self.number) {
             let bound = &mut shell.adopted.bound;
             if bound.len() >= BOUND_MAX {
@@ -194,166 +185,15 @@ impl Handler<'_> {
         }
     }
 
-    /// Puts the held socket in place of the caller's own.
-    fn give(&mut self, fd: i32, held: &Listen, seen: &Seen) -> Outcome {
-        match self.put(fd, held, seen) {
-            Ok(()) => {
-                // A datagram socket never listens: it serves from here on.
-                if held.kind == ListenKind::Datagram {
-                    return Outcome::listens(held.clone());
-                }
-                Outcome { given: Some(held.clone()), ..Outcome::answer(Answer::Done) }
-            }
-            Err(why) => {
-                let text = format!(
-                    "cannot give generation {} its socket {}: {why}; its own bind goes on",
-                    self.number.0,
-                    self.unit.sockets.spelt(held)
-                );
-                self.say(Level::Error, &text);
-                GO_ON
-            }
-        }
-    }
-
-    fn put(&mut self, fd: i32, held: &Listen, seen: &Seen) -> Result<(), String> {
-        let slot = self.slot();
-        let flags = seccomp::fd_flags(self.call.tid, fd).unwrap_or_else(|_| FdFlags::default());
-        let own = seen.own.as_ref().map(AsFd::as_fd);
-        let socket = self.unit.sockets.adopt(held, slot, own, flags)?;
-        let replaced = self.listener.replace(self.call, fd, socket, flags);
-        replaced.map_err(|error| socket::errno_text(&error))
-    }
-
-    /// bind(2) to an IP address that nobody knows.
-    fn bind_new(&mut self, fd: i32, at: SocketAddr, wanted: Wanted, seen: Seen) -> Outcome {
-        let datagram = wanted.listen.kind == ListenKind::Datagram;
-        if (datagram && at.port() >= limits::first_local_port()) || self.is_full() {
-            // A client that picks its port, or a program that never stops: nothing to hold.
-            return GO_ON;
-        }
-        if self.is_in_another("net") {
-            // The other slots would be made in our own network, where nobody has asked for them.
-            let text = format!(
-                "generation {} binds {} in a network namespace of its own: it binds by itself there, only \
-                 declared addresses are adopted",
-                self.number.0,
-                socket::spell(&wanted.listen.address)
-            );
-            self.say(Level::Warning, &text);
-            return Outcome { alone: true, ..GO_ON };
-        }
-        let low = at.port() < limits::first_free_port();
-        let Some(own) = seen.own.as_ref().filter(|_| !low || self.may_bind_low()) else {
-            if low {
-                self.remember(seen.inode, wanted);
-                return GO_ON;
-            }
-            return self.bind_blind(fd, at, &wanted, &seen);
-        };
-        if !self.listener.is_valid(self.call) {
-            return GO_ON;
-        }
-        if let Err(error) = socket::bind(own.as_fd(), at) {
-            let why = socket::explain_bind(at, wanted.listen.kind, &error);
-            self.say(
-                Level::Error,
-                &format!(
-                    "{why}; generation {} is told so, aeternad does not hold this address",
-                    self.number.0
-                ),
-            );
-            return Outcome::answer(error.raw_os_error().map_or(Answer::Continue, Answer::Failed));
-        }
-        if !datagram {
-            self.remember(seen.inode, wanted);
-            return Outcome::answer(Answer::Done);
-        }
-        let address = wanted.listen.endpoint();
-        let learned = seen.own.and_then(|own| self.learn(&wanted, own));
-        learned.map_or_else(|| Outcome::answer(Answer::Done), |()| Outcome::listens(address))
-    }
-
-    /// Without the caller's own socket: ours, with the defaults.
-    fn bind_blind(&mut self, fd: i32, at: SocketAddr, wanted: &Wanted, seen: &Seen) -> Outcome {
-        let content = self.content();
-        let mut guess = wanted.clone();
-        if at.is_ipv6() {
-            // Whoever has IPv4 already wants IPv6 only here; with the dual stack it would not fit.
-            let v4 = Wanted {
-                listen: Listen {
-                    kind: wanted.listen.kind,
-                    address: crate::unit::Address::Inet((std::net::Ipv4Addr::UNSPECIFIED, at.port()).into()),
-                },
-                v6_only: None,
-            };
-            guess.v6_only = Some(matches!(self.unit.sockets.find(&v4), Found::Held(_)));
-        }
-        match self.unit.sockets.learn_blind(&content, &guess) {
-            Ok(()) => self.give(fd, &guess.listen.endpoint(), seen),
-            Err(why) => {
-                self.say(Level::Error, &format!("{why}; generation {} binds by itself", self.number.0));
-                GO_ON
-            }
-        }
-    }
-
-    /// Whether the caller itself could bind a port below 1024.
-    fn may_bind_low(&self) -> bool {
-        !self.is_in_another("user") && seccomp::may_bind_low_ports(self.call.tid).unwrap_or(false)
-    }
-
-    /// Whether the caller has another namespace of this kind than we have, or one that nobody can see.
-    fn is_in_another(&self, kind: &str) -> bool {
-        let of = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/{kind}")).ok();
-        let ours = of("self");
-        ours.is_none() || ours != of(&self.call.tid.to_string())
-    }
-
-    /// Whether no more can be held of this unit; said once.
-    fn is_full(&mut self) -> bool {
-        let is_full = self.unit.sockets.learned() >= LEARNED_MAX;
-        if is_full {
-            let text = format!(
-                "it binds more than {LEARNED_MAX} addresses that the unit does not declare: the others are not held, \
-                 and a reload does not keep them; declare those that matter"
-            );
-            self.say(Level::Warning, &text);
-        }
-        is_full
-    }
-
-    fn learn(&mut self, wanted: &Wanted, own: Foreign) -> Option<()> {
-        let (content, slot) = (self.content(), self.slot());
-        let spelt = socket::spell(&wanted.listen.address);
-        if self.is_full() {
-            return None;
-        }
-        if limits::is_scarce(own.as_fd()) {
-            self.say(
-                Level::Warning,
-                "its addresses are not held any more: aeternad has hardly any descriptors left",
-            );
-            return None;
-        }
-        match self.unit.sockets.learn(&content, wanted, slot, own) {
-            Ok(warning) => {
-                if let Some(text) = warning {
-                    self.say(Level::Warning, &text);
-                }
-                Some(())
-            }
-            Err(why) => {
-                self.say(Level::Error, &format!("cannot hold {spelt}: {why}"));
-                None
-            }
-        }
-    }
-
     fn listen(&mut self, fd: i32) -> Outcome {
         let Some(inode) = inode_of(self.call.tid, fd) else { return GO_ON };
         if let Some(held) = self.unit.sockets.address_of(inode) {
             return self.listen_held(held);
+        }
+        if let Some(held) =
+            self.unit.generations.get_mut(&self.number).and_then(|s| s.adopted.own.remove(&inode))
+        {
+            return self.join(fd, inode, held);
         }
         let bound = self.unit.generations.get_mut(&self.number);
         let Some(wanted) = bound.and_then(|shell| shell.adopted.bound.remove(&inode)) else { return GO_ON };
@@ -367,8 +207,8 @@ impl Handler<'_> {
                 Ok(()) => self.listen_held(held),
                 Err(_) => GO_ON,
             },
-            Found::Overlaps(_) => GO_ON,
-            Found::Nothing => {
+            // Bound beside what it overlaps.
+            Found::Overlaps(_) | Found::Nothing => {
                 let address = wanted.listen.endpoint();
                 match seen.own.and_then(|own| self.learn(&wanted, own)) {
                     Some(()) => Outcome::listens(address),
@@ -378,7 +218,7 @@ impl Handler<'_> {
         }
     }
 
-    fn listen_held(&mut self, held: Listen) -> Outcome {
+    pub(super) fn listen_held(&mut self, held: Listen) -> Outcome {
         match self.unit.sockets.listen_again(&held, self.slot()) {
             Ok(()) => Outcome::listens(held),
             Err(error) => {

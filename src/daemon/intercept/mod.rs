@@ -12,7 +12,11 @@
 //!   at listen(2) that very socket becomes the first slot's of a learned address, and the others are made with
 //!   the same options. Waiting for listen(2) leaves alone what only binds: clients that choose their port,
 //!   programs that try whether a port is free.
-//! * Datagram sockets do not listen: they are learned at bind(2), and shared.
+//! * Datagram sockets do not listen, and a client's are bound as a server's are. They are the program's own, until it is
+//!   promoted or another generation binds the same address: what it has then is held from then on, and shared. What its
+//!   program has closed is let go, so that nobody reads another's answers.
+//! * What an address that is held overlaps (a wildcard beside it) is bound beside it, with SO_REUSEPORT and its owner.
+//! * A program that has made more of its socket before bind(2) than a descriptor: see `replace`.
 //! * A Unix path is made by the program itself, with its own rights; it is learned at listen(2) and shared. While
 //!   it is held its removal is only pretended, or whoever comes between two generations would find nobody.
 //! * A port below 1024 that the unit does not declare is bound by the program itself: it may or it may not.
@@ -26,6 +30,11 @@
 
 pub mod address;
 mod call;
+mod fresh;
+mod held;
+mod replace;
+
+use held::{anybody_has, has_any, hold_datagrams};
 
 use crate::daemon::core::Daemon;
 use crate::daemon::sockets::Wanted;
@@ -36,12 +45,19 @@ use crate::sys::clock;
 use crate::sys::poll::{Interest, Readiness};
 use crate::sys::seccomp::{self, Answer, Listener};
 use crate::time::{Monotime, Span};
-use crate::unit::Listen;
+use crate::unit::{Listen, ListenKind, Unit};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 /// How long after bind(2) a program whose socket listens already may take to call listen(2).
 const SILENT_LISTEN: Span = Span::from_millis(500);
+
+/// How many bound sockets of a generation are remembered until they listen.
+const BOUND_MAX: usize = 4096;
+
+/// When a generation that has listened on nothing that we have seen is looked at for what we cannot see.
+const FIRST_LOOK: Span = Span::from_secs(3);
 
 /// EBUSY.
 const BUSY: i32 = 16;
@@ -58,6 +74,8 @@ pub struct Filters {
     expected: Vec<Listen>,
     /// Sockets that listen already and were given out: when their programs count as listening without a word.
     given: Vec<(Monotime, Gen, Listen)>,
+    /// When to look whether a generation listens without our having seen it.
+    looks: Vec<(Monotime, Gen)>,
     /// What was complained about, once each.
     said: Vec<String>,
     /// Why there is none, and what to do.
@@ -76,8 +94,14 @@ struct Filter {
 pub struct Adopted {
     /// Sockets that are bound and do not listen yet, by inode number.
     bound: HashMap<u64, Wanted>,
+    /// The same for programs' own sockets, which are bound beside the one of their slot.
+    own: HashMap<u64, Listen>,
+    /// Datagram sockets that it has bound and that nobody else has, by inode number.
+    datagrams: HashMap<u64, Wanted>,
     /// Addresses that it listens on.
     listening: Vec<Listen>,
+    /// It was refused an address that overlaps one of ours: what it lacks, it lacks because of us.
+    refused: bool,
     /// While it is drained: how long what it has accepted is waited for.
     answers_until: Option<Monotime>,
 }
@@ -95,6 +119,7 @@ impl Daemon {
                     Ok(()) => {
                         unit.filters.live.insert(id, Filter { listener, generation });
                         unit.filters.refused = None;
+                        unit.look_later(generation);
                         if !seccomp::is_admin() {
                             unit.filters.say(&name, Level::Info, NO_NEW_PRIVS);
                         }
@@ -140,15 +165,11 @@ impl Daemon {
 
     /// Answers one call; what its generation listens on since then.
     fn answer_call(&mut self, index: usize, filter: &Filter, call: &seccomp::Call) -> Option<(Gen, Listen)> {
-        let before = self.units[index].sockets.learned();
         let outcome = call::handle(&mut self.units[index], &filter.listener, filter.generation, call);
         if let Err(error) = filter.listener.answer(call, outcome.answer) {
             log::error!("{}: cannot answer a system call: {error}", self.units[index].name);
         }
-        if self.units[index].sockets.learned() != before {
-            self.unwatch_sockets(index);
-            self.rewatch_sockets(index);
-        }
+        self.follow_sockets(index);
         if let Some(address) = outcome.given {
             let at = clock::now() + SILENT_LISTEN;
             let given = &mut self.units[index].filters.given;
@@ -171,6 +192,10 @@ impl Daemon {
         let due: Vec<_> = given.extract_if(.., |(at, ..)| *at <= now).collect();
         for (_, generation, address) in due {
             self.listens(index, generation, address);
+        }
+        let looks: Vec<_> = self.units[index].filters.looks.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, generation) in looks {
+            self.look_for_unseen(index, generation);
         }
     }
 
@@ -198,13 +223,23 @@ impl Daemon {
         if !unit.current.unit.service.intercept_bind || shell.adopted.listening.is_empty() {
             return;
         }
-        unit.filters.expected.clone_from(&shell.adopted.listening);
-        if unit.sockets.learned() == 0 {
+        // What it has bound for a trial, or for one question, it has closed by now.
+        let still = |address: &&Listen| {
+            !unit.sockets.is_learned(address) || has_any(shell, &unit.sockets.inodes_of(address))
+        };
+        let mut expected: Vec<Listen> = shell.adopted.listening.iter().filter(still).cloned().collect();
+        hold_datagrams(unit, |_| true);
+        expected.retain(|address| address.kind != ListenKind::Datagram || unit.sockets.is_held(address));
+        unit.filters.expected.clone_from(&expected);
+        self.follow_sockets(index);
+        if self.units[index].sockets.learned() == 0 {
             return;
         }
         self.unwatch_sockets(index);
         let unit = &mut self.units[index];
-        let expected = unit.filters.expected.clone();
+        // The one before may have it open for as long as it lives.
+        let content = Arc::clone(&unit.current.unit);
+        unit.sockets.hide_dropped(&content, &expected);
         for address in unit.sockets.forget_learned(&expected) {
             log::info!(
                 "{}: {address} is not held any more: generation {} does not listen on it",
@@ -251,6 +286,7 @@ fn missing(unit: &Supervised, number: Gen) -> Missing {
         .expected
         .iter()
         .filter(|address| !shell.adopted.listening.contains(address))
+        .filter(|address| !unit.sockets.is_covered(address, &shell.adopted.listening))
         .filter(|address| {
             declared.contains(address)
                 || (unit.sockets.is_learned(address) && unit.sockets.is_expected(address))
@@ -259,8 +295,9 @@ fn missing(unit: &Supervised, number: Gen) -> Missing {
     let spell = |addresses: Vec<&Listen>| {
         addresses.into_iter().map(|address| unit.sockets.spelt(address)).collect::<Vec<_>>().join(", ")
     };
+    let refused = shell.adopted.refused;
     let (must, may): (Vec<&Listen>, Vec<&Listen>) =
-        left.into_iter().partition(|address| declared.contains(address));
+        left.into_iter().partition(|address| refused || declared.contains(address));
     match (must.is_empty(), may.is_empty()) {
         (false, _) => Missing::Declared(spell(must)),
         (true, false) => Missing::Learned(spell(may)),
@@ -293,7 +330,12 @@ impl Filters {
 
     /// When [`Daemon::silent_listens`] has something to do.
     pub fn deadline(&self) -> Option<Monotime> {
-        self.given.iter().map(|(at, ..)| *at).min()
+        self.given.iter().map(|(at, ..)| *at).chain(self.looks.iter().map(|(at, _)| *at)).min()
+    }
+
+    /// What the program of a unit binds by itself, whether the unit declares it or not.
+    pub fn bound(&self, unit: &Unit) -> &[Listen] {
+        if unit.service.intercept_bind { &self.expected } else { &[] }
     }
 
     /// What does not work here, or costs something, for status.

@@ -15,7 +15,7 @@ use crate::sys::unixpath::BoundPath;
 use crate::sys::{socket, steer};
 use crate::unit::{Address, BindIpv6Only, Listen, ListenKind, Socket, Unit};
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -34,8 +34,8 @@ pub struct Wanted {
 pub enum Found {
     /// The very address.
     Held(Listen),
-    /// One that overlaps it, so that both cannot be: as people spell it.
-    Overlaps(String),
+    /// One that overlaps it, so that both cannot be without SO_REUSEPORT.
+    Overlaps(Listen),
     /// Nothing.
     Nothing,
 }
@@ -86,6 +86,56 @@ impl ListenSet {
             sockopt::copy(own, held.fd.as_fd());
         }
         Ok(held.fd.as_fd())
+    }
+
+    /// Binds a program's own socket beside the held one of its slot, whose place it takes when it listens
+    /// ([`ListenSet::join`]): for a program whose socket is known to others, so that it cannot be replaced.
+    ///
+    /// # Errors
+    /// A sentence: shared addresses have one socket for all; what waits in a queue cannot be moved.
+    pub fn bind_own(&mut self, address: &Listen, slot: u32, own: BorrowedFd<'_>) -> Result<(), String> {
+        let index = self.index_of(address).ok_or("it is not held any more")?;
+        if self.endpoints[index].way != Way::Group {
+            return Err("generations share one socket there".into());
+        }
+        self.prepare(index, slot as usize, false)?;
+        let endpoint = &self.endpoints[index];
+        let held = endpoint.socket_of(slot as usize).ok_or("it has no such slot")?;
+        let waiting = super::drain::queue(endpoint, held).map_or(0, |queue| queue.length);
+        if waiting > 0 {
+            return Err(format!("{waiting} connections wait on the held one"));
+        }
+        let at = endpoint.at.ok_or("it has no address")?;
+        socket::bind_beside(own, at, endpoint.owned).map_err(|error| socket::errno_text(&error))
+    }
+
+    /// Puts a program's own socket, which is bound beside ([`ListenSet::bind_own`]), in place of its slot's, and lets it
+    /// listen. The old one leaves the group: the last member, which is the new one, moves into its place.
+    ///
+    /// # Errors
+    /// Those of listen(2).
+    pub fn join(&mut self, address: &Listen, slot: u32, own: Foreign) -> std::io::Result<()> {
+        let Some(index) = self.index_of(address) else { return Ok(()) };
+        let endpoint = &mut self.endpoints[index];
+        socket::listen(own.as_fd(), endpoint.options.backlog)?;
+        let Some(held) = endpoint.slots.get_mut(slot as usize) else { return Ok(()) };
+        let old = std::mem::replace(&mut held.fd, own.into());
+        (held.watched, held.fresh) = (false, false);
+        let left = steer::leave(old.as_fd());
+        endpoint.retired.push(old);
+        left
+    }
+
+    /// The inode numbers of the sockets of an address.
+    pub fn inodes_of(&self, address: &Listen) -> Vec<u64> {
+        let slots = self.index_of(address).map(|index| &self.endpoints[index].slots);
+        slots.into_iter().flatten().filter_map(|slot| socket::inode(slot.fd.as_fd()).ok()).collect()
+    }
+
+    /// The owner and the place of a steered address: another socket can be bound beside it.
+    pub fn can_be_beside(&self, address: &Listen) -> Option<(SocketAddr, bool)> {
+        let endpoint = self.index_of(address).map(|index| &self.endpoints[index])?;
+        endpoint.at.filter(|_| endpoint.way == Way::Group).map(|at| (at, endpoint.owned))
     }
 
     /// Lets the socket of an address listen, with room for as many connections as ever: a program that asks for
@@ -163,6 +213,24 @@ impl ListenSet {
         dropped
     }
 
+    /// Lets go of one address; whether it was held. Nobody else has it, so that it leaves the poll set by itself.
+    pub fn forget(&mut self, address: &Listen) -> bool {
+        let Some(index) = self.index_of(address) else { return false };
+        self.endpoints.remove(index).unlink();
+        self.watch_folders();
+        true
+    }
+
+    /// The addresses that programs have taught us.
+    pub fn learned_addresses(&self) -> Vec<Listen> {
+        self.endpoints.iter().filter(|endpoint| endpoint.learned).map(|e| e.listen.endpoint()).collect()
+    }
+
+    /// Whether an address is held.
+    pub fn is_held(&self, address: &Listen) -> bool {
+        self.index_of(address).is_some()
+    }
+
     /// Whether an address is a learned one.
     pub fn is_learned(&self, address: &Listen) -> bool {
         self.index_of(address).is_some_and(|index| self.endpoints[index].learned)
@@ -172,6 +240,16 @@ impl ListenSet {
     pub fn is_expected(&self, address: &Listen) -> bool {
         let nameless = |e: &Endpoint| e.path.is_none() && matches!(e.listen.address, Address::Path(_));
         self.index_of(address).is_some_and(|index| !nameless(&self.endpoints[index]))
+    }
+
+    /// Whether a wildcard among these addresses gets what this address does.
+    pub fn is_covered(&self, address: &Listen, by: &[Listen]) -> bool {
+        let at = |listen: &Listen| self.index_of(listen).and_then(|index| self.endpoints[index].at);
+        let Some(own) = at(address) else { return false };
+        by.iter().filter(|wide| wide.kind == address.kind).filter_map(at).any(|wide| {
+            let dual = wide.is_ipv6() || own.ip().to_canonical().is_ipv4();
+            wide != own && wide.port() == own.port() && wide.ip().is_unspecified() && dual
+        })
     }
 
     /// Whether an address is held in slots.
@@ -192,10 +270,18 @@ impl ListenSet {
         }
     }
 
-    /// A learned address that is steered and that can be connected to: for a probe.
-    pub fn learned_stream(&self) -> Option<SocketAddr> {
-        let found = self.endpoints.iter().find(|e| e.learned && e.way == Way::Group);
-        found.and_then(|endpoint| endpoint.at)
+    /// A learned address that is steered and that can be connected to, for a probe: of those that `listening` names, and
+    /// where nothing narrower takes the connection.
+    pub fn learned_stream(&self, listening: &[Listen]) -> Option<SocketAddr> {
+        let steered = |e: &&Endpoint| e.learned && e.way == Way::Group;
+        let named = |e: &&Endpoint| listening.is_empty() || listening.contains(&e.listen.endpoint());
+        let at = self.endpoints.iter().filter(steered).find(named)?.at?;
+        let has = |ip: IpAddr| {
+            self.endpoints.iter().filter_map(|e| e.at).any(|held| held == SocketAddr::new(ip, at.port()))
+        };
+        // Every address of 127/8 is this machine's.
+        let narrower = at.ip() == Ipv4Addr::UNSPECIFIED && has(Ipv4Addr::LOCALHOST.into());
+        Some(if narrower { SocketAddr::from(([127, 0, 0, 2], at.port())) } else { at })
     }
 
     fn index_of(&self, address: &Listen) -> Option<usize> {
@@ -238,24 +324,23 @@ fn compare(endpoint: &Endpoint, wanted: &Wanted) -> Found {
         (Some(held), Some(asked)) => held == asked,
         (None, _) | (_, None) => true,
     };
-    let same = at.is_ipv4() == asked.is_ipv4() && at.ip() == asked.ip() && scope(at) == scope(asked);
-    if same && same_reach {
+    // An IPv4 address of an IPv6 socket (`::ffff:127.0.0.1`, as Java binds it) is an IPv4 address. A program with an IPv6
+    // socket reads IPv4 peers anyway; the other way round its peers would have addresses that it cannot read.
+    let readable = at.is_ipv4() || asked.is_ipv6();
+    let (here, there) = (at.ip().to_canonical(), asked.ip().to_canonical());
+    let one_family = here.is_ipv4() == there.is_ipv4();
+    if here == there && scope(at) == scope(asked) && same_reach && readable {
         return held();
     }
     let dual = |at: SocketAddr, v6_only: Option<bool>| {
         at.is_ipv6() && at.ip().is_unspecified() && v6_only != Some(true)
     };
     let everywhere = dual(at, held_v6_only) || dual(asked, wanted.v6_only);
-    let one_family = at.is_ipv4() == asked.is_ipv4();
-    let one_place = same_ip(at.ip(), asked.ip()) || at.ip().is_unspecified() || asked.ip().is_unspecified();
+    let one_place = here == there || here.is_unspecified() || there.is_unspecified();
     if everywhere || (one_family && one_place) {
-        return Found::Overlaps(endpoint.address.clone());
+        return Found::Overlaps(endpoint.listen.endpoint());
     }
     Found::Nothing
-}
-
-fn same_ip(a: IpAddr, b: IpAddr) -> bool {
-    a.to_canonical() == b.to_canonical()
 }
 
 fn scope(at: SocketAddr) -> u32 {

@@ -8,7 +8,7 @@ use crate::time::{Monotime, Span};
 use crate::unit::ListenKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 /// How long half-open connections are waited for where the kernel does not list them.
 const WITHOUT_LIST: Span = Span::from_secs(1);
@@ -19,7 +19,7 @@ const GIVEN_UP: u8 = 2;
 ///
 /// A SYN that another processor is handling with the old program at this very moment, and a request that has just
 /// stopped being half open, are in no list. A membarrier(2) would wait for them, for 10 ms and with everybody
-/// else; instead the slot, which stays open, is watched once nobody serves it ([`ListenSet::sockets_of_slot`]), and
+/// else; instead the slot, which stays open, is watched once nobody serves it ([`ListenSet::watch_list`]), and
 /// what has landed there after all is served like the rest of a crashed generation.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,13 +131,6 @@ impl ListenSet {
             }
         }
         moved
-    }
-
-    /// The sockets of a slot, to be watched for what lands there although nobody serves it.
-    pub fn sockets_of_slot(&self, slot: u32) -> Vec<(SocketId, BorrowedFd<'_>)> {
-        let steered = self.endpoints.iter().filter(|endpoint| endpoint.way == Way::Group);
-        let members = steered.filter_map(|endpoint| endpoint.slots.get(slot as usize));
-        members.filter(|member| !member.broken).map(|member| (member.id, member.fd.as_fd())).collect()
     }
 
     /// The slot that a socket belongs to.

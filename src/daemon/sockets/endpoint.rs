@@ -45,6 +45,8 @@ pub(super) struct Slot {
     pub(super) fresh: bool,
     /// Somebody shut it down, and it cannot be made anew while they hold it.
     pub(super) broken: bool,
+    /// The poll set has it.
+    pub(super) watched: bool,
 }
 
 /// One address and everything that belongs to it.
@@ -81,6 +83,10 @@ pub(super) struct Endpoint {
     /// A program bound it: no unit declares it.
     pub(super) learned: bool,
     pub(super) repairs: u32,
+    /// Nobody can connect any more; the interface that it was bound to.
+    pub(super) hidden: Option<i32>,
+    /// Sockets that others have taken the place of: closed when they have left the poll set.
+    pub(super) retired: Vec<Lent>,
 }
 
 /// Gives each socket its number.
@@ -95,7 +101,7 @@ impl Ids {
 
     /// A socket of its own that has not been lent.
     pub(super) fn slot(&mut self, fd: impl Into<Lent>, path: Option<BoundPath>) -> Slot {
-        Slot { id: self.next(), fd: fd.into(), path, fresh: true, broken: false }
+        Slot { id: self.next(), fd: fd.into(), path, fresh: true, broken: false, watched: false }
     }
 }
 
@@ -120,13 +126,27 @@ impl Endpoint {
         let mut endpoint = Endpoint::empty(socket, listen, way, way, why);
         let warnings = match way {
             Way::Shared => endpoint.open_shared(ids)?,
-            Way::Group => endpoint.open_group(ids)?,
+            Way::Group => endpoint.open_group(socket::Place::FirstSlot, ids)?,
             Way::Renamed => endpoint.open_renamed(ids)?,
         };
         if socket.accept {
             // Nobody else has it, and accept(2) must never wait.
             let _ = socket::set_nonblocking(endpoint.slots[0].fd.as_fd(), true);
         }
+        Ok((endpoint, warnings))
+    }
+
+    /// Binds an address that gets what narrower ones of ours do not; `owned` is whether theirs have an owner of their own.
+    pub(super) fn open_beside(
+        unit: &Unit,
+        socket: &Socket,
+        listen: &Listen,
+        owned: bool,
+        ids: &mut Ids,
+    ) -> Result<(Endpoint, Vec<String>), String> {
+        let (way, why) = decide(unit, socket, listen);
+        let mut endpoint = Endpoint::empty(socket, listen, way, way, why);
+        let warnings = endpoint.open_group(socket::Place::Beside { owned }, ids)?;
         Ok((endpoint, warnings))
     }
 
@@ -187,6 +207,8 @@ impl Endpoint {
             owned: false,
             learned: false,
             repairs: 0,
+            hidden: None,
+            retired: Vec::new(),
         }
     }
 
@@ -200,9 +222,8 @@ impl Endpoint {
         Ok(opened.warnings)
     }
 
-    fn open_group(&mut self, ids: &mut Ids) -> Result<Vec<String>, String> {
-        let first =
-            socket::open(&self.listen, &self.options, socket::Place::FirstSlot).map_err(|e| e.text)?;
+    fn open_group(&mut self, place: socket::Place, ids: &mut Ids) -> Result<Vec<String>, String> {
+        let first = socket::open(&self.listen, &self.options, place).map_err(|e| e.text)?;
         let to_first = steer::to_first();
         if let Err(error) = steer::attach(first.fd.as_fd(), &to_first) {
             drop(first);
@@ -305,7 +326,8 @@ impl Endpoint {
                 })?);
         }
         let Some(old) = self.slots.get_mut(slot) else { return Ok(()) };
-        old.fd = new.fd.into();
+        self.retired.push(std::mem::replace(&mut old.fd, new.fd.into()));
+        old.watched = false;
         old.fresh = true;
         self.lent.retain(|lent| *lent != slot);
         if self.way == Way::Renamed {
@@ -325,7 +347,8 @@ impl Endpoint {
         let opened =
             socket::open(&self.listen, &self.options, socket::Place::Alone).map_err(|error| error.text)?;
         if let Some(slot) = self.slots.first_mut() {
-            slot.fd = opened.fd.into();
+            self.retired.push(std::mem::replace(&mut slot.fd, opened.fd.into()));
+            slot.watched = false;
             slot.fresh = true;
         }
         self.path = opened.path;

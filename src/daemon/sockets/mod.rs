@@ -15,6 +15,7 @@
 mod accept;
 mod adopt;
 mod drain;
+mod dropped;
 mod endpoint;
 #[cfg(test)]
 mod exact_tests;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use accept::PeerName;
 pub use adopt::{Found, Wanted};
+pub use dropped::is_wider;
 
 use super::inherit::Inherited;
 use crate::sys::inotify::Watcher;
@@ -53,6 +55,17 @@ pub struct Lent<'a> {
     pub name: &'a str,
     /// What the unit says.
     pub listen: &'a Listen,
+}
+
+/// A socket for the poll set.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched<'a> {
+    /// Its number.
+    pub id: SocketId,
+    /// Which slot it is of; `None` where generations share it.
+    pub slot: Option<u32>,
+    /// Its descriptor.
+    pub fd: BorrowedFd<'a>,
 }
 
 /// The sockets of one unit.
@@ -125,13 +138,20 @@ impl ListenSet {
             if found.is_some() {
                 continue;
             }
-            match Endpoint::open(unit, socket, listen, &mut self.ids) {
+            let opened = match self.beside(unit, socket, listen) {
+                Some(owned) => Endpoint::open_beside(unit, socket, listen, owned, &mut self.ids),
+                None => Endpoint::open(unit, socket, listen, &mut self.ids),
+            };
+            match opened {
                 Ok((endpoint, more)) => {
                     new.push(endpoint);
                     warnings.extend(more);
                 }
-                Err(error) => errors.push(error),
+                Err(error) => errors.push(self.in_our_own_way(unit, listen).unwrap_or(error)),
             }
+        }
+        for index in plan.iter().flatten() {
+            errors.extend(self.endpoints[*index].reveal().err());
         }
         if !errors.is_empty() {
             new.iter().for_each(Endpoint::unlink);
@@ -160,9 +180,15 @@ impl ListenSet {
         self.endpoints = ranked.into_iter().map(|(_, endpoint)| endpoint).collect();
     }
 
-    /// Closes what none of `units` declares; how many addresses. Their descriptors leave the poller with
+    /// Closes what none of `units` declares, and no program has bound by itself (`bound`); how many addresses. Their descriptors leave the poller with
     /// epoll_ctl(2) *before* this: a process that still holds the socket would keep them registered.
-    pub fn keep(&mut self, units: &[&Unit]) -> usize {
+    pub fn keep(&mut self, units: &[&Unit], bound: &[Listen]) -> usize {
+        for endpoint in self.endpoints.iter_mut().filter(|e| bound.contains(&e.listen.endpoint())) {
+            // Declared no more, and still bound by the program: as if it had taught it to us.
+            let declared = units.iter().flat_map(|unit| unit.listens());
+            endpoint.learned |=
+                !declared.map(|(_, listen)| listen).any(|l| same_endpoint(&endpoint.listen, l));
+        }
         // What programs have taught us stays, unless nothing does.
         let learned = |endpoint: &Endpoint| endpoint.learned && !units.is_empty();
         let mut wanted: Vec<bool> = self.endpoints.iter().map(learned).collect();
@@ -230,12 +256,6 @@ impl ListenSet {
         }
     }
 
-    /// Every socket, for the poller to watch for the next traffic. The same descriptors as
-    /// [`ListenSet::watch_list`].
-    pub fn traffic_list(&self) -> Vec<(SocketId, BorrowedFd<'_>)> {
-        self.watch_list()
-    }
-
     /// The index of the `[[Socket]]` table of `unit` that a socket belongs to.
     pub fn table_of(&self, unit: &Unit, id: SocketId) -> Option<usize> {
         let wanted = self.endpoints.iter().position(|e| e.slots.iter().any(|slot| slot.id == id))?;
@@ -265,6 +285,7 @@ impl ListenSet {
     /// Makes an endpoint ready to be lent on a slot.
     fn prepare(&mut self, index: usize, slot: usize, non_blocking: bool) -> Result<(), String> {
         let endpoint = &mut self.endpoints[index];
+        endpoint.reveal()?;
         if endpoint.steered() {
             while endpoint.slots.len() <= slot {
                 endpoint.add_slot(&mut self.ids)?;

@@ -1,10 +1,10 @@
 //! Sockets that a process has shut down, and names that somebody has removed.
 
-use super::endpoint::{Endpoint, Way};
+use super::endpoint::{Endpoint, Slot, Way};
 use super::steering::Steered;
-use super::{ListenSet, SocketId};
+use super::{ListenSet, SocketId, Watched};
 use crate::sys::inotify::Watcher;
-use crate::sys::{socket, steer, unixpath};
+use crate::sys::{aside, socket, steer, unixpath};
 use crate::unit::{Address, ListenKind};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -63,6 +63,7 @@ fn reopen(endpoint: &mut Endpoint, slot: usize) -> Result<(), String> {
         crate::sys::fd::dev_null().map_err(|error| format!("cannot open /dev/null: {error}"))?;
     let member = &mut endpoint.slots[slot];
     member.fd = placeholder.into();
+    member.watched = false;
     member.broken = true;
     member.fresh = true;
     let mut listen = endpoint.listen.clone();
@@ -103,10 +104,46 @@ impl ListenSet {
         None
     }
 
-    /// Sockets to watch for hang-ups only. One that cannot be repaired is left out until it is lent again.
-    pub fn watch_list(&self) -> Vec<(SocketId, BorrowedFd<'_>)> {
+    /// Sockets to watch, each with its slot if its address has slots. One that cannot be repaired is left out until it
+    /// is lent again.
+    pub fn watch_list(&self) -> Vec<Watched<'_>> {
+        self.watchable(|_| true)
+    }
+
+    /// Those of [`ListenSet::watch_list`] that the poll set does not have yet: a slot that was made, a socket that was
+    /// made anew.
+    pub fn unwatched(&self) -> Vec<Watched<'_>> {
+        self.watchable(|slot| !slot.watched)
+    }
+
+    fn watchable(&self, wanted: impl Fn(&Slot) -> bool) -> Vec<Watched<'_>> {
+        let mut found = Vec::new();
+        for endpoint in &self.endpoints {
+            let slots = endpoint.slots.iter().enumerate().filter(|(_, slot)| !slot.broken && wanted(slot));
+            found.extend(slots.map(|(number, slot)| Watched {
+                id: slot.id,
+                slot: endpoint.steered().then_some(number as u32),
+                fd: slot.fd.as_fd(),
+            }));
+        }
+        found
+    }
+
+    /// The poll set has all of them, or none any more.
+    pub fn set_watched(&mut self, watched: bool) {
+        let slots = self.endpoints.iter_mut().flat_map(|endpoint| &mut endpoint.slots);
+        slots.filter(|slot| !slot.broken).for_each(|slot| slot.watched = watched);
+    }
+
+    /// What has to leave the poll set before it is closed.
+    pub fn take_retired(&mut self) -> Vec<aside::Lent> {
+        self.endpoints.iter_mut().flat_map(|endpoint| std::mem::take(&mut endpoint.retired)).collect()
+    }
+
+    /// Sockets that somebody has shut down.
+    pub fn hung_up(&self) -> Vec<SocketId> {
         let slots = self.endpoints.iter().flat_map(|endpoint| &endpoint.slots);
-        slots.filter(|slot| !slot.broken).map(|slot| (slot.id, slot.fd.as_fd())).collect()
+        slots.filter(|slot| !slot.broken && socket::hung_up(slot.fd.as_fd())).map(|slot| slot.id).collect()
     }
 
     /// Readable when one of our names may have been removed or replaced: call [`ListenSet::check_paths`] then.
@@ -149,7 +186,7 @@ impl ListenSet {
 
 /// Looks at one endpoint's visible name.
 fn check(endpoint: &mut Endpoint, steered: &Steered) -> Option<String> {
-    let path = endpoint.path.clone()?;
+    let path = endpoint.path.clone().filter(|_| endpoint.hidden.is_none())?;
     let address = endpoint.address.clone();
     match unixpath::identity(&path.path) {
         Some(found) if found == path.inode => {

@@ -83,6 +83,9 @@ fn row(endpoint: &Endpoint) -> SocketStatus {
     if endpoint.slots.iter().any(|slot| slot.broken) {
         why.push_str("; shut down by a process, made anew as soon as nobody holds it");
     }
+    if endpoint.hidden.is_some() {
+        why.push_str("; dropped: refused while the generation that has it drains");
+    }
     SocketStatus {
         name: endpoint.name.clone(),
         address: endpoint.address.clone(),

@@ -375,8 +375,8 @@ fn a_new_address_goes_to_the_generation_that_knows_it() {
         drop(connection);
     }
     set.steer(0, None, SteerBy::Connection).unwrap();
-    assert_eq!(set.keep(&[&old]), 1);
-    assert_eq!(set.keep(&[&old]), 0);
+    assert_eq!(set.keep(&[&old], &[]), 1);
+    assert_eq!(set.keep(&[&old], &[]), 0);
     assert_eq!(ask(address(&set), 10), BTreeMap::from([(b'a', 10)]));
     a.end();
 }
@@ -425,7 +425,7 @@ fn port_nought_is_kept() {
     let before: Vec<_> = set.endpoints.iter().map(|endpoint| endpoint.at).collect();
     assert_ne!(before[0], before[1]);
     assert_eq!(set.add(&unit).unwrap(), Vec::<String>::new());
-    assert_eq!(set.keep(&[&unit]), 0);
+    assert_eq!(set.keep(&[&unit], &[]), 0);
     assert_eq!(before, set.endpoints.iter().map(|endpoint| endpoint.at).collect::<Vec<_>>());
 }
 
@@ -550,7 +550,7 @@ fn a_unix_socket_that_was_shut_down_is_made_anew() {
     let old = copy(&mut set, &unit, 0);
     nix::sys::socket::shutdown(old.as_raw_fd(), nix::sys::socket::Shutdown::Both).unwrap();
     assert!(UnixStream::connect(&at).is_err());
-    let id = set.watch_list()[0].0;
+    let id = set.watch_list()[0].id;
     assert!(set.repair(id).unwrap().contains("made it anew"));
     let _client = UnixStream::connect(&at).unwrap();
     UnixListener::from(copy(&mut set, &unit, 0)).accept().unwrap();
@@ -567,7 +567,7 @@ fn an_abstract_socket_that_was_shut_down_waits_for_its_holder() {
     let mut set = open(&unit);
     let old = copy(&mut set, &unit, 0);
     nix::sys::socket::shutdown(old.as_raw_fd(), nix::sys::socket::Shutdown::Both).unwrap();
-    let id = set.watch_list()[0].0;
+    let id = set.watch_list()[0].id;
     assert!(set.repair(id).unwrap().contains("Address already in use"));
     assert!(set.watch_list().is_empty(), "it would hang up for ever");
     assert!(set.lend(&unit, 0).is_err());
@@ -686,7 +686,7 @@ fn accepted_connections_have_a_source_and_a_name() {
     let unit = unit(vec![inet, unix]);
     let mut set = open(&unit);
     assert!(!set.steered(&unit), "with Accept nothing is steered");
-    let ids: Vec<_> = set.traffic_list().iter().map(|(id, _)| *id).collect();
+    let ids: Vec<_> = set.watch_list().iter().map(|watched| watched.id).collect();
     assert!(set.accept(ids[0]).unwrap().is_none());
     let client = TcpStream::connect(("127.0.0.1", set.endpoints[0].at.unwrap().port())).unwrap();
     wait_queue(&set, 0, 1);

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Health {
     pub(crate) step: HealthStep,
     pub(crate) passes: u32,
+    /// It has accepted a connection, at least once.
+    pub(crate) accepted: bool,
     pub(crate) fails: u32,
     /// How often in a row another generation answered.
     pub(crate) misses: u32,

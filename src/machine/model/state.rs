@@ -249,7 +249,9 @@ impl State {
         if !self.down.as_ref().is_some_and(|down| down.close) {
             needed.push(self.content);
         }
-        needed.extend(self.generations.iter().map(|g| g.content));
+        // An instance has its connection, and nothing else of the unit's sockets.
+        let instance = |g: &&Generation| matches!(g.kind, Kind::Instance { .. });
+        needed.extend(self.generations.iter().filter(|g| !instance(g)).map(|g| g.content));
         needed.extend(self.reload.as_ref().and_then(|reload| reload.stage.content()));
         needed.extend(self.job.as_ref().and_then(|job| match job.phase {
             JobPhase::Opening(Asked { what: content, .. }) | JobPhase::Stopping(content) => Some(content),
@@ -262,6 +264,7 @@ impl State {
     pub(crate) fn contents_needed(&self) -> Vec<ContentId> {
         let mut needed = self.sockets_needed();
         needed.push(self.content);
+        needed.extend(self.generations.iter().map(|g| g.content));
         needed.extend(self.previous);
         needed.extend(self.reload.as_ref().map(|reload| reload.old_content));
         needed.extend(self.hooks.iter().map(|hook| hook.content));

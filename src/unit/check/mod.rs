@@ -5,6 +5,7 @@ mod reload;
 
 mod service;
 mod sockets;
+mod variables;
 
 pub(super) use reload::no_canary;
 
@@ -19,6 +20,7 @@ pub(super) fn check(unit: &mut Unit, tables: &Tables<'_>, places: &[Vec<usize>],
     reload::settle(unit, tables);
     service::check(unit, tables, context);
     sockets::check(unit, tables, places);
+    variables::check(unit, tables);
     reload::check(unit, tables);
 }
 

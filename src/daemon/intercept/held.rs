@@ -1,0 +1,128 @@
+//! Who has the sockets that programs have taught us, and what was bound without our seeing it.
+
+use super::{Adopted, BOUND_MAX, FIRST_LOOK, Level};
+use crate::daemon::core::Daemon;
+use crate::daemon::sockets::{Found, Wanted};
+use crate::daemon::supervised::{GenerationShell, Supervised};
+use crate::machine::event::{Event, Gen, Missing};
+use crate::sys::aside::Foreign;
+use crate::sys::process::pid;
+use crate::sys::{clock, holder, registration, seccomp};
+use crate::time::Span;
+use crate::unit::Listen;
+use std::sync::Arc;
+
+/// Whether a process of a generation has one of these sockets, or may have: one that nobody may look at.
+pub(super) fn has_any(shell: &GenerationShell, inodes: &[u64]) -> bool {
+    shell.members(pid()).into_iter().any(|member| holder::has_socket(member, inodes).unwrap_or(true))
+}
+
+/// Whether any process of a unit has a socket of this address.
+pub(super) fn anybody_has(unit: &Supervised, address: &Listen) -> bool {
+    let inodes = unit.sockets.inodes_of(address);
+    unit.generations.values().any(|shell| has_any(shell, &inodes))
+}
+
+/// Holds the datagram sockets that processes of a unit have, of those that are `wanted`, and forgets the others of them.
+pub(super) fn hold_datagrams(unit: &mut Supervised, wanted: impl Fn(&Wanted) -> bool) {
+    let numbers: Vec<Gen> = unit.generations.keys().copied().collect();
+    for number in numbers {
+        let Some(shell) = unit.generations.get_mut(&number) else { continue };
+        let known: Vec<_> = shell.adopted.datagrams.extract_if(|_, known| wanted(known)).collect();
+        if known.is_empty() {
+            continue;
+        }
+        let (members, slot, content) = (shell.members(pid()), shell.slot, shell.content);
+        let content = content.and_then(|id| unit.content(id)).unwrap_or(&unit.current);
+        let content = Arc::clone(&content.unit);
+        for (inode, wanted) in known {
+            let held = matches!(unit.sockets.find(&wanted), Found::Held(_));
+            if let Some(own) = copy(&members, inode).filter(|_| !held) {
+                // An address that cannot be held is the program's alone, as before.
+                let _ = unit.sockets.learn(&content, &wanted, slot, own);
+            }
+        }
+    }
+}
+
+/// The socket with this inode number, of the first of these processes that has it.
+fn copy(processes: &[i32], inode: u64) -> Option<Foreign> {
+    processes.iter().find_map(|process| {
+        let number = *registration::of(*process, inode).ok()?.numbers.first()?;
+        seccomp::copy_fd(*process, number).ok()
+    })
+}
+
+impl Adopted {
+    /// What the generation listens on, as far as we have seen, in that order.
+    pub fn listening(&self) -> &[Listen] {
+        &self.listening
+    }
+
+    pub(super) fn remember_datagram(&mut self, inode: u64, wanted: Wanted) {
+        // The same address again: what had it before is closed, or shares it.
+        self.datagrams.retain(|_, known| known.listen != wanted.listen);
+        if self.datagrams.len() < BOUND_MAX {
+            self.datagrams.insert(inode, wanted);
+        }
+    }
+}
+
+impl Supervised {
+    /// Looks twice whether a generation listens on what we have not seen: soon, and before its time to start is over.
+    pub(super) fn look_later(&mut self, number: Gen) {
+        if self.filters.looks.iter().any(|(_, known)| *known == number) {
+            return;
+        }
+        let content = self.generations.get(&number).and_then(|shell| self.content(shell.content?));
+        let limit = content.unwrap_or(&self.current).unit.service.timeout_start;
+        let now = clock::now();
+        let last = if limit.is_infinite() { FIRST_LOOK } else { Span(limit.0 / 10 * 9) };
+        self.filters.looks.extend([(now + FIRST_LOOK.min(last), number), (now + last, number)]);
+    }
+}
+
+impl Daemon {
+    /// A generation that has not listened on anything, as far as we have seen: does it?
+    pub(super) fn look_for_unseen(&mut self, index: usize, number: Gen) {
+        let unit = &mut self.units[index];
+        let Some(shell) = unit.generations.get(&number) else { return };
+        let waits = unit.filters.given.iter().any(|(_, generation, _)| *generation == number);
+        if waits || !shell.adopted.listening.is_empty() {
+            return;
+        }
+        let Some(address) = holder::listening(&shell.members(pid())) else { return };
+        let text = format!(
+            "generation {} listens on {address}, and aeternad did not see it bind: a 32-bit program, or one that binds by \
+             io_uring. It is not held, and the next generation cannot be given it: let it take its sockets as LISTEN_FDS, \
+             or use Strategy = \"replace\"",
+            number.0
+        );
+        let name = unit.name.clone();
+        unit.filters.say(&name, Level::Warning, &text);
+        self.queue.push_back((index, Event::Listened { generation: number, missing: Missing::Nothing }));
+    }
+
+    /// A generation is gone: what it alone has bound, for a trial or before it failed, is let go. What the promoted one
+    /// listens on stays, also while nobody is there.
+    pub fn release_unheld(&mut self, index: usize) {
+        let unit = &self.units[index];
+        if unit.filters.promoted.is_none() {
+            return;
+        }
+        let stray: Vec<Listen> = unit
+            .sockets
+            .learned_addresses()
+            .into_iter()
+            .filter(|address| !unit.filters.expected.contains(address) && !anybody_has(unit, address))
+            .collect();
+        if stray.is_empty() {
+            return;
+        }
+        self.unwatch_sockets(index);
+        for address in stray {
+            self.units[index].sockets.forget(&address);
+        }
+        self.rewatch_sockets(index);
+    }
+}

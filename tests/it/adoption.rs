@@ -1,0 +1,362 @@
+//! `InterceptBind` adopts a socket, not a number: what else refers to it, what its address means, what it is bound for,
+//! and what cannot be seen.
+
+use crate::common;
+use crate::intercept::{intercepted, python};
+use aeterna::proto::status::{Outcome, UnitState};
+use common::hammer::{HTTP, Hammer, To, ask};
+use common::port::free_port;
+use common::{Env, skip};
+use std::net::{TcpStream, UdpSocket};
+
+/// A program whose log can be read.
+fn app(script: &str, head: &str) -> Env {
+    let mut env = Env::new();
+    let unit = intercepted(&python(&env, &format!("{ANSWER}{script}")));
+    let unit =
+        unit.replace("StandardOutput = \"null\"\nStandardError = \"null\"\n", "TimeoutStartSec = \"20s\"\n");
+    env.unit("app", &format!("{head}{unit}"));
+    env.start();
+    env
+}
+
+/// `answer(c)` answers like a web server, also at the stop signal; `busy` is what must not be interrupted.
+const ANSWER: &str = "import signal
+state = {'stop': False, 'busy': False}
+def stop(*a):
+  state['stop'] = True
+  if not state['busy']: os._exit(0)
+signal.signal(signal.SIGTERM, stop)
+def busy(on):
+  state['busy'] = on
+  if state['stop'] and not on: os._exit(0)
+def answer(c):
+  was = state['busy']; busy(True)
+  c.settimeout(9)
+  try: c.recv(999); c.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\n%d' % os.getpid())
+  except OSError: pass
+  c.close(); busy(was)
+";
+
+fn declared(address: &str) -> String {
+    format!("[Socket]\nListenStream = \"{address}\"\n")
+}
+
+/// Replaces the program under load, and nobody notices.
+fn replaced(env: &Env, to: &To, reloads: u32) {
+    env.wait_state("app", UnitState::Running);
+    let hammer = Hammer::start(to, HTTP);
+    for _ in 0..reloads {
+        hammer.wait_answers(10);
+        let mark = env.mark();
+        let done = env.ctl(&["reload", "app"]);
+        let end = env.wait_reloaded("app", mark);
+        assert_eq!(end.outcome, Some(Outcome::Promoted), "{done:?}\n{}", env.log());
+    }
+    hammer.wait_answers(10);
+    let (answered, failed) = hammer.finish();
+    assert!(failed.is_empty(), "{} of {answered} failed: {:?}\n{}", failed.len(), failed.first(), env.log());
+}
+
+/// The acceptor of an event loop that adds its socket before it binds it, and tries accept(2) once before it waits.
+fn epoll_first(socket: &str, bind: &str) -> String {
+    format!(
+        "import select
+s = {socket}; s.setblocking(False)
+e = select.epoll(); e.register(s.fileno(), select.EPOLLIN | select.EPOLLET)
+{bind}; s.listen(64)
+def drain():
+  while True:
+    try: c, _ = s.accept()
+    except BlockingIOError: return
+    answer(c)
+drain()
+while True: e.poll(); busy(True); drain(); busy(False)"
+    )
+}
+
+#[test]
+fn an_event_loop_that_has_its_socket_before_it_is_bound_hears_of_every_connection() {
+    for head in ["", "declared"] {
+        let port = free_port();
+        let address = format!("127.0.0.1:{port}");
+        let head = if head.is_empty() { String::new() } else { declared(&address) };
+        let env = app(&epoll_first("tcp()", &format!("s.bind(('127.0.0.1', {port}))")), &head);
+        replaced(&env, &To::Port(port), 5);
+        assert!(!env.log().contains("may never see"), "{}", env.log());
+    }
+}
+
+#[test]
+fn so_does_one_on_a_unix_path() {
+    let folder = Env::new();
+    let path = folder.path("loop.sock");
+    let bind = format!("p = '{0}'\nif os.path.exists(p): os.unlink(p)\ns.bind(p)", path.display());
+    let env = app(&epoll_first("socket.socket(socket.AF_UNIX)", &bind), "");
+    replaced(&env, &To::Path(path), 5);
+}
+
+#[test]
+fn a_copy_that_was_made_before_bind_is_the_same_socket() {
+    let port = free_port();
+    let script = format!(
+        "import select
+s = tcp(); d = s.dup(); e = select.epoll(); e.register(d.fileno(), select.EPOLLIN)
+s.bind(('127.0.0.1', {port})); s.listen(64); s.close()
+while True:
+  e.poll(); c, _ = d.accept(); answer(c)"
+    );
+    let env = app(&script, &declared(&format!("127.0.0.1:{port}")));
+    replaced(&env, &To::Port(port), 3);
+}
+
+#[test]
+fn a_child_may_bind_what_its_parent_accepts_from() {
+    let port = free_port();
+    let script = format!(
+        "s = tcp()
+if os.fork() == 0: s.bind(('127.0.0.1', {port})); s.listen(64); os._exit(0)
+os.wait()
+while True:
+  c, _ = s.accept(); answer(c)"
+    );
+    let env = app(&script, "");
+    replaced(&env, &To::Port(port), 3);
+}
+
+#[test]
+fn a_generation_that_accepts_once_and_is_deaf_then_is_not_promoted() {
+    let port = free_port();
+    let mut env = Env::new();
+    let deaf = env.path("deaf");
+    let script = format!(
+        "{ANSWER}s = tcp(); s.bind(('127.0.0.1', {port})); s.listen(64)
+while True:
+  c, _ = s.accept(); answer(c)
+  if os.path.exists('{}'): time.sleep(1000)",
+        deaf.display()
+    );
+    let unit = intercepted(&python(&env, &script));
+    env.unit("app", &unit.replace("InterceptBind = true", "InterceptBind = true\nTimeoutStartSec = \"3s\""));
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    // The one that serves has passed its only look at the file by then.
+    env.file("deaf", "");
+    let done = env.ctl(&["reload", "app"]);
+    assert_ne!(done.code, 0);
+    env.wait_log("once and then no other");
+    env.wait_state("app", UnitState::Running);
+}
+
+#[test]
+fn a_listener_that_waits_for_the_first_byte_is_probed_all_the_same() {
+    let port = free_port();
+    let script = format!(
+        "s = tcp(); s.bind(('127.0.0.1', {port})); s.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30); s.listen(64)
+while True:
+  c, _ = s.accept(); answer(c)"
+    );
+    let env = app(&script, "");
+    replaced(&env, &To::Port(port), 3);
+    let check = format!("\n[HealthCheck]\nTcpConnect = \"127.0.0.1:{port}\"\nInterval = \"50ms\"\n");
+    let unit = std::fs::read_to_string(env.path("units/app.toml")).unwrap();
+    env.file("units/app.toml", &(unit + &check));
+    replaced(&env, &To::Port(port), 1);
+}
+
+#[test]
+fn an_ipv4_address_of_an_ipv6_socket_is_an_ipv4_address() {
+    let port = free_port();
+    let script = format!(
+        "s = tcp(socket.AF_INET6); s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+s.bind(('::ffff:127.0.0.1', {port})); s.listen(64)
+while True:
+  c, _ = s.accept(); answer(c)"
+    );
+    for head in [String::new(), declared(&format!("127.0.0.1:{port}"))] {
+        let env = app(&script, &head);
+        replaced(&env, &To::Port(port), 3);
+        assert_eq!(env.unit_status("app").sockets.len(), 1);
+    }
+}
+
+#[test]
+fn a_client_with_a_port_of_its_own_reads_its_own_answers_only() {
+    let (port, own) = (free_port(), free_port());
+    // It asks two servers in turn; each sends a second answer, which comes when nobody waits for it any more.
+    let script = format!(
+        "p1 = socket.socket(2, 2); p1.bind(('127.0.0.1', 0)); p2 = socket.socket(2, 2); p2.bind(('127.0.0.1', 0))
+def question(peer, want):
+  u = socket.socket(2, 2); u.settimeout(9); u.bind(('127.0.0.1', {own})); u.sendto(b'?', peer.getsockname())
+  a = peer.recvfrom(9)[1]; peer.sendto(want, a); got = u.recv(99); peer.sendto(b'late ' + want, a); u.close(); return got
+s = tcp(); s.bind(('127.0.0.1', {port})); s.listen(64)
+while True:
+  c, _ = s.accept()
+  for peer, want in [(p1, b'one'), (p2, b'two'), (p1, b'three')]:
+    got = question(peer, want)
+    if got != want: say('wrong answer', got)
+  answer(c)"
+    );
+    let env = app(&script, "");
+    env.wait_state("app", UnitState::Running);
+    for _ in 0..3 {
+        ask(&To::Port(port), HTTP).unwrap();
+        assert!(UdpSocket::bind(("127.0.0.1", own)).is_ok(), "nobody has it between two questions");
+        assert_eq!(env.ctl(&["reload", "app"]).code, 0, "{}", env.log());
+    }
+    assert!(!env.log().contains("wrong answer"), "{}", env.log());
+    assert_eq!(env.unit_status("app").sockets.len(), 1);
+}
+
+#[test]
+fn a_program_that_tries_out_its_port_gets_it() {
+    let port = free_port();
+    let script = format!(
+        "for f, h in ((socket.AF_INET6, '::'), (socket.AF_INET, '0.0.0.0'), (socket.AF_INET, '127.0.0.1')):
+  t = tcp(f); t.bind((h, {port})); t.listen(1); t.close()
+s = tcp(); s.bind(('127.0.0.1', {port})); s.listen(64)
+while True:
+  c, _ = s.accept(); answer(c)"
+    );
+    let env = app(&script, "");
+    env.wait_log(&format!("generation 1 listens on 127.0.0.1:{port}"));
+    replaced(&env, &To::Port(port), 3);
+    let sockets: Vec<String> = env.unit_status("app").sockets.into_iter().map(|s| s.address).collect();
+    assert_eq!(sockets, [format!("127.0.0.1:{port}")], "{}", env.log());
+}
+
+#[test]
+fn a_program_may_move_to_a_wider_address() {
+    let port = free_port();
+    let mut env = Env::new();
+    let hosts = env.file("host", "127.0.0.1");
+    let script = format!(
+        "{ANSWER}h = open('{}').read()
+s = tcp(socket.AF_INET6 if ':' in h else socket.AF_INET)
+if ':' in h: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+s.bind((h, {port})); s.listen(64)
+while True:
+  c, _ = s.accept(); answer(c)",
+        hosts.display()
+    );
+    let unit = intercepted(&python(&env, &script));
+    env.unit("app", &unit);
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    for host in ["0.0.0.0", "::"] {
+        env.file("host", host);
+        let done = env.ctl(&["reload", "app"]);
+        assert_eq!(done.code, 0, "{done:?}\n{}", env.log());
+        ask(&To::Port(port), HTTP).unwrap();
+        assert_eq!(env.unit_status("app").sockets.len(), 1);
+    }
+    // And not to a narrower one, which would take connections before it serves: the reload says so.
+    env.file("host", "127.0.0.1");
+    assert_ne!(env.ctl(&["reload", "app"]).code, 0);
+    assert!(env.log().contains(&format!("overlaps [::]:{port}")), "{}", env.log());
+    ask(&To::Port(port), HTTP).unwrap();
+}
+
+#[test]
+fn more_than_sixty_four_addresses_are_held() {
+    let ports: Vec<u16> = (0..70).map(|_| free_port()).collect();
+    let script = format!(
+        "import select
+L = []
+for p in {ports:?}:
+  s = tcp(); s.bind(('127.0.0.1', p)); s.listen(9); L.append(s)
+while True:
+  for s in select.select(L, [], [])[0]:
+    c, _ = s.accept(); answer(c)"
+    );
+    let env = app(&script, "");
+    env.wait_unit("app", "every address", |unit| unit.sockets.len() == 70);
+    assert_eq!(env.ctl(&["reload", "app"]).code, 0, "{}", env.log());
+    assert_eq!(env.unit_status("app").sockets.len(), 70);
+    ask(&To::Port(ports[69]), HTTP).unwrap();
+}
+
+#[test]
+fn a_datagram_server_on_a_high_port_is_seen() {
+    let port = 61_000 + std::process::id() as u16 % 4_000;
+    let script = format!(
+        "s = socket.socket(2, 2); s.bind(('127.0.0.1', {port}))
+while True:
+  d, a = s.recvfrom(99); s.sendto(d, a)"
+    );
+    let env = app(&script, "");
+    env.wait_state("app", UnitState::Running);
+    assert_eq!(env.ctl(&["reload", "app"]).code, 0, "{}", env.log());
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(common::WAIT)).unwrap();
+    client.send_to(b"x", ("127.0.0.1", port)).unwrap();
+    client.recv(&mut [0; 8]).unwrap();
+}
+
+/// Binds and listens by 32-bit system calls, which pass the filter.
+const UNSEEN: &str = r#"
+#define _GNU_SOURCE
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+static long call(long what, unsigned *args) {
+  long r; __asm__ volatile("int $0x80" : "=a"(r) : "a"(102L), "b"(what), "c"(args) : "memory", "r8", "r9", "r10", "r11"); return r;
+}
+int main(int argc, char **argv) {
+  unsigned *low = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+  struct sockaddr_in *at = (void *)(low + 16);
+  int s = socket(AF_INET, SOCK_STREAM, 0);
+  at->sin_family = AF_INET; at->sin_port = htons(atoi(argv[1])); at->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  low[0] = s; low[1] = (unsigned)(unsigned long)at; low[2] = sizeof *at;
+  if (call(2, low)) return 3;
+  low[1] = 9;
+  if (call(4, low)) return 4;
+  for (;;) { int c = accept(s, 0, 0); close(c); }
+}
+"#;
+
+#[test]
+fn what_cannot_be_seen_is_not_killed_for_it() {
+    if !cfg!(target_arch = "x86_64") {
+        return skip("32-bit system calls of another kind");
+    }
+    let mut env = Env::new();
+    let (source, program) = (env.file("unseen.c", UNSEEN), env.path("unseen"));
+    let mut build = env.command("gcc");
+    build.arg("-o").arg(&program).arg(source);
+    assert_eq!(env.finish(build).code, 0);
+    let port = free_port();
+    env.unit(
+        "app",
+        &intercepted(&format!("{} {port}", program.display()))
+            .replace("InterceptBind = true", "InterceptBind = true\nTimeoutStartSec = \"3s\""),
+    );
+    env.start();
+    let unit = env.wait_unit("app", "what comes of it", |unit| unit.state != UnitState::Starting);
+    if env.log().contains("exited with code 3") {
+        return skip("this kernel has no 32-bit system calls");
+    }
+    assert_eq!(unit.state, UnitState::Running, "{}", env.log());
+    assert!(env.log().contains(&format!("listens on 127.0.0.1:{port}, and aeternad did not see it bind")));
+    TcpStream::connect(("127.0.0.1", port)).unwrap();
+}
+
+#[test]
+fn what_the_unit_declares_no_more_stays_while_its_program_binds_it() {
+    let port = free_port();
+    let script = format!(
+        "s = tcp(); s.bind(('127.0.0.1', {port})); s.listen(64)
+while True:
+  c, _ = s.accept(); answer(c)"
+    );
+    let head = declared(&format!("127.0.0.1:{port}"));
+    let env = app(&script, &head);
+    env.wait_state("app", UnitState::Running);
+    let unit = std::fs::read_to_string(env.path("units/app.toml")).unwrap();
+    env.file("units/app.toml", unit.strip_prefix(&head).unwrap());
+    replaced(&env, &To::Port(port), 2);
+    let sockets = env.unit_status("app").sockets;
+    assert_eq!((sockets.len(), sockets[0].sharing.as_str()), (1, "steered"), "{}", env.log());
+}
