@@ -2,7 +2,7 @@
 
 use crate::daemon::core::Daemon;
 use crate::machine::event::{Announcement, Exit, Failure, Gen, Relayed, ReloadRecord, Share};
-use crate::proto::status::EventLine;
+use crate::proto::status::{EventLine, UnitState};
 use crate::sys::clock;
 use log::Level;
 
@@ -82,10 +82,7 @@ impl Daemon {
 
 fn tell(fact: &Announcement) -> Told {
     match fact {
-        Announcement::State { from, to, why, .. } => {
-            let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
-            Told::new(Level::Info, "state", format!("{} → {}{why}", from.name(), to.name()))
-        }
+        Announcement::State { from, to, why, .. } => changed(*from, *to, why),
         Announcement::Started { generation, worker, pid } => {
             let worker = if *worker == 0 { String::new() } else { format!(", worker {worker}") };
             Told::new(
@@ -138,8 +135,17 @@ fn tell(fact: &Announcement) -> Told {
             let level = if good { Level::Info } else { Level::Error };
             Told::new(level, "reloaded", format!("reload {}{why}", outcome.name()))
         }
+        Announcement::StartFailed { generation, text } => {
+            Told::new(Level::Error, "failed", text.clone()).of(*generation)
+        }
         Announcement::Warning { text } => Told::new(Level::Warn, "warning", text.clone()),
     }
+}
+
+fn changed(from: UnitState, to: UnitState, why: &str) -> Told {
+    let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+    let level = if to == UnitState::Failed { Level::Error } else { Level::Info };
+    Told::new(level, "state", format!("{} → {}{why}", from.name(), to.name()))
 }
 
 fn measured(generation: Gen, share: Share) -> Told {

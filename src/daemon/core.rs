@@ -2,6 +2,7 @@
 
 use crate::daemon::control::Clients;
 use crate::daemon::http::web::Web;
+use crate::daemon::oom::OomWatch;
 use crate::daemon::relay::RelayOutcome;
 use crate::daemon::requests::Pending;
 use crate::daemon::shared::Shared;
@@ -81,6 +82,8 @@ pub struct Daemon {
     pub reap_more: bool,
     /// Orphans that were reaped and are not ours.
     pub orphans: u64,
+    /// What the kernel kills for memory.
+    pub oom: OomWatch,
     /// HTTP, and everything that is counted.
     pub web: Web,
 }
@@ -111,6 +114,7 @@ impl Daemon {
             // Not when it happened: the line that it was being started comes first.
             log::error!("{}", failure.text);
         }
+        let ended = if let Event::Exited { proc, .. } = &event { Some(*proc) } else { None };
         let mut actions = Vec::new();
         unit.machine.handle(clock::now(), event, &mut actions);
         // Whoever waits hears the answer after the facts that it ends.
@@ -124,6 +128,9 @@ impl Daemon {
             self.perform(index, action);
         }
         let Some(unit) = self.units.get_mut(index) else { return };
+        if let Some(proc) = ended {
+            unit.children.remove(&proc);
+        }
         unit.deadline = unit.machine.next_deadline();
         let summary = unit.machine.summary();
         if unit.summary != Some(summary) {

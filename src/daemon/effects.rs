@@ -53,6 +53,7 @@ impl Daemon {
             }
             Action::Commit(generation) => self.commit_state(index, generation),
             Action::Promoted(generation) => self.promoted(index, generation),
+            Action::GiveUp(what) => self.give_up(index, what),
             Action::Forget(generation) => self.forget(index, generation),
             Action::DropStore => self.drop_store(index),
             Action::Announce(fact) => self.announce(index, fact),
@@ -84,6 +85,10 @@ impl Daemon {
 
     /// Only a checksum takes long enough for a thread.
     fn check_binary(&mut self, index: usize, ticket: Ticket, content: Content) {
+        if let Err(why) = self.reload_is_heard(index, &content.unit) {
+            let result = Err(why);
+            return self.found_out(index, ticket, Answer::BinaryChecked { content: content.id, result });
+        }
         if content.unit.reload.binary_sha256.is_none() {
             let result = preflight::found(&content.unit).map(drop);
             return self.found_out(index, ticket, Answer::BinaryChecked { content: content.id, result });
@@ -223,6 +228,8 @@ impl Daemon {
             invocation: launched.invocation,
             pidfd: launched.pidfd,
             watched: false,
+            gone: false,
+            killed: false,
         };
         let unit = &mut self.units[index];
         unit.children.insert(spawn.proc, child);
@@ -253,19 +260,18 @@ impl Daemon {
             return Ok(());
         }
         let shell = launch::prepare_generation(unit, &self.shared, spawn, index)
-            .map_err(|why| SpawnFailure { text: format!("cannot start {}: {why}", unit.name), code: 1 })?;
+            .map_err(|why| SpawnFailure::ours(format!("cannot start {}: {why}", unit.name)))?;
         if let Some(socket) = &shell.kit.notify {
             let token = Owner::Notify(index, number.0).token();
-            self.poller.add(token, socket.fd.as_fd(), Interest::READ).map_err(|error| SpawnFailure {
-                text: format!("cannot watch the notify socket of {}: {error}", unit.name),
-                code: 1,
+            self.poller.add(token, socket.fd.as_fd(), Interest::READ).map_err(|error| {
+                SpawnFailure::ours(format!("cannot watch the notify socket of {}: {error}", unit.name))
             })?;
         }
         let owner = shell.owner;
         unit.generations.insert(number, Box::new(shell));
         let content = Arc::clone(&spawn.content.unit);
         self.need_state_socket(index, &content, owner)
-            .map_err(|why| SpawnFailure { text: format!("cannot start {}: {why}", content.name), code: 1 })
+            .map_err(|why| SpawnFailure::ours(format!("cannot start {}: {why}", content.name)))
     }
 
     fn steer(&mut self, index: usize, steering: Steering) {

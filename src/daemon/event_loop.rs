@@ -8,7 +8,7 @@ use crate::daemon::sockets::SocketId;
 use crate::daemon::supervised::Traffic;
 use crate::daemon::token::Owner;
 use crate::machine::daemon::DaemonEvent;
-use crate::machine::event::{Conn, Event, Exit, Gen, Proc};
+use crate::machine::event::{Beside, Conn, Event, Exit, Gen, Proc, Role};
 use crate::sys::aside;
 use crate::sys::cgroup::Cgroup;
 use crate::sys::clock;
@@ -25,6 +25,12 @@ pub const ACCEPT_PAUSE: Span = Span::from_secs(1);
 
 /// How many processes are reaped in one turn.
 const MAX_REAPED: usize = 1024;
+
+/// SIGKILL.
+const SIGKILL: i32 = 9;
+
+/// SIGWINCH.
+const SIGWINCH: i32 = 28;
 
 /// SIGCHLD.
 const SIGCHLD: i32 = 17;
@@ -101,6 +107,10 @@ fn take_signals(daemon: &mut Daemon, signals: &Signals) {
     loop {
         match signals.read() {
             Ok(Some(info)) if info.signal == SIGCHLD => reap = true,
+            // A terminal that is not the service's own tells only us.
+            Ok(Some(info)) if info.signal == SIGWINCH && !info.sent => daemon.window_changed(),
+            // A terminal's, for whoever reads from it: no message to us.
+            Ok(Some(info)) if !info.sent && daemon.machine.means_nothing(info.signal) => {}
             Ok(Some(info)) => {
                 // Exits that came before a signal are facts that it should find.
                 daemon.reap();
@@ -164,6 +174,7 @@ impl Daemon {
                 }
             }
         }
+        self.oom.forget();
         if strangers {
             self.look_for_empty();
         }
@@ -185,12 +196,20 @@ impl Daemon {
         if let Some(number) = self.units[index].children.get(&proc).and_then(|child| child.generation) {
             self.read_notifications(index, number);
         }
-        let unit = &mut self.units[index];
-        let child = unit.children.remove(&proc);
-        if let Some(watched) = child.as_ref().filter(|child| child.watched).and_then(|c| c.pidfd.as_ref()) {
-            let _ = self.poller.remove(watched.as_fd());
+        // The machine may want to sweep what it has left behind: it is forgotten when that has been told.
+        let child = self.units[index].children.get_mut(&proc).map(|child| {
+            child.gone = true;
+            (child.pidfd.take().filter(|_| child.watched), child.watched, child.generation)
+        });
+        let (watched, adopted, generation) = child.unwrap_or_default();
+        if !adopted {
+            self.keep_group(index, generation, pid);
         }
-        let generation = child.and_then(|child| child.generation);
+        if let Some(watched) = watched {
+            let _ = self.poller.remove(watched.as_fd());
+        } else {
+            self.keep_group(index, generation, pid);
+        }
         let mut last = None;
         if let Some((number, shell)) =
             generation.and_then(|number| self.units[index].generations.get_mut(&number).map(|s| (number, s)))
@@ -204,9 +223,25 @@ impl Daemon {
         }
         // Its last words may still be in the pipe: they belong before its end in the log.
         self.drain_streams_of(index, pid);
-        self.deliver(index, Event::Exited { proc, exit });
+        let beside = self.seen_beside(index, proc, exit);
+        self.deliver(index, Event::Exited { proc, exit, beside });
         if let Some(number) = last {
             self.check_empty(index, number);
+        }
+    }
+
+    /// What explains the end of a process that has just been reaped.
+    fn seen_beside(&mut self, index: usize, proc: Proc, exit: Exit) -> Beside {
+        let unit = &self.units[index];
+        let Some(child) = unit.children.get(&proc) else { return Beside::Nothing };
+        match (exit, child.role, child.generation) {
+            (Exit::Signal { signal: SIGKILL, .. }, ..) if !child.killed => self.oom.killed(),
+            (Exit::Code(0), Role::Main { .. }, Some(number)) => {
+                let others =
+                    unit.children.values().any(|other| !other.gone && other.generation == Some(number));
+                if others || self.is_empty(unit, number) { Beside::Nothing } else { Beside::Others }
+            }
+            _ => Beside::Nothing,
         }
     }
 
@@ -218,16 +253,12 @@ impl Daemon {
     /// As [`Daemon::check_empty`], where there is no control group by what was seen of all processes already.
     fn check_empty_in(&mut self, index: usize, number: Gen, seen: Option<&tree::Snapshot>) {
         let Some(unit) = self.units.get(index) else { return };
-        let Some(shell) = unit.generations.get(&number).filter(|shell| shell.watch_empty && shell.alive == 0)
-        else {
+        if !unit.generations.get(&number).is_some_and(|shell| shell.watch_empty && shell.alive == 0) {
             return;
-        };
-        let empty = match &shell.kit.cgroup {
-            Some(group) => !group.populated(),
-            None => match seen {
-                Some(seen) => seen.members(&shell.tree_key(), self.shared.pid).is_empty(),
-                None => self.members(unit, number).is_empty(),
-            },
+        }
+        let empty = match seen {
+            Some(seen) => self.is_empty_in(unit, number, seen),
+            None => self.is_empty(unit, number),
         };
         if empty {
             if let Some(shell) = self.units[index].generations.get_mut(&number) {

@@ -15,7 +15,7 @@ use crate::sys::seccomp::Listener;
 use crate::sys::spawn::{self, Credentials, Plan, Stage, Traps};
 use crate::sys::textfile;
 use crate::sys::user::{self, Account};
-use crate::unit::{self, Command, Service, Unit};
+use crate::unit::{self, Command, Input, Service, Unit};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -57,7 +57,10 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
     let (program, argv) = program_of(&name, command, &env, directory.as_deref())?;
     let handed = hand_over(unit, spawn).map_err(|why| fail("hand it its sockets", &why))?;
     let group = spawn.generation.and_then(|number| handed.generations.get(&number)?.kit.cgroup.as_ref());
-    let streams = Streams::open(service, handed.first).map_err(|why| fail("open its streams", &why))?;
+    let who = credentials(service, account.as_ref()).map_err(|why| fail("find its groups", &why))?;
+    let owner = who.as_ref().map(|who| (who.uid, who.gid));
+    let streams =
+        Streams::open(service, handed.first, owner).map_err(|why| fail("open its streams", &why))?;
     let plan = Plan {
         program: c_string(program.as_os_str().as_encoded_bytes())
             .map_err(|why| fail("run its program", &why))?,
@@ -68,7 +71,7 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
         stamp_watchdog_pid: facts.watchdog_usec.is_some(),
         stdio: streams.borrow(),
         fds: handed.fds,
-        credentials: credentials(service, account.as_ref()).map_err(|why| fail("find its groups", &why))?,
+        credentials: who,
         limits: resource_limits(service, shared.original_nofile),
         umask: service.umask,
         directory: directory
@@ -82,6 +85,7 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
         no_new_privileges: service.no_new_privileges,
         ignore_sigpipe: service.ignore_sigpipe,
         cgroup: group.map(Cgroup::dir_fd),
+        terminal: is_first(spawn.role) && service.standard_input == Input::Inherit && shared.terminal,
         traps: if service.intercept_bind && gets_sockets(spawn.role) { Traps::Sockets } else { Traps::None },
         joins_cgroup: group.is_some_and(Cgroup::was_killed),
     };
@@ -116,10 +120,32 @@ fn program_of(
         Ok(program) => Ok((program, argv)),
         Err(error) => {
             let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-            Err(failure(unit, &format!("exec {word}"), &reason(&error), code))
+            Err(failure(unit, &format!("exec {word}"), &not_found(word, directory, &error), code))
         }
     }
 }
+
+/// Why a program that was looked for cannot be executed.
+pub fn not_found(word: &str, directory: Option<&str>, error: &std::io::Error) -> String {
+    let path = Path::new(directory.unwrap_or_default()).join(word);
+    // Of a name that was looked for in PATH, nobody knows which one was meant.
+    let advice = match error.kind() {
+        std::io::ErrorKind::PermissionDenied if word.contains('/') => {
+            spawn::why_not_executed(&path, PERMISSION_DENIED, None)
+        }
+        std::io::ErrorKind::NotFound if word.contains('/') => spawn::why_not_executed(&path, NOT_FOUND, None),
+        std::io::ErrorKind::NotFound => Some("it is in no folder of the service's PATH".into()),
+        _ => None,
+    };
+    let advice = advice.map_or_else(String::new, |text| format!(" ({text})"));
+    format!("{}{advice}", reason(error))
+}
+
+/// EACCES.
+const PERMISSION_DENIED: i32 = 13;
+
+/// ENOENT.
+const NOT_FOUND: i32 = 2;
 
 /// What the kernel said to a start: `cannot start app: exec /srv/app/bin: Permission denied (advice)`.
 fn refused(unit: &str, plan: &Plan<'_>, error: &spawn::SpawnError) -> SpawnFailure {
@@ -131,11 +157,12 @@ fn refused(unit: &str, plan: &Plan<'_>, error: &spawn::SpawnError) -> SpawnFailu
         Stage::Directory => {
             let folder =
                 plan.directory.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
-            format!("chdir {folder}: {why}")
+            format!("chdir {folder}: {why}{advice}")
         }
         _ => format!("{}: {why}{advice}", error.stage.words()),
     };
-    SpawnFailure { text: format!("cannot start {unit}: {text}"), code: exec_code(error) }
+    let text = format!("cannot start {unit}: {text}");
+    SpawnFailure { text, code: exec_code(error), exhausted: error.is_exhaustion() }
 }
 
 /// The kernel's words for an error, as strerror(3) has them.
@@ -149,7 +176,7 @@ fn reason(error: &std::io::Error) -> String {
 
 /// `cannot start app: exec /srv/app/bin: Permission denied`.
 fn failure(unit: &str, what: &str, why: &str, code: u8) -> SpawnFailure {
-    SpawnFailure { text: format!("cannot start {unit}: {what}: {why}"), code }
+    SpawnFailure { text: format!("cannot start {unit}: {what}: {why}"), code, exhausted: false }
 }
 
 /// An error without "(os error 2)": the number helps nobody who reads the words.
@@ -189,6 +216,11 @@ fn command_of(unit: &Unit, role: Role) -> Option<&Command> {
             Some(unit::Check::HttpGet(_) | unit::Check::TcpConnect(_)) | None => None,
         },
     }
+}
+
+/// Whether a role is the one that a person at a terminal talks to.
+fn is_first(role: Role) -> bool {
+    matches!(role, Role::Main { worker: 0, .. })
 }
 
 /// Whether a role gets the sockets.

@@ -26,6 +26,7 @@ pub mod logsink;
 pub mod lookups;
 pub mod mainpid;
 pub mod notifications;
+pub mod oom;
 pub mod preflight;
 pub mod probes;
 pub mod relay;

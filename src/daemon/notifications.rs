@@ -66,7 +66,11 @@ impl Daemon {
         let unit = &self.units[index];
         let from = self.sender(unit, number, received.credentials);
         if from == Sender::Stranger {
-            let text = format!("a notify message from a process that is not generation {}'s", number.0);
+            let who = received.credentials.map_or(String::new(), |peer| {
+                let name = process::name_of(peer.pid).map_or(String::new(), |name| format!(" ({name})"));
+                format!(" {}{name}", peer.pid)
+            });
+            let text = format!("a notify message from process{who}, which is not generation {}'s", number.0);
             return self.refused(index, &text);
         }
         if let Some(pid) = message.main_pid
@@ -119,7 +123,7 @@ impl Daemon {
             };
         }
         if self.is_member(unit, number, peer.pid) {
-            return Sender::Member;
+            return Sender::Member(peer.pid);
         }
         // Gone already (`systemd-notify` in a script): the socket is 0600, so its user is what we can still see.
         let owner = unit
@@ -128,7 +132,7 @@ impl Daemon {
             .and_then(|shell| shell.owner)
             .map_or(crate::sys::user::effective_uid(), |who| who.0);
         let gone = process::start_time(peer.pid).is_none();
-        if gone && (peer.uid == owner || peer.uid == 0) { Sender::Member } else { Sender::Stranger }
+        if gone && (peer.uid == owner || peer.uid == 0) { Sender::Member(peer.pid) } else { Sender::Stranger }
     }
 
     /// FDSTORE=1 and FDSTOREREMOVE=1. Descriptors that nobody asked to store are closed here, as is BARRIER's.
@@ -218,7 +222,7 @@ pub fn may_notify(access: NotifyAccess, from: Sender) -> bool {
         (NotifyAccess::None, _) | (_, Sender::Stranger) => false,
         (_, Sender::Main(_)) => true,
         (NotifyAccess::Exec | NotifyAccess::All, Sender::Started(_)) => true,
-        (NotifyAccess::All, Sender::Member) => true,
-        (NotifyAccess::Main, _) | (NotifyAccess::Exec, Sender::Member) => false,
+        (NotifyAccess::All, Sender::Member(_)) => true,
+        (NotifyAccess::Main, _) | (NotifyAccess::Exec, Sender::Member(_)) => false,
     }
 }

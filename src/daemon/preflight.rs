@@ -2,7 +2,7 @@
 
 use crate::daemon::core::{News, Report};
 use crate::daemon::environment::DEFAULT_PATH;
-use crate::daemon::launch::describe;
+use crate::daemon::launch::{describe, not_found};
 use crate::machine::event::{Answer, Content, Event, Ticket};
 use crate::sys::spawn;
 use crate::sys::wake::Waker;
@@ -56,7 +56,7 @@ pub fn found(unit: &Unit) -> Result<PathBuf, String> {
         return Ok(PathBuf::new());
     }
     spawn::find_program(word, Some(&path), directory)
-        .map_err(|error| format!("cannot execute {word}: {}", describe(&error)))
+        .map_err(|error| format!("cannot execute {word}: {}", not_found(word, directory, &error)))
 }
 
 fn check(unit: &Unit) -> Result<(), String> {

@@ -97,10 +97,10 @@ pub fn start(daemon: &mut Daemon, index: usize, ticket: Ticket, generation: Gen,
     };
     let fallback = report.clone();
     let spawned = std::thread::Builder::new().name("probe".into()).stack_size(128 * 1024).spawn(move || {
-        report(connection.map_or_else(|error| ProbeResult::Fail(error.to_string()), |c| run(&task, c)))
+        report(connection.map_or_else(|error| failed(&error), |connection| run(&task, connection)))
     });
     if let Err(error) = spawned {
-        fallback(ProbeResult::Fail(format!("cannot start a thread for it: {error}")));
+        fallback(ProbeResult::NotMade(format!("cannot start a thread for it: {error}")));
     }
 }
 
@@ -142,8 +142,14 @@ fn run(task: &Task, mut connection: Connection) -> ProbeResult {
         {
             ProbeResult::TimedOut
         }
-        Err(error) => ProbeResult::Fail(crate::daemon::launch::describe(&error)),
+        Err(error) => failed(&error),
     }
+}
+
+/// What aeternad or the machine has too little of says nothing of the service.
+fn failed(error: &std::io::Error) -> ProbeResult {
+    let why = crate::daemon::launch::describe(error);
+    if probe::is_exhaustion(error) { ProbeResult::NotMade(why) } else { ProbeResult::Fail(why) }
 }
 
 fn probe(task: &Task, connection: &mut Connection) -> std::io::Result<ProbeResult> {

@@ -8,6 +8,7 @@ use crate::daemon::event_loop::Sources;
 use crate::daemon::http::web::Web;
 use crate::daemon::inherit::Inherited;
 use crate::daemon::load::{self, Loaded, Setting, Source};
+use crate::daemon::oom::OomWatch;
 use crate::daemon::shared::{MAX_SUN_PATH, Shared, ShortDir};
 use crate::daemon::sockets::ListenSet;
 use crate::daemon::supervised::Supervised;
@@ -21,12 +22,13 @@ use crate::machine::event::{Content, ContentId};
 use crate::proto::paths;
 use crate::sys::cgroup::CgroupRoot;
 use crate::sys::poll::{Interest, Poller};
+use crate::sys::procfs::{self, Proc};
 use crate::sys::signal::Signals;
 use crate::sys::unixpath::BoundPath;
 use crate::sys::wake::Waker;
-use crate::sys::{dir, fd, message, process, textfile, tree, user, wake};
+use crate::sys::{dir, fd, message, process, terminal, textfile, tree, user, wake};
 use crate::time::Span;
-use crate::unit::{self, Context, Verdict};
+use crate::unit::{self, Context, Input, Verdict};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -185,6 +187,7 @@ pub fn prepare(
     if let Err(error) = process::become_subreaper() {
         log::warn!("cannot become a subreaper, orphans of services go to init: {error}");
     }
+    look_for_proc();
     let home = home(args)?;
     let mut inherited = inherited.map_err(|why| Fatal::new(exit::FAILURE, why))?;
     // What else we were given is not for services.
@@ -202,7 +205,8 @@ pub fn prepare(
     poller
         .add(Owner::Control.token(), control.as_fd(), Interest::READ)
         .map_err(|error| fatal("watch the control socket", &error))?;
-    let shared = shared(&home.dir, original_nofile);
+    let terminal = hand_terminal_on(&supervised);
+    let shared = Shared { terminal, ..shared(&home.dir, original_nofile) };
     let upstream = Upstream::from_environment(&shared.environment, shared.pid);
     let (reports, inbox) = mpsc::channel();
     let web = web(args, wishes, &waker)?;
@@ -228,9 +232,43 @@ pub fn prepare(
         exit: None,
         reap_more: false,
         orphans: 0,
+        oom: OomWatch::begin(),
         web,
     };
     Ok(Ready { daemon, sources: Sources { signals, wakeups }, control: control_name, lock: home.lock })
+}
+
+/// Without /proc only what we start ourselves can be found and ended. An init may mount it.
+fn look_for_proc() {
+    const LOST: &str = "only main processes and their process groups can be ended, nothing else of a service";
+    match procfs::look() {
+        Proc::Ours => {}
+        Proc::Missing if process::is_pid1() => match procfs::mount() {
+            Ok(()) => log::info!("mounted /proc, which was missing"),
+            Err(error) => {
+                let why = describe(&error);
+                log::warn!(
+                    "/proc is missing and cannot be mounted: {why}; {LOST}. Mount it, or grant CAP_SYS_ADMIN"
+                );
+            }
+        },
+        Proc::Missing => log::warn!("/proc is missing; {LOST}. Mount it (mount -t proc proc /proc)"),
+        Proc::Foreign => log::warn!(
+            "/proc shows another pid namespace; {LOST}. Mount this one's (mount -t proc proc /proc, unshare --mount-proc)"
+        ),
+    }
+}
+
+/// A terminal on standard input is for the one service that reads from it: its session gets it, with Ctrl-C, job control
+/// and changes of the window. Whether there is one.
+fn hand_terminal_on(units: &[Supervised]) -> bool {
+    let [only] = units else { return false };
+    let input = std::io::stdin();
+    if only.current.unit.service.standard_input != Input::Inherit || !terminal::is_terminal(input.as_fd()) {
+        return false;
+    }
+    terminal::let_go(input.as_fd());
+    true
 }
 
 /// HTTP, if somebody wants it. Calls wait until the loop runs.
@@ -261,6 +299,7 @@ fn shared(dir: &Path, original_nofile: (u64, u64)) -> Shared {
         original_nofile,
         cgroups: CgroupRoot::probe("aeterna"),
         pid1: process::is_pid1(),
+        terminal: false,
         pid: process::pid(),
         born_with: tree::own_children(),
     }

@@ -29,6 +29,8 @@ pub struct Shared {
     pub cgroups: Option<CgroupRoot>,
     /// Whether we are PID 1.
     pub pid1: bool,
+    /// Whether standard input is a terminal that the only unit, which reads from it, is to have for itself.
+    pub terminal: bool,
     /// Our own pid.
     pub pid: i32,
     /// Children that we had before we started any: whoever executed us left them.

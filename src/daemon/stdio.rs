@@ -38,7 +38,11 @@ impl Streams {
     ///
     /// # Errors
     /// What cannot be opened, and why.
-    pub fn open(service: &Service, socket: Option<BorrowedFd<'_>>) -> Result<Streams, String> {
+    pub fn open(
+        service: &Service,
+        socket: Option<BorrowedFd<'_>>,
+        owner: Option<(u32, u32)>,
+    ) -> Result<Streams, String> {
         let say = |what: &str, error: &std::io::Error| format!("{what}: {}", describe(error));
         let null = || fd::dev_null().map(End::Own).map_err(|error| say("/dev/null", &error));
         let copy = |from: BorrowedFd<'_>| fd::dup(from).map(End::Own).map_err(|error| say("a copy", &error));
@@ -54,7 +58,7 @@ impl Streams {
         let mut logs = [None, None];
         let output = match &service.standard_output {
             Output::Inherit => copy(std::io::stdout().as_fd())?,
-            Output::Log => End::Own(log_pipe(&mut logs[0])?),
+            Output::Log => End::Own(log_pipe(&mut logs[0], owner)?),
             other => opened(other, socket)?.map_or_else(null, Ok)?,
         };
         let error = match &service.standard_error {
@@ -62,7 +66,7 @@ impl Streams {
             Output::Inherit if service.standard_output == Output::Inherit => copy(std::io::stderr().as_fd())?,
             Output::Inherit if matches!(output, End::Socket(_)) => shared(output.as_fd())?,
             Output::Inherit => copy(output.as_fd())?,
-            Output::Log => End::Own(log_pipe(&mut logs[1])?),
+            Output::Log => End::Own(log_pipe(&mut logs[1], owner)?),
             other => opened(other, socket)?.map_or_else(null, Ok)?,
         };
         Ok(Streams { input, output, error, logs })
@@ -83,8 +87,12 @@ fn copy_of(socket: BorrowedFd<'_>) -> Result<Foreign, String> {
     fd::dup(socket).map(Foreign::from).map_err(|error| format!("a copy: {}", describe(&error)))
 }
 
-fn log_pipe(keep: &mut Option<OwnedFd>) -> Result<OwnedFd, String> {
+fn log_pipe(keep: &mut Option<OwnedFd>, owner: Option<(u32, u32)>) -> Result<OwnedFd, String> {
     let (source, sink) = fd::pipe().map_err(|error| format!("a log pipe: {}", describe(&error)))?;
+    if let Some((uid, gid)) = owner {
+        // So that it can open /dev/stdout, as many programs do. Without CAP_CHOWN only that does not work.
+        let _ = fd::give_to(sink.as_fd(), uid, gid);
+    }
     fd::set_blocking(source.as_fd(), fd::Blocking::No).map_err(|error| describe(&error))?;
     *keep = Some(source);
     Ok(sink)
@@ -95,8 +103,8 @@ fn opened(output: &Output, socket: Option<BorrowedFd<'_>>) -> Result<Option<End>
     let mut options = std::fs::OpenOptions::new();
     options.create(true);
     let (path, options) = match output {
-        Output::File(path) => (path, options.write(true)),
-        Output::Append(path) => (path, options.append(true)),
+        // Also `file:`: two generations, or both streams of one, would write over each other otherwise.
+        Output::File(path) | Output::Append(path) => (path, options.append(true)),
         Output::Socket => {
             return socket.map(copy_of).transpose().map(|copy| copy.map(End::Socket));
         }

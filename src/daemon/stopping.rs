@@ -3,7 +3,7 @@
 use crate::daemon::core::Daemon;
 use crate::machine::daemon::{DaemonAction, DaemonEvent};
 use crate::machine::event::Summary;
-use crate::sys::clock;
+use crate::sys::{clock, signal};
 use crate::time::Monotime;
 
 impl Daemon {
@@ -47,6 +47,10 @@ impl Daemon {
             DaemonAction::Upgrade => {
                 log::warn!("SIGUSR2: aeternad cannot replace its own program yet; stop and start it");
             }
+            DaemonAction::Meaningless(number) => log::warn!(
+                "{} means nothing to aeternad: SIGTERM stops it (a container's STOPSIGNAL should be that), SIGHUP reloads",
+                signal::name(number)
+            ),
             DaemonAction::Exit(code) => self.exit = Some(code),
         }
     }

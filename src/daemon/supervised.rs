@@ -48,6 +48,10 @@ pub struct Child {
     pub pidfd: Option<OwnedFd>,
     /// Whether the pidfd is in the poll set: it has become a main process by `MAINPID=`, and may not be our child.
     pub watched: bool,
+    /// It has been reaped, and the machine has not been told yet: what it left behind is still found by it.
+    pub gone: bool,
+    /// Whether we have sent it SIGKILL.
+    pub killed: bool,
 }
 
 /// The notify socket of a generation.
@@ -70,6 +74,8 @@ pub struct GenerationShell {
     pub invocation: String,
     /// Every pid that was started for it, dead ones too: their session ids mark grandchildren.
     pub started: Vec<Main>,
+    /// Process groups whose leaders are gone, where the tree cannot be seen.
+    pub groups: Vec<i32>,
     /// Processes of it that live and that we started.
     pub alive: u32,
     /// Its processes may all be gone; tell the machine when they are.

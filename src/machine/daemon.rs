@@ -4,6 +4,7 @@
 //! carries its actions out in order. Until every unit has sent one, nothing is said upward.
 
 use super::event::{Command, Summary, UnitState};
+use super::model::Window;
 use crate::time::{Monotime, Span};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,9 @@ const SIGRTMIN_3: i32 = 37;
 
 /// How long killed processes may take to be gone after a second SIGTERM.
 const AFTER_KILL: Span = Span::from_secs(2);
+
+/// So many signals that mean nothing are told of in ten seconds.
+const STRANGE_BURST: u32 = 5;
 
 /// What can happen to aeternad.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub enum DaemonAction {
     DumpStatus,
     /// Replace aeternad's own program.
     Upgrade,
+    /// A signal has come that means nothing: whoever has sent it waits for something.
+    Meaningless(i32),
     /// End with this exit status.
     Exit(u8),
 }
@@ -85,6 +91,8 @@ pub struct DaemonMachine {
     /// After SIGHUP: which units have not answered yet.
     reloading: Option<Vec<bool>>,
     said: String,
+    /// Signals that mean nothing.
+    strange: Window,
 }
 
 impl DaemonMachine {
@@ -97,6 +105,7 @@ impl DaemonMachine {
             ready: false,
             reloading: None,
             said: String::new(),
+            strange: Window::default(),
         }
     }
 
@@ -125,6 +134,11 @@ impl DaemonMachine {
         self.course != Course::Running
     }
 
+    /// Whether a signal says nothing to aeternad.
+    pub fn means_nothing(&self, signal: i32) -> bool {
+        !matches!(signal, SIGHUP | SIGTERM | SIGQUIT | SIGPWR | SIGRTMIN_3 | SIGINT | SIGUSR1 | SIGUSR2)
+    }
+
     fn signal(&mut self, now: Monotime, signal: i32, out: &mut Vec<DaemonAction>) {
         match signal {
             SIGHUP if self.course == Course::Running => self.reload_all(now, out),
@@ -132,6 +146,9 @@ impl DaemonMachine {
             SIGINT => self.stop(now, Span::ZERO, out),
             SIGUSR1 => out.push(DaemonAction::DumpStatus),
             SIGUSR2 if self.course == Course::Running => out.push(DaemonAction::Upgrade),
+            _ if self.means_nothing(signal) && self.strange.take(now, Span::from_secs(10), STRANGE_BURST) => {
+                out.push(DaemonAction::Meaningless(signal));
+            }
             _ => {}
         }
     }
@@ -462,7 +479,11 @@ mod tests {
         rig.says(0, RUNNING);
         assert_eq!(rig.signal(SIGUSR1), [DaemonAction::DumpStatus]);
         assert_eq!(rig.signal(SIGUSR2), [DaemonAction::Upgrade]);
-        assert_eq!(rig.signal(28), []);
+        for _ in 0..STRANGE_BURST {
+            assert_eq!(rig.signal(28), [DaemonAction::Meaningless(28)]);
+        }
+        // A flood is no reason to say more.
+        assert_eq!(rig.signal(40), []);
         assert_eq!(rig.signal(SIGQUIT).last(), Some(&DaemonAction::All(Command::Shutdown)));
         assert_eq!(rig.signal(SIGHUP), []);
     }

@@ -121,6 +121,20 @@ pub enum Exit {
     Unknown,
 }
 
+/// What was seen beside the end of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Beside {
+    /// Nothing special.
+    #[default]
+    Nothing,
+    /// Other processes of its generation's tree live on.
+    Others,
+    /// The kernel has killed it: the memory of its control group, or of ours, was used up.
+    OutOfMemory,
+    /// The kernel's OOM killer was at work on this machine just then.
+    MemoryShort,
+}
+
 /// Who sent an sd_notify message; the shell looks, `NotifyAccess` is the machine's to apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sender {
@@ -128,8 +142,8 @@ pub enum Sender {
     Main(u32),
     /// A process that aeternad started for the unit (a hook, `ExecStartPost`…).
     Started(Proc),
-    /// Another process of the generation's tree.
-    Member,
+    /// Another process of the generation's tree: its pid.
+    Member(i32),
     /// Nobody of ours, or already gone and not known.
     Stranger,
 }
@@ -139,8 +153,18 @@ pub enum Sender {
 pub struct SpawnFailure {
     /// For people: `cannot start app: exec /srv/app/bin: Permission denied`.
     pub text: String,
+    /// Whether the machine or aeternad has too little of something just now (processes, memory, descriptors): that
+    /// says nothing of the program.
+    pub exhausted: bool,
     /// The exit code that stands for it: 127 not found, 126 not executable, else 1.
     pub code: u8,
+}
+
+impl SpawnFailure {
+    /// What aeternad itself could not do, in words for people.
+    pub fn ours(text: String) -> SpawnFailure {
+        SpawnFailure { text, code: 1, exhausted: false }
+    }
 }
 
 /// What a health check found.
@@ -156,6 +180,8 @@ pub enum ProbeResult {
     Unattributed,
     /// Another generation answered: counts neither way, is repeated at once within the deadline.
     NeverReached,
+    /// It could not be made: why, for people. What aeternad lacks says nothing of the service: counts neither way.
+    NotMade(String),
 }
 
 /// What a generation of an `InterceptBind` unit does not yet listen on, of what its predecessor did.
@@ -230,6 +256,8 @@ pub enum Event {
         proc: Proc,
         /// How.
         exit: Exit,
+        /// What was seen beside that.
+        beside: Beside,
     },
     /// The last process of a generation's tree (grandchildren included) is gone. Comes after the `Exited` of
     /// its last known process, each time the tree becomes empty, at once if it was empty then.
@@ -496,7 +524,10 @@ pub enum Action {
     Commit(Gen),
     /// This generation serves from now on: its changes to the descriptor store count, its state too.
     Promoted(Gen),
-    /// A generation has ended and everything of it is gone: drop what belongs to it.
+    /// What is left there cannot be killed: say which processes these are, and in which state. Nobody waits for them any
+    /// more.
+    GiveUp(Target),
+    /// A generation has ended and everything of it is gone, or was given up: drop what belongs to it.
     Forget(Gen),
     /// The unit was stopped on purpose: the descriptor store is emptied.
     DropStore,
@@ -643,7 +674,8 @@ pub enum Announcement {
         /// What was asked for and what was got.
         share: Share,
     },
-    /// A health check has been made: `pass`, `fail`, `timeout`, `unattributed`, `never_reached`.
+    /// A health check has been made: `pass`, `fail`, `timeout`, `unattributed`, `never_reached`; or could not be:
+    /// `not_made`.
     Health {
         /// Whose.
         generation: Gen,
@@ -670,6 +702,13 @@ pub enum Announcement {
         outcome: Outcome,
         /// Why.
         reason: String,
+    },
+    /// A start has failed: for the log as an error, whatever follows.
+    StartFailed {
+        /// Whose.
+        generation: Gen,
+        /// What it did: "generation 2 …".
+        text: String,
     },
     /// Something surprising that is handled: for the log as a warning.
     Warning {

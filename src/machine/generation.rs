@@ -39,8 +39,11 @@ impl Turn<'_> {
             served: false,
             drained: false,
             end: None,
+            spared: false,
+            given_up: false,
             status_text: None,
             told: Window::default(),
+            unheard: None,
             health: Health::default(),
         };
         // Mostly there is one: room for four would be most of a unit's memory.
@@ -261,7 +264,7 @@ impl Turn<'_> {
 
     fn oneshot_is_done(&mut self, number: Gen) {
         let end = self.s.generation(number).and_then(|g| g.workers.first()?.end.clone());
-        let done = || End { result: Word::Success, exit: None, code: 0, text: "has run".into() };
+        let done = || End { code: 0, ..End::given_up(Word::Success, "has run".into()) };
         self.generation_lost(number, end.unwrap_or_else(done));
     }
 
@@ -292,7 +295,10 @@ impl Turn<'_> {
         else {
             return;
         };
-        if deadline.is_some_and(|deadline| deadline <= self.now) {
+        if let Some(deadline) = deadline.filter(|deadline| *deadline <= self.now) {
+            if self.is_unseen(deadline) && self.once_more(number) {
+                return self.start_once_more(number);
+            }
             self.start_timed_out(number, step);
         } else if let StartStep::Warmup { until } = step
             && until <= self.now
@@ -300,6 +306,15 @@ impl Turn<'_> {
             self.start_checking(number);
         } else {
             self.tick_listens(number);
+        }
+    }
+
+    fn start_once_more(&mut self, number: Gen) {
+        let again = self.now.after(self.unit_of(number).service.timeout_start);
+        if let Some(generation) = self.s.generation_mut(number)
+            && let Phase::Starting { deadline, .. } = &mut generation.phase
+        {
+            *deadline = again;
         }
     }
 
@@ -324,7 +339,9 @@ impl Turn<'_> {
         let what = match step {
             StartStep::Pre { .. } => "ExecStartPre did not end".to_owned(),
             StartStep::Mains => match unit.service.service_type {
-                ServiceType::Notify | ServiceType::NotifyReload => "it never said READY=1".into(),
+                ServiceType::Notify | ServiceType::NotifyReload => {
+                    format!("it never said READY=1{}", self.but_unheard(number, "READY=1"))
+                }
                 ServiceType::Oneshot => "it did not end".into(),
                 ServiceType::Simple | ServiceType::Exec => self.why_not_listening(number),
             },

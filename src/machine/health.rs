@@ -1,7 +1,7 @@
 //! Health checks of a generation: before it is ready, while it soaks, and always where that is asked for.
 
-use super::event::{Action, Announcement, Gen, ProbeKind, ProbeResult, Proc, Question, Role, Target, Ticket};
-use super::model::{Asked, End, HealthStep, Phase, Place, SIGKILL, StartStep, Word};
+use super::event::{Announcement, Gen, ProbeKind, ProbeResult, Proc, Question, Role, Ticket};
+use super::model::{Asked, End, HealthStep, Phase, Place, StartStep, Word};
 use super::turn::Turn;
 use crate::time::Span;
 use crate::unit::{Check, HealthCheck, ServiceType};
@@ -57,14 +57,24 @@ impl Turn<'_> {
 
     fn send_probe(&mut self, number: Gen, kind: ProbeKind) {
         let ticket = self.ask(Question::Probe { generation: number, kind });
-        self.set_health(number, HealthStep::Probing(Asked { ticket, what: kind }));
+        let now = self.now;
+        if let Some(generation) = self.s.generation_mut(number) {
+            generation.health.step = HealthStep::Probing(Asked { ticket, what: kind });
+            generation.health.since = now;
+        }
     }
 
     pub(super) fn probed(&mut self, ticket: Ticket, number: Gen, result: ProbeResult) {
-        match self.s.generation(number).map(|g| g.health.step) {
-            Some(HealthStep::Probing(asked)) if asked.ticket == ticket => self.health_result(number, result),
-            Some(_) | None => {}
+        let Some(health) = self.s.generation(number).map(|g| &g.health) else { return };
+        if !matches!(health.step, HealthStep::Probing(asked) if asked.ticket == ticket) {
+            return;
         }
+        let timeout = self.unit_of(number).health.as_ref().map_or(BEFORE_READY, |health| health.timeout);
+        let end = health.since.after(timeout);
+        let unseen = end.is_some_and(|end| self.is_unseen(end));
+        let says_nothing = unseen && matches!(result, ProbeResult::Fail(_) | ProbeResult::TimedOut);
+        let why = || "aeternad itself was not awake meanwhile".into();
+        self.health_result(number, if says_nothing { ProbeResult::NotMade(why()) } else { result });
     }
 
     pub(super) fn health_ended(&mut self, number: Gen, proc: Proc, end: &End) {
@@ -73,6 +83,8 @@ impl Turn<'_> {
             HealthStep::Running { proc: running, .. } if running == proc => {
                 let result = if end.is_success() {
                     ProbeResult::Pass
+                } else if end.result == Word::Exhausted {
+                    ProbeResult::NotMade(format!("the health check {}", end.text))
                 } else {
                     ProbeResult::Fail(format!("the health check {}", end.text))
                 };
@@ -94,7 +106,7 @@ impl Turn<'_> {
         let proc = self.s.generation(number).and_then(|g| g.health.process());
         if let Some(proc) = proc {
             self.set_health(number, HealthStep::Off);
-            self.push(Action::Signal { to: Target::ProcTree(proc), signal: SIGKILL });
+            self.sweep(proc);
         }
     }
 
@@ -107,6 +119,7 @@ impl Turn<'_> {
                 ("unattributed", "it passed, but who answered cannot be seen from here".into())
             }
             ProbeResult::NeverReached => ("never_reached", "another generation answered".into()),
+            ProbeResult::NotMade(why) => ("not_made", why.clone()),
         };
         self.announce(Announcement::Health { generation: number, result: word, detail: detail.clone() });
         let now = self.now;
@@ -127,7 +140,12 @@ impl Turn<'_> {
                 generation.health.step = HealthStep::Waiting(now + pause);
                 return;
             }
-            ProbeResult::NeverReached => return,
+            ProbeResult::NotMade(_) if checking || up => {
+                let interval = interval(self.unit_of(number).health.as_ref());
+                self.set_health(number, HealthStep::Waiting(now + interval.min(BEFORE_READY)));
+                return;
+            }
+            ProbeResult::NeverReached | ProbeResult::NotMade(_) => return,
         };
         generation.health.misses = 0;
         if checking {
@@ -230,11 +248,15 @@ impl Turn<'_> {
         match generation.health.step {
             HealthStep::Waiting(at) if at <= self.now && checked => self.probe(number),
             HealthStep::Waiting(at) if at <= self.now => self.set_health(number, HealthStep::Off),
-            HealthStep::Running { proc, deadline }
-                if deadline.is_some_and(|deadline| deadline <= self.now) =>
-            {
+            HealthStep::Running { proc, deadline: Some(deadline) } if deadline <= self.now => {
+                if self.is_unseen(deadline)
+                    && let Some(check) = &self.unit_of(number).health
+                {
+                    let deadline = self.now.after(check.timeout);
+                    return self.set_health(number, HealthStep::Running { proc, deadline });
+                }
                 self.set_health(number, HealthStep::Overdue(proc));
-                self.push(Action::Signal { to: Target::ProcTree(proc), signal: SIGKILL });
+                self.sweep(proc);
             }
             HealthStep::Waiting(_)
             | HealthStep::Running { .. }

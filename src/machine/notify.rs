@@ -13,10 +13,18 @@ fn may_speak(access: NotifyAccess, from: Sender) -> bool {
     match (access, from) {
         (_, Sender::Stranger) | (NotifyAccess::None, _) => false,
         (_, Sender::Main(_)) | (NotifyAccess::Exec | NotifyAccess::All, Sender::Started(_)) => true,
-        (NotifyAccess::All, Sender::Member) => true,
-        (NotifyAccess::Main, Sender::Started(_) | Sender::Member) | (NotifyAccess::Exec, Sender::Member) => {
-            false
-        }
+        (NotifyAccess::All, Sender::Member(_)) => true,
+        (NotifyAccess::Main, Sender::Started(_) | Sender::Member(_))
+        | (NotifyAccess::Exec, Sender::Member(_)) => false,
+    }
+}
+
+fn access_name(access: NotifyAccess) -> &'static str {
+    match access {
+        NotifyAccess::None => "none",
+        NotifyAccess::Main => "main",
+        NotifyAccess::Exec => "exec",
+        NotifyAccess::All => "all",
     }
 }
 
@@ -26,13 +34,13 @@ impl Turn<'_> {
         let unit = self.unit_of(number);
         let Some(generation) = self.s.generation(number) else { return };
         if !may_speak(unit.service.notify_access, from) {
-            return;
+            return self.not_heard(number, from, message);
         }
         // Only a main process can say for itself which worker it is.
         let waiting = generation.workers.iter().position(|worker| worker.proc.is_some() && !worker.up);
         let index = match from {
             Sender::Main(index) => index,
-            Sender::Started(_) | Sender::Member | Sender::Stranger => {
+            Sender::Started(_) | Sender::Member(_) | Sender::Stranger => {
                 u32::try_from(waiting.unwrap_or(0)).unwrap_or(0)
             }
         };
@@ -59,6 +67,42 @@ impl Turn<'_> {
         if message.stopping {
             self.said_stopping(number);
         }
+    }
+
+    /// A process that `NotifyAccess` does not let speak has said what is waited for. Without a word about it, the service
+    /// would seem to be silent.
+    fn not_heard(&mut self, number: Gen, from: Sender, message: &Notification) {
+        let what = match message {
+            message if message.ready => "READY=1",
+            message if message.watchdog => "WATCHDOG=1",
+            _ => return,
+        };
+        let access = access_name(self.unit_of(number).service.notify_access);
+        let pid = match from {
+            Sender::Member(pid) => Some(pid),
+            Sender::Started(proc) => {
+                self.s.procs_of(number).find(|owned| owned.proc == proc).and_then(|o| o.pid)
+            }
+            Sender::Main(_) | Sender::Stranger => None,
+        };
+        let Some(pid) = pid else { return };
+        let Some(generation) = self.s.generation_mut(number) else { return };
+        let main = generation.first_pid().map_or(String::new(), |pid| format!(" ({pid})"));
+        let text = format!(
+            "process {pid} has said {what}, but with NotifyAccess = \"{access}\" only the main process{main} is heard: \
+             start the program with exec, or set NotifyAccess = \"all\""
+        );
+        let first = generation.unheard.as_ref().is_none_or(|(known, _)| known != what);
+        generation.unheard = Some((what.to_owned(), text.clone()));
+        if first {
+            self.warn(format!("generation {}: {text}", number.0));
+        }
+    }
+
+    /// Why a message that was waited for did not come, if it came from the wrong process: the rest of a sentence.
+    pub(super) fn but_unheard(&self, number: Gen, what: &str) -> String {
+        let unheard = self.s.generation(number).and_then(|generation| generation.unheard.as_ref());
+        unheard.filter(|(said, _)| said == what).map_or(String::new(), |(_, text)| format!(" ({text})"))
     }
 
     /// The last one is shown; news is only what is new, and not more of it than somebody can follow.
@@ -116,12 +160,12 @@ impl Turn<'_> {
         if let Some(microseconds) = message.watchdog_usec {
             let every = Span::from_micros(microseconds);
             let deadline = if up && !every.is_zero() { now.after(every) } else { None };
-            worker.watchdog = Some(Watchdog { every, deadline });
+            worker.watchdog = Some(Watchdog::new(every, deadline));
         } else if message.watchdog
             && let Some(watchdog) = worker.watchdog.as_mut()
             && watchdog.deadline.is_some()
         {
-            watchdog.deadline = now.after(watchdog.every);
+            *watchdog = Watchdog::new(watchdog.every, now.after(watchdog.every));
         }
         if message.watchdog_trigger {
             self.watchdog_expired(number, index, "has said WATCHDOG=trigger");

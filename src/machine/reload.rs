@@ -147,8 +147,9 @@ impl Turn<'_> {
         }
     }
 
-    /// A hook has ended: nothing that it left behind lives on.
+    /// A command has ended or is to end: nothing that belongs to it lives on.
     pub(super) fn sweep(&mut self, proc: Proc) {
+        self.give_up_later(proc);
         self.push(Action::Signal { to: Target::ProcTree(proc), signal: SIGKILL });
     }
 

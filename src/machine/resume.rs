@@ -1,7 +1,7 @@
 //! Going on under another shell: what was asked is asked again, what was lost is known to be lost.
 
 use super::event::{
-    Action, Event, Exit, Failure, Fault, Gen, Proc, Question, Relayed, Req, SpawnFailure, Ticket,
+    Action, Beside, Event, Exit, Failure, Fault, Gen, Proc, Question, Relayed, Req, SpawnFailure, Ticket,
 };
 use super::model::{
     Asked, Before, Contents, Handover, HealthStep, JobPhase, Look, Phase, Stage, State, Watch,
@@ -113,8 +113,8 @@ impl Turn<'_> {
         for (proc, pid) in gone {
             let text = "aeternad went away while it was being started".to_owned();
             self.event(match pid {
-                Some(_) => Event::Exited { proc, exit: Exit::Unknown },
-                None => Event::SpawnFailed { proc, failure: SpawnFailure { text, code: 1 } },
+                Some(_) => Event::Exited { proc, exit: Exit::Unknown, beside: Beside::Nothing },
+                None => Event::SpawnFailed { proc, failure: SpawnFailure::ours(text) },
             });
         }
         if let Some((from, to)) = self.s.transfer() {

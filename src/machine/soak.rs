@@ -1,12 +1,18 @@
 //! A reload from readiness to its end: soak, promotion, rollback, and what is told to whom.
 
 use super::event::{Action, Announcement, CommandResult, Gen, Outcome, ReloadRecord, Req, UnitState};
-use super::model::{End, GivenUp, HookRun, Kind, Look, Place, Reload, Rest, SIGKILL, Soak, Stage, Step};
+use super::model::{End, GivenUp, HookRun, Kind, Look, Place, Reload, Rest, Soak, Stage, Step, UNSEEN};
 use super::table::{NewDies, row};
 use super::turn::Turn;
 use crate::proto::status::PhaseTime;
 use crate::time::Span;
 use crate::unit::Strategy;
+
+/// How often is looked, while a soak of this length lasts, whether anybody is awake to see it; `None` for one without end.
+fn pulse(soak: Span) -> Option<Span> {
+    let part = Span(soak.0 / 8).max(Span::from_secs(1)).min(Span::from_secs(10));
+    if soak.is_infinite() { None } else { Some(part) }
+}
 
 /// How many generations may drain at the same time.
 const MAX_DRAINING: usize = 8;
@@ -39,7 +45,7 @@ impl Turn<'_> {
         }
         let began = self.now;
         let until = began.after(unit.reload.soak_time);
-        let soak = Soak { began, until, step: 0, next: None, weight: 0 };
+        let soak = Soak { began, until, step: 0, next: None, pulse: None, weight: 0 };
         if let Some(Stage::Beside { step, .. }) = self.s.reload.as_mut().map(|reload| &mut reload.stage) {
             *step = Step::Soaking(soak);
         }
@@ -64,6 +70,7 @@ impl Turn<'_> {
             && let Stage::Beside { step: Step::Soaking(soak), .. } = &mut reload.stage
         {
             soak.step = step;
+            soak.pulse = pulse(length).and_then(|every| now.after(every));
             soak.weight = weight;
             if !length.is_infinite() {
                 let left = steps.saturating_sub(u64::from(step));
@@ -74,7 +81,34 @@ impl Turn<'_> {
         self.steer();
     }
 
+    /// Looks now and then while a soak lasts: time in which nobody was awake has tried nothing.
+    fn soak_pulse(&mut self) {
+        let now = self.now;
+        let Some(content) = self.s.reload.as_ref().and_then(|reload| reload.stage.content()) else { return };
+        let Some(every) = pulse(self.unit(content).reload.soak_time) else { return };
+        let Some(Stage::Beside { step: Step::Soaking(soak), .. }) =
+            self.s.reload.as_mut().map(|reload| &mut reload.stage)
+        else {
+            return;
+        };
+        let Some(due) = soak.pulse.filter(|due| *due <= now) else { return };
+        soak.pulse = now.after(every);
+        let late = now.since(due);
+        if late <= UNSEEN {
+            return;
+        }
+        let gap = Span(late.0.saturating_add(every.0));
+        for end in [&mut soak.until, &mut soak.next].into_iter().flatten() {
+            *end = *end + gap;
+        }
+        self.warn(format!(
+            "aeternad itself was not awake for {:.1}s: the soak lasts that much longer",
+            gap.as_secs_f64()
+        ));
+    }
+
     pub(super) fn tick_soak(&mut self) {
+        self.soak_pulse();
         let Some(soak) = self.s.reload.as_ref().and_then(|reload| reload.stage.soak()) else { return };
         if soak.next.is_some_and(|next| next <= self.now) {
             let step = soak.step + 1;
@@ -299,7 +333,7 @@ impl Turn<'_> {
         if let Some(proc) = reload.stage.process()
             && self.s.procs.iter().any(|owned| owned.proc == proc)
         {
-            self.push(Action::Signal { to: super::event::Target::ProcTree(proc), signal: SIGKILL });
+            self.sweep(proc);
         }
     }
 

@@ -50,7 +50,8 @@ impl State {
         let hooks = self.hooks.front().and_then(HookRun::next_deadline);
         let handover = self.reload.as_ref().and_then(|reload| reload.stage.handover()?.next_deadline());
         let others = [handover, reload, rest, watch, idle, hooks];
-        generations.chain(others.into_iter().flatten()).min()
+        let killed = self.procs.iter().filter_map(|owned| owned.until);
+        generations.chain(killed).chain(others.into_iter().flatten()).min()
     }
 
     pub(super) fn summary(&self, start_on: StartOn) -> Summary {
@@ -164,6 +165,7 @@ impl Turn<'_> {
         self.tick_rest();
         self.tick_idle();
         self.tick_hooks();
+        self.tick_procs();
     }
 
     fn tick_generation(&mut self, number: Gen) {

@@ -1,7 +1,9 @@
 //! The stop sequence of one generation: `ExecStop`, `KillSignal`, `FinalKillSignal`, `ExecStopPost`, gone.
 
 use super::event::{Action, Gen, Proc, Role, Target};
-use super::model::{AfterKill, Clock, End, Phase, SIGCONT, SIGHUP, SIGKILL, StopPlan, StopStep, Word};
+use super::model::{
+    AfterKill, Clock, End, Phase, SIGCONT, SIGHUP, SIGKILL, StopPlan, StopStep, Word, last_patience,
+};
 use super::turn::Turn;
 use crate::time::Span;
 use crate::unit::KillMode;
@@ -55,7 +57,7 @@ impl Turn<'_> {
             worker.watchdog = None;
             worker.again = None;
             worker.up_by = None;
-            worker.doomed = worker.doomed.filter(|doom| doom.word == Word::Watchdog);
+            worker.doomed = worker.doomed.take().filter(|doom| doom.word == Word::Watchdog);
             if let Some(doom) = worker.doomed.as_mut() {
                 doom.kill_at = None;
             }
@@ -65,6 +67,9 @@ impl Turn<'_> {
     pub(super) fn run_stop(&mut self, number: Gen, plan: StopPlan) {
         self.disarm(number);
         self.kill_health_check(number);
+        if let Some(generation) = self.s.generation_mut(number) {
+            generation.spared = false;
+        }
         if plan.exec_stop {
             self.stop_command(number, 0, plan);
         } else {
@@ -201,9 +206,14 @@ impl Turn<'_> {
     }
 
     fn kill_with(&mut self, number: Gen, plan: StopPlan, then: AfterKill, signal: i32) {
-        let pause = Span::from_secs(1);
-        self.set_stop(number, StopStep::Killed { again: self.now + pause, pause, then }, plan);
+        self.set_killed(number, plan, then);
         self.send_final(number, signal);
+    }
+
+    fn set_killed(&mut self, number: Gen, plan: StopPlan, then: AfterKill) {
+        let pause = Span::from_secs(1);
+        let until = self.now.after(last_patience(&self.unit_of(number).service));
+        self.set_stop(number, StopStep::Killed { again: self.now + pause, pause, until, then }, plan);
     }
 
     fn send_final(&mut self, number: Gen, signal: i32) {
@@ -244,9 +254,7 @@ impl Turn<'_> {
     pub(super) fn kill_now(&mut self, number: Gen) {
         self.disarm(number);
         let plan = StopPlan { clock: Clock::Until(Some(self.now)), exec_stop: false };
-        let pause = Span::from_secs(1);
-        let then = AfterKill::Gone;
-        self.set_stop(number, StopStep::Killed { again: self.now + pause, pause, then }, plan);
+        self.set_killed(number, plan, AfterKill::Gone);
         self.push(Action::Signal { to: Target::Everyone(number), signal: SIGKILL });
         self.stop_progress(number);
     }
@@ -257,7 +265,7 @@ impl Turn<'_> {
             let end = self.s.generation(number).and_then(|g| {
                 g.end.clone().or_else(|| g.workers.iter().rev().find_map(|worker| worker.end.clone()))
             });
-            let stopped = || End { result: Word::Success, exit: None, code: 0, text: String::new() };
+            let stopped = || End { code: 0, ..End::given_up(Word::Success, String::new()) };
             // A stop that was asked for is a success, however the service took it.
             let asked = self.s.generation(number).is_some_and(|g| g.end.is_none());
             let end = end
@@ -268,7 +276,7 @@ impl Turn<'_> {
             return;
         }
         let leftovers = index > 0
-            && self.s.generation(number).is_some_and(|g| !g.empty)
+            && self.s.generation(number).is_some_and(|g| !g.empty && !g.given_up)
             && unit.service.kill_mode != KillMode::Process
             && unit.service.send_sigkill;
         if leftovers {
@@ -289,13 +297,14 @@ impl Turn<'_> {
 
     pub(super) fn tick_stop(&mut self, number: Gen) {
         let Some(Phase::Stopping { step, plan }) = self.phase(number) else { return };
-        if step.deadline().is_none_or(|deadline| deadline > self.now) {
-            return;
+        let Some(deadline) = step.deadline().filter(|deadline| *deadline <= self.now) else { return };
+        if self.is_unseen(deadline) && self.once_more(number) {
+            return self.stop_once_more(number, step, plan);
         }
         match step {
             StopStep::Exec { proc, .. } => {
                 self.warn(format!("ExecStop of generation {} did not end in time and is killed", number.0));
-                self.push(Action::Signal { to: Target::ProcTree(proc), signal: SIGKILL });
+                self.sweep(proc);
                 let rest = StopPlan { exec_stop: false, ..plan };
                 self.stop_signals(number, rest);
                 self.stop_progress(number);
@@ -309,10 +318,13 @@ impl Turn<'_> {
                 self.kill(number, plan, AfterKill::StopPost);
                 self.stop_progress(number);
             }
-            StopStep::Killed { pause, then, .. } => {
+            StopStep::Killed { until, then, .. } if until.is_some_and(|until| until <= self.now) => {
+                self.give_up(number, plan, then);
+            }
+            StopStep::Killed { pause, until, then, .. } => {
                 let pause = Span(pause.0.saturating_mul(2)).min(Span::from_secs(30));
                 let again = self.now + pause;
-                self.set_stop(number, StopStep::Killed { again, pause, then }, plan);
+                self.set_stop(number, StopStep::Killed { again, pause, until, then }, plan);
                 // The configured signal has had its chance; nothing outlives this one.
                 self.send_final(number, SIGKILL);
             }
@@ -321,9 +333,48 @@ impl Turn<'_> {
                     "ExecStopPost of generation {} did not end in time and is killed",
                     number.0
                 ));
-                self.push(Action::Signal { to: Target::ProcTree(proc), signal: SIGKILL });
+                self.sweep(proc);
                 self.set_stop(number, StopStep::Post { index, proc, deadline: None }, plan);
             }
+        }
+    }
+
+    /// aeternad was not awake when the time was over, and perhaps nobody was: the same time again.
+    fn stop_once_more(&mut self, number: Gen, step: StopStep, plan: StopPlan) {
+        let unit = self.unit_of(number);
+        let again = match plan.clock {
+            Clock::Each(span) => span,
+            Clock::Until(_) => unit.reload.drain_timeout,
+        };
+        let deadline = self.now.after(again);
+        let plan = match plan.clock {
+            Clock::Each(_) => plan,
+            Clock::Until(_) => StopPlan { clock: Clock::Until(deadline), ..plan },
+        };
+        let step = match step {
+            StopStep::Exec { index, proc, .. } => StopStep::Exec { index, proc, deadline },
+            StopStep::Signalled { .. } => StopStep::Signalled { deadline },
+            StopStep::Post { index, proc, .. } => StopStep::Post { index, proc, deadline },
+            StopStep::Killed { pause, then, .. } => {
+                let until = self.now.after(last_patience(&unit.service));
+                StopStep::Killed { again: self.now + pause, pause, until, then }
+            }
+        };
+        self.set_stop(number, step, plan);
+    }
+
+    /// Nothing that can be sent ends what is left: in the kernel for ever, frozen, or not ours to signal. It is said
+    /// which processes these are, and nothing waits for them any more.
+    fn give_up(&mut self, number: Gen, plan: StopPlan, then: AfterKill) {
+        self.push(Action::GiveUp(Target::Everyone(number)));
+        if let Some(generation) = self.s.generation_mut(number) {
+            generation.given_up = true;
+            let text = "could not be killed".into();
+            generation.end.get_or_insert_with(|| End::given_up(Word::Timeout, text));
+        }
+        match then {
+            AfterKill::StopPost => self.stop_post(number, 0, plan),
+            AfterKill::Gone => self.gone(number),
         }
     }
 }

@@ -200,7 +200,7 @@ mod tests {
         let new = |handover| Newcomer { generation: Gen(2), handover };
         let why = GivenUp { outcome: Outcome::RolledBack, reason: String::new() };
         let running = Handover::Running { until: None, began: Monotime(0), start_by: None, again: false };
-        let soak = Soak { began: Monotime(0), until: None, step: 0, next: None, weight: 10 };
+        let soak = Soak { began: Monotime(0), until: None, step: 0, next: None, pulse: None, weight: 10 };
         let command = Telling::Command { index: 0, proc: Proc(1), deadline: None };
         let told = Told::at(Monotime(0));
         let starting = |handover| Stage::Beside { content, new: new(handover), step: Step::Starting };

@@ -1,10 +1,10 @@
 //! One event being handled.
 
 use super::event::{
-    Action, Announcement, Answer, ContentId, Event, Exit, Gen, Proc, Question, Role, Spawn, SpawnFailure,
-    Ticket, UnitState,
+    Action, Announcement, Answer, Beside, ContentId, Event, Exit, Gen, Proc, Question, Role, Spawn,
+    SpawnFailure, Target, Ticket, UnitState,
 };
-use super::model::{Contents, End, Owned, State};
+use super::model::{Contents, End, Owned, State, UNSEEN, Word, last_patience};
 use crate::time::Monotime;
 use crate::unit::Unit;
 use std::sync::Arc;
@@ -40,6 +40,24 @@ impl Turn<'_> {
         self.out.push(Action::Announce(fact));
     }
 
+    /// Whether nobody was awake when this time was over.
+    pub(super) fn is_unseen(&self, deadline: Monotime) -> bool {
+        self.now.since(deadline) > UNSEEN
+    }
+
+    /// Whether a generation gets the time of its step again because nobody saw it pass: once, so that every wait ends.
+    pub(super) fn once_more(&mut self, number: Gen) -> bool {
+        let Some(generation) = self.s.generation_mut(number) else { return false };
+        let granted = !std::mem::replace(&mut generation.spared, true);
+        if granted {
+            self.warn(format!(
+                "aeternad itself was not awake in time: generation {} gets its timeout once more",
+                number.0
+            ));
+        }
+        granted
+    }
+
     pub(super) fn warn(&mut self, text: String) {
         self.announce(Announcement::Warning { text });
     }
@@ -63,7 +81,7 @@ impl Turn<'_> {
     ) -> Proc {
         let proc = Proc(self.s.next_proc);
         self.s.next_proc += 1;
-        self.s.procs.push(Owned { proc, generation: number, role, pid: None });
+        self.s.procs.push(Owned { proc, generation: number, role, pid: None, until: None });
         let generation = number.and_then(|g| self.s.generation_mut(g));
         let (slot, handover) = generation.map_or((0, false), |g| {
             g.empty = false;
@@ -93,7 +111,7 @@ impl Turn<'_> {
             Event::Accepted { conn, socket, source } => self.accepted(conn, socket, source),
             Event::Spawned { proc, pid } => self.spawned(proc, pid),
             Event::SpawnFailed { proc, failure } => self.spawn_failed(proc, &failure),
-            Event::Exited { proc, exit } => self.exited(proc, exit),
+            Event::Exited { proc, exit, beside } => self.exited(proc, exit, beside),
             Event::Emptied(generation) => self.emptied(generation),
             Event::Notified { generation, from, message } => self.notified(generation, from, &message),
             Event::Listened { generation, missing } => self.listened(generation, missing),
@@ -160,7 +178,7 @@ impl Turn<'_> {
         self.proc_ended(owned, &End::not_started(failure));
     }
 
-    fn exited(&mut self, proc: Proc, exit: Exit) {
+    fn exited(&mut self, proc: Proc, exit: Exit, beside: Beside) {
         let Some(at) = self.s.procs.iter().position(|owned| owned.proc == proc && owned.pid.is_some()) else {
             return;
         };
@@ -181,10 +199,32 @@ impl Turn<'_> {
             | Role::OnFailure(_)
             | Role::Health => End::of_command(exit),
         };
-        self.proc_ended(owned, &end);
+        self.proc_ended(owned, &end.beside(beside));
     }
 
-    /// A process is not there any more, or never was.
+    /// A process gets SIGKILL by itself, apart from its generation's stop: it is not waited for for ever.
+    pub(super) fn give_up_later(&mut self, proc: Proc) {
+        let until = self.now.after(last_patience(&self.unit(self.s.content).service));
+        if let Some(owned) = self.s.procs.iter_mut().find(|owned| owned.proc == proc) {
+            owned.until = owned.until.or(until);
+        }
+    }
+
+    /// What was killed by itself and is still there never will be gone: whoever waits for it goes on.
+    pub(super) fn tick_procs(&mut self) {
+        let now = self.now;
+        let due = |owned: &Owned| owned.until.is_some_and(|until| until <= now);
+        while let Some(at) = self.s.procs.iter().position(due) {
+            let owned = self.s.procs.remove(at);
+            let main = matches!(owned.role, Role::Main { .. } | Role::Instance(_));
+            let what = if main { Target::Proc(owned.proc) } else { Target::ProcTree(owned.proc) };
+            self.push(Action::GiveUp(what));
+            let text = "did not end though it was killed".to_owned();
+            self.proc_ended(owned, &End::given_up(Word::Timeout, text));
+        }
+    }
+
+    /// A process is not there any more, or never was, or is given up.
     fn proc_ended(&mut self, owned: Owned, end: &End) {
         match (owned.role, owned.generation) {
             (Role::Main { worker, .. }, Some(number)) => self.main_ended(number, worker, owned, end),

@@ -1,7 +1,7 @@
 //! Main processes: how they come up, how they end, their watchdogs, and restarts within a generation.
 
 use super::event::{Action, Announcement, Conn, Gen, Proc, Target};
-use super::model::{Doom, End, Kind, Owned, Phase, Place, SIGKILL, Word, Worker};
+use super::model::{Doom, End, Kind, Owned, Phase, Place, SIGCONT, SIGKILL, Word, Worker, last_patience};
 use super::restart::{delay, wants_restart};
 use super::table::{OldDies, row};
 use super::turn::Turn;
@@ -31,6 +31,12 @@ impl Turn<'_> {
         } else if ready {
             worker.arm_watchdog(now, unit.service.watchdog);
         }
+        if let Some(reload) =
+            self.s.reload.as_mut().filter(|reload| reload.stage.new_generation() == Some(number))
+        {
+            // Also of one that dies before it is ready: OnFailure is told who that was.
+            reload.new_pid = reload.new_pid.or(Some(pid));
+        }
         self.announce(Announcement::Started { generation: number, worker: index, pid });
         if stopping {
             // The others have had their signal before this one existed.
@@ -43,8 +49,10 @@ impl Turn<'_> {
     pub(super) fn main_ended(&mut self, number: Gen, index: u32, owned: Owned, end: &End) {
         let Some(worker) = self.worker_mut(number, index) else { return };
         let mut end = end.clone();
-        if let Some(doom) = worker.doomed {
+        if let Some(doom) = worker.doomed.take() {
+            // The first reason is the one: what it then did is only how.
             end.result = doom.word;
+            end.text = format!("{} and {}", doom.why, end.text);
         }
         let (command, pid, attempt) = (worker.command, worker.pid, worker.attempt);
         *worker = Worker { end: Some(end.clone()), command, attempt, ..Worker::default() };
@@ -61,6 +69,9 @@ impl Turn<'_> {
         }
         if let (Some(pid), Some(exit)) = (pid.or(owned.pid), end.exit) {
             self.announce(Announcement::Ended { generation: number, worker: index, pid, exit, expected });
+        }
+        if end.is_success() && end.forked && matches!(phase, Phase::Starting { .. } | Phase::Up) {
+            self.warn(format!("generation {} {}", number.0, end.text));
         }
         match phase {
             Phase::Starting { .. } => self.main_ended_starting(number, index, end),
@@ -79,7 +90,8 @@ impl Turn<'_> {
         let notify = matches!(unit.service.service_type, ServiceType::Notify | ServiceType::NotifyReload);
         let up = self.worker_mut(number, index).is_some_and(|worker| worker.up);
         let end = if end.is_success() && notify && !up {
-            End { result: Word::Protocol, text: format!("{} before it said READY=1", end.text), ..end }
+            let but = self.but_unheard(number, "READY=1");
+            End { result: Word::Protocol, text: format!("{} before it said READY=1{but}", end.text), ..end }
         } else {
             end
         };
@@ -168,19 +180,44 @@ impl Turn<'_> {
             self.spawn_main(number, index, None, command);
         } else if due(worker.up_by) {
             worker.up_by = None;
-            worker.doomed = Some(Doom { word: Word::Timeout, kill_at: None });
             let proc = worker.proc;
+            let why = "never said READY=1".to_owned();
+            worker.doomed = Some(Doom { word: Word::Timeout, why, kill_at: None, killed: true });
             self.warn(format!("worker {index} of generation {} never said READY=1 and is killed", number.0));
-            self.signal_proc(proc, SIGKILL);
+            self.kill_proc(proc);
         } else if due(worker.watchdog.and_then(|watchdog| watchdog.deadline)) {
-            self.watchdog_expired(number, index, "sent no WATCHDOG=1 within WatchdogSec");
-        } else if due(worker.doomed.and_then(|doom| doom.kill_at)) {
-            let proc = worker.proc;
-            if let Some(doom) = worker.doomed.as_mut() {
-                doom.kill_at = None;
+            if worker.watchdog.as_mut().is_some_and(|watchdog| watchdog.is_unseen(now)) {
+                let text = format!("worker {index} of generation {} gets one more WatchdogSec", number.0);
+                return self.warn(format!("aeternad itself was not awake in time: {text}"));
             }
-            let signal = self.unit_of(number).service.final_kill_signal;
-            self.signal_proc(proc, signal);
+            let but = self.but_unheard(number, "WATCHDOG=1");
+            self.watchdog_expired(number, index, &format!("sent no WATCHDOG=1 within WatchdogSec{but}"));
+        } else if due(worker.doomed.as_ref().and_then(|doom| doom.kill_at)) {
+            self.doom_is_due(number, index);
+        }
+    }
+
+    /// A doomed worker has not ended in time: the final signal, and after that the one that nobody can ignore.
+    fn doom_is_due(&mut self, number: Gen, index: u32) {
+        let unit = self.unit_of(number);
+        let next = self.now.after(last_patience(&unit.service));
+        let Some(worker) = self.worker_mut(number, index) else { return };
+        let proc = worker.proc;
+        let Some(doom) = worker.doomed.as_mut() else { return };
+        let last = std::mem::replace(&mut doom.killed, true) || unit.service.final_kill_signal == SIGKILL;
+        doom.kill_at = if last { None } else { next };
+        if last {
+            self.kill_proc(proc);
+        } else {
+            self.signal_proc(proc, unit.service.final_kill_signal);
+        }
+    }
+
+    /// SIGKILL to one process; if that is of no use, it is given up.
+    fn kill_proc(&mut self, proc: Option<Proc>) {
+        self.signal_proc(proc, SIGKILL);
+        if let Some(proc) = proc {
+            self.give_up_later(proc);
         }
     }
 
@@ -198,12 +235,31 @@ impl Turn<'_> {
             return;
         };
         worker.watchdog = None;
-        worker.doomed = Some(Doom { word: Word::Watchdog, kill_at });
+        worker.doomed = Some(Doom { word: Word::Watchdog, why: why.to_owned(), kill_at, killed: false });
         let proc = worker.proc;
         self.warn(format!("worker {index} of generation {} {why}", number.0));
-        self.signal_proc(proc, unit.service.watchdog_signal);
+        let signal = unit.service.watchdog_signal;
+        self.signal_proc(proc, signal);
+        if !matches!(signal, SIGKILL | SIGCONT) {
+            // A process that is stopped would never see the signal before it.
+            self.signal_proc(proc, SIGCONT);
+        }
         if self.s.place(number) == Place::New || self.s.generation(number).is_some_and(|g| g.is_starting()) {
             self.generation_lost(number, End::given_up(Word::Watchdog, why.to_owned()));
+        }
+    }
+
+    /// Why a generation was lost, also for whoever logs no more than what went wrong. The end of a process has its own line,
+    /// and what could not be started, too.
+    fn tell_lost(&mut self, number: Gen, starting: bool, end: &End) {
+        let text = format!("generation {} {}", number.0, end.text);
+        if starting && end.exit.is_none() && matches!(end.result, Word::Resources | Word::Exhausted) {
+            return;
+        }
+        if starting {
+            self.announce(Announcement::StartFailed { generation: number, text });
+        } else if end.exit.is_none() {
+            self.warn(text);
         }
     }
 
@@ -213,9 +269,13 @@ impl Turn<'_> {
         let success = end.is_success();
         let was_ready = generation.ready_at.is_some();
         let already = matches!(generation.phase, Phase::Stopping { .. });
+        let starting = generation.is_starting();
         generation.end.get_or_insert_with(|| end.clone());
         if already {
             return;
+        }
+        if !success && self.s.place(number) != Place::New {
+            self.tell_lost(number, starting, &end);
         }
         match self.s.place(number) {
             Place::New => self.new_is_lost(number, &end),
@@ -226,7 +286,7 @@ impl Turn<'_> {
                 self.stop_lost(number, (success || alive) && was_ready);
             }
             Place::Instance => {
-                if !success {
+                if !success && !starting && end.exit.is_some() {
                     self.warn(format!("instance {} {}", number.0, end.text));
                 }
                 self.stop_lost(number, success && was_ready);

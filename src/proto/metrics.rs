@@ -17,7 +17,7 @@ const PHASE_BOUNDS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 const HANDOVER_BOUNDS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The results of a health check.
-const HEALTH_RESULTS: [&str; 5] = ["pass", "fail", "timeout", "unattributed", "never_reached"];
+const HEALTH_RESULTS: [&str; 6] = ["pass", "fail", "timeout", "unattributed", "never_reached", "not_made"];
 
 /// systemd's SERVICE_RESULT words, and one for what is none of them.
 const RESTART_REASONS: [&str; 11] = [
@@ -148,7 +148,7 @@ impl Metrics {
         *self.unit(unit).restarts.entry(reason).or_default() += 1;
     }
 
-    /// A health check has been made: `pass`, `fail`, `timeout`, `unattributed`, `never_reached`.
+    /// A health check has been made: `pass`, `fail`, `timeout`, `unattributed`, `never_reached`, `not_made`.
     pub fn on_health(&mut self, unit: &str, result: &str) {
         let result = HEALTH_RESULTS.into_iter().find(|known| *known == result).unwrap_or("fail");
         *self.unit(unit).health.entry(result).or_default() += 1;

@@ -44,7 +44,7 @@ impl CgroupRoot {
     pub fn probe(prefix: &str) -> Option<CgroupRoot> {
         let group = fs::read_to_string("/proc/self/cgroup").ok()?;
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-        let own = folder_of(own_group(&group)?, &mounts)?;
+        let own = folder_of(own_group(&group)?, &mounts, None)?;
         remove_leftovers(&own, prefix);
         // The token tells our groups from those of another one with our pid.
         let token = random::bits() as u32;
@@ -258,11 +258,18 @@ fn own_group(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
-/// Where that group is in the file system, of /proc/self/mountinfo.
-fn folder_of(group: &str, mountinfo: &str) -> Option<PathBuf> {
+/// Where that group is in the file system, of /proc/self/mountinfo: in the second version's hierarchy, or in that of a
+/// controller of the first.
+pub(super) fn folder_of(group: &str, mountinfo: &str, controller: Option<&str>) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;
-        if after.split(' ').next() != Some("cgroup2") {
+        let mut about = after.split(' ');
+        let kind = about.next();
+        let fits = match controller {
+            None => kind == Some("cgroup2"),
+            Some(name) => kind == Some("cgroup") && about.nth(1)?.split(',').any(|option| option == name),
+        };
+        if !fits {
             return None;
         }
         let mut fields = before.split(' ').skip(3);

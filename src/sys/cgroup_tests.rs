@@ -31,10 +31,10 @@ fn the_folder_of_a_group_follows_the_mount() {
         ("/elsewhere", "/docker/1", "/sys/fs/cgroup", None),
         ("/", "/..", "/sys/fs/cgroup", None),
     ] {
-        let found = folder_of(group, &line(root, point, "cgroup2"));
+        let found = folder_of(group, &line(root, point, "cgroup2"), None);
         assert_eq!(found.as_deref(), folder.map(Path::new), "{group} {root}");
     }
-    assert_eq!(folder_of("/", &line("/", "/sys/fs/cgroup", "cgroup")), None);
+    assert_eq!(folder_of("/", &line("/", "/sys/fs/cgroup", "cgroup"), None), None);
 }
 
 #[test]

@@ -6,6 +6,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+/// Gives the file behind a descriptor to somebody.
+///
+/// # Errors
+/// `EPERM` without CAP_CHOWN.
+pub fn give_to(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Result<()> {
+    Ok(nix::unistd::fchown(fd, Some(uid.into()), Some(gid.into()))?)
+}
+
 /// Whether a read, write or accept waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocking {

@@ -79,6 +79,11 @@ impl Write for Stream {
     }
 }
 
+/// Whether an error says that this process or the machine has too little of something: descriptors, memory.
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
+}
+
 /// Who has accepted a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answerer {

@@ -1,5 +1,6 @@
 //! Processes: who we are, who another one is, signals to it. Only the main thread signals, and only what is not reaped.
 
+use super::procfs;
 use nix::sys::signal::Signal;
 use std::ffi::c_long;
 use std::fs;
@@ -132,15 +133,40 @@ pub fn parent_of(pid: i32) -> Option<i32> {
     stat(pid).map(|stat| stat.parent)
 }
 
+/// The real user id of a process; `None` if it is gone, or cannot be seen.
+pub fn user_of(pid: i32) -> Option<u32> {
+    let status = procfs::shows_us().then(|| fs::read_to_string(format!("/proc/{pid}/status")).ok())??;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// A process for people who look for it: `process 4711 (postgres, state D)`; only its number where nothing can be seen.
+pub fn portrait(pid: i32) -> String {
+    if !procfs::shows_us() {
+        return format!("process {pid}");
+    }
+    let state = fs::read(format!("/proc/{pid}/stat")).ok().and_then(|line| {
+        let end = line.iter().rposition(|byte| *byte == b')')?;
+        line.get(end + 2).map(|state| char::from(*state))
+    });
+    match (name_of(pid), state) {
+        (Some(name), Some(state)) => format!("process {pid} ({name}, state {state})"),
+        _ => format!("process {pid}"),
+    }
+}
+
 /// A process's name, at most 15 bytes; `None` if it is gone.
 pub fn name_of(pid: i32) -> Option<String> {
     let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
 }
 
-/// Whether a signal would do something else than its default: the process catches, ignores or blocks it. A reload signal to
-/// a process that does not would end it. `None` if the process is gone.
+/// Whether a process does something with a signal: it has a handler, or blocks it for a signalfd(2) or sigwait(3). A
+/// reload signal to a process that does not would end it, or is ignored. `None` if the process is gone, or cannot be seen.
 pub fn signal_handled(pid: i32, signal: i32) -> Option<bool> {
+    if !procfs::shows_us() {
+        return None;
+    }
     handled(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, signal)
 }
 
@@ -150,8 +176,8 @@ fn handled(status: &str, signal: i32) -> Option<bool> {
         let text = status.lines().find_map(|line| line.strip_prefix(key))?;
         u64::from_str_radix(text.trim(), 16).ok()
     };
-    let masks = mask_of("SigBlk:")? | mask_of("SigIgn:")? | mask_of("SigCgt:")?;
-    Some(masks & bit != 0)
+    let heard = mask_of("SigCgt:")? | (mask_of("SigBlk:")? & !mask_of("SigIgn:")?);
+    Some(heard & bit != 0)
 }
 
 /// Whether `path` is another program now than the one that this process was started from: replaced, or a script or link that
@@ -311,17 +337,17 @@ mod tests {
     }
 
     #[test]
-    fn caught_ignored_and_blocked_signals_are_handled() {
+    fn caught_and_blocked_signals_are_handled_and_ignored_ones_are_not() {
         let status =
             "Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000000002\nSigCgt:\t8000000000000000\n";
-        for (signal, expected) in [(1, true), (2, true), (3, false), (64, true)] {
+        for (signal, expected) in [(1, true), (2, false), (3, false), (64, true)] {
             assert_eq!(handled(status, signal), Some(expected), "{signal}");
         }
         assert_eq!((handled(status, 0), handled(status, 65), handled("", 1)), (None, None, None));
         let mut child = shell("trap : HUP; trap '' USR1");
         let pid = child.id() as i32;
         assert_eq!(signal_handled(pid, libc::SIGHUP), Some(true));
-        assert_eq!(signal_handled(pid, libc::SIGUSR1), Some(true));
+        assert_eq!(signal_handled(pid, libc::SIGUSR1), Some(false));
         assert_eq!(signal_handled(pid, libc::SIGUSR2), Some(false));
         child.kill().unwrap();
         child.wait().unwrap();

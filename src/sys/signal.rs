@@ -54,6 +54,8 @@ pub struct SignalInfo {
     pub pid: i32,
     /// Of SIGCHLD: the exit code or signal. Otherwise 0.
     pub status: i32,
+    /// Whether a process has sent it on purpose, not the kernel (a terminal, say).
+    pub sent: bool,
 }
 
 /// The signals that the supervisor listens to, as a descriptor. Main thread only.
@@ -61,8 +63,9 @@ pub struct SignalInfo {
 pub struct Signals(SignalFd);
 
 impl Signals {
-    /// A non-blocking signalfd(2) for SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGPWR, SIGRTMIN+3, SIGUSR1, SIGUSR2 and SIGCHLD.
-    /// They must be blocked (see [`block_all`]). Whoever has started us may ignore SIGCHLD, and our children would vanish
+    /// A non-blocking signalfd(2) for every signal that can be caught but those of program faults, SIGPIPE (our own writes
+    /// cause it) and SIGCONT: what means nothing to us can so be said to mean nothing. They must be blocked (see
+    /// [`block_all`]). Whoever has started us may ignore SIGCHLD, and our children would vanish
     /// without a status: that is undone.
     ///
     /// # Errors
@@ -70,7 +73,7 @@ impl Signals {
     pub fn new() -> io::Result<Signals> {
         // SAFETY: the default disposition runs no code of ours.
         unsafe { nix::sys::signal::signal(Signal::SIGCHLD, nix::sys::signal::SigHandler::SigDfl) }?;
-        let set = listened()?;
+        let set = listened();
         Ok(Signals(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
     }
 
@@ -83,6 +86,7 @@ impl Signals {
             signal: info.ssi_signo.cast_signed(),
             pid: info.ssi_pid.cast_signed(),
             status: info.ssi_status,
+            sent: info.ssi_code <= 0,
         }))
     }
 
@@ -93,27 +97,14 @@ impl Signals {
 }
 
 /// The set of [`Signals::new`].
-fn listened() -> io::Result<SigSet> {
-    let mut set = *SigSet::empty().as_ref();
-    for signal in [
-        libc::SIGHUP,
-        libc::SIGTERM,
-        libc::SIGINT,
-        libc::SIGQUIT,
-        libc::SIGPWR,
-        libc::SIGRTMIN() + 3,
-        libc::SIGUSR1,
-        libc::SIGUSR2,
-        libc::SIGCHLD,
-    ] {
-        // nix has no real-time signals in its sets.
-        // SAFETY: `set` is an initialised set; an invalid number is an error, not more.
-        if unsafe { libc::sigaddset(&raw mut set, signal) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+fn listened() -> SigSet {
+    let mut set = SigSet::all();
+    for other in
+        FAULTS.into_iter().chain([Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGPIPE, Signal::SIGCONT])
+    {
+        set.remove(other);
     }
-    // SAFETY: the set is initialised and holds only signals that exist.
-    Ok(unsafe { SigSet::from_sigset_t_unchecked(set) })
+    set
 }
 
 /// A signal's name as people write it: `SIGTERM`, `SIGRTMIN+3`; `signal 99` for a number without one.
@@ -140,11 +131,13 @@ mod tests {
             let _saved = block_all().unwrap();
             let signals = Signals::new().unwrap();
             assert_eq!(signals.read().unwrap(), None);
-            for signal in [libc::SIGHUP, libc::SIGTERM, libc::SIGPWR, libc::SIGRTMIN() + 3, libc::SIGUSR2] {
+            for signal in
+                [libc::SIGHUP, libc::SIGTERM, libc::SIGWINCH, libc::SIGRTMIN() + 3, libc::SIGRTMAX()]
+            {
                 // SAFETY: sends a blocked signal to the calling thread.
                 unsafe { libc::raise(signal) };
                 let info = signals.read().unwrap().unwrap();
-                assert_eq!((info.signal, info.pid), (signal, process::pid()));
+                assert_eq!((info.signal, info.pid, info.sent), (signal, process::pid(), true));
             }
             assert_eq!(signals.read().unwrap(), None);
         });
@@ -159,7 +152,8 @@ mod tests {
             let mut child = std::process::Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap();
             assert_eq!(child.wait().unwrap().code(), Some(7));
             let info = signals.read().unwrap().unwrap();
-            assert_eq!(info, SignalInfo { signal: libc::SIGCHLD, pid: child.id() as i32, status: 7 });
+            let wanted = SignalInfo { signal: libc::SIGCHLD, pid: child.id() as i32, status: 7, sent: false };
+            assert_eq!(info, wanted);
         });
     }
 

@@ -9,15 +9,19 @@
 
 mod child;
 mod clone;
+mod errand;
 mod find;
 mod job;
+mod reasons;
 
 use super::aside::Foreign;
 use super::seccomp::Listener;
 use super::{message, wait};
 use clone::Way;
+pub use errand::kill_as;
 pub use find::find_program;
 use job::Job;
+pub use reasons::why_not_executed;
 use std::ffi::CString;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -66,6 +70,8 @@ pub struct Plan<'a> {
     pub ignore_sigpipe: bool,
     /// The directory of the cgroup to start in; `None`: ours.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Whether descriptor 0 becomes the controlling terminal of the child's session, if it is nobody's.
+    pub terminal: bool,
     /// Whether the child joins the cgroup by itself: see [`super::cgroup::Cgroup::was_killed`].
     pub joins_cgroup: bool,
     /// Whether its calls of bind(2), listen(2) and unlink(2) come to us: [`super::seccomp`].
@@ -104,6 +110,7 @@ impl<'a> Plan<'a> {
             no_new_privileges: false,
             ignore_sigpipe: false,
             cgroup: None,
+            terminal: false,
             traps: Traps::None,
             joins_cgroup: false,
         }
@@ -218,7 +225,7 @@ impl SpawnError {
     pub fn explain(&self, plan: &Plan<'_>) -> String {
         let reason = nix::Error::from_raw(self.errno).desc();
         let program = plan.program.to_string_lossy();
-        let advice = self.advice(plan).unwrap_or(reason);
+        let advice = self.advice(plan).unwrap_or_else(|| reason.to_owned());
         match (self.stage, &plan.directory) {
             (Stage::Exec, _) => format!("cannot execute {program}: {advice}"),
             (Stage::Directory, Some(directory)) => {
@@ -226,28 +233,6 @@ impl SpawnError {
             }
             _ => format!("cannot {} of {program}: {advice}", self.stage.words()),
         }
-    }
-
-    /// What to do about it, where that is known; `None` where the errno says it all.
-    pub fn advice(&self, plan: &Plan<'_>) -> Option<&'static str> {
-        let exists = || std::path::Path::new(&*plan.program.to_string_lossy()).exists();
-        Some(match (self.stage, self.errno) {
-            (Stage::Exec, libc::ENOENT) if exists() => {
-                "its interpreter does not exist: check its first line, or what it is linked with"
-            }
-            (Stage::Exec, libc::ENOEXEC) => "not a program: a script needs a first line like #!/bin/sh",
-            (Stage::Exec, libc::EACCES) => {
-                "make it executable; its folders must be open to the user, its mount not noexec"
-            }
-            (Stage::Exec, libc::ETXTBSY) => "somebody is writing it: replace programs by rename",
-            (Stage::Exec, libc::E2BIG) => "its arguments and environment are too long",
-            (Stage::Groups | Stage::Group | Stage::User, libc::EPERM) => "only root can become another user",
-            (Stage::OomScore, libc::EACCES) => "a lower value than our own needs CAP_SYS_RESOURCE",
-            (Stage::Nice, libc::EACCES) => "a lower value than our own needs CAP_SYS_NICE",
-            (Stage::Affinity, libc::EINVAL) => "none of these processors exists, or none is allowed here",
-            (Stage::Clone, libc::EAGAIN) => "too many processes: see LimitNPROC, pids.max and kernel.pid_max",
-            _ => return None,
-        })
     }
 }
 

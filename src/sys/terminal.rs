@@ -10,6 +10,29 @@ pub fn size(fd: BorrowedFd<'_>) -> Option<(usize, usize)> {
     (done == 0 && size.ws_col > 0).then(|| (usize::from(size.ws_col), usize::from(size.ws_row)))
 }
 
+/// Whether a descriptor is a terminal.
+pub fn is_terminal(fd: BorrowedFd<'_>) -> bool {
+    nix::unistd::isatty(fd).unwrap_or(false)
+}
+
+/// Gives our controlling terminal up, if it is the one behind `fd` and we lead its session: another session can then have
+/// it. Its foreground group, which we are mostly alone in, gets SIGHUP; ours is thrown away. Before anything is started.
+pub fn let_go(fd: BorrowedFd<'_>) {
+    let mut session: libc::pid_t = 0;
+    // SAFETY: TIOCGSID writes one number where the pointer says, and `session` lives until after the call.
+    let known = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGSID, &raw mut session) } == 0;
+    if !known || session != super::process::pid() {
+        return;
+    }
+    // SAFETY: takes numbers only.
+    unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCNOTTY) };
+    for disposition in [libc::SIG_IGN, libc::SIG_DFL] {
+        // A signal that waits is thrown away when it is ignored.
+        // SAFETY: neither disposition runs code of ours.
+        unsafe { libc::signal(libc::SIGHUP, disposition) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

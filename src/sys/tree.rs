@@ -1,6 +1,7 @@
 //! Which processes belong to a generation, where no cgroup says it. Main thread only.
 
 use super::process::{self, Stat, stat};
+use super::procfs;
 use super::wait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -35,7 +36,8 @@ pub struct TreeKey<'a> {
 
 /// The processes of a generation, sorted: those that we have started, their descendants, all of their sessions, and what
 /// has come to us as an orphan with their `INVOCATION_ID`, with its descendants. Never `us`; zombies are included. Reads the
-/// whole of /proc: a snapshot, so ask again until it is empty.
+/// whole of /proc: a snapshot, so ask again until it is empty. Nobody where /proc says nothing about us: see
+/// [`procfs::shows_us`].
 pub fn tree(key: &TreeKey<'_>, us: i32) -> Vec<i32> {
     members_of(key, us).iter().map(|member| member.pid).collect()
 }
@@ -50,8 +52,11 @@ pub fn members_of(key: &TreeKey<'_>, us: i32) -> Vec<Member> {
 pub struct Snapshot(BTreeMap<i32, Stat>);
 
 impl Snapshot {
-    /// Reads the whole of /proc.
+    /// Reads the whole of /proc. Nobody where it says nothing about us.
     pub fn take() -> Snapshot {
+        if !procfs::shows_us() {
+            return Snapshot(BTreeMap::new());
+        }
         Snapshot(pids().filter_map(|pid| Some((pid, stat(pid)?))).collect())
     }
 
@@ -138,6 +143,9 @@ pub fn own_children() -> Vec<i32> {
 }
 
 fn children_of(parent: i32) -> Vec<i32> {
+    if !procfs::shows_us() {
+        return Vec::new();
+    }
     pids().filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == parent)).collect()
 }
 

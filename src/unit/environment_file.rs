@@ -20,7 +20,7 @@ pub struct EnvironmentText {
 pub fn parse_environment_file(text: &str) -> EnvironmentText {
     let mut found = EnvironmentText::default();
     let mut rest = Rest { chars: text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable(), line: 1 };
-    while rest.skip(char::is_whitespace) {
+    while rest.skip(is_blank) {
         let line = rest.line;
         if rest.chars.next_if(|c| "#;".contains(*c)).is_some() {
             rest.until_newline();
@@ -28,7 +28,7 @@ pub fn parse_environment_file(text: &str) -> EnvironmentText {
         }
         let key = rest.key();
         let value = if key.ends_with('=') { rest.value() } else { String::new() };
-        match key.strip_suffix('=').map(str::trim) {
+        match key.strip_suffix('=').map(|key| key.trim_matches(is_blank)) {
             Some(name) if is_name(name) && !value.contains('\0') => {
                 found.variables.push((name.to_string(), value));
             }
@@ -36,6 +36,11 @@ pub fn parse_environment_file(text: &str) -> EnvironmentText {
         }
     }
     found
+}
+
+/// What counts as white space: systemd's, not Unicode's. A no-break space is a character like another.
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\r' | '\n')
 }
 
 /// What is still to be read.
@@ -83,7 +88,7 @@ impl Rest<'_> {
     fn value(&mut self) -> String {
         let mut value = String::new();
         loop {
-            self.skip(|c| c != '\n' && c.is_whitespace());
+            self.skip(|c| c != '\n' && is_blank(c));
             match self.chars.peek() {
                 Some('\'') => self.single(&mut value),
                 Some('"') => self.double(&mut value),
@@ -131,7 +136,7 @@ impl Rest<'_> {
                 }
                 _ => {
                     value.push(c);
-                    if !c.is_whitespace() {
+                    if !is_blank(c) {
                         kept = value.len();
                     }
                 }

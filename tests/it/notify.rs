@@ -80,7 +80,7 @@ fn a_stranger_is_not_heard() {
     let socket = report["env"]["NOTIFY_SOCKET"].as_str().unwrap().to_owned();
     let stranger = UnixDatagram::unbound().unwrap();
     stranger.send_to(b"STATUS=a lie", &socket).unwrap();
-    env.wait_log("a notify message from a process that is not generation 1's");
+    env.wait_log("which is not generation 1's");
     assert_eq!(status_text(&env), None);
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&socket).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);

@@ -195,7 +195,7 @@ fn aeternad_ends_with_126_and_127_for_what_cannot_be_executed() {
     let unit = env.unit("app", "[Service]\nExecStart = \"{dir}/script\"");
     env.launch(&["--unit", &unit.display().to_string()]);
     assert_eq!(process::code(env.wait_exit()), 127, "{}", env.log());
-    env.wait_log("No such file or directory (its interpreter does not exist");
+    env.wait_log("No such file or directory (its interpreter /no/such/interpreter does not exist");
 }
 
 #[test]

@@ -93,6 +93,8 @@ struct Counts {
 /// Everything that is watched.
 pub(crate) struct Checks {
     generations: BTreeMap<Gen, Known>,
+    /// Generations of which something cannot be killed.
+    given_up: Vec<Gen>,
     /// Some only leaves processes behind on purpose.
     leaves_some: bool,
     contents: BTreeMap<ContentId, Arc<Unit>>,
@@ -175,6 +177,7 @@ impl Checks {
         let leaves_some = leaves_some(&content.unit);
         Checks {
             generations: BTreeMap::new(),
+            given_up: Vec::new(),
             leaves_some,
             contents: BTreeMap::from([(content.id, content.unit)]),
             serving: None,
@@ -265,6 +268,7 @@ impl Checks {
                 }
             }
             Action::Signal { to, signal } => self.signalled(*to, *signal, turn)?,
+            Action::GiveUp(Target::Everyone(generation)) => self.given_up.push(*generation),
             Action::Forget(generation) => self.forgotten(*generation, turn.children)?,
             Action::Reply { req, .. } => {
                 let Some(at) = self.waiting.iter().position(|waiting| waiting == req) else {
@@ -306,7 +310,8 @@ impl Checks {
     }
 
     fn forgotten(&mut self, generation: Gen, children: &[Child]) -> Result<(), String> {
-        if Checks::lives(children, generation) && !self.may_leave(generation) {
+        let given_up = self.given_up.contains(&generation);
+        if Checks::lives(children, generation) && !self.may_leave(generation) && !given_up {
             return Err(format!("{generation:?} is forgotten, but a main of it lives"));
         }
         self.generations.remove(&generation);

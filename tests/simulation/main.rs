@@ -8,6 +8,7 @@
 #![allow(missing_docs, reason = "a test")]
 
 mod check;
+mod endings;
 mod handovers;
 mod reloads;
 mod rig;

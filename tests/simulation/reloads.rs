@@ -59,11 +59,16 @@ fn a_soak_that_is_looked_at_late_leaves_no_step_out() {
     rig.reload_to(2, unit);
     rig.spawned(2);
     rig.ready(2, 0);
-    // The machine stood still for longer than the whole soak.
+    // The machine stood still for longer than the whole soak: that was none.
     rig.now = rig.now + Span::from_secs(40);
+    rig.row(Event::Tick, &[]);
+    rig.pass(9_000);
+    // A little late: the next step is as long as the others.
+    rig.now = rig.now + Span::from_millis(1_900);
     rig.row(Event::Tick, &["steer 0 +1:10"]);
     rig.after(10_000, &["steer 0 +1:50"]);
-    rig.now = rig.now + Span::from_secs(10);
+    rig.pass(9_000);
+    rig.now = rig.now + Span::from_secs(1);
     assert!(rig.event(Event::Tick).contains(&"promoted g2".to_owned()));
 }
 
@@ -172,7 +177,7 @@ fn what_was_moved_or_cannot_be_served_needs_no_rescue() {
     rig.ready(2, 0);
     rig.exits(2, CODE3);
     rig.event(Answer::SlotState { slot: 1, queued: 4, migrated: false });
-    let failure = SpawnFailure { text: "no memory".into(), code: 1 };
+    let failure = SpawnFailure { text: "no memory".into(), code: 1, exhausted: false };
     rig.row(Event::SpawnFailed { proc: Proc(3), failure }, &["forget g3", "stranded 4"]);
 }
 

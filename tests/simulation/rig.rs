@@ -27,13 +27,7 @@ pub(crate) fn short(action: &Action) -> Option<String> {
             format!("spawn {} {role} {generation} slot{}", spawn.proc.0, spawn.slot)
         }
         Action::Signal { to, signal } => {
-            let to = match to {
-                Target::Proc(proc) => format!("proc{}", proc.0),
-                Target::ProcTree(proc) => format!("tree{}", proc.0),
-                Target::Mains(g) => format!("mains g{}", g.0),
-                Target::Everyone(g) => format!("everyone g{}", g.0),
-            };
-            format!("signal {signal} {to}")
+            format!("signal {signal} {}", target(*to))
         }
         Action::Announce(Announcement::State { to, .. }) => format!("={}", to.name()),
         Action::Announce(_) | Action::Record(_) => return None,
@@ -59,6 +53,7 @@ pub(crate) fn short(action: &Action) -> Option<String> {
         Action::Commit(g) => format!("commit g{}", g.0),
         Action::Promoted(g) => format!("promoted g{}", g.0),
         Action::Forget(g) => format!("forget g{}", g.0),
+        Action::GiveUp(to) => format!("give up {}", target(*to)),
         Action::DropStore => "dropstore".into(),
         Action::AdoptMain { proc, pid } => format!("adopt {} {pid}", proc.0),
         Action::Reply { req, result } => match result {
@@ -115,6 +110,15 @@ impl From<Event> for Said {
 impl From<Answer> for Said {
     fn from(answer: Answer) -> Said {
         Said::Answer(answer)
+    }
+}
+
+fn target(to: Target) -> String {
+    match to {
+        Target::Proc(proc) => format!("proc{}", proc.0),
+        Target::ProcTree(proc) => format!("tree{}", proc.0),
+        Target::Mains(g) => format!("mains g{}", g.0),
+        Target::Everyone(g) => format!("everyone g{}", g.0),
     }
 }
 
@@ -189,7 +193,7 @@ impl Rig {
     }
 
     pub(crate) fn exits(&mut self, proc: u32, exit: Exit) -> Vec<String> {
-        self.event(Event::Exited { proc: Proc(proc), exit })
+        self.event(Event::Exited { proc: Proc(proc), exit, beside: Beside::Nothing })
     }
 
     pub(crate) fn empty(&mut self, generation: u32) -> Vec<String> {
@@ -228,13 +232,36 @@ impl Rig {
         rig
     }
 
-    /// The next deadline comes, if it is this long away.
+    /// The next deadline comes, if it is this long away; those before it (the pulse of a soak) do nothing.
     #[track_caller]
     pub(crate) fn after(&mut self, milliseconds: u64, wanted: &[&str]) {
-        let next = self.m.next_deadline().expect("a deadline");
-        let passed = next.since(self.now);
-        assert_eq!(passed, Span::from_millis(milliseconds), "the next deadline");
-        self.now = next;
+        let at = self.now + Span::from_millis(milliseconds);
+        loop {
+            let next = self.m.next_deadline().expect("a deadline");
+            assert!(next <= at, "the next deadline is {:?} away", next.since(self.now));
+            self.now = next;
+            if next == at {
+                return self.row(Event::Tick, wanted);
+            }
+            self.row(Event::Tick, &[]);
+        }
+    }
+
+    /// So much time passes, in which nothing is to be done.
+    #[track_caller]
+    pub(crate) fn pass(&mut self, milliseconds: u64) {
+        let at = self.now + Span::from_millis(milliseconds);
+        while let Some(next) = self.m.next_deadline().filter(|next| *next <= at) {
+            self.now = next;
+            self.row(Event::Tick, &[]);
+        }
+        self.now = at;
+    }
+
+    /// The next deadline is noticed this much too late.
+    #[track_caller]
+    pub(crate) fn late(&mut self, milliseconds: u64, wanted: &[&str]) {
+        self.now = self.m.next_deadline().expect("a deadline") + Span::from_millis(milliseconds);
         self.row(Event::Tick, wanted);
     }
 

@@ -31,7 +31,7 @@ fn systemds_restart_table() {
                     rig.exits(1, exit);
                 }
                 None => {
-                    rig.after(3_000, &["signal 6 proc1"]);
+                    rig.after(3_000, &["signal 6 proc1", "signal 18 proc1"]);
                     rig.exits(1, Exit::Signal { signal: 6, core: true });
                 }
             }
@@ -369,7 +369,7 @@ fn accept_units_count_their_instances() {
     rig.row(from(2, "10.0.0.1"), &["close 2", "watch"]);
     rig.row(from(3, "10.0.0.2"), &["spawn 2 instance3 g2 slot0", "watch"]);
     rig.row(from(4, "10.0.0.3"), &["close 4", "watch"]);
-    let failure = SpawnFailure { text: "no".into(), code: 127 };
+    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false };
     rig.row(Event::SpawnFailed { proc: Proc(2), failure }, &["forget g2", "close 3"]);
     // A reload: new connections get the new content, running instances stay.
     rig.reload_to(2, unit);
@@ -387,23 +387,23 @@ fn the_watchdog() {
     let mut rig = Rig::running(unit);
     rig.now = rig.now + Span::from_secs(2);
     rig.says(1, 0, Notification { watchdog: true, ..Notification::default() });
-    rig.after(3_000, &["signal 6 proc1"]);
+    rig.after(3_000, &["signal 6 proc1", "signal 18 proc1"]);
     rig.after(7_000, &["signal 9 proc1"]);
     rig.exits(1, Exit::Signal { signal: 9, core: false });
     rig.empty(1);
     let trigger = Notification { watchdog_trigger: true, ..Notification::default() };
     let mut rig = Rig::running(base());
-    assert_eq!(rig.says(1, 0, trigger), ["signal 6 proc1"]);
+    assert_eq!(rig.says(1, 0, trigger), ["signal 6 proc1", "signal 18 proc1"]);
     let faster = Notification { watchdog_usec: Some(500_000), ..Notification::default() };
     let mut rig = Rig::running(base());
     rig.says(1, 0, faster);
-    rig.after(500, &["signal 6 proc1"]);
+    rig.after(500, &["signal 6 proc1", "signal 18 proc1"]);
 }
 
 #[test]
 fn who_may_speak() {
     use NotifyAccess::{All, Exec, Main};
-    let senders = [Sender::Main(0), Sender::Started(Proc(9)), Sender::Member, Sender::Stranger];
+    let senders = [Sender::Main(0), Sender::Started(Proc(9)), Sender::Member(7), Sender::Stranger];
     for (access, heard) in [
         (NotifyAccess::None, [false, false, false, false]),
         (Main, [true, false, false, false]),
@@ -474,7 +474,7 @@ fn a_worker_that_was_started_again_has_a_watchdog_again() {
     rig.after(100, &["spawn 3 main1 g1 slot0"]);
     rig.spawned(3);
     rig.ready(1, 1);
-    rig.after(3_000, &["signal 6 proc3"]);
+    rig.after(3_000, &["signal 6 proc3", "signal 18 proc3"]);
 }
 
 #[test]
@@ -483,7 +483,7 @@ fn a_worker_that_comes_after_the_stop_signal_is_not_left_alive() {
     unit.service.workers = 2;
     let mut rig = Rig::new(unit);
     rig.event(Event::Boot);
-    let failure = SpawnFailure { text: "no".into(), code: 127 };
+    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false };
     rig.event(Event::SpawnFailed { proc: Proc(1), failure });
     assert_eq!(rig.spawned(2), ["signal 9 proc2"]);
 }
@@ -496,7 +496,7 @@ fn what_a_pre_command_left_is_waited_for_when_the_service_cannot_be_started() {
     rig.event(Event::Boot);
     rig.spawned(1);
     rig.exits(1, Exit::Code(0));
-    let failure = SpawnFailure { text: "no".into(), code: 127 };
+    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false };
     let lines = rig.event(Event::SpawnFailed { proc: Proc(2), failure });
     assert_eq!(lines, ["signal 15 everyone g1", "signal 18 everyone g1", "=STOPPING"]);
     assert_eq!(rig.empty(1), ["forget g1", "=FAILED"]);

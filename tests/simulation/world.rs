@@ -190,6 +190,11 @@ impl<'a> World<'a> {
                     return Err(format!("the restored machine differs: {:?} and {out:?}", self.twin_out));
                 }
             }
+            for action in &out {
+                if let Action::GiveUp(what) = action {
+                    self.give_up(*what);
+                }
+            }
             self.followed(&event, before, &out)?;
             if event == Event::Tick {
                 self.late_ticks(&out)?;
@@ -248,6 +253,7 @@ impl<'a> World<'a> {
             | Action::Stranded { .. }
             | Action::Promoted(_)
             | Action::Forget(_)
+            | Action::GiveUp(_)
             | Action::DropStore
             | Action::Announce(_)
             | Action::Record(_)
@@ -332,7 +338,7 @@ impl<'a> World<'a> {
         let proc = spawn.proc;
         if !self.fair && self.choices.rarely(20) {
             let code = if self.choices.rarely(2) { 1 } else { 127 };
-            let failure = SpawnFailure { text: "no such file".into(), code };
+            let failure = SpawnFailure { text: "no such file".into(), code, exhausted: false };
             self.now_events.push_back(Event::SpawnFailed { proc, failure });
             return;
         }
@@ -373,7 +379,7 @@ impl<'a> World<'a> {
     fn exits(&mut self, proc: Proc, exit: Exit) {
         if let Some(child) = self.children.iter_mut().find(|child| child.proc == proc && !child.dead) {
             child.dead = true;
-            self.later.push(Event::Exited { proc, exit });
+            self.later.push(Event::Exited { proc, exit, beside: Beside::Nothing });
         }
     }
 
@@ -405,6 +411,17 @@ impl<'a> World<'a> {
         {
             tree.grandchildren = if signal == 9 { 0 } else { tree.grandchildren / 2 };
             self.empty_trees();
+        }
+    }
+
+    /// Nobody waits for these any more, dead or not.
+    fn give_up(&mut self, what: Target) {
+        self.children.retain(|child| match what {
+            Target::Proc(proc) | Target::ProcTree(proc) => child.proc != proc,
+            Target::Mains(generation) | Target::Everyone(generation) => child.generation != Some(generation),
+        });
+        if let Target::Everyone(generation) = what {
+            self.trees.retain(|tree| tree.generation != generation);
         }
     }
 
@@ -644,7 +661,7 @@ impl<'a> World<'a> {
         match self.choices.below(8) {
             0 => self.feed(Event::Tick),
             1 if !self.children.iter().any(|child| child.proc == proc) => {
-                self.feed(Event::Exited { proc, exit: Exit::Code(9) })
+                self.feed(Event::Exited { proc, exit: Exit::Code(9), beside: Beside::Nothing })
             }
             2 => {
                 let answer = Answer::Probed { generation, result: ProbeResult::Pass };

@@ -43,6 +43,7 @@ pub fn count(metrics: &mut Metrics, unit: &str, fact: &Announcement) {
         | Announcement::Handover { .. }
         | Announcement::Status { .. }
         | Announcement::Reloaded { .. }
+        | Announcement::StartFailed { .. }
         | Announcement::Warning { .. } => {}
     }
 }

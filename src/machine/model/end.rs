@@ -1,6 +1,6 @@
 //! How a process or a whole generation ended.
 
-use crate::machine::event::{Exit, SpawnFailure};
+use crate::machine::event::{Beside, Exit, SpawnFailure};
 use crate::unit::{Service, ServiceType};
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +14,11 @@ pub(crate) enum Word {
     Signal,
     CoreDump,
     Watchdog,
+    OomKill,
     StartLimitHit,
     Resources,
+    /// `resources` that may be there again in a moment.
+    Exhausted,
     /// Ours: an `Always` health check failed.
     Health,
 }
@@ -30,8 +33,9 @@ impl Word {
             Word::Signal => "signal",
             Word::CoreDump => "core-dump",
             Word::Watchdog => "watchdog",
+            Word::OomKill => "oom-kill",
             Word::StartLimitHit => "start-limit-hit",
-            Word::Resources => "resources",
+            Word::Resources | Word::Exhausted => "resources",
             Word::Health => "health",
         }
     }
@@ -46,6 +50,8 @@ pub(crate) struct End {
     pub(crate) code: u8,
     /// What it did, after "generation 2 ": "exited with status 3".
     pub(crate) text: String,
+    /// Whether it ended well and left others behind.
+    pub(crate) forked: bool,
 }
 
 impl End {
@@ -64,7 +70,7 @@ impl End {
             Exit::Signal { signal, .. } if clean_signal(signal) => Word::Success,
             Exit::Signal { .. } => Word::Signal,
         };
-        End { result, exit: Some(exit), code: code_of(exit), text: describe(exit) }
+        End { result, exit: Some(exit), code: code_of(exit), text: describe(exit), forked: false }
     }
 
     /// A hook or control command has exited: only 0 is a success.
@@ -75,22 +81,50 @@ impl End {
             Exit::Signal { core: true, .. } => Word::CoreDump,
             Exit::Signal { .. } => Word::Signal,
         };
-        End { result, exit: Some(exit), code: code_of(exit), text: describe(exit) }
+        End { result, exit: Some(exit), code: code_of(exit), text: describe(exit), forked: false }
+    }
+
+    /// With what was seen beside it.
+    pub(crate) fn beside(self, beside: Beside) -> End {
+        match beside {
+            Beside::Nothing => self,
+            Beside::OutOfMemory => {
+                End { result: Word::OomKill, text: "was killed by the kernel for memory".into(), ..self }
+            }
+            Beside::MemoryShort => {
+                let text = format!("{} (the kernel's OOM killer was at work on this machine)", self.text);
+                End { text, ..self }
+            }
+            // A program that becomes a daemon leaves its parent so, and nobody would know why it did not work.
+            Beside::Others if self.exit == Some(Exit::Code(0)) => {
+                let text = format!(
+                    "{} and left processes behind: a program that puts itself into the background cannot be \
+                     supervised; give it its option to stay in the foreground",
+                    self.text
+                );
+                End { text, forked: true, ..self }
+            }
+            Beside::Others => self,
+        }
     }
 
     /// There was no process.
     pub(crate) fn not_started(failure: &SpawnFailure) -> End {
         // 126 and 127 are the program's fault, as systemd's 203 is; everything else is ours.
-        let result = if failure.code == 1 { Word::Resources } else { Word::ExitCode };
+        let result = match failure.code {
+            _ if failure.exhausted => Word::Exhausted,
+            1 => Word::Resources,
+            _ => Word::ExitCode,
+        };
         // "cannot start app: exec …": which unit it is, the reader knows.
         let why = failure.text.strip_prefix("cannot start ").and_then(|text| text.split_once(": "));
         let text = format!("could not be started: {}", why.map_or(failure.text.as_str(), |(_, why)| why));
-        End { result, exit: None, code: failure.code.max(1), text }
+        End { result, exit: None, code: failure.code.max(1), text, forked: false }
     }
 
     /// It was given up on.
     pub(crate) fn given_up(result: Word, text: String) -> End {
-        End { result, exit: None, code: 1, text }
+        End { result, exit: None, code: 1, text, forked: false }
     }
 
     pub(crate) fn is_success(&self) -> bool {

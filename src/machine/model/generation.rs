@@ -79,9 +79,15 @@ pub(crate) struct Generation {
     /// Whether its slot was seen empty after it got weight 0.
     pub(crate) drained: bool,
     pub(crate) end: Option<End>,
+    /// Whether it got a timeout once more, because nobody was awake when it passed.
+    pub(crate) spared: bool,
+    /// What is left of it cannot be killed, and nobody waits for it any more.
+    pub(crate) given_up: bool,
     pub(crate) status_text: Option<String>,
     /// How often its STATUS was announced.
     pub(crate) told: Window,
+    /// What a process that may not speak has said, and a sentence about it.
+    pub(crate) unheard: Option<(String, String)>,
     pub(crate) health: Health,
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Health {
     pub(crate) fails: u32,
     /// How often in a row another generation answered.
     pub(crate) misses: u32,
+    /// When the probe that is under way was asked for.
+    pub(crate) since: Monotime,
     /// What the last one said that the generation answered itself, or why none was, for people.
     pub(crate) last: String,
 }

@@ -22,8 +22,8 @@ pub(super) use quiesce::Quiesce;
 pub(super) use reload::{Before, GivenUp, Newcomer, Queued, Reload, Soak, Stage, Step, Telling, Told};
 pub(super) use state::{
     Asked, Contents, DirtySlot, Down, Idle, Job, JobKind, JobPhase, Look, Owned, Place, Rest, SIGCONT,
-    SIGHUP, SIGKILL, State, Then, Watch,
+    SIGHUP, SIGKILL, State, Then, UNSEEN, Watch,
 };
-pub(super) use stop::{AfterKill, Clock, StopPlan, StopStep};
+pub(super) use stop::{AfterKill, Clock, StopPlan, StopStep, last_patience};
 pub(super) use window::Window;
 pub(super) use worker::{Doom, Watchdog, Worker};

@@ -104,6 +104,8 @@ pub(crate) struct Soak {
     pub(crate) until: Option<Monotime>,
     pub(crate) step: u32,
     pub(crate) next: Option<Monotime>,
+    /// When is looked next whether time has passed that nobody saw: it is no soak.
+    pub(crate) pulse: Option<Monotime>,
     pub(crate) weight: u8,
 }
 
@@ -195,7 +197,7 @@ impl Stage {
                 ..
             } => *deadline,
             Stage::Beside { step: Step::Soaking(soak), .. } => {
-                [soak.until, soak.next].into_iter().flatten().min()
+                [soak.until, soak.next, soak.pulse].into_iter().flatten().min()
             }
             Stage::Before(Before::Loading(_) | Before::Opening { .. })
             | Stage::StoppingOld { .. }

@@ -2,7 +2,16 @@
 
 use crate::machine::event::Proc;
 use crate::time::{Monotime, Span};
+use crate::unit::Service;
 use serde::{Deserialize, Serialize};
+
+/// What was killed gets at least this long to go: a busy machine needs its time, too.
+const LAST_PATIENCE: Span = Span::from_secs(5);
+
+/// How long after the final signal something is waited for.
+pub(crate) fn last_patience(service: &Service) -> Span {
+    service.timeout_stop.max(LAST_PATIENCE)
+}
 
 /// How a stop is bounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,8 +63,9 @@ pub(crate) enum StopStep {
     Exec { index: u32, proc: Proc, deadline: Option<Monotime> },
     /// It is about to go by itself (STOPPING=1), or has got its stop signal.
     Signalled { deadline: Option<Monotime> },
-    /// The final signal was sent; it is sent again now and then, for what was forked just then.
-    Killed { again: Monotime, pause: Span, then: AfterKill },
+    /// The final signal was sent; it is sent again now and then, for what was forked just then. `until`: what then still
+    /// is there cannot be killed, and is given up.
+    Killed { again: Monotime, pause: Span, until: Option<Monotime>, then: AfterKill },
     /// An `ExecStopPost` runs.
     Post { index: u32, proc: Proc, deadline: Option<Monotime> },
 }
@@ -73,7 +83,7 @@ impl StopStep {
             StopStep::Exec { deadline, .. }
             | StopStep::Signalled { deadline }
             | StopStep::Post { deadline, .. } => deadline,
-            StopStep::Killed { again, .. } => Some(again),
+            StopStep::Killed { again, until, .. } => Some(until.map_or(again, |until| until.min(again))),
         }
     }
 }

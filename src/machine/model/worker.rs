@@ -1,6 +1,6 @@
 //! One main process of a generation.
 
-use super::{End, Word};
+use super::{End, UNSEEN, Word};
 use crate::machine::event::Proc;
 use crate::time::{Monotime, Span};
 use serde::{Deserialize, Serialize};
@@ -35,13 +35,38 @@ pub(crate) struct Watchdog {
     pub(crate) every: Span,
     /// `None` until the start-up is complete.
     pub(crate) deadline: Option<Monotime>,
+    /// Whether it got one more interval since its last WATCHDOG=1, because nobody was awake when the last one ended.
+    pub(crate) spared: bool,
+}
+
+impl Watchdog {
+    pub(crate) fn new(every: Span, deadline: Option<Monotime>) -> Watchdog {
+        Watchdog { every, deadline, spared: false }
+    }
+
+    /// Whether its time is over, and we come so late to that that the service may not have been awake either. It then has
+    /// one more interval.
+    pub(crate) fn is_unseen(&mut self, now: Monotime) -> bool {
+        let late = self.deadline.map_or(Span::ZERO, |deadline| now.since(deadline));
+        if self.spared || late < UNSEEN.min(Span(self.every.0 / 2)) {
+            return false;
+        }
+        self.spared = true;
+        self.deadline = now.after(self.every);
+        true
+    }
 }
 
 /// A worker that has got its `WatchdogSignal`, or was killed because it did not come up again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Doom {
     pub(crate) word: Word,
+    /// What it did, as [`End::text`] has it.
+    pub(crate) why: String,
+    /// When the next signal comes.
     pub(crate) kill_at: Option<Monotime>,
+    /// Whether the final signal was sent.
+    pub(crate) killed: bool,
 }
 
 impl Worker {
@@ -54,13 +79,13 @@ impl Worker {
     pub(crate) fn arm_watchdog(&mut self, now: Monotime, configured: Span) {
         let every = self.watchdog.map_or(configured, |watchdog| watchdog.every);
         if !every.is_zero() && self.proc.is_some() {
-            self.watchdog = Some(Watchdog { every, deadline: now.after(every) });
+            self.watchdog = Some(Watchdog::new(every, now.after(every)));
         }
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Monotime> {
         let watchdog = self.watchdog.and_then(|watchdog| watchdog.deadline);
-        let doom = self.doomed.and_then(|doom| doom.kill_at);
+        let doom = self.doomed.as_ref().and_then(|doom| doom.kill_at);
         [self.again, self.up_by, watchdog, doom].into_iter().flatten().min()
     }
 }

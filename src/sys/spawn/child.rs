@@ -33,6 +33,7 @@ fn run(job: &mut Job<'_>) -> Result<Infallible, SpawnError> {
     // Before the limits: a limit on descriptors is for the program, not for this.
     move_channel(job)?;
     place_descriptors(&mut job.sources)?;
+    take_terminal(job);
     set_limits(job)?;
     set_umask(job.plan.umask);
     // As long as it may be installed without no_new_privs; nothing of what follows is trapped.
@@ -159,6 +160,14 @@ fn place_descriptors(sources: &mut [i32]) -> Step {
     // SAFETY: takes numbers only.
     unsafe { libc::syscall(libc::SYS_close_range, above, last, libc::CLOSE_RANGE_CLOEXEC as libc::c_uint) };
     Ok(())
+}
+
+/// The session gets the terminal on descriptor 0. Not if it is another session's: the program then does without.
+fn take_terminal(job: &Job<'_>) {
+    if job.plan.terminal {
+        // SAFETY: takes numbers only.
+        unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
+    }
 }
 
 /// Moves our end of the socket pair out of the way of the program's descriptors.

@@ -131,7 +131,8 @@ fn a_child_has_an_empty_mask_and_default_dispositions() {
             // Ours are as they were.
             let own = fs::read_to_string("/proc/thread-self/status").unwrap();
             assert!(!own.contains("SigBlk:\t0000000000000000"), "{own}");
-            assert_eq!(process::signal_handled(process::pid(), 64), Some(true));
+            let ignored = own.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+            assert!(u64::from_str_radix(ignored, 16).unwrap() & (1 << 63) != 0, "{own}");
         }
     });
 }
@@ -279,13 +280,9 @@ fn a_program_that_cannot_be_executed_is_told_exactly() {
     for (path, errno, words) in [
         (missing, libc::ENOENT, "No such file"),
         (program(at, "data", b"#!/bin/sh\n", 0o644), libc::EACCES, "make it executable"),
-        (
-            program(at, "interpreter", b"#!/no/such/interpreter\n", 0o755),
-            libc::ENOENT,
-            "interpreter does not exist",
-        ),
+        (program(at, "interpreter", b"#!/no/such/interpreter\n", 0o755), libc::ENOENT, "its interpreter /no"),
         (program(at, "nothing", b"just text\n", 0o755), libc::ENOEXEC, "#!/bin/sh"),
-        (text(at.to_str().unwrap()), libc::EACCES, "make it executable"),
+        (text(at.to_str().unwrap()), libc::EACCES, "it is a folder"),
     ] {
         for [way] in EACH {
             let pipes = Pipes::new();
@@ -618,7 +615,7 @@ fn without_root_nobody_becomes_somebody_else_but_everybody_stays_himself() {
                     plan.credentials = credentials;
                     let refused = failure(&plan, way);
                     assert_eq!(refused, SpawnError { stage, errno: libc::EPERM });
-                    assert!(refused.explain(&plan).ends_with("only root can become another user"));
+                    assert!(refused.explain(&plan).contains("only root can become another user"));
                 }
                 plan.credentials = become_user(3_456, 3_456, vec![3_456]);
                 assert_eq!(pipes.start(&plan, way).status("Uid"), "3456 3456 3456 3456");
