@@ -41,6 +41,7 @@ pub mod spare;
 pub mod srp;
 pub mod stdio;
 pub mod stopping;
+pub mod strays;
 pub mod streams;
 pub mod supervised;
 pub mod token;

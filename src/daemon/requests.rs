@@ -6,7 +6,7 @@ use crate::daemon::event_loop::ACCEPT_PAUSE;
 use crate::daemon::token::Owner;
 use crate::machine::event::{Command, CommandResult, Event, Gen, Req};
 use crate::proto::control::{Line, Refusal, RefusalCode, ReloadReply, Reply, Request};
-use crate::proto::status::Outcome;
+use crate::proto::status::{Outcome, UnitState};
 use crate::sys::poll::{Interest, Readiness, Token};
 use crate::sys::{clock, message, peer};
 use crate::unit::Output;
@@ -314,7 +314,14 @@ impl Daemon {
 
     fn answer_one(&mut self, client: ClientId, part: Part) {
         match part.result {
-            Some(CommandResult::Done(note)) => self.result(client, Reply::Done { note }),
+            Some(CommandResult::Done(note)) => {
+                // The summary of this very moment: the answer comes before the unit's is taken over.
+                let stopped = self.units[part.unit].machine.summary().state == UnitState::Stopped;
+                let strays = if stopped { self.about_strays() } else { None };
+                let notes: Vec<String> =
+                    [note, strays.unwrap_or_default()].into_iter().filter(|n| !n.is_empty()).collect();
+                self.result(client, Reply::Done { note: notes.join("; ") });
+            }
             Some(CommandResult::Busy(why)) => self.refuse(client, RefusalCode::Busy, why),
             Some(CommandResult::Failed(why)) => self.refuse(client, RefusalCode::Failed, why),
             Some(CommandResult::Reload { .. }) | None => {

@@ -3,7 +3,9 @@
 use crate::daemon::core::Daemon;
 use crate::daemon::supervised::Supervised;
 use crate::machine::event::Gen;
-use crate::proto::status::{KeyChangeLine, SingleStatus, SocketChangeLine, Status, UnitChanges, UnitStatus};
+use crate::proto::status::{
+    KeyChangeLine, SingleStatus, SocketChangeLine, Status, UnitChanges, UnitState, UnitStatus,
+};
 use crate::sys::{clock, process};
 use crate::unit::{self, Difference, Needs, SocketChange, Unit};
 use std::fmt::Write;
@@ -11,12 +13,18 @@ use std::fmt::Write;
 impl Daemon {
     /// A snapshot of everything, or of one unit.
     pub fn status(&self, only: Option<usize>) -> Status {
+        let stopped = |unit: &Supervised| unit.summary.is_some_and(|now| now.state == UnitState::Stopped);
+        let strays = if self.units.iter().any(stopped) { self.about_strays() } else { None };
         let units: Vec<UnitStatus> = self
             .units
             .iter()
             .enumerate()
             .filter(|(index, _)| only.is_none_or(|wanted| wanted == *index))
-            .map(|(_, unit)| in_full(unit, unit_status(unit)))
+            .map(|(_, unit)| {
+                let mut status = in_full(unit, unit_status(unit));
+                status.notes.extend(strays.iter().filter(|_| stopped(unit)).cloned());
+                status
+            })
             .collect();
         let single = match units.as_slice() {
             [one] if self.units.len() == 1 => Some(single(one)),

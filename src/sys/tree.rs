@@ -146,6 +146,25 @@ fn children_of(parent: i32) -> Vec<i32> {
     if !procfs::shows_us() {
         return Vec::new();
     }
+    listed_children(parent).unwrap_or_else(|| scanned_children(parent))
+}
+
+/// As the kernel lists them, where it was built to (proc_pid_children(5)): no look at everybody else.
+fn listed_children(parent: i32) -> Option<Vec<i32>> {
+    let mut found = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{parent}/task")).ok()?.flatten() {
+        match fs::read_to_string(thread.path().join("children")) {
+            Ok(text) => found.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            // The thread has ended, or no such file is made here.
+            Err(_) if thread.path().exists() => return None,
+            Err(_) => {}
+        }
+    }
+    found.sort_unstable();
+    Some(found)
+}
+
+fn scanned_children(parent: i32) -> Vec<i32> {
     pids().filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == parent)).collect()
 }
 
@@ -219,6 +238,22 @@ mod tests {
         };
         assert!(!is_below(&TreeKey { mains: &[lives(5)], invocation: "x" }, 100, 10, look, |_| true));
         assert_eq!(asked.get(), DEEPEST);
+    }
+
+    #[test]
+    fn children_are_the_same_listed_or_looked_for() {
+        isolated("sys::tree::tests::children_are_the_same_listed_or_looked_for", || {
+            let spawn = || Command::new("/bin/sh").args(["-c", "read line"]).stdin(Stdio::piped()).spawn();
+            let mut children: Vec<_> = (0..3).map(|_| spawn().unwrap()).collect();
+            let mut expected: Vec<i32> = children.iter().map(|child| child.id() as i32).collect();
+            expected.sort_unstable();
+            assert_eq!(scanned_children(process::pid()), expected);
+            assert!(listed_children(process::pid()).is_none_or(|listed| listed == expected));
+            for child in &mut children {
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
+        });
     }
 
     #[test]

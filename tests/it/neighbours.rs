@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(5);
 const PROMISED: Duration = Duration::from_millis(100);
 
-/// What a hostile unit may add, once it has everything that it is given.
-const DESCRIPTORS: usize = 24;
+/// What hostile units may come to have, at one moment or another: 32 connections about state, 64 learned addresses with their
+/// slots, and what is on its way. A descriptor that is lost with each message would be thousands.
+const DESCRIPTORS: usize = 300;
 const MEMORY_KB: u64 = 24 * 1024;
 
 /// What one round has seen.

@@ -2,7 +2,7 @@
 //! in `neighbours.rs`.
 
 use crate::common::http::{Client, Response};
-use crate::common::{Env, skip};
+use crate::common::{Env, process, skip};
 use aeterna::proto::status::UnitState;
 
 /// A daemon that listens for HTTP, with a unit `app` that others would like to move; and where it listens.
@@ -104,4 +104,33 @@ fn without_http_there_is_no_page() {
     let page = env.ctl(&["page"]);
     assert_eq!(page.code, 1, "{page:?}");
     assert!(page.stderr.contains("does not listen for HTTP; start it with --http"), "{page:?}");
+}
+
+#[test]
+fn without_control_groups_a_stop_says_who_may_have_outlived_it() {
+    let mut env = Env::new();
+    if !env.as_nobody() {
+        return;
+    }
+    let script = "(env -i setsid sleep 1000 </dev/null >/dev/null 2>&1 &); exec {probe}";
+    env.unit(
+        "app",
+        &format!("[Service]\nExecStart = [\"/bin/sh\", \"-c\", \"{script}\"]\nType = \"notify\"\n"),
+    );
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    // It has left its parent and cleared its environment when it is this program.
+    let stray = env.wait("the process that has left", || {
+        let name = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        process::children(env.pid()).into_iter().find(|pid| name(*pid) == "sleep\n")
+    });
+    assert!(env.unit_status("app").notes.is_empty(), "it may be wanted while the unit runs");
+    let stop = env.ctl(&["stop", "app"]);
+    assert_eq!(stop.code, 0);
+    let said = format!("{stray} (sleep)");
+    assert!(stop.stdout.contains(&said) && stop.stdout.contains("without control groups"), "{stop:?}");
+    let notes = env.unit_status("app").notes;
+    assert!(notes.iter().any(|note| note.contains(&said)), "{notes:?}");
+    process::kill(stray, nix::sys::signal::Signal::SIGKILL);
+    env.wait("its end", || env.unit_status("app").notes.is_empty().then_some(()));
 }
