@@ -72,7 +72,9 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)], no
             Some(Owner::Filter(unit, id)) => daemon.trapped(unit, id, *readiness),
             Some(Owner::Notify(unit, number)) => daemon.read_notifications(unit, Gen(number)),
             Some(Owner::Socket(unit, id)) => daemon.socket_ready(unit, id, *readiness),
-            Some(Owner::Log(unit, id)) => daemon.read_log(unit, id),
+            Some(Owner::Log(unit, id)) => {
+                daemon.read_log(unit, id);
+            }
             Some(Owner::Adopted(unit, id)) => daemon.adopted_ended(unit, Proc(id)),
             Some(Owner::Stored(unit, id)) => daemon.stored_ready(unit, id, *readiness),
             Some(Owner::Cgroup(unit, number)) => daemon.check_empty(unit, Gen(number)),

@@ -3,10 +3,12 @@
 use crate::daemon::logsink::Sink;
 use crate::proto::harmless::is_seen;
 use crate::sys::fd;
+use crate::time::Span;
 use env_logger::{Builder, Target};
 use log::{Level, LevelFilter};
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +30,10 @@ pub fn start(level: &str, filter: Option<&str>, format: Format) {
     // Our own way to a pipe, because others who have it need not like it to be non-blocking.
     let target = fd::reopen_pipe(error.as_fd()).or_else(|| fd::dup(error.as_fd()).ok());
     match target {
-        Some(target) => builder.target(Target::Pipe(Box::new(Sink::new(target, format)))),
+        Some(target) => {
+            let sink = SINK.get_or_init(|| Mutex::new(Sink::new(target, format)));
+            builder.target(Target::Pipe(Box::new(Shared(sink))))
+        }
         None => builder.target(Target::Stderr),
     };
     builder.format(move |out, record| {
@@ -36,6 +41,33 @@ pub fn start(level: &str, filter: Option<&str>, format: Format) {
     });
     // A second start in one process (a test) keeps the first logger: nothing to be done about it.
     let _ = builder.try_init();
+}
+
+/// Where the log goes, for its end.
+static SINK: OnceLock<Mutex<Sink>> = OnceLock::new();
+
+/// The logger's way to it.
+struct Shared(&'static Mutex<Sink>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How long the last lines wait for somebody who reads them.
+const LAST_PATIENCE: Span = Span::from_secs(2);
+
+/// The end of the log: what a late reader has not taken yet is waited for a little. The last line is mostly the one that
+/// says why.
+pub fn finish() {
+    if let Some(sink) = SINK.get() {
+        sink.lock().unwrap_or_else(PoisonError::into_inner).finish(LAST_PATIENCE);
+    }
 }
 
 /// Changes the level while running (a unit's `LogLevel` is known only after the first line may be logged).

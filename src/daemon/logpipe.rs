@@ -28,6 +28,8 @@ pub struct LogPipe {
 pub enum Turn {
     /// More may come.
     Open,
+    /// More is there: the turn was over.
+    More,
     /// Every writer has gone.
     Closed,
 }
@@ -61,7 +63,7 @@ impl LogPipe {
                 }
             }
         }
-        Turn::Open
+        Turn::More
     }
 
     fn take(&mut self, mut bytes: &[u8], line: &mut dyn FnMut(&str)) {
@@ -115,7 +117,7 @@ mod tests {
         drop(sink);
         let mut pipe = LogPipe::new(std::os::fd::OwnedFd::from(source).into());
         let mut lines = Vec::new();
-        while pipe.read(&mut |line| lines.push(line.to_owned())) == Turn::Open {}
+        while pipe.read(&mut |line| lines.push(line.to_owned())) != Turn::Closed {}
         lines
     }
 

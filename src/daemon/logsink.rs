@@ -2,8 +2,9 @@
 //! supervise nobody, so lines are then left out, and their number is told as soon as somebody reads again.
 
 use crate::daemon::logging::{Format, line};
-use crate::sys::fd;
+use crate::sys::{clock, fd};
 use crate::time::Span;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, Result, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,6 +15,9 @@ const PATIENCE: Span = Span::from_millis(100);
 /// What a pipe takes in one piece: PIPE_BUF.
 const PIECE: usize = 4096;
 
+/// What is kept of the newest lines while nobody reads, bytes.
+const KEPT: usize = 64 * 1024;
+
 /// A log's destination. Whoever writes hands over whole lines.
 #[derive(Debug)]
 pub struct Sink {
@@ -21,6 +25,9 @@ pub struct Sink {
     format: Format,
     /// Lines that were left out since the last one that was not.
     lost: u64,
+    /// The newest lines that could not be written yet, and their bytes together.
+    kept: VecDeque<Vec<u8>>,
+    bytes: usize,
     /// Whether the last line is there in part only.
     cut: bool,
 }
@@ -28,7 +35,7 @@ pub struct Sink {
 impl Sink {
     /// Writes to `target`: a pipe in non-blocking mode, or anything else.
     pub fn new(target: OwnedFd, format: Format) -> Sink {
-        Sink { target: target.into(), format, lost: 0, cut: false }
+        Sink { target: target.into(), format, lost: 0, kept: VecDeque::new(), bytes: 0, cut: false }
     }
 
     /// Whether all of it was written, or nobody will ever read it.
@@ -50,26 +57,52 @@ impl Sink {
         true
     }
 
-    /// Tells what is missing; whether there was room for that.
-    fn caught_up(&mut self) -> bool {
+    /// Keeps a line for when somebody reads again; the oldest make room for it.
+    fn keep(&mut self, line: &[u8]) {
+        self.kept.push_back(line.to_vec());
+        self.bytes += line.len();
+        while self.bytes > KEPT
+            && let Some(oldest) = self.kept.pop_front()
+        {
+            self.bytes -= oldest.len();
+            self.lost += 1;
+        }
+    }
+
+    /// Tells what is missing, and then what was kept; whether there was room for all of that.
+    fn caught_up(&mut self, patience: Span) -> bool {
+        if std::mem::take(&mut self.cut) && !self.put(b"\n", patience) {
+            self.cut = true;
+            return false;
+        }
         if self.lost > 0 {
-            let end = if std::mem::take(&mut self.cut) { "\n" } else { "" };
             let text = format!("{} lines were left out here: nobody read them", self.lost);
-            let told = format!("{end}{}", line(self.format, log::Level::Warn, &text));
-            if !self.put(told.as_bytes(), Span::ZERO) {
-                self.cut |= !end.is_empty();
+            if !self.put(line(self.format, log::Level::Warn, &text).as_bytes(), patience) {
                 return false;
             }
             self.lost = 0;
         }
+        while let Some(first) = self.kept.pop_front() {
+            if !self.put(&first, patience) {
+                self.kept.push_front(first);
+                return false;
+            }
+            self.bytes -= first.len();
+        }
         true
+    }
+
+    /// The end: a reader that is late gets the rest, if it takes it within this time.
+    pub fn finish(&mut self, patience: Span) {
+        let end = clock::now() + patience;
+        while !self.caught_up(end.since(clock::now())) && end.since(clock::now()) > Span::ZERO {}
     }
 }
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        if !self.caught_up() || !self.put(bytes, PATIENCE) {
-            self.lost += 1;
+        if !self.caught_up(Span::ZERO) || !self.put(bytes, PATIENCE) {
+            self.keep(bytes);
         }
         Ok(bytes.len())
     }
@@ -93,19 +126,52 @@ mod tests {
         for _ in 0..100 {
             log.write_all(long.as_bytes()).unwrap();
         }
-        assert!(log.lost >= 90, "{}", log.lost);
-        let lost = log.lost;
+        assert!(log.lost >= 80, "{}", log.lost);
+        let (lost, kept) = (log.lost, log.kept.len());
+        assert!(kept >= 5, "the newest lines are kept: {kept}");
         let mut bytes = vec![0; 1 << 20];
         let mut text = String::new();
         let count = source.read(&mut bytes).unwrap();
         text.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        let reader = std::thread::spawn(move || {
+            source.read_to_string(&mut text).unwrap();
+            text
+        });
         log.write_all(b"again\n").unwrap();
+        log.finish(Span::from_secs(60));
         drop((log, sink));
-        source.read_to_string(&mut text).unwrap();
+        let text = reader.join().unwrap();
         let lines: Vec<&str> = text.lines().collect();
         let told = format!("WARN  {lost} lines were left out here: nobody read them");
-        assert_eq!(lines[lines.len() - 2..], [&told, "again"]);
-        assert!(lines[..lines.len() - 2].iter().all(|line| line.bytes().all(|byte| byte == b'x')));
+        let at = lines.len() - 2 - kept;
+        assert_eq!((lines[at], lines[lines.len() - 1]), (told.as_str(), "again"));
+        let rest = lines[..at].iter().chain(&lines[at + 1..lines.len() - 1]);
+        assert!(rest.into_iter().all(|line| line.bytes().all(|byte| byte == b'x')));
+    }
+
+    #[test]
+    fn the_last_lines_wait_for_a_late_reader_and_not_for_none() {
+        let (mut source, sink) = std::io::pipe().unwrap();
+        let mut log = Sink::new(fd::reopen_pipe(sink.as_fd()).unwrap(), Format::Text);
+        for number in 0..20_000 {
+            log.write_all(format!("line {number}\n").as_bytes()).unwrap();
+        }
+        log.finish(Span::from_millis(10));
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            source.read_to_string(&mut text).unwrap();
+            text
+        });
+        log.finish(Span::from_secs(60));
+        drop((log, sink));
+        let text = reader.join().unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let told = lines.iter().find_map(|line| line.strip_prefix("WARN  ")).unwrap();
+        let lost: usize = told.split(' ').next().unwrap().parse().unwrap();
+        let whole = lines.iter().filter(|line| line.starts_with("line ")).count();
+        // One may have been cut, and is there whole once more.
+        assert!((20_000..=20_001).contains(&(whole + lost)), "{whole} and {lost}");
+        assert_eq!(lines.last(), Some(&"line 19999"));
     }
 
     #[test]

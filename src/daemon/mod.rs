@@ -59,7 +59,9 @@ use std::process::ExitCode;
 
 /// Runs `aeternad`.
 pub fn main() -> ExitCode {
-    match run() {
+    let ended = run();
+    logging::finish();
+    match ended {
         Ok(code) => ExitCode::from(code),
         Err(fatal) => {
             // Standard error may be closed: the exit status says it too.

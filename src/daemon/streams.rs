@@ -8,6 +8,9 @@ use crate::machine::event::Gen;
 use crate::sys::poll::Interest;
 use std::os::fd::{AsFd, OwnedFd};
 
+/// As many turns as the largest pipe of a service without privileges takes (fs.pipe-max-size): 1 MiB.
+const MOST_TURNS: u32 = 17;
+
 impl Daemon {
     /// Takes over the read ends of a new process.
     pub fn adopt_streams(
@@ -32,13 +35,15 @@ impl Daemon {
     }
 
     /// Reads one pipe.
-    pub fn read_log(&mut self, index: usize, id: u32) {
-        let Some(unit) = self.units.get_mut(index) else { return };
-        if read(unit, id) == Turn::Closed
+    pub fn read_log(&mut self, index: usize, id: u32) -> Turn {
+        let Some(unit) = self.units.get_mut(index) else { return Turn::Closed };
+        let turn = read(unit, id);
+        if turn == Turn::Closed
             && let Some(stream) = unit.streams.remove(&id)
         {
             let _ = self.poller.remove(stream.pipe.as_fd());
         }
+        turn
     }
 
     /// Reads what a process that has died left in its pipes.
@@ -47,7 +52,12 @@ impl Daemon {
         let ids: Vec<u32> =
             unit.streams.iter().filter(|(_, stream)| stream.pid == pid).map(|(id, _)| *id).collect();
         for id in ids {
-            self.read_log(index, id);
+            // All that the largest pipe holds; what a child that lives on writes meanwhile has its own turn.
+            for _ in 0..MOST_TURNS {
+                if self.read_log(index, id) != Turn::More {
+                    break;
+                }
+            }
         }
     }
 }

@@ -444,3 +444,15 @@ fn a_folder_and_a_mount_without_exec_are_named() {
         env.wait_log(&words);
     }
 }
+
+#[test]
+fn what_systemd_does_for_daemons_is_answered_with_what_to_do_instead() {
+    let env = Env::new();
+    let unit = env
+        .unit("app", "[Service]\nExecStart = \"/bin/true\"\nType = \"forking\"\nPIDFile = \"/run/app.pid\"");
+    let checked = env.daemon(&["--check", "--unit", &unit.display().to_string()]);
+    assert_eq!(checked.code, 78);
+    for part in ["stay in the foreground, and use \"exec\" or \"notify\"", "PIDFile", "drop the key"] {
+        assert!(checked.stderr.contains(part), "{part}: {}", checked.stderr);
+    }
+}

@@ -106,6 +106,11 @@ impl<'a> Table<'a> {
                 continue;
             }
             let hint = match (nearest(key, asked.iter().copied()), elsewhere(key)) {
+                _ if key == "PIDFile" => {
+                    "; aeternad starts the main process itself and needs none: drop the key, and \
+                     let the program stay in the foreground"
+                        .into()
+                }
                 (_, Some(table)) => format!("; it belongs in {table}"),
                 (Some(name), None) => format!("; did you mean \"{name}\"?"),
                 (None, None) => String::new(),

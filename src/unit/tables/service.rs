@@ -102,8 +102,19 @@ fn read_commands(table: &Table<'_>, service: &mut Service) {
     set(&mut service.exec_reload, table.take("ExecReload", commands));
 }
 
+/// `Type`. What systemd has and we have not is answered with what to do instead.
+fn service_type(value: &Value<'_>) -> Option<ServiceType> {
+    match value.get().as_str() {
+        Some("forking") => value.fail(
+            "\"forking\" is no Type here: aeternad supervises the process that it starts; give the program its option to \
+             stay in the foreground, and use \"exec\" or \"notify\"",
+        ),
+        _ => choice(value, "a Type", TYPES),
+    }
+}
+
 fn read_start(table: &Table<'_>, service: &mut Service) {
-    set(&mut service.service_type, table.take("Type", |v| choice(v, "a Type", TYPES)));
+    set(&mut service.service_type, table.take("Type", service_type));
     set(
         &mut service.notify_access,
         table.take("NotifyAccess", |v| choice(v, "a NotifyAccess", NOTIFY_ACCESS)),
