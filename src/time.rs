@@ -57,6 +57,13 @@ impl Span {
     }
 }
 
+/// The time of day of a Unix time, seconds since 1970: `12:03:01Z`. UTC, as everywhere in our logs.
+pub fn of_day(unix: f64) -> String {
+    // `as` saturates and turns NaN into 0.
+    let second = unix as u64 % 86_400;
+    format!("{:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60)
+}
+
 impl Monotime {
     /// How long after `earlier` this is; zero if it is not.
     pub const fn since(self, earlier: Monotime) -> Span {

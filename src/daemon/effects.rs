@@ -5,7 +5,7 @@ use crate::daemon::core::Daemon;
 use crate::daemon::spare::Spare;
 use crate::daemon::supervised::{Child, LastWords, Traffic};
 use crate::daemon::token::Owner;
-use crate::daemon::{launch, load, preflight, probes};
+use crate::daemon::{launch, load, probes};
 use crate::machine::event::{
     Action, Announcement, Answer, Content, ContentId, Event, Gen, Question, Role, Spawn, SpawnFailure,
     Steering, Ticket,
@@ -52,6 +52,7 @@ impl Daemon {
                 self.pump_state(index);
             }
             Action::Commit(generation) => self.commit_state(index, generation),
+            Action::GaveUp { generation, why } => self.gave_up(index, generation, why),
             Action::Promoted(generation) => self.promoted(index, generation),
             Action::GiveUp(what) => self.give_up(index, what),
             Action::Forget(generation) => self.forget(index, generation),
@@ -67,7 +68,7 @@ impl Daemon {
         let answer = match question {
             Question::Load => self.load(index),
             Question::OpenSockets(content) => self.open_sockets(index, content),
-            Question::CheckBinary(content) => return self.check_binary(index, ticket, content),
+            Question::CheckBinary(content) => return self.check_binary(index, ticket, &content),
             Question::Probe { generation, kind } => {
                 return probes::start(self, index, ticket, generation, kind);
             }
@@ -81,20 +82,6 @@ impl Daemon {
     /// Answers a question of the machine.
     pub fn found_out(&mut self, index: usize, ticket: Ticket, answer: Answer) {
         self.queue.push_back((index, Event::Answered(ticket, answer)));
-    }
-
-    /// Only a checksum takes long enough for a thread.
-    fn check_binary(&mut self, index: usize, ticket: Ticket, content: Content) {
-        if let Err(why) = self.reload_is_heard(index, &content.unit) {
-            let result = Err(why);
-            return self.found_out(index, ticket, Answer::BinaryChecked { content: content.id, result });
-        }
-        if content.unit.reload.binary_sha256.is_none() {
-            let result = preflight::found(&content.unit).map(drop);
-            return self.found_out(index, ticket, Answer::BinaryChecked { content: content.id, result });
-        }
-        let name = self.units[index].name.clone();
-        preflight::check_binary(index, ticket, content, name, self.reports.clone(), self.waker.clone());
     }
 
     fn begin_drain(&mut self, index: usize, generation: Gen, slot: u32) {
@@ -137,21 +124,6 @@ impl Daemon {
         let others = others.map(|(_, other)| other.current.unit.as_ref());
         let clashes = unit::clashes(others.chain([loaded.unit.as_ref()]));
         if clashes.is_empty() { Ok(loaded) } else { Err(clashes.join("\n")) }
-    }
-
-    fn load(&mut self, index: usize) -> Answer {
-        let result = self.read_again(index);
-        let unit = &mut self.units[index];
-        Answer::Loaded(result.map(|loaded| {
-            for warning in &loaded.warnings {
-                log::warn!("{}: {warning}", unit.name);
-            }
-            let content = load::content(&loaded, &unit.contents, &mut unit.last_content);
-            if unit.content(content.id).is_none() {
-                unit.contents.push(content.clone());
-            }
-            content
-        }))
     }
 
     fn open_sockets(&mut self, index: usize, content: Content) -> Answer {
@@ -241,9 +213,6 @@ impl Daemon {
             shell.alive += 1;
             shell.watch_empty = false;
             shell.started.push(Main { pid, reaped: false });
-            if matches!(spawn.role, Role::Main { .. }) {
-                shell.program = Some(launched.program);
-            }
         }
         self.adopt_streams(index, spawn.generation, pid, launched.logs);
         if let (Some(number), Some(listener)) = (spawn.generation, launched.listener) {
@@ -318,6 +287,7 @@ impl Daemon {
             unit.current = unit.machine.content().clone();
             self.watch_paths(index);
         }
+        self.drop_releases(index);
     }
 
     fn promoted(&mut self, index: usize, generation: Gen) {
@@ -326,6 +296,9 @@ impl Daemon {
         unit.store.promoted(generation);
         if let Some(shell) = unit.generations.get_mut(&generation) {
             shell.served = true;
+            if let Some(release) = &shell.release {
+                unit.releases.absolve(release.identity());
+            }
         }
         let content = unit.generations.get(&generation).and_then(|shell| shell.content);
         if let Some(content) = content.and_then(|id| unit.content(id)).cloned() {

@@ -4,6 +4,7 @@
 
 use crate::daemon::environment::{self, Facts, Handed};
 use crate::daemon::lookups;
+use crate::daemon::releases::{self, Release};
 use crate::daemon::shared::Shared;
 use crate::daemon::spare::{Kit, Spare};
 use crate::daemon::stdio::Streams;
@@ -11,8 +12,9 @@ use crate::daemon::supervised::{GenerationShell, Supervised};
 use crate::machine::event::{Gen, Role, Spawn, SpawnFailure};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::limits;
+use crate::sys::pin::{Kind, Pin};
 use crate::sys::seccomp::Listener;
-use crate::sys::spawn::{self, Credentials, Plan, Stage, Traps};
+use crate::sys::spawn::{self, ByDescriptor, Credentials, Pinned, Plan, Stage, Traps};
 use crate::sys::textfile;
 use crate::sys::user::{self, Account};
 use crate::unit::{self, Command, Input, Service, Unit};
@@ -29,8 +31,6 @@ pub struct Launched {
     pub pid: i32,
     /// Its pidfd.
     pub pidfd: Option<OwnedFd>,
-    /// The program that was executed.
-    pub program: PathBuf,
     /// `INVOCATION_ID` in its environment.
     pub invocation: String,
     /// Read ends of its log pipes: standard output's, standard error's.
@@ -44,17 +44,19 @@ pub struct Launched {
 /// # Errors
 /// What could not be done, as one sentence, with the exit code that stands for it.
 pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<Launched, SpawnFailure> {
-    let content = Arc::clone(&spawn.content.unit);
+    let release = unit.release_for(shared, spawn)?;
+    let (content, name) = (Arc::clone(&release.unit), unit.name.clone());
     let service = &content.service;
-    let name = unit.name.clone();
     let fail = |what: &str, why: &str| failure(&name, what, why, 1);
     let command = command_of(&content, spawn.role)
         .ok_or_else(|| fail("find the command", "the unit does not have it any more"))?;
     let account = account_of(service).map_err(|why| fail("find its user", &why))?;
-    let facts = facts(unit, shared, spawn, account.as_ref()).map_err(|why| fail("prepare it", &why))?;
+    let facts =
+        facts(unit, shared, spawn, &release, account.as_ref()).map_err(|why| fail("prepare it", &why))?;
     let env = environment::build(service, &facts);
-    let directory = directory(service, account.as_ref());
-    let (program, argv) = program_of(&name, command, &env, directory.as_deref())?;
+    let directory = release.base();
+    let program = program_of(&name, &release, spawn.role, command, &env, directory.as_deref())?;
+    unit.hold_program(spawn, &release, command, program.pin.as_ref().filter(|_| program.is_new));
     let handed = hand_over(unit, spawn).map_err(|why| fail("hand it its sockets", &why))?;
     let group = spawn.generation.and_then(|number| handed.generations.get(&number)?.kit.cgroup.as_ref());
     let who = credentials(service, account.as_ref()).map_err(|why| fail("find its groups", &why))?;
@@ -62,9 +64,10 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
     let streams =
         Streams::open(service, handed.first, owner).map_err(|why| fail("open its streams", &why))?;
     let plan = Plan {
-        program: c_string(program.as_os_str().as_encoded_bytes())
+        program: c_string(program.name.as_os_str().as_encoded_bytes())
             .map_err(|why| fail("run its program", &why))?,
-        argv: arguments(command, &argv).map_err(|why| fail("run its command", &why))?,
+        pinned: program.pin.as_deref().map(pinned),
+        argv: arguments(command, &program.argv).map_err(|why| fail("run its command", &why))?,
         env: environment_block(&env, &environment::unreadable(service, &shared.unreadable, &env))
             .map_err(|why| fail("make its environment", &why))?,
         stamp_listen_pid: !handed.fds.is_empty(),
@@ -74,10 +77,8 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
         credentials: who,
         limits: resource_limits(service, shared.original_nofile),
         umask: service.umask,
-        directory: directory
-            .map(|path| c_string(path.as_bytes()))
-            .transpose()
-            .map_err(|why| fail("chdir", &why))?,
+        directory: optional_text(directory).map_err(|why| fail("chdir", &why))?,
+        directory_is: release.working().map(|pin| (pin.was().dev, pin.was().ino)),
         directory_optional: service.working_directory.as_ref().is_some_and(|folder| folder.optional),
         nice: service.nice,
         oom_score_adjust: service.oom_score_adjust,
@@ -95,7 +96,6 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
             Ok(Launched {
                 pid: process.pid,
                 pidfd: process.pidfd,
-                program,
                 invocation: facts.invocation,
                 logs: streams.into_logs(),
                 listener: process.listener,
@@ -105,23 +105,61 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
     }
 }
 
-/// The program to execute and its arguments, variables replaced.
+/// A program to execute.
+struct Program {
+    /// Its name.
+    name: PathBuf,
+    /// Its arguments, variables replaced.
+    argv: Vec<String>,
+    /// The file, where it is held.
+    pin: Option<Arc<Pin>>,
+    /// Whether it was not held before.
+    is_new: bool,
+}
+
+/// The program to execute and its arguments.
 fn program_of(
     unit: &str,
+    release: &Release,
+    role: Role,
     command: &Command,
     env: &BTreeMap<String, String>,
     directory: Option<&str>,
-) -> Result<(PathBuf, Vec<String>), SpawnFailure> {
-    let argv = unit::expand_command(command, &|name| env.get(name).cloned());
+) -> Result<Program, SpawnFailure> {
+    let mut argv = unit::expand_command(command, &|name| env.get(name).cloned());
     let Some(word) = argv.first().filter(|word| !word.is_empty()) else {
         return Err(failure(unit, "run its command", "it is empty after its variables were replaced", 127));
     };
-    match spawn::find_program(word, env.get("PATH").map(String::as_str), directory) {
-        Ok(program) => Ok((program, argv)),
-        Err(error) => {
-            let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-            Err(failure(unit, &format!("exec {word}"), &not_found(word, directory, &error), code))
-        }
+    let missing = |error: std::io::Error| {
+        let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+        failure(unit, &format!("exec {word}"), &not_found(word, directory, &error), code)
+    };
+    let path = env.get("PATH").map(String::as_str);
+    if matches!(role, Role::OnSuccess(_) | Role::OnFailure(_)) {
+        // What they do is no part of a release: they may want to move its name.
+        let name = spawn::find_program(word, path, directory).map_err(missing)?;
+        return Ok(Program { name, argv, pin: None, is_new: false });
+    }
+    let held = release.program(word).cloned();
+    let is_new = held.is_none();
+    let pin = match held {
+        Some(pin) => pin,
+        None => Arc::new(spawn::pin_program(word, path, directory).map_err(missing)?),
+    };
+    let own_name = releases::own_name(word, directory, &pin);
+    if let Some(first) = argv.first_mut() {
+        *first = own_name;
+    }
+    Ok(Program { name: pin.name().to_owned(), argv, pin: Some(pin), is_new })
+}
+
+/// How a held program is executed.
+fn pinned(pin: &Pin) -> Pinned<'_> {
+    Pinned {
+        fd: pin.fd(),
+        is: (pin.was().dev, pin.was().ino),
+        other: pin.real().and_then(|name| CString::new(name.as_os_str().as_encoded_bytes()).ok()),
+        by: if pin.kind() == Kind::Script { ByDescriptor::Never } else { ByDescriptor::WhenReplaced },
     }
 }
 
@@ -153,7 +191,7 @@ fn refused(unit: &str, plan: &Plan<'_>, error: &spawn::SpawnError) -> SpawnFailu
     let why = reason(&std::io::Error::from_raw_os_error(error.errno));
     let advice = error.advice(plan).map_or_else(String::new, |text| format!(" ({text})"));
     let text = match error.stage {
-        Stage::Exec => format!("exec {program}: {why}{advice}"),
+        Stage::Exec | Stage::ExecPinned => format!("exec {program}: {why}{advice}"),
         Stage::Directory => {
             let folder =
                 plan.directory.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
@@ -162,7 +200,7 @@ fn refused(unit: &str, plan: &Plan<'_>, error: &spawn::SpawnError) -> SpawnFailu
         _ => format!("{}: {why}{advice}", error.stage.words()),
     };
     let text = format!("cannot start {unit}: {text}");
-    SpawnFailure { text, code: exec_code(error), exhausted: error.is_exhaustion() }
+    SpawnFailure { text, code: exec_code(error), exhausted: error.is_exhaustion(), gone: false }
 }
 
 /// The kernel's words for an error, as strerror(3) has them.
@@ -176,7 +214,7 @@ fn reason(error: &std::io::Error) -> String {
 
 /// `cannot start app: exec /srv/app/bin: Permission denied`.
 fn failure(unit: &str, what: &str, why: &str, code: u8) -> SpawnFailure {
-    SpawnFailure { text: format!("cannot start {unit}: {what}: {why}"), code, exhausted: false }
+    SpawnFailure { text: format!("cannot start {unit}: {what}: {why}"), code, exhausted: false, gone: false }
 }
 
 /// An error without "(os error 2)": the number helps nobody who reads the words.
@@ -188,8 +226,8 @@ pub fn describe(error: &std::io::Error) -> String {
 fn exec_code(error: &spawn::SpawnError) -> u8 {
     let missing = std::io::Error::from_raw_os_error(error.errno).kind() == std::io::ErrorKind::NotFound;
     match (error.stage, missing) {
-        (Stage::Exec, true) => 127,
-        (Stage::Exec, false) => 126,
+        (Stage::Exec | Stage::ExecPinned, true) => 127,
+        (Stage::Exec | Stage::ExecPinned, false) => 126,
         _ => 1,
     }
 }
@@ -229,7 +267,10 @@ fn gets_sockets(role: Role) -> bool {
 }
 
 /// The account of `User=`, if there is one.
-fn account_of(service: &Service) -> Result<Option<Account>, String> {
+///
+/// # Errors
+/// Why it cannot be found.
+pub fn account_of(service: &Service) -> Result<Option<Account>, String> {
     match &service.user {
         None => Ok(None),
         Some(name) => {
@@ -263,7 +304,7 @@ fn credentials(service: &Service, account: Option<&Account>) -> Result<Option<Cr
 }
 
 /// The working directory; `None` is ours.
-fn directory(service: &Service, account: Option<&Account>) -> Option<String> {
+pub fn directory(service: &Service, account: Option<&Account>) -> Option<String> {
     let folder = service.working_directory.as_ref()?;
     if folder.path == "~" {
         let home = account.map(|account| account.home.clone()).or_else(|| std::env::var("HOME").ok());
@@ -277,9 +318,10 @@ fn facts(
     unit: &Supervised,
     shared: &Shared,
     spawn: &Spawn,
+    release: &Release,
     account: Option<&Account>,
 ) -> Result<Facts, String> {
-    let content = &spawn.content.unit;
+    let content = &release.unit;
     let service = &content.service;
     let shell = spawn.generation.and_then(|number| unit.generations.get(&number));
     let is_main = gets_sockets(spawn.role);
@@ -411,6 +453,10 @@ fn hand_over<'a>(unit: &'a mut Supervised, spawn: &'a Spawn) -> Result<Handover<
 
 fn c_string(bytes: &[u8]) -> Result<CString, String> {
     CString::new(bytes).map_err(|_| "there is a NUL byte in it".to_owned())
+}
+
+fn optional_text(text: Option<String>) -> Result<Option<CString>, String> {
+    text.map(|text| c_string(text.as_bytes())).transpose()
 }
 
 fn arguments(command: &Command, argv: &[String]) -> Result<Vec<CString>, String> {

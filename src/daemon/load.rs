@@ -134,11 +134,32 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>, String> {
     }
 }
 
-/// Makes a content of what was read, with the id of an earlier one if it is the same.
-pub fn content(loaded: &Loaded, known: &[Content], next: &mut u32) -> Content {
-    if let Some(same) = known.iter().find(|have| have.hash == loaded.hash && have.unit == loaded.unit) {
+/// Makes a content of what was read, with the id of an earlier one if that is the same: the text, and what its names mean.
+pub fn content(loaded: &Loaded, release: u64, known: &[Content], next: &mut u32) -> Content {
+    let same =
+        |have: &&Content| have.hash == loaded.hash && have.release == release && have.unit == loaded.unit;
+    if let Some(same) = known.iter().find(same) {
         return same.clone();
     }
     *next += 1;
-    Content { id: ContentId(*next), unit: Arc::clone(&loaded.unit), hash: loaded.hash }
+    Content { id: ContentId(*next), unit: Arc::clone(&loaded.unit), hash: loaded.hash, release }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_whose_names_mean_something_else_is_another_content() {
+        let context = Context::of_file(Path::new("/a.toml"), String::from("/run"), false);
+        let parsed = unit::parse("[Service]\nExecStart = \"/bin/true\"\n", &context).unwrap();
+        let loaded = Loaded { unit: Arc::new(parsed.unit), hash: 1, warnings: Vec::new() };
+        let mut next = 0;
+        let first = content(&loaded, 7, &[], &mut next);
+        let known = [first.clone()];
+        assert_eq!(content(&loaded, 7, &known, &mut next).id, first.id);
+        assert_eq!(content(&loaded, 8, &known, &mut next).id, ContentId(2));
+        let other = Loaded { hash: 2, ..loaded };
+        assert_eq!(content(&other, 7, &known, &mut next).id, ContentId(3));
+    }
 }

@@ -30,6 +30,7 @@ pub mod oom;
 pub mod preflight;
 pub mod probes;
 pub mod relay;
+pub mod releases;
 pub mod requests;
 pub mod settling;
 pub mod setup;
@@ -123,6 +124,7 @@ fn supervise(args: &args::Args) -> Result<u8, Fatal> {
         },
         control.path.display()
     );
+    daemon.hold_releases();
     for index in 0..daemon.units.len() {
         daemon.rewatch_sockets(index);
         daemon.watch_paths(index);

@@ -1,22 +1,24 @@
 //! The check of the program before anything is launched: there, executable, of the right SHA-256.
 
 use crate::daemon::core::{News, Report};
-use crate::daemon::environment::DEFAULT_PATH;
 use crate::daemon::launch::{describe, not_found};
+use crate::daemon::releases::{self, Release};
+use crate::daemon::shared::Shared;
 use crate::machine::event::{Answer, Content, Event, Ticket};
+use crate::sys::pin::Pin;
 use crate::sys::spawn;
 use crate::sys::wake::Waker;
-use crate::unit::Unit;
 use sha2::{Digest, Sha256};
 use std::io::Read;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 /// Checks on a thread of its own: a large program on a slow disk must not hold the loop up.
 pub fn check_binary(
     index: usize,
     ticket: Ticket,
-    content: Content,
+    content: &Content,
+    pin: Result<Option<Arc<Pin>>, String>,
     name: String,
     reports: Sender<Report>,
     waker: Waker,
@@ -28,10 +30,14 @@ pub fn check_binary(
         let _ = reports.send(Report { unit: index, news: News::Event(event) });
         waker.wake();
     };
-    let unit = content.unit;
+    let wanted = content.unit.reload.binary_sha256.clone();
     let fallback = report.clone();
-    let spawned =
-        std::thread::Builder::new().name(format!("check {name}")).spawn(move || report(check(&unit)));
+    let check = move || match (pin, wanted) {
+        (Err(why), _) => Err(why),
+        (Ok(Some(pin)), Some(wanted)) => check(&pin, &wanted),
+        (Ok(_), _) => Ok(()),
+    };
+    let spawned = std::thread::Builder::new().name(format!("check {name}")).spawn(move || report(check()));
     if let Err(error) = spawned {
         fallback(Err(format!("cannot start a thread to check the program: {error}")));
     }
@@ -41,34 +47,28 @@ pub fn check_binary(
 ///
 /// # Errors
 /// Why it cannot be executed.
-pub fn found(unit: &Unit) -> Result<PathBuf, String> {
-    let service = &unit.service;
-    let own = std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.into());
-    let set = service.environment.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| value.clone());
-    let path = set.unwrap_or(own);
-    let directory = service.working_directory.as_ref().map(|folder| folder.path.as_str());
-    let Some(word) = unit.reload.binary_path.as_ref().or_else(|| service.exec_start.first()?.argv.first())
+pub fn found(release: &Release, shared: &Shared) -> Result<Option<Arc<Pin>>, String> {
+    let unit = &release.unit;
+    let Some(word) =
+        unit.reload.binary_path.as_ref().or_else(|| unit.service.exec_start.first()?.argv.first())
     else {
-        return Ok(PathBuf::new());
+        return Ok(None);
     };
-    if word.contains('$') {
-        // Known only when its variables are: the launch will tell.
-        return Ok(PathBuf::new());
+    if let Some(pin) = release.program(word) {
+        return Ok(Some(Arc::clone(pin)));
     }
-    spawn::find_program(word, Some(&path), directory)
-        .map_err(|error| format!("cannot execute {word}: {}", not_found(word, directory, &error)))
+    let path = releases::search_path(unit, shared);
+    let base = release.base();
+    match spawn::pin_program(word, Some(&path), base.as_deref()) {
+        Ok(pin) => Ok(Some(Arc::new(pin))),
+        Err(error) => Err(format!("cannot execute {word}: {}", not_found(word, base.as_deref(), &error))),
+    }
 }
 
-fn check(unit: &Unit) -> Result<(), String> {
-    let path = found(unit)?;
-    let Some(wanted) = &unit.reload.binary_sha256 else { return Ok(()) };
-    let path = match &unit.service.working_directory {
-        Some(folder) if path.is_relative() => PathBuf::from(&folder.path).join(path),
-        _ => path,
-    };
-    let shown = path.display();
-    let mut file =
-        std::fs::File::open(&path).map_err(|error| format!("cannot read {shown}: {}", describe(&error)))?;
+fn check(pin: &Pin, wanted: &str) -> Result<(), String> {
+    let shown = pin.name().display();
+    let cannot = |error: std::io::Error| format!("cannot read {shown}: {}", describe(&error));
+    let mut file = pin.read().map_err(cannot)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0_u8; 64 * 1024];
     loop {
@@ -76,7 +76,7 @@ fn check(unit: &Unit) -> Result<(), String> {
             Ok(0) => break,
             Ok(count) => hash.update(buffer.get(..count).unwrap_or_default()),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(format!("cannot read {shown}: {}", describe(&error))),
+            Err(error) => return Err(cannot(error)),
         }
     }
     let have: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -159,7 +159,9 @@ impl Daemon {
                     &Command::Reload { force, remember: false, reason },
                 );
             }
-            Request::Rollback { unit } => self.reload_request(id, &[unit], false, true, &Command::Rollback),
+            Request::Rollback { unit } => {
+                self.reload_request(id, &[unit], false, true, &Command::Rollback { to: None })
+            }
             Request::Promote { unit } => self.unit_request(id, unit, Command::Promote),
             Request::Start { unit } => self.unit_request(id, unit, Command::Start),
             Request::Stop { unit, close } => self.unit_request(id, unit, Command::Stop { close }),

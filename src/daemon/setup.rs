@@ -320,7 +320,7 @@ fn bind(units: Vec<Read>, inherited: &mut Inherited) -> Result<Vec<Supervised>, 
                 for warning in warnings {
                     log::warn!("{}: {warning}", loaded.unit.name);
                 }
-                let content = Content { id: ContentId(1), unit: loaded.unit, hash: loaded.hash };
+                let content = Content { id: ContentId(1), unit: loaded.unit, hash: loaded.hash, release: 0 };
                 let machine = UnitMachine::new(content.clone());
                 bound.push(Supervised::new(source, content, sockets, machine));
             }

@@ -6,7 +6,7 @@ use crate::machine::event::Gen;
 use crate::proto::status::{
     KeyChangeLine, SingleStatus, SocketChangeLine, Status, UnitChanges, UnitState, UnitStatus,
 };
-use crate::sys::{clock, process};
+use crate::sys::clock;
 use crate::unit::{self, Difference, Needs, SocketChange, Unit};
 use std::fmt::Write;
 
@@ -165,9 +165,9 @@ fn in_full(unit: &Supervised, mut status: UnitStatus) -> UnitStatus {
     unit.sockets.tell_strangers(&mut status.sockets);
     for generation in &mut status.generations {
         if let Some(shell) = unit.generations.get(&Gen(generation.number))
-            && let (Some(program), Some(pid)) = (&shell.program, generation.pids.first())
+            && let Some(release) = shell.release.as_ref().filter(|_| !generation.pids.is_empty())
         {
-            generation.program_is_newer = process::program_is_newer(*pid, program);
+            generation.program_is_newer = release.newer_on_disk();
         }
     }
     status

@@ -6,6 +6,7 @@ use crate::daemon::handover::StateSocket;
 use crate::daemon::intercept::{Adopted, Filters};
 use crate::daemon::load::Source;
 use crate::daemon::logpipe::LogPipe;
+use crate::daemon::releases::{Before, Release, Releases};
 use crate::daemon::settling::Settling;
 use crate::daemon::sockets::{ListenSet, PeerName};
 use crate::daemon::spare::{Kit, Spare};
@@ -22,7 +23,7 @@ use crate::unit::{DaemonSettings, Output};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How many finished reloads are remembered.
 pub const HISTORY: usize = 32;
@@ -88,8 +89,10 @@ pub struct GenerationShell {
     pub served: bool,
     /// The content that it was launched with.
     pub content: Option<ContentId>,
-    /// The program that its main process runs, for "newer on disk".
-    pub program: Option<PathBuf>,
+    /// What it runs.
+    pub release: Option<Arc<Release>>,
+    /// What names meant before its `ExecStartPre`.
+    pub before: Option<Box<Before>>,
     /// With `InterceptBind`: what it has bound and listens on.
     pub adopted: Adopted,
     /// Its last lines on standard error, where they go through us.
@@ -180,6 +183,8 @@ pub struct Supervised {
     pub spare: Option<Box<Spare>>,
     /// Contents that are in use: of living generations, and of a reload under way.
     pub contents: Vec<Content>,
+    /// What the names in them meant.
+    pub releases: Releases,
     /// The content that serves, or that was promoted last.
     pub current: Content,
     /// `[Daemon]` as it was when aeternad started: what counts until it starts again.
@@ -250,6 +255,7 @@ impl Supervised {
             started_with: content.unit.daemon.clone(),
             last_content: content.id.0,
             contents: vec![content.clone()],
+            releases: Releases::default(),
             current: content,
             serving_slot: 0,
             store: FdStore::default(),

@@ -1,6 +1,6 @@
 //! Commands: each is answered exactly once.
 
-use super::event::{Action, Busy, Command, CommandResult, Gen, Outcome, Req, Target};
+use super::event::{Action, Busy, Command, CommandResult, ContentId, Gen, Outcome, Req, Target};
 use super::model::{Clock, Down, Phase, Queued, Rest, State, Watch};
 use super::table::{End as Ending, Row, row};
 use super::turn::Turn;
@@ -43,7 +43,7 @@ impl Turn<'_> {
                 self.reload(req, how, reason);
             }
             Command::Promote => self.promote_by_command(req),
-            Command::Rollback => self.roll_back_by_command(req),
+            Command::Rollback { to } => self.roll_back_by_command(req, to),
             Command::Kill { signal, generation } => self.kill_by_command(req, signal, generation),
             Command::Shutdown => {
                 self.s.shutdown = true;
@@ -229,7 +229,7 @@ impl Turn<'_> {
         }
     }
 
-    fn roll_back_by_command(&mut self, req: Option<Req>) {
+    fn roll_back_by_command(&mut self, req: Option<Req>, to: Option<Gen>) {
         const WHY: &str = "rolled back by a command";
         match self.row().map(|row| row.rollback) {
             Some(Ending::Aborts) => {
@@ -242,22 +242,66 @@ impl Turn<'_> {
             }
             Some(Ending::Waits) => self.waits_for_end(req),
             Some(Ending::Refused(why)) => self.failed(req, why),
-            None => self.roll_back_to_previous(req),
+            None => self.roll_back_to(req, to),
         }
     }
 
-    fn roll_back_to_previous(&mut self, req: Option<Req>) {
-        let reason = "rollback".to_owned();
+    /// A reload to the release that was promoted before the one that serves, or to what a generation ran.
+    fn roll_back_to(&mut self, req: Option<Req>, to: Option<Gen>) {
+        let reason =
+            to.map_or("rollback".to_owned(), |number| format!("rollback to generation {}", number.0));
         if self.s.shutdown || self.s.refuse_reloads {
             self.refuse(req, reason, Outcome::Refused, "aeternad is stopping: no new reloads");
         } else if let Some(busy) = self.s.busy_with() {
             self.refuse_reload(reason, Outcome::Refused, busy.into());
             self.reply(req, CommandResult::Busy(busy.into()));
-        } else if let Some(previous) = self.s.previous {
-            self.rise();
-            self.begin_reload(req, reason, Some(previous));
         } else {
-            self.failed(req, "there is no earlier generation to go back to");
+            match self.earlier(to) {
+                Ok(content) => {
+                    self.rise();
+                    self.begin_reload(req, reason, Some(content));
+                }
+                Err(why) => self.failed(req, &why),
+            }
+        }
+    }
+
+    /// What is gone back to.
+    fn earlier(&self, to: Option<Gen>) -> Result<ContentId, String> {
+        let serving = self.s.content;
+        if let Some(number) = to {
+            return match self.s.kept.of(number) {
+                Some(entry) => Ok(entry.content),
+                None => {
+                    Err(format!("no release of generation {} is kept; {}", number.0, self.kept_in_words()))
+                }
+            };
+        }
+        if let Some(entry) = self.s.kept.earlier(serving) {
+            return Ok(entry.content);
+        }
+        let why = "there is no earlier release to go back to".to_owned();
+        let ran = self.s.kept.entry(serving).map(|entry| entry.generations.as_slice());
+        Err(match ran {
+            Some([.., before, last]) => format!(
+                "{why}: generation {} runs the same program and unit as generation {}",
+                last.0, before.0
+            ),
+            _ => why,
+        })
+    }
+
+    /// `there are 2, 3 (serving) and 4`.
+    fn kept_in_words(&self) -> String {
+        let mut words: Vec<String> = Vec::new();
+        for entry in self.s.kept.all() {
+            let serves = if entry.content == self.s.content { " (serving)" } else { "" };
+            words.extend(entry.generations.last().map(|number| format!("{}{serves}", number.0)));
+        }
+        match words.split_last() {
+            None => "there is none".into(),
+            Some((only, [])) => format!("there is {only}"),
+            Some((last, others)) => format!("there are {} and {last}", others.join(", ")),
         }
     }
 

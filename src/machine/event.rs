@@ -55,6 +55,9 @@ pub struct Content {
     pub unit: Arc<Unit>,
     /// Hash of the text, for people: two contents with one hash are the same text.
     pub hash: u64,
+    /// Hash of what the names in it meant when it was read: programs, folders, environment files. The things themselves
+    /// are the shell's to hold.
+    pub release: u64,
 }
 
 impl std::fmt::Debug for Content {
@@ -88,8 +91,11 @@ pub enum Command {
     },
     /// End the soak with success.
     Promote,
-    /// End the soak with a rollback; outside a reload: a reload to the previous generation's content.
-    Rollback,
+    /// End the soak with a rollback; outside a reload: a reload to what was promoted before, or to what a generation ran.
+    Rollback {
+        /// Which generation; `None` for the release before the one that serves.
+        to: Option<Gen>,
+    },
     /// A signal to the main processes.
     Kill {
         /// The signal's number.
@@ -158,12 +164,14 @@ pub struct SpawnFailure {
     pub exhausted: bool,
     /// The exit code that stands for it: 127 not found, 126 not executable, else 1.
     pub code: u8,
+    /// Whether what it was to run is gone, and nothing may run in its place: it is not tried again.
+    pub gone: bool,
 }
 
 impl SpawnFailure {
     /// What aeternad itself could not do, in words for people.
     pub fn ours(text: String) -> SpawnFailure {
-        SpawnFailure { text, code: 1, exhausted: false }
+        SpawnFailure { text, code: 1, exhausted: false, gone: false }
     }
 }
 
@@ -522,6 +530,14 @@ pub enum Action {
     Resume(Gen),
     /// COMMIT to a source: its state is the newer generation's for good. Written before its stop signal.
     Commit(Gen),
+    /// A generation that a reload has launched was given up: what its content holds is not taken in the place of
+    /// something that is gone.
+    GaveUp {
+        /// Which.
+        generation: Gen,
+        /// Why, for people.
+        why: String,
+    },
     /// This generation serves from now on: its changes to the descriptor store count, its state too.
     Promoted(Gen),
     /// What is left there cannot be killed: say which processes these are, and in which state. Nobody waits for them any
@@ -559,8 +575,19 @@ pub struct Spawn {
     pub slot: u32,
     /// `AETERNA_HANDOVER=1`: an earlier generation is serving at this launch.
     pub handover: bool,
+    /// What is done when something that its content held is gone.
+    pub if_gone: IfGone,
     /// More environment, made by the machine: `MAINPID`, `SERVICE_RESULT`, `AETERNA_RELOAD_OUTCOME`…
     pub environment: Vec<(String, String)>,
+}
+
+/// What a start does when a program or a folder that its content held is gone: removed, or written over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfGone {
+    /// It fails: a reload and a rollback were asked for one thing.
+    Refuse,
+    /// An automatic start takes what the names mean now, unless a reload has given that up.
+    TakeNew,
 }
 
 /// State that is to move from one generation to another.

@@ -272,6 +272,9 @@ impl Turn<'_> {
     fn current_is_ready(&mut self, number: Gen) {
         self.s.why.clear();
         self.s.last_number = number.0;
+        if let Some(content) = self.s.generation(number).map(|g| g.content) {
+            self.s.kept.ran(content, number);
+        }
         self.push(Action::Promoted(number));
         self.recheck_slots();
         self.job_done(Ok(()));

@@ -16,6 +16,7 @@
 //! 6. A unit in `STOPPED` or `FAILED` has no process, grandchildren included (except by `KillMode = "process"`
 //!    and `SendSIGKILL = false`).
 //! 7. Every reload has exactly one record, with a reason, and every command exactly one reply.
+//! 8. What a reload has launched and given up is launched again by a load or by its number only.
 //!
 //! Also: at most one reload at a time, at most 8 draining generations, weight 0 before readiness and after a
 //! rollback, and a machine that comes back from its stored form goes on exactly like the one that was stored, or asks
@@ -71,6 +72,17 @@ use turn::Turn;
 pub struct UnitMachine {
     contents: Contents,
     state: State,
+}
+
+/// A content that can be gone back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptContent {
+    /// Which.
+    pub content: event::ContentId,
+    /// The last generation that ran it; `None` if none did.
+    pub generation: Option<event::Gen>,
+    /// Whether a rollback has led away from it: none leads to it again, but by its number.
+    pub left: bool,
 }
 
 /// Everything that a [`UnitMachine`] remembers, without the contents: they are named by their ids.
@@ -132,6 +144,25 @@ impl UnitMachine {
     /// beside the saved state. The first is the one that an automatic restart launches.
     pub fn contents(&self) -> Vec<Content> {
         self.contents.all().cloned().collect()
+    }
+
+    /// What can be gone back to, the one that serves included, in the order of the first promotion.
+    pub fn kept(&self) -> impl Iterator<Item = KeptContent> {
+        self.state.kept.all().map(|entry| KeptContent {
+            content: entry.content,
+            generation: entry.generations.last().copied(),
+            left: entry.left,
+        })
+    }
+
+    /// The generation that ran a content last, of those that were promoted.
+    pub fn generation_of(&self, id: event::ContentId) -> Option<event::Gen> {
+        self.state.kept.entry(id)?.generations.last().copied()
+    }
+
+    /// Whether the machine still refers to this content.
+    pub fn holds(&self, id: event::ContentId) -> bool {
+        self.contents.find(id).is_some()
     }
 
     /// The state, for storing.

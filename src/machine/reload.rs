@@ -6,7 +6,10 @@ use super::model::{Before, End, Kind, Newcomer, Reload, Rest, SIGKILL, Stage, St
 use super::pending::pending_keys;
 use super::turn::Turn;
 use crate::time::Monotime;
-use crate::unit::Strategy;
+use crate::unit::{Strategy, Unit};
+
+/// How many releases are kept beside the one that serves.
+const KEPT: u32 = 3;
 
 impl Turn<'_> {
     /// Begins a reload of the file, or to a content that was there before.
@@ -25,6 +28,7 @@ impl Turn<'_> {
             req,
             waiters: Vec::new(),
             asked,
+            back: to.is_some(),
             old: old.map(|(number, _)| number),
             old_content: self.s.content,
             old_pid: old.and_then(|(_, pid)| pid),
@@ -90,7 +94,8 @@ impl Turn<'_> {
 
     fn reload_opened(&mut self, id: ContentId) {
         let content = self.contents.get(id).clone();
-        if self.s.rest == Rest::Listening && self.s.current.is_none() && !content.unit.accepts() {
+        // What is gone back to may be gone itself: that is found out before anything else.
+        if self.is_listening(&content.unit) && !self.s.reload.as_ref().is_some_and(|reload| reload.back) {
             self.take_content("the next launch gets it");
             return;
         }
@@ -99,12 +104,18 @@ impl Turn<'_> {
         self.set_stage(Stage::Before(Before::Binary { content: id, asked, deadline }));
     }
 
+    /// Whether nothing runs, and the next connection starts it.
+    fn is_listening(&self, unit: &Unit) -> bool {
+        self.s.rest == Rest::Listening && self.s.current.is_none() && !unit.accepts()
+    }
+
     pub(super) fn binary_checked(&mut self, ticket: Ticket, content: ContentId, result: Result<(), String>) {
         match self.s.reload.as_ref().map(|reload| &reload.stage) {
             Some(Stage::Before(Before::Binary { asked, .. })) if *asked == ticket => {}
             Some(_) | None => return,
         }
         match result {
+            Ok(()) if self.is_listening(&self.unit(content)) => self.take_content("the next launch gets it"),
             Ok(()) => self.pre_flight(content, 0),
             Err(why) => self.fail_reload(why),
         }
@@ -210,13 +221,8 @@ impl Turn<'_> {
     }
 
     pub(super) fn promote_content(&mut self, content: ContentId) {
-        if content != self.s.content {
-            self.s.previous = Some(self.s.content);
-            self.s.content = content;
-        } else if self.s.previous.is_none() {
-            // The earlier generation had the same one: a program that was replaced on disk, say.
-            self.s.previous = Some(content);
-        }
+        self.s.content = content;
+        self.s.kept.promote(content, KEPT);
     }
 
     /// What is due in the reload itself.

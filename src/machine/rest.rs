@@ -95,7 +95,7 @@ impl Turn<'_> {
             let pause = delay(service, self.s.attempt);
             self.s.attempt += 1;
             self.back_off(pause, Then::Launch);
-        } else if service.start_on == StartOn::Connection {
+        } else if service.start_on == StartOn::Connection && !end.gone {
             if end.is_success() {
                 self.listen();
             } else {

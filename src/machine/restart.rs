@@ -15,7 +15,7 @@ fn listed(set: &ExitStatusSet, exit: Option<Exit>) -> bool {
 
 /// systemd.service(5), table 1, with `RestartPreventExitStatus` and `RestartForceExitStatus`.
 pub(super) fn wants_restart(service: &Service, end: &End) -> bool {
-    if listed(&service.restart_prevent_exit_status, end.exit) {
+    if end.gone || listed(&service.restart_prevent_exit_status, end.exit) {
         return false;
     }
     if listed(&service.restart_force_exit_status, end.exit) || end.result == Word::Health {

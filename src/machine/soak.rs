@@ -133,6 +133,7 @@ impl Turn<'_> {
         self.s.why.clear();
         self.s.pending.clear();
         self.promote_content(content);
+        self.s.kept.ran(content, new);
         self.push(Action::Promoted(new));
         // The switch comes before anything else is said to the old one.
         self.steer();
@@ -201,6 +202,10 @@ impl Turn<'_> {
         let new = reload.stage.newcomer().copied();
         reload.stage = Stage::GivingUp { content, new, why: GivenUp { outcome, reason } };
         let new = new.map(|new| new.generation);
+        if let Some(generation) = reload.launched.filter(|_| outcome == Outcome::RolledBack) {
+            let why = self.s.why.clone();
+            self.push(Action::GaveUp { generation, why });
+        }
         self.steer();
         let gives_back = self.take_state_back();
         match new {

@@ -1,10 +1,10 @@
 //! One event being handled.
 
 use super::event::{
-    Action, Announcement, Answer, Beside, ContentId, Event, Exit, Gen, Proc, Question, Role, Spawn,
+    Action, Announcement, Answer, Beside, ContentId, Event, Exit, Gen, IfGone, Proc, Question, Role, Spawn,
     SpawnFailure, Target, Ticket, UnitState,
 };
-use super::model::{Contents, End, Owned, State, UNSEEN, Word, last_patience};
+use super::model::{Contents, End, Owned, Place, State, UNSEEN, Word, last_patience};
 use crate::time::Monotime;
 use crate::unit::Unit;
 use std::sync::Arc;
@@ -95,6 +95,10 @@ impl Turn<'_> {
             generation: number,
             slot,
             handover,
+            if_gone: match number.map(|number| self.s.place(number)) {
+                Some(Place::Current | Place::Draining | Place::Rescue | Place::Instance) => IfGone::TakeNew,
+                Some(Place::New) | None => IfGone::Refuse,
+            },
             environment,
         }));
         proc

@@ -19,6 +19,7 @@ pub mod limits;
 pub mod message;
 pub mod oom;
 pub mod peer;
+pub mod pin;
 pub mod poll;
 pub mod probe;
 pub mod process;

@@ -6,8 +6,6 @@ use std::ffi::c_long;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 /// Our own pid, in our own pid namespace.
 pub fn pid() -> i32 {
@@ -180,36 +178,6 @@ fn handled(status: &str, signal: i32) -> Option<bool> {
     Some(heard & bit != 0)
 }
 
-/// Whether `path` is another program now than the one that this process was started from: replaced, or a script or link that
-/// was changed since. `None` if either may not be looked at, or is gone.
-///
-/// A script and a wrapper run as another program; for these the time of the last change of `path` counts, against the start
-/// of the process, to 20 ms.
-pub fn program_is_newer(pid: i32, path: &Path) -> Option<bool> {
-    let link = format!("/proc/{pid}/exe");
-    let running = fs::metadata(&link).ok()?;
-    let on_disk = fs::metadata(path).ok()?;
-    if (running.dev(), running.ino()) == (on_disk.dev(), on_disk.ino()) {
-        return Some(false);
-    }
-    let name = fs::read_link(&link).ok()?;
-    let name = name.to_string_lossy();
-    if Path::new(name.trim_end_matches(" (deleted)")) == fs::canonicalize(path).ok()? {
-        return Some(true);
-    }
-    let changed = |metadata: fs::Metadata| metadata.ctime() as f64 + metadata.ctime_nsec() as f64 / 1e9;
-    let link_changed = changed(fs::symlink_metadata(path).ok()?);
-    Some(changed(on_disk).max(link_changed) > started_at(pid)? + 0.02)
-}
-
-/// When a process was started, in seconds since 1970.
-fn started_at(pid: i32) -> Option<f64> {
-    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
-    let up = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok()?;
-    let up = up.tv_sec() as f64 + up.tv_nsec() as f64 / 1e9;
-    Some(super::clock::unix_time() - up + start_time(pid)? as f64 / ticks as f64)
-}
-
 /// Whether a signal number exists in kill(2).
 pub fn is_signal(signal: i32) -> bool {
     Signal::try_from(signal).is_ok() || (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&signal)
@@ -352,51 +320,6 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(signal_handled(pid, libc::SIGHUP), None);
-    }
-
-    #[test]
-    fn a_replaced_program_is_newer() {
-        let folder = tempfile::tempdir().unwrap();
-        let program = folder.path().join("program");
-        fs::copy("/bin/cat", &program).unwrap();
-        let mut command = Command::new(&program);
-        command.stdin(Stdio::piped()).stdout(Stdio::null());
-        // Another test may have forked while the file was open for writing here.
-        let mut child = loop {
-            match command.spawn() {
-                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
-                result => break result.unwrap(),
-            }
-        };
-        let pid = child.id() as i32;
-        assert_eq!(program_is_newer(pid, &program), Some(false));
-        let next = folder.path().join("next");
-        fs::copy("/bin/cat", &next).unwrap();
-        fs::rename(&next, &program).unwrap();
-        assert_eq!(program_is_newer(pid, &program), Some(true));
-        fs::remove_file(&program).unwrap();
-        assert_eq!(program_is_newer(pid, &program), None);
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    #[test]
-    fn a_changed_script_is_newer() {
-        let mut child = shell("");
-        let pid = child.id() as i32;
-        // What was there long before the process.
-        assert_eq!(program_is_newer(pid, Path::new("/etc/passwd")), Some(false));
-        let folder = tempfile::tempdir().unwrap();
-        let script = folder.path().join("script");
-        loop {
-            fs::write(&script, "#!/bin/sh\n").unwrap();
-            if program_is_newer(pid, &script).unwrap() {
-                break;
-            }
-            std::thread::yield_now();
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::seccomp::Listener;
 use super::{message, wait};
 use clone::Way;
 pub use errand::kill_as;
-pub use find::find_program;
+pub use find::{find_program, pin_program};
 use job::Job;
 pub use reasons::why_not_executed;
 use std::ffi::CString;
@@ -34,6 +34,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub struct Plan<'a> {
     /// The file to execute, absolute: nothing is searched. See [`find_program`].
     pub program: CString,
+    /// Which file `program` has to be; `None`: whichever it is.
+    pub pinned: Option<Pinned<'a>>,
     /// The arguments, the program's own name first.
     pub argv: Vec<CString>,
     /// The whole environment, each `NAME=VALUE`.
@@ -56,6 +58,8 @@ pub struct Plan<'a> {
     pub umask: u32,
     /// The working directory, entered with the rights of the new user; `None`: ours.
     pub directory: Option<CString>,
+    /// Which folder (device, inode) `directory` has to be; `None`: whichever it is.
+    pub directory_is: Option<(u64, u64)>,
     /// Whether the directory may be missing or closed to the user: then the child stays in ours.
     pub directory_optional: bool,
     /// The nice value, -20 to 19.
@@ -78,6 +82,32 @@ pub struct Plan<'a> {
     pub traps: Traps,
 }
 
+/// The file that a program has to be. It is executed by its name where that still leads to it: then nothing tells the program
+/// that it was held. Else by where the name once led, else by its descriptor.
+#[derive(Debug, Clone)]
+pub struct Pinned<'a> {
+    /// The file, opened for nothing (O_PATH).
+    pub fd: BorrowedFd<'a>,
+    /// Its device and inode.
+    pub is: (u64, u64),
+    /// Another name for it.
+    pub other: Option<CString>,
+    /// Whether it may be executed by its descriptor.
+    pub by: ByDescriptor,
+}
+
+/// When a program is executed by its descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByDescriptor {
+    /// A script: its interpreter opens a name.
+    Never,
+    /// Where no name leads to it any more.
+    WhenReplaced,
+    /// Nothing may come between a check of the file and its execution. By a name all the same where the kernel or its
+    /// interpreter cannot do it.
+    Always,
+}
+
 /// Whether a process gets a filter that sends some of its calls to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traps {
@@ -94,6 +124,7 @@ impl<'a> Plan<'a> {
         Plan {
             argv: vec![program.clone()],
             program,
+            pinned: None,
             env: Vec::new(),
             stamp_listen_pid: false,
             stamp_watchdog_pid: false,
@@ -103,6 +134,7 @@ impl<'a> Plan<'a> {
             limits: Vec::new(),
             umask: 0o022,
             directory: None,
+            directory_is: None,
             directory_optional: false,
             nice: None,
             oom_score_adjust: None,
@@ -177,6 +209,8 @@ pub enum Stage {
     NoNewPrivileges,
     /// The program.
     Exec,
+    /// The program, by its descriptor.
+    ExecPinned,
 }
 
 impl Stage {
@@ -198,6 +232,7 @@ impl Stage {
             Stage::Directory => "change the working directory",
             Stage::NoNewPrivileges => "set no_new_privs",
             Stage::Exec => "execute the program",
+            Stage::ExecPinned => "execute the held program",
         }
     }
 }
@@ -227,7 +262,7 @@ impl SpawnError {
         let program = plan.program.to_string_lossy();
         let advice = self.advice(plan).unwrap_or_else(|| reason.to_owned());
         match (self.stage, &plan.directory) {
-            (Stage::Exec, _) => format!("cannot execute {program}: {advice}"),
+            (Stage::Exec | Stage::ExecPinned, _) => format!("cannot execute {program}: {advice}"),
             (Stage::Directory, Some(directory)) => {
                 format!("cannot change to the directory {}: {reason}", directory.to_string_lossy())
             }

@@ -35,6 +35,7 @@ mod notify;
 mod packaging;
 mod page;
 mod pid1;
+mod releases;
 mod reload;
 mod repair;
 mod rollback;

@@ -5,13 +5,14 @@ use aeterna::machine::UnitMachine;
 use aeterna::machine::event::*;
 use aeterna::time::{Monotime, Span};
 use aeterna::unit::{KillMode, Strategy, Unit};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What is known of a generation from the actions alone.
 #[derive(Debug, Clone)]
 struct Known {
     unit: Arc<Unit>,
+    release: u64,
     slot: u32,
     ready: bool,
     killed: bool,
@@ -72,7 +73,9 @@ impl Turned<'_> {
     fn is_stop(&self) -> bool {
         let Event::Command { command, .. } = self.event else { return false };
         match command {
-            Command::Reload { .. } | Command::Promote | Command::Rollback | Command::RefuseReloads => false,
+            Command::Reload { .. } | Command::Promote | Command::Rollback { .. } | Command::RefuseReloads => {
+                false
+            }
             Command::Start
             | Command::Stop { .. }
             | Command::Restart
@@ -99,6 +102,9 @@ pub(crate) struct Checks {
     leaves_some: bool,
     contents: BTreeMap<ContentId, Arc<Unit>>,
     serving: Option<Gen>,
+    /// Releases that were promoted once, and those that a reload has launched and given up.
+    proven: BTreeSet<u64>,
+    refused: BTreeSet<u64>,
     steering: Steering,
     steered: bool,
     waiting: Vec<Req>,
@@ -179,6 +185,8 @@ impl Checks {
             generations: BTreeMap::new(),
             given_up: Vec::new(),
             leaves_some,
+            proven: BTreeSet::from([content.release]),
+            refused: BTreeSet::new(),
             contents: BTreeMap::from([(content.id, content.unit)]),
             serving: None,
             steering: Steering { serving: 0, canary: None, by: SteerBy::Connection },
@@ -229,6 +237,13 @@ impl Checks {
         if let Event::Sockets { steered } = turn.event {
             self.steered = *steered;
         }
+        match turn.event {
+            Event::Answered(_, Answer::Loaded(Ok(content))) => {
+                self.refused.remove(&content.release);
+            }
+            Event::Command { command: Command::Rollback { to: Some(_) }, .. } => self.refused.clear(),
+            _ => {}
+        }
         if matches!(turn.event, Event::Traffic | Event::Accepted { .. }) {
             self.watched = false;
         }
@@ -259,6 +274,7 @@ impl Checks {
             Action::Spawn(spawn) => self.spawned(spawn, turn.after)?,
             Action::Announce(fact) => self.announced(fact, counts),
             Action::Promoted(generation) => self.promoted(*generation)?,
+            Action::GaveUp { generation, .. } => self.gave_up(*generation)?,
             Action::Steer(steering) => self.steer(*steering)?,
             Action::Stranded { .. } => self.seen.0[6] += 1,
             Action::BeginDrain { generation, slot } => {
@@ -332,8 +348,19 @@ impl Checks {
             return Err("a process is started for a unit that is stopped".into());
         }
         let unit = Arc::clone(&spawn.content.unit);
-        let new =
-            Known { unit: Arc::clone(&unit), slot: spawn.slot, ready: false, killed: false, stopping: false };
+        let release = spawn.content.release;
+        let main = matches!(spawn.role, Role::Main { .. } | Role::Instance(_));
+        if main && spawn.if_gone == IfGone::TakeNew && self.refused.contains(&release) {
+            return Err(format!("guarantee 8: {generation:?} runs what a reload has given up"));
+        }
+        let new = Known {
+            unit: Arc::clone(&unit),
+            release,
+            slot: spawn.slot,
+            ready: false,
+            killed: false,
+            stopping: false,
+        };
         let known = self.generations.entry(generation).or_insert(new);
         if known.unit != unit && !matches!(spawn.role, Role::Reload(_)) {
             return Err(format!("{generation:?} gets a process of another content"));
@@ -358,6 +385,20 @@ impl Checks {
             None => return Err(format!("{generation:?} is promoted, but it does not exist")),
         }
         self.serving = Some(generation);
+        if let Some(known) = self.generations.get(&generation) {
+            self.proven.insert(known.release);
+            self.refused.remove(&known.release);
+        }
+        Ok(())
+    }
+
+    fn gave_up(&mut self, generation: Gen) -> Result<(), String> {
+        let Some(known) = self.generations.get(&generation) else {
+            return Err(format!("{generation:?} is given up, but nothing of it was ever started"));
+        };
+        if !self.proven.contains(&known.release) {
+            self.refused.insert(known.release);
+        }
         Ok(())
     }
 

@@ -48,7 +48,7 @@ fn a_rollback_ends_though_the_new_generation_cannot_be_killed_and_the_next_reloa
     let mut rig = Rig::running(unit.clone());
     rig.reload_to(2, unit.clone());
     rig.spawned(2);
-    rig.command(Command::Rollback);
+    rig.command(Command::Rollback { to: None });
     while rig.state() == UnitState::RollingBack {
         rig.now = rig.m.next_deadline().expect("it waits for ever");
         for line in rig.event(Event::Tick) {
@@ -259,7 +259,7 @@ fn a_failed_start_is_told_apart_from_what_is_only_news() {
     // A process that could not be started has a line already.
     let mut rig = Rig::new(base());
     rig.event(Event::Boot);
-    let failure = SpawnFailure { text: "cannot start app: no".into(), code: 1, exhausted: true };
+    let failure = SpawnFailure { text: "cannot start app: no".into(), code: 1, exhausted: true, gone: false };
     rig.event(Event::SpawnFailed { proc: Proc(1), failure });
     assert_eq!((failed(&rig), rig.state()), (0, UnitState::Failed));
 }

@@ -96,7 +96,7 @@ fn a_rollback_gives_the_state_back_before_the_new_one_goes() {
     let mut rig = relaying(&unit());
     rig.event(ended(1, 2, None));
     rig.ready(2, 0);
-    let lines = rig.command(Command::Rollback);
+    let lines = rig.command(Command::Rollback { to: None });
     assert!(lines.contains(&"back g2 g1".to_string()), "{lines:?}");
     assert!(!lines.iter().any(|line| line.starts_with("signal 15")), "{lines:?}");
     let lines = rig.event(ended(2, 1, None));

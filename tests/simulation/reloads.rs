@@ -177,7 +177,7 @@ fn what_was_moved_or_cannot_be_served_needs_no_rescue() {
     rig.ready(2, 0);
     rig.exits(2, CODE3);
     rig.event(Answer::SlotState { slot: 1, queued: 4, migrated: false });
-    let failure = SpawnFailure { text: "no memory".into(), code: 1, exhausted: false };
+    let failure = SpawnFailure { text: "no memory".into(), code: 1, exhausted: false, gone: false };
     rig.row(Event::SpawnFailed { proc: Proc(3), failure }, &["forget g3", "stranded 4"]);
 }
 
@@ -447,12 +447,12 @@ fn what_was_remembered_follows_when_the_reload_is_over_once() {
 fn promote_and_rollback_by_command() {
     let mut rig = Rig::running(base());
     assert_eq!(rig.command(Command::Promote), ["reply 1 failed"]);
-    assert_eq!(rig.command(Command::Rollback), ["reply 2 failed"]);
+    assert_eq!(rig.command(Command::Rollback { to: None }), ["reply 2 failed"]);
     rig.reload_to(2, base());
     rig.spawned(2);
     assert_eq!(rig.command(Command::Promote), ["reply 4 failed"]);
     rig.ready(2, 0);
-    let lines = rig.command(Command::Rollback);
+    let lines = rig.command(Command::Rollback { to: None });
     assert_eq!(lines, ["signal 15 everyone g2", "signal 18 everyone g2", "=ROLLING_BACK"]);
     rig.exits(2, TERM);
     assert_eq!(rig.empty(2), ["forget g2", "reply 3 rolled_back", "reply 5 done", "keep [1]", "=RUNNING"]);
@@ -461,25 +461,91 @@ fn promote_and_rollback_by_command() {
     rig.spawned(3);
     rig.ready(3, 0);
     rig.command(Command::Promote);
-    assert_eq!(rig.command(Command::Rollback), ["open 1", "=PRE_CHECKING"]);
+    assert_eq!(rig.command(Command::Rollback { to: None }), ["open 1", "=PRE_CHECKING"]);
 }
 
 #[test]
-fn a_rollback_goes_to_the_content_before_or_to_the_same_if_there_was_no_other() {
+fn a_rollback_goes_to_the_content_before_and_to_none_if_there_was_no_other() {
     let mut unit = base();
     unit.reload.strategy = Strategy::Immediate;
     let mut rig = Rig::running(unit.clone());
     rig.reload_to(1, unit.clone());
     rig.spawned(2);
     rig.ready(2, 0);
-    assert_eq!(rig.command(Command::Rollback)[0], "open 1");
+    assert_eq!(rig.command(Command::Rollback { to: None }), ["reply 2 failed"]);
     let mut rig = Rig::running(unit.clone());
     for (generation, id) in [(2, 2), (3, 2)] {
         rig.reload_to(id, unit.clone());
         rig.spawned(generation);
         rig.ready(generation, 0);
     }
-    assert_eq!(rig.command(Command::Rollback)[0], "open 1");
+    assert_eq!(rig.command(Command::Rollback { to: None })[0], "open 1");
+}
+
+#[test]
+fn a_rollback_never_goes_forward_but_by_the_number_of_a_generation() {
+    let mut unit = base();
+    unit.reload.strategy = Strategy::Immediate;
+    let mut rig = Rig::running(unit.clone());
+    let launched = |rig: &mut Rig, generation: u32, id: u32| {
+        rig.event(Answer::Opened { content: ContentId(id), result: Ok(()) });
+        rig.event(Answer::BinaryChecked { content: ContentId(id), result: Ok(()) });
+        rig.spawned(generation);
+        rig.ready(generation, 0);
+    };
+    for id in [2, 3] {
+        rig.reload_to(id, unit.clone());
+        rig.spawned(id);
+        rig.ready(id, 0);
+    }
+    assert_eq!(rig.command(Command::Rollback { to: None })[0], "open 2");
+    launched(&mut rig, 4, 2);
+    assert_eq!(rig.command(Command::Rollback { to: None })[0], "open 1");
+    launched(&mut rig, 5, 1);
+    assert_eq!(rig.command(Command::Rollback { to: None }), ["reply 5 failed"]);
+    assert_eq!(rig.command(Command::Rollback { to: Some(Gen(9)) }), ["reply 6 failed"]);
+    assert_eq!(rig.command(Command::Rollback { to: Some(Gen(3)) })[0], "open 3");
+    launched(&mut rig, 6, 3);
+    assert_eq!(rig.command(Command::Rollback { to: None })[0], "open 1", "2 was left");
+}
+
+#[test]
+fn a_rollback_whose_target_is_gone_launches_nothing_also_where_nothing_runs() {
+    let mut unit = base();
+    unit.service.start_on = StartOn::Connection;
+    let mut rig = Rig::new(unit.clone());
+    rig.event(Event::Boot);
+    rig.reload_to(2, unit.clone());
+    assert_eq!(rig.state(), UnitState::Listening);
+    rig.command(Command::Rollback { to: None });
+    let lines = rig.event(Answer::Opened { content: ContentId(1), result: Ok(()) });
+    assert_eq!(lines, ["binary 1"]);
+    rig.event(Answer::BinaryChecked { content: ContentId(1), result: Err("it has been removed".into()) });
+    rig.outcome(Outcome::Failed, "it has been removed");
+    assert_eq!(rig.state(), UnitState::Listening);
+}
+
+#[test]
+fn what_is_gone_for_good_is_not_tried_again() {
+    for on in [StartOn::Boot, StartOn::Connection] {
+        let mut unit = base();
+        unit.service.restart = Restart::Always;
+        unit.service.start_on = on;
+        let mut rig = Rig::new(unit);
+        rig.event(Event::Boot);
+        if on == StartOn::Connection {
+            rig.event(Event::Traffic);
+        }
+        let failure = SpawnFailure {
+            text: "cannot start app: it is gone".into(),
+            code: 1,
+            exhausted: false,
+            gone: true,
+        };
+        rig.event(Event::SpawnFailed { proc: Proc(1), failure });
+        rig.empty(1);
+        assert_eq!(rig.state(), UnitState::Failed, "{on:?}");
+    }
 }
 
 #[test]
@@ -801,7 +867,7 @@ fn the_ninth_that_drains_is_killed_and_cleaned_up_after() {
 fn whoever_starts_what_has_failed_is_not_held_up_by_the_start_limit() {
     let mut unit = base();
     unit.service.start_limit_burst = 1;
-    for command in [Command::Start, Command::Restart, Command::Rollback] {
+    for command in [Command::Start, Command::Restart, Command::Rollback { to: None }] {
         let mut rig = Rig::running(unit.clone());
         rig.reload_to(2, unit.clone());
         rig.spawned(2);
@@ -814,7 +880,7 @@ fn whoever_starts_what_has_failed_is_not_held_up_by_the_start_limit() {
         assert_eq!(rig.state(), UnitState::Failed);
         rig.command(command.clone());
         rig.event(Answer::Loaded(Ok(content(3, unit.clone()))));
-        let id = ContentId(if command == Command::Rollback { 1 } else { 3 });
+        let id = ContentId(if matches!(command, Command::Rollback { .. }) { 1 } else { 3 });
         rig.event(Answer::Opened { content: id, result: Ok(()) });
         rig.event(Answer::BinaryChecked { content: id, result: Ok(()) });
         assert_eq!(rig.state(), UnitState::Starting, "{command:?}");

@@ -369,13 +369,13 @@ fn accept_units_count_their_instances() {
     rig.row(from(2, "10.0.0.1"), &["close 2", "watch"]);
     rig.row(from(3, "10.0.0.2"), &["spawn 2 instance3 g2 slot0", "watch"]);
     rig.row(from(4, "10.0.0.3"), &["close 4", "watch"]);
-    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false };
+    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false, gone: false };
     rig.row(Event::SpawnFailed { proc: Proc(2), failure }, &["forget g2", "close 3"]);
     // A reload: new connections get the new content, running instances stay.
     rig.reload_to(2, unit);
     assert_eq!(rig.state(), UnitState::Listening);
     rig.exits(1, CODE3);
-    assert_eq!(rig.empty(1), ["forget g1", "keep [2]"]);
+    assert_eq!(rig.empty(1), ["forget g1"]);
     rig.row(from(5, "10.0.0.1"), &["spawn 3 instance5 g3 slot0", "watch"]);
 }
 
@@ -483,7 +483,7 @@ fn a_worker_that_comes_after_the_stop_signal_is_not_left_alive() {
     unit.service.workers = 2;
     let mut rig = Rig::new(unit);
     rig.event(Event::Boot);
-    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false };
+    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false, gone: false };
     rig.event(Event::SpawnFailed { proc: Proc(1), failure });
     assert_eq!(rig.spawned(2), ["signal 9 proc2"]);
 }
@@ -496,7 +496,7 @@ fn what_a_pre_command_left_is_waited_for_when_the_service_cannot_be_started() {
     rig.event(Event::Boot);
     rig.spawned(1);
     rig.exits(1, Exit::Code(0));
-    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false };
+    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false, gone: false };
     let lines = rig.event(Event::SpawnFailed { proc: Proc(2), failure });
     assert_eq!(lines, ["signal 15 everyone g1", "signal 18 everyone g1", "=STOPPING"]);
     assert_eq!(rig.empty(1), ["forget g1", "=FAILED"]);

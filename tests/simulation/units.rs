@@ -162,7 +162,7 @@ pub(crate) fn health(check: Check) -> HealthCheck {
 }
 
 pub(crate) fn content(id: u32, unit: Unit) -> Content {
-    Content { id: ContentId(id), unit: Arc::new(unit), hash: u64::from(id) * 1_000 }
+    Content { id: ContentId(id), unit: Arc::new(unit), hash: u64::from(id) * 1_000, release: u64::from(id) }
 }
 
 /// splitmix64: small, seeded, the same everywhere.

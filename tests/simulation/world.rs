@@ -251,6 +251,7 @@ impl<'a> World<'a> {
             | Action::Steer(_)
             | Action::BeginDrain { .. }
             | Action::Stranded { .. }
+            | Action::GaveUp { .. }
             | Action::Promoted(_)
             | Action::Forget(_)
             | Action::GiveUp(_)
@@ -338,7 +339,8 @@ impl<'a> World<'a> {
         let proc = spawn.proc;
         if !self.fair && self.choices.rarely(20) {
             let code = if self.choices.rarely(2) { 1 } else { 127 };
-            let failure = SpawnFailure { text: "no such file".into(), code, exhausted: false };
+            let gone = self.choices.rarely(3);
+            let failure = SpawnFailure { text: "no such file".into(), code, exhausted: false, gone };
             self.now_events.push_back(Event::SpawnFailed { proc, failure });
             return;
         }
@@ -490,7 +492,7 @@ impl<'a> World<'a> {
             6 => reload(false),
             7 => reload(true),
             8 => Command::Promote,
-            9 => Command::Rollback,
+            9 => Command::Rollback { to: None },
             10 => Command::Stop { close: true },
             11 => Command::Start,
             _ => Command::Restart,
@@ -639,7 +641,7 @@ impl<'a> World<'a> {
             10 | 11 => reload(true, false),
             12 | 13 => reload(false, true),
             14 | 15 => Command::Promote,
-            16 | 17 => Command::Rollback,
+            16 | 17 => Command::Rollback { to: None },
             18 => Command::Stop { close: self.choices.rarely(3) },
             19 => Command::Restart,
             20 | 21 => Command::Start,

@@ -63,7 +63,7 @@ pub fn task(call: &Call, view: &dyn View) -> Task {
             (unit.as_deref(), Command::Reload { force: *force, remember: false, reason: reason.clone() })
         }
         Call::Promote(unit) => (Some(unit.as_str()), Command::Promote),
-        Call::Rollback(unit) => (Some(unit.as_str()), Command::Rollback),
+        Call::Rollback(unit) => (Some(unit.as_str()), Command::Rollback { to: None }),
         Call::Metrics
         | Call::Health
         | Call::Ready

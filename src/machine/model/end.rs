@@ -52,6 +52,8 @@ pub(crate) struct End {
     pub(crate) text: String,
     /// Whether it ended well and left others behind.
     pub(crate) forked: bool,
+    /// What it was to run is gone: a restart cannot mend that.
+    pub(crate) gone: bool,
 }
 
 impl End {
@@ -70,7 +72,14 @@ impl End {
             Exit::Signal { signal, .. } if clean_signal(signal) => Word::Success,
             Exit::Signal { .. } => Word::Signal,
         };
-        End { result, exit: Some(exit), code: code_of(exit), text: describe(exit), forked: false }
+        End {
+            result,
+            exit: Some(exit),
+            code: code_of(exit),
+            text: describe(exit),
+            forked: false,
+            gone: false,
+        }
     }
 
     /// A hook or control command has exited: only 0 is a success.
@@ -81,7 +90,14 @@ impl End {
             Exit::Signal { core: true, .. } => Word::CoreDump,
             Exit::Signal { .. } => Word::Signal,
         };
-        End { result, exit: Some(exit), code: code_of(exit), text: describe(exit), forked: false }
+        End {
+            result,
+            exit: Some(exit),
+            code: code_of(exit),
+            text: describe(exit),
+            forked: false,
+            gone: false,
+        }
     }
 
     /// With what was seen beside it.
@@ -119,12 +135,12 @@ impl End {
         // "cannot start app: exec …": which unit it is, the reader knows.
         let why = failure.text.strip_prefix("cannot start ").and_then(|text| text.split_once(": "));
         let text = format!("could not be started: {}", why.map_or(failure.text.as_str(), |(_, why)| why));
-        End { result, exit: None, code: failure.code.max(1), text, forked: false }
+        End { result, exit: None, code: failure.code.max(1), text, forked: false, gone: failure.gone }
     }
 
     /// It was given up on.
     pub(crate) fn given_up(result: Word, text: String) -> End {
-        End { result, exit: None, code: 1, text, forked: false }
+        End { result, exit: None, code: 1, text, forked: false, gone: false }
     }
 
     pub(crate) fn is_success(&self) -> bool {

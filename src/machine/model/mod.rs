@@ -6,6 +6,7 @@ mod generation;
 mod handover;
 mod health;
 mod hooks;
+mod kept;
 mod quiesce;
 mod reload;
 mod state;
@@ -18,6 +19,7 @@ pub(super) use generation::{Generation, Kind, Listens, Phase, StartStep};
 pub(super) use handover::Handover;
 pub(super) use health::{Health, HealthStep};
 pub(super) use hooks::HookRun;
+pub(super) use kept::Kept;
 pub(super) use quiesce::Quiesce;
 pub(super) use reload::{Before, GivenUp, Newcomer, Queued, Reload, Soak, Stage, Step, Telling, Told};
 pub(super) use state::{

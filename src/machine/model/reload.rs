@@ -13,6 +13,8 @@ pub(crate) struct Reload {
     /// Who ended it by a command, and waits until it is over.
     pub(crate) waiters: Vec<Req>,
     pub(crate) asked: String,
+    /// Whether it goes back to a content that was kept.
+    pub(crate) back: bool,
     pub(crate) old: Option<Gen>,
     pub(crate) old_content: ContentId,
     pub(crate) old_pid: Option<i32>,

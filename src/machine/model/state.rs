@@ -1,6 +1,6 @@
 //! What the unit's machine remembers.
 
-use super::{Generation, HookRun, Kind, Phase, Queued, Reload, Window};
+use super::{Generation, HookRun, Kept, Kind, Phase, Queued, Reload, Window};
 use crate::machine::event::{
     Content, ContentId, Gen, Proc, Relayed, ReloadRecord, Req, Role, SteerBy, Steering, Ticket, UnitState,
 };
@@ -180,8 +180,8 @@ pub(crate) struct State {
     pub(crate) why: String,
     /// What was promoted last: what an automatic restart launches.
     pub(crate) content: ContentId,
-    /// What was promoted before that.
-    pub(crate) previous: Option<ContentId>,
+    /// It, and what was promoted before it.
+    pub(crate) kept: Kept,
     pub(crate) generations: Vec<Generation>,
     pub(crate) procs: Vec<Owned>,
     pub(crate) next_generation: u32,
@@ -271,7 +271,7 @@ impl State {
         let mut needed = self.sockets_needed();
         needed.push(self.content);
         needed.extend(self.generations.iter().map(|g| g.content));
-        needed.extend(self.previous);
+        needed.extend(self.kept.all().map(|entry| entry.content));
         needed.extend(self.reload.as_ref().map(|reload| reload.old_content));
         needed.extend(self.hooks.iter().map(|hook| hook.content));
         needed
@@ -305,7 +305,7 @@ impl State {
             since: Monotime::default(),
             why: String::new(),
             content,
-            previous: None,
+            kept: Kept::new(content),
             generations: Vec::new(),
             procs: Vec::new(),
             next_generation: 1,

@@ -2,7 +2,7 @@
 //! allocation, no lock, no panic, no log, and no function of the C library that knows threads (setuid and its kin).
 
 use super::job::{Job, SIGNALS};
-use super::{SpawnError, Stage, clone};
+use super::{ByDescriptor, Pinned, SpawnError, Stage, clone};
 use crate::sys::limits::Pair;
 use crate::sys::seccomp;
 use std::convert::Infallible;
@@ -31,7 +31,7 @@ fn run(job: &mut Job<'_>) -> Result<Infallible, SpawnError> {
     set_nice(job)?;
     set_affinity(job)?;
     // Before the limits: a limit on descriptors is for the program, not for this.
-    move_channel(job)?;
+    move_aside(job)?;
     place_descriptors(&mut job.sources)?;
     take_terminal(job);
     set_limits(job)?;
@@ -170,14 +170,16 @@ fn take_terminal(job: &Job<'_>) {
     }
 }
 
-/// Moves our end of the socket pair out of the way of the program's descriptors.
-fn move_channel(job: &mut Job<'_>) -> Step {
+/// Moves our end of the socket pair, and the program's own descriptor, out of the way of the program's descriptors.
+fn move_aside(job: &mut Job<'_>) -> Step {
     let above = job.sources.len() as i32;
-    if let Some(channel) = job.channel.filter(|channel| *channel < above) {
-        // SAFETY: takes numbers only.
-        let moved = unsafe { libc::fcntl(channel, libc::F_DUPFD_CLOEXEC, above) };
-        check(Stage::Descriptors, moved.into())?;
-        job.channel = Some(moved);
+    for place in [&mut job.channel, &mut job.program] {
+        if let Some(fd) = place.filter(|fd| *fd < above) {
+            // SAFETY: takes numbers only.
+            let moved = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, above) };
+            check(Stage::Descriptors, moved.into())?;
+            *place = Some(moved);
+        }
     }
     Ok(())
 }
@@ -297,8 +299,14 @@ fn enter_directory(job: &Job<'_>) -> Step {
     let Some(directory) = &job.plan.directory else {
         return Ok(());
     };
-    // SAFETY: the path is a terminated string.
-    let entered = check(Stage::Directory, unsafe { libc::chdir(directory.as_ptr()) }.into());
+    // Looked at before: whoever may stay where he is must not be left in another folder.
+    let entered = match job.plan.directory_is {
+        Some(is) if leads_to(directory, is) == Ok(false) => {
+            Err(SpawnError { stage: Stage::Directory, errno: libc::ESTALE })
+        }
+        // SAFETY: the path is a terminated string.
+        _ => check(Stage::Directory, unsafe { libc::chdir(directory.as_ptr()) }.into()),
+    };
     if job.plan.directory_optional { Ok(()) } else { entered }
 }
 
@@ -324,7 +332,63 @@ fn stamp_pid(job: &mut Job<'_>) {
 }
 
 fn execute(job: &Job<'_>) -> Result<Infallible, SpawnError> {
+    match &job.plan.pinned {
+        None => Err(execute_name(job, &job.plan.program)),
+        Some(pinned) if pinned.by == ByDescriptor::Always => execute_checked(job, pinned),
+        Some(pinned) => execute_pinned(job, pinned),
+    }
+}
+
+/// By its name while that is it.
+fn execute_pinned(job: &Job<'_>, pinned: &Pinned<'_>) -> Result<Infallible, SpawnError> {
+    match leads_to(&job.plan.program, pinned.is) {
+        Ok(false) | Err(libc::ENOENT | libc::ENOTDIR) => {}
+        // Whoever may not look may not execute either, and hears why.
+        Ok(true) | Err(_) => return Err(execute_name(job, &job.plan.program)),
+    }
+    if let Some(other) = pinned.other.as_ref().filter(|name| leads_to(name, pinned.is) == Ok(true)) {
+        return Err(execute_name(job, other));
+    }
+    if pinned.by == ByDescriptor::Never {
+        return Err(SpawnError { stage: Stage::ExecPinned, errno: libc::ESTALE });
+    }
+    Err(execute_descriptor(job))
+}
+
+/// By its descriptor, which was checked; by a name only where that cannot be done at all.
+fn execute_checked(job: &Job<'_>, pinned: &Pinned<'_>) -> Result<Infallible, SpawnError> {
+    let failure = execute_descriptor(job);
+    // A script or an emulated program cannot open a descriptor that is closed; a filter may not know the call.
+    if matches!(failure.errno, libc::ENOENT | libc::ENOSYS | libc::EPERM)
+        && leads_to(&job.plan.program, pinned.is) == Ok(true)
+    {
+        return Err(execute_name(job, &job.plan.program));
+    }
+    Err(failure)
+}
+
+fn execute_name(job: &Job<'_>, name: &CStr) -> SpawnError {
     // SAFETY: terminated strings in lists that end with a null, all alive until the program has replaced us.
-    unsafe { libc::execve(job.plan.program.as_ptr(), job.argv.as_ptr(), job.env.as_ptr()) };
-    Err(failed(Stage::Exec))
+    unsafe { libc::execve(name.as_ptr(), job.argv.as_ptr(), job.env.as_ptr()) };
+    failed(Stage::Exec)
+}
+
+fn execute_descriptor(job: &Job<'_>) -> SpawnError {
+    let fd = job.program.unwrap_or(-1);
+    let (argv, env) = (job.argv.as_ptr(), job.env.as_ptr());
+    // SAFETY: terminated strings in lists that end with a null, all alive until the program has replaced us.
+    unsafe { libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), argv, env, libc::AT_EMPTY_PATH) };
+    failed(Stage::ExecPinned)
+}
+
+/// Whether a name leads to this file, or the errno of looking.
+fn leads_to(name: &CStr, is: (u64, u64)) -> Result<bool, i32> {
+    // SAFETY: a structure of integers, for which zeroes are valid.
+    let mut about: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a terminated string, the kernel's answer has room in `about`.
+    let done = unsafe { libc::fstatat(libc::AT_FDCWD, name.as_ptr(), &raw mut about, 0) };
+    if done < 0 {
+        return Err(nix::errno::Errno::last_raw());
+    }
+    Ok((about.st_dev as u64, about.st_ino as u64) == is)
 }

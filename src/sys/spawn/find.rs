@@ -1,5 +1,6 @@
 //! Finding a program by the service's own PATH.
 
+use crate::sys::pin::Pin;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 use std::io::{Error, ErrorKind};
@@ -15,6 +16,23 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// # Errors
 /// `NotFound`; `PermissionDenied` if it is there and cannot be executed (a folder, no x bit).
 pub fn find_program(name: &str, path: Option<&str>, directory: Option<&str>) -> Result<PathBuf, Error> {
+    find(name, path, directory, |program| executable(program).map(|()| program.to_owned()))
+}
+
+/// The same, held: what it means now is what it means for as long as the pin lives.
+///
+/// # Errors
+/// Those of [`find_program`].
+pub fn pin_program(name: &str, path: Option<&str>, directory: Option<&str>) -> Result<Pin, Error> {
+    find(name, path, directory, Pin::program)
+}
+
+fn find<T>(
+    name: &str,
+    path: Option<&str>,
+    directory: Option<&str>,
+    look: impl Fn(&Path) -> Result<T, Error>,
+) -> Result<T, Error> {
     let base = match directory {
         Some(directory) => PathBuf::from(directory),
         None => std::env::current_dir()?,
@@ -23,15 +41,12 @@ pub fn find_program(name: &str, path: Option<&str>, directory: Option<&str>) -> 
         return Err(ErrorKind::NotFound.into());
     }
     if name.contains('/') {
-        let program = base.join(name);
-        executable(&program)?;
-        return Ok(program);
+        return look(&base.join(name));
     }
     let mut answer = Error::from(ErrorKind::NotFound);
     for folder in path.unwrap_or(DEFAULT_PATH).split(':') {
-        let program = base.join(folder).join(name);
-        match executable(&program) {
-            Ok(()) => return Ok(program),
+        match look(&base.join(folder).join(name)) {
+            Ok(found) => return Ok(found),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => answer = error,
             Err(_) => {}
         }

@@ -16,6 +16,8 @@ pub(super) struct Job<'a> {
     pub(super) env: Vec<*const c_char>,
     /// The variables that hold the child's pid.
     pub(super) stamps: Vec<Stamp>,
+    /// The program's descriptor. The child may move it.
+    pub(super) program: Option<RawFd>,
     /// The descriptors to place: the n-th becomes n. The child moves them and notes here where they are.
     pub(super) sources: Vec<RawFd>,
     /// The identity, less what is so already.
@@ -100,6 +102,7 @@ impl<'a> Job<'a> {
         Job {
             argv: plan.argv.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect(),
             env,
+            program: plan.pinned.as_ref().map(|pinned| pinned.fd.as_raw_fd()),
             stamps,
             sources: plan.stdio.iter().chain(&plan.fds).map(|fd| fd.as_raw_fd()).collect(),
             processors: processor_mask(&plan.cpu_affinity),

@@ -16,7 +16,7 @@ impl SpawnError {
         match self.stage {
             Stage::Clone => matches!(self.errno, libc::EAGAIN | libc::ENOMEM),
             Stage::Descriptors => matches!(self.errno, libc::EMFILE | libc::ENFILE),
-            Stage::Exec => matches!(self.errno, libc::ENOMEM | libc::EAGAIN),
+            Stage::Exec | Stage::ExecPinned => matches!(self.errno, libc::ENOMEM | libc::EAGAIN),
             _ => false,
         }
     }
@@ -30,6 +30,14 @@ impl SpawnError {
             return why_not_executed(program, self.errno, plan.credentials.as_ref().map(|who| who.uid));
         }
         let text = match (self.stage, self.errno) {
+            (Stage::ExecPinned, libc::ENOENT | libc::ENOSYS | libc::ESTALE) => {
+                "its name means another file by now, and it cannot be executed without a name"
+            }
+            (Stage::ExecPinned, libc::EACCES) => {
+                "it is held, and no longer executable, or its mount is noexec"
+            }
+            (Stage::ExecPinned, libc::ETXTBSY) => "somebody is writing it: replace programs by rename",
+            (Stage::Directory, libc::ESTALE) => "it is another folder by now",
             (Stage::Groups | Stage::Group | Stage::User, libc::EPERM) => {
                 return Some(why_nobody_else(self.stage));
             }

@@ -1,6 +1,7 @@
 //! Tests of starting programs. What a child is like is read from /proc, from outside, while it waits for its input.
 
 use super::*;
+use crate::sys::pin::Pin;
 use crate::sys::testing::isolated;
 use crate::sys::{cgroup::CgroupRoot, fd, limits, process};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -624,9 +625,141 @@ fn without_root_nobody_becomes_somebody_else_but_everybody_stays_himself() {
     );
 }
 
+/// A folder with a shell of our own in it, and the pin of that.
+fn own_shell() -> (tempfile::TempDir, std::path::PathBuf, Pin) {
+    let folder = tempfile::tempdir().unwrap();
+    let program = fs::canonicalize(folder.path()).unwrap().join("app");
+    fs::copy("/bin/sh", &program).unwrap();
+    let pin = Pin::program(&program).unwrap();
+    (folder, program, pin)
+}
+
+fn pinned(pin: &Pin, by: ByDescriptor) -> Option<Pinned<'_>> {
+    let is = (pin.was().dev, pin.was().ino);
+    Some(Pinned { fd: pin.fd(), is, other: None, by })
+}
+
+/// The program of a child: what /proc says it is, and its inode.
+fn exe(child: &Waiting) -> (String, u64) {
+    let link = format!("/proc/{}/exe", child.process.pid);
+    let name = fs::read_link(&link).unwrap().to_string_lossy().into_owned();
+    (name, std::os::unix::fs::MetadataExt::ino(&fs::metadata(&link).unwrap()))
+}
+
+#[test]
+fn a_held_program_runs_by_its_name_and_when_that_means_another_by_its_descriptor() {
+    let (folder, program, pin) = own_shell();
+    let name = program.to_str().unwrap().to_owned();
+    for [way] in EACH {
+        for (by, replaced) in [
+            (ByDescriptor::WhenReplaced, false),
+            (ByDescriptor::Always, false),
+            (ByDescriptor::WhenReplaced, true),
+            (ByDescriptor::Always, true),
+        ] {
+            let away = folder.path().join("away");
+            if replaced {
+                fs::rename(&program, &away).unwrap();
+                fs::copy("/bin/cat", &program).unwrap();
+            }
+            let pipes = Pipes::new();
+            let mut plan = pipes.shell("");
+            plan.program = text(&name);
+            plan.pinned = pinned(&pin, by);
+            let child = pipes.start(&plan, way);
+            let (shown, inode) = exe(&child);
+            assert_eq!(inode, pin.was().ino, "{by:?} {replaced}");
+            assert_eq!(shown, if replaced { away.to_str().unwrap() } else { &name });
+            assert_eq!(child.descriptors().len(), 3, "{:?}", child.descriptors());
+            if !replaced && by == ByDescriptor::WhenReplaced {
+                assert_eq!(child.status("Name"), "app");
+            }
+            drop(child);
+            if replaced {
+                fs::rename(&away, &program).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_held_program_that_is_nowhere_any_more_runs_with_low_descriptors_in_its_way() {
+    isolated(
+        "sys::spawn::tests::a_held_program_that_is_nowhere_any_more_runs_with_low_descriptors_in_its_way",
+        || {
+            let (folder, program, pin) = own_shell();
+            drop(folder);
+            for [way] in EACH {
+                let pipes = Pipes::new();
+                let mut plan = pipes.shell("");
+                plan.fds = (0..24).map(|_| pipes.null.as_fd()).collect();
+                assert!(pin.fd().as_raw_fd() < 27);
+                plan.program = text(program.to_str().unwrap());
+                plan.pinned = pinned(&pin, ByDescriptor::WhenReplaced);
+                let child = pipes.start(&plan, way);
+                assert_eq!(exe(&child).1, pin.was().ino);
+                assert_eq!(child.descriptors().len(), 27);
+            }
+        },
+    );
+}
+
+#[test]
+fn a_held_script_runs_by_a_name_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let write = |name: &str, says: &str| {
+        fs::write(at(name), format!("#!/bin/sh\necho {says}; read line")).unwrap();
+        fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    write("run", "up");
+    let pin = Pin::program(&at("run")).unwrap();
+    write("next", "wrong");
+    fs::rename(at("run"), at("kept")).unwrap();
+    fs::rename(at("next"), at("run")).unwrap();
+    for [way] in EACH {
+        let pipes = Pipes::new();
+        let mut plan = pipes.shell("");
+        plan.program = text(at("run").to_str().unwrap());
+        plan.pinned = pinned(&pin, ByDescriptor::Never);
+        let refused = failure(&plan, way);
+        assert_eq!(refused, SpawnError { stage: Stage::ExecPinned, errno: libc::ESTALE });
+        if let Some(pinned) = &mut plan.pinned {
+            pinned.other = Some(text(at("kept").to_str().unwrap()));
+        }
+        drop(pipes.start(&plan, way));
+        if let Some(pinned) = &mut plan.pinned {
+            (pinned.other, pinned.by) = (None, ByDescriptor::WhenReplaced);
+        }
+        assert_eq!(failure(&plan, way), SpawnError { stage: Stage::ExecPinned, errno: libc::ENOENT });
+    }
+}
+
+#[test]
+fn another_folder_of_the_same_name_is_not_entered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (here, is) = (folder.path().join("a"), |path: &Path| {
+        let about = crate::sys::pin::identity(path).unwrap();
+        (about.dev, about.ino)
+    });
+    fs::create_dir(&here).unwrap();
+    for [way] in EACH {
+        let pipes = Pipes::new();
+        let mut plan = pipes.shell("");
+        plan.directory = Some(text(here.to_str().unwrap()));
+        plan.directory_is = Some(is(&here));
+        let cwd = |child: &Waiting| fs::read_link(format!("/proc/{}/cwd", child.process.pid)).unwrap();
+        assert_eq!(cwd(&pipes.start(&plan, way)), fs::canonicalize(&here).unwrap());
+        plan.directory_is = Some(is(folder.path()));
+        assert_eq!(failure(&plan, way), SpawnError { stage: Stage::Directory, errno: libc::ESTALE });
+        plan.directory_optional = true;
+        assert_eq!(cwd(&pipes.start(&plan, way)), std::env::current_dir().unwrap());
+    }
+}
+
 #[test]
 fn every_stage_has_its_words() {
-    let mut words: Vec<&str> = (1..=Stage::Exec as i32)
+    let mut words: Vec<&str> = (1..=Stage::ExecPinned as i32)
         .map(|number| {
             let all = [
                 Stage::Clone,
@@ -644,6 +777,7 @@ fn every_stage_has_its_words() {
                 Stage::Directory,
                 Stage::NoNewPrivileges,
                 Stage::Exec,
+                Stage::ExecPinned,
             ];
             all.into_iter().find(|stage| *stage as i32 == number).unwrap().words()
         })

@@ -1,0 +1,118 @@
+//! Reading a unit again, and checking what a reload would launch before anything is launched.
+
+use super::{Gone, Part, Release};
+use crate::daemon::core::Daemon;
+use crate::daemon::{load, preflight};
+use crate::machine::event::{Answer, Content, ContentId, Gen, Ticket};
+use std::sync::Arc;
+
+impl Daemon {
+    /// Holds what the units' names mean as aeternad starts.
+    pub fn hold_releases(&mut self) {
+        for unit in &mut self.units {
+            let id = unit.current.id;
+            unit.release_of(id, &self.shared);
+        }
+    }
+
+    /// Reads a unit again, and what its names mean now.
+    pub fn load(&mut self, index: usize) -> Answer {
+        let result = self.read_again(index);
+        let unit = &mut self.units[index];
+        Answer::Loaded(result.map(|loaded| {
+            for warning in &loaded.warnings {
+                log::warn!("{}: {warning}", unit.name);
+            }
+            let release = Release::read(&loaded.unit, &self.shared);
+            // What was held since may have changed the number that a content was made with.
+            let mut known = unit.machine.contents();
+            known.extend(unit.contents.iter().cloned());
+            for content in &mut known {
+                content.release = unit.releases.get(content.id).map_or(0, |release| release.identity());
+            }
+            let content = load::content(&loaded, release.identity(), &known, &mut unit.last_content);
+            if unit.content(content.id).is_none() {
+                unit.contents.push(content.clone());
+            }
+            if unit.releases.get(content.id).is_none() {
+                unit.releases.insert(content.id, Arc::new(release));
+            }
+            unit.releases.fresh = Some(content.id);
+            unit.releases.told = None;
+            content
+        }))
+    }
+
+    /// Looks that what would be launched is there. Only a checksum takes long enough for a thread.
+    pub fn check_binary(&mut self, index: usize, ticket: Ticket, content: &Content) {
+        if let Err(why) = self.reload_is_heard(index, &content.unit) {
+            let result = Err(why);
+            return self.found_out(index, ticket, Answer::BinaryChecked { content: content.id, result });
+        }
+        let unit = &mut self.units[index];
+        let release = unit.release_of(content.id, &self.shared);
+        let release = release.unwrap_or_else(|| Arc::new(Release::read(&content.unit, &self.shared)));
+        let goes_back = unit.releases.fresh != Some(content.id);
+        let gone = if goes_back { release.gone(Part::All) } else { None };
+        let result = match gone {
+            Some(gone) => Err(self.cannot_go_back(index, content.id, &gone)),
+            None if content.unit.reload.binary_sha256.is_none() => {
+                preflight::found(&release, &self.shared).map(drop)
+            }
+            None => {
+                let name = self.units[index].name.clone();
+                let pin = preflight::found(&release, &self.shared);
+                return preflight::check_binary(
+                    index,
+                    ticket,
+                    content,
+                    pin,
+                    name,
+                    self.reports.clone(),
+                    self.waker.clone(),
+                );
+            }
+        };
+        self.found_out(index, ticket, Answer::BinaryChecked { content: content.id, result });
+    }
+
+    /// Why a rollback starts nothing, and what else could be gone back to.
+    fn cannot_go_back(&self, index: usize, content: ContentId, gone: &Gone) -> String {
+        let unit = &self.units[index];
+        let others: Vec<String> = unit
+            .machine
+            .kept()
+            .filter(|kept| kept.content != content && kept.content != unit.machine.content().id)
+            .filter_map(|kept| {
+                let release =
+                    unit.releases.get(kept.content).filter(|release| release.gone(Part::All).is_none())?;
+                let Gen(number) = kept.generation?;
+                let place =
+                    release.place().map_or_else(String::new, |place| format!(" ({})", place.display()));
+                Some(format!("generation {number}{place}"))
+            })
+            .collect();
+        let kept = if others.is_empty() { String::new() } else { format!(". Kept: {}", others.join(", ")) };
+        format!("{}; nothing was started{kept}", gone.told(unit.machine.generation_of(content)))
+    }
+
+    /// A reload has launched this generation and given it up.
+    pub fn gave_up(&mut self, index: usize, generation: Gen, why: String) {
+        let unit = &mut self.units[index];
+        let shell = unit.generations.get(&generation);
+        if let Some(identity) =
+            shell.and_then(|shell| shell.release.as_ref()).map(|release| release.identity())
+        {
+            unit.releases.gave_up(identity, why);
+        }
+    }
+
+    /// Lets go of what no content needs any more.
+    pub fn drop_releases(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        if unit.releases.len() > 1 {
+            let (machine, contents) = (&unit.machine, &unit.contents);
+            unit.releases.retain(|id| machine.holds(id) || contents.iter().any(|content| content.id == id));
+        }
+    }
+}
