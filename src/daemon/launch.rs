@@ -11,6 +11,7 @@ use crate::daemon::stdio::Streams;
 use crate::daemon::supervised::{GenerationShell, Supervised};
 use crate::machine::event::{Gen, Role, Spawn, SpawnFailure};
 use crate::sys::cgroup::Cgroup;
+use crate::sys::dir;
 use crate::sys::limits;
 use crate::sys::pin::{Kind, Pin};
 use crate::sys::seccomp::Listener;
@@ -60,9 +61,8 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
     let handed = hand_over(unit, spawn).map_err(|why| fail("hand it its sockets", &why))?;
     let group = spawn.generation.and_then(|number| handed.generations.get(&number)?.kit.cgroup.as_ref());
     let who = credentials(service, account.as_ref()).map_err(|why| fail("find its groups", &why))?;
-    let owner = who.as_ref().map(|who| (who.uid, who.gid));
     let streams =
-        Streams::open(service, handed.first, owner).map_err(|why| fail("open its streams", &why))?;
+        Streams::open(service, handed.first, who.as_ref()).map_err(|why| fail("open its streams", &why))?;
     let plan = Plan {
         program: c_string(program.name.as_os_str().as_encoded_bytes())
             .map_err(|why| fail("run its program", &why))?,
@@ -330,7 +330,7 @@ fn facts(
     let mut facts = Facts {
         own: shared.environment.clone(),
         account: account.map(account_variables).unwrap_or_default(),
-        from_files: environment_files(service)?,
+        from_files: environment_files(service, credentials(service, account)?.as_ref())?,
         unit: unit.name.clone(),
         generation: spawn.generation.map_or(0, |Gen(number)| number),
         invocation: shell.map_or_else(|| shared.new_invocation(), |shell| shell.invocation.clone()),
@@ -380,11 +380,14 @@ fn account_variables(account: &Account) -> Vec<(String, String)> {
     ]
 }
 
-fn environment_files(service: &Service) -> Result<Vec<(String, String)>, String> {
+fn environment_files(service: &Service, who: Option<&Credentials>) -> Result<Vec<(String, String)>, String> {
     let mut all = Vec::new();
     for file in &service.environment_file {
-        match std::fs::read_to_string(&file.path) {
-            Ok(text) => {
+        let path = Path::new(&file.path);
+        let cannot = |why: &str| format!("EnvironmentFile {}", dir::explain(path, who, why));
+        match dir::read_text(path, unit::MAX_FILE, who) {
+            Ok(bytes) => {
+                let text = String::from_utf8(bytes).map_err(|_| cannot("it is not UTF-8 text"))?;
                 let found = unit::parse_environment_file(&text);
                 for line in found.strays {
                     log::warn!("EnvironmentFile {}:{line}: this is no NAME=value; passed over", file.path);
@@ -392,7 +395,7 @@ fn environment_files(service: &Service) -> Result<Vec<(String, String)>, String>
                 all.extend(found.variables);
             }
             Err(error) if file.optional && error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(format!("EnvironmentFile {}: {}", file.path, describe(&error))),
+            Err(error) => return Err(cannot(&describe(&error))),
         }
     }
     Ok(all)
@@ -525,7 +528,7 @@ pub fn prepare_generation(
     };
     for name in &service.runtime_directory {
         let root = Path::new(&shared.runtime_root);
-        crate::sys::dir::make_for_service(root, Path::new(name), owner).map_err(|error| {
+        dir::make_for_service(root, Path::new(name), owner).map_err(|error| {
             format!("RuntimeDirectory {}/{name}: {}", shared.runtime_root, describe(&error))
         })?;
     }

@@ -2,9 +2,12 @@
 
 use crate::daemon::launch::describe;
 use crate::sys::aside::Foreign;
+use crate::sys::dir::{self, Access};
 use crate::sys::fd;
+use crate::sys::spawn::Credentials;
 use crate::unit::{Input, Output, Service};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// Standard input, output and error of a process, and the read ends of its log pipes.
 #[derive(Debug)]
@@ -34,15 +37,17 @@ impl AsFd for End {
 }
 
 impl Streams {
-    /// Hooks have no socket: what would be it is /dev/null for them.
+    /// Hooks have no socket: what would be it is /dev/null for them. Files are opened as `who`, the service's user, unless
+    /// nobody but us could have changed where their paths lead.
     ///
     /// # Errors
     /// What cannot be opened, and why.
     pub fn open(
         service: &Service,
         socket: Option<BorrowedFd<'_>>,
-        owner: Option<(u32, u32)>,
+        who: Option<&Credentials>,
     ) -> Result<Streams, String> {
+        let owner = who.map(|who| (who.uid, who.gid));
         let say = |what: &str, error: &std::io::Error| format!("{what}: {}", describe(error));
         let null = || fd::dev_null().map(End::Own).map_err(|error| say("/dev/null", &error));
         let copy = |from: BorrowedFd<'_>| fd::dup(from).map(End::Own).map_err(|error| say("a copy", &error));
@@ -50,16 +55,14 @@ impl Streams {
         let input = match &service.standard_input {
             Input::Null => null()?,
             Input::Inherit => copy(std::io::stdin().as_fd())?,
-            Input::File(path) => {
-                End::Own(std::fs::File::open(path).map_err(|error| say(path, &error))?.into())
-            }
+            Input::File(path) => file(path, Access::Read, who)?,
             Input::Socket => socket.map_or_else(null, shared)?,
         };
         let mut logs = [None, None];
         let output = match &service.standard_output {
             Output::Inherit => copy(std::io::stdout().as_fd())?,
             Output::Log => End::Own(log_pipe(&mut logs[0], owner)?),
-            other => opened(other, socket)?.map_or_else(null, Ok)?,
+            other => opened(other, socket, who)?.map_or_else(null, Ok)?,
         };
         let error = match &service.standard_error {
             // As systemd: what standard output got, unless that is ours too.
@@ -67,7 +70,7 @@ impl Streams {
             Output::Inherit if matches!(output, End::Socket(_)) => shared(output.as_fd())?,
             Output::Inherit => copy(output.as_fd())?,
             Output::Log => End::Own(log_pipe(&mut logs[1], owner)?),
-            other => opened(other, socket)?.map_or_else(null, Ok)?,
+            other => opened(other, socket, who)?.map_or_else(null, Ok)?,
         };
         Ok(Streams { input, output, error, logs })
     }
@@ -99,19 +102,21 @@ fn log_pipe(keep: &mut Option<OwnedFd>, owner: Option<(u32, u32)>) -> Result<Own
 }
 
 /// Opens a file for output, or copies the socket; `None` for /dev/null.
-fn opened(output: &Output, socket: Option<BorrowedFd<'_>>) -> Result<Option<End>, String> {
-    let mut options = std::fs::OpenOptions::new();
-    options.create(true);
-    let (path, options) = match output {
+fn opened(
+    output: &Output,
+    socket: Option<BorrowedFd<'_>>,
+    who: Option<&Credentials>,
+) -> Result<Option<End>, String> {
+    match output {
         // Also `file:`: two generations, or both streams of one, would write over each other otherwise.
-        Output::File(path) | Output::Append(path) => (path, options.append(true)),
-        Output::Socket => {
-            return socket.map(copy_of).transpose().map(|copy| copy.map(End::Socket));
-        }
-        Output::Null | Output::Inherit | Output::Log => return Ok(None),
-    };
-    options
-        .open(path)
-        .map(|file| Some(End::Own(file.into())))
-        .map_err(|error| format!("{path}: {}", describe(&error)))
+        Output::File(path) | Output::Append(path) => file(path, Access::Append, who).map(Some),
+        Output::Socket => socket.map(copy_of).transpose().map(|copy| copy.map(End::Socket)),
+        Output::Null | Output::Inherit | Output::Log => Ok(None),
+    }
+}
+
+fn file(path: &str, access: Access, who: Option<&Credentials>) -> Result<End, String> {
+    let path = Path::new(path);
+    let opened = dir::open_stream(path, access, who);
+    opened.map(End::Own).map_err(|error| dir::explain(path, who, &describe(&error)))
 }

@@ -79,23 +79,6 @@ impl BoundPath {
         Ok(BoundPath { path: path.to_path_buf(), inode, folder: Arc::new(folder), name })
     }
 
-    /// The name under which somebody else has bound `socket`, in a folder that was opened before.
-    ///
-    /// # Errors
-    /// A sentence: the name is gone, or stands for something else.
-    pub fn of_socket(
-        socket: BorrowedFd<'_>,
-        folder: Arc<Folder>,
-        name: &OsStr,
-        path: PathBuf,
-    ) -> io::Result<BoundPath> {
-        let node = folder.node(name)?.ok_or(io::ErrorKind::NotFound)?;
-        if !is_name_of(&node, socket) {
-            return Err(io::Error::other("the name stands for something else than the socket"));
-        }
-        Ok(BoundPath { path, inode: node.inode(), folder, name: name.to_owned() })
-    }
-
     /// Whether the name still stands for our inode.
     pub fn is_ours(&self) -> bool {
         self.folder.inode_at(&self.name) == Some(self.inode)
@@ -211,6 +194,12 @@ impl Site {
         Ok(Site { path: path.to_path_buf(), folder: Arc::new(folder), name })
     }
 
+    /// A name in a folder that is open already: the last component of a path that leads there.
+    pub fn in_folder(folder: Arc<Folder>, path: PathBuf) -> Site {
+        let name = path.file_name().unwrap_or_default().to_owned();
+        Site { path, folder, name }
+    }
+
     /// The same; the folders that are missing are made with exactly `mode`.
     ///
     /// # Errors
@@ -262,10 +251,21 @@ impl Site {
         self.folder.inode_at(&self.name)
     }
 
-    /// Whether its path leads to another folder by now.
-    pub fn has_moved(&self) -> bool {
-        let now = Folder::of(&self.path).ok().and_then(|(folder, _)| folder.identity());
-        now != self.folder.identity()
+    /// The name, if it is that of a socket that somebody else has bound here.
+    ///
+    /// # Errors
+    /// A sentence: the name is gone, or stands for something else.
+    pub fn of_socket(&self, socket: BorrowedFd<'_>) -> io::Result<BoundPath> {
+        let node = self.folder.node(&self.name)?.ok_or(io::ErrorKind::NotFound)?;
+        if !is_name_of(&node, socket) {
+            return Err(io::Error::other("the name stands for something else than the socket"));
+        }
+        Ok(BoundPath {
+            path: self.path.clone(),
+            inode: node.inode(),
+            folder: Arc::clone(&self.folder),
+            name: self.name.clone(),
+        })
     }
 }
 
@@ -692,10 +692,7 @@ mod tests {
         let [ours, other] = ["ours", "other"].map(|name| UnixListener::bind(at(name)).unwrap());
         fs::write(at("file"), "").unwrap();
         std::os::unix::fs::symlink(at("ours"), at("link")).unwrap();
-        let learn = |socket: BorrowedFd<'_>, name: &str| {
-            let (folder, name) = Folder::of(&at(name)).unwrap();
-            BoundPath::of_socket(socket, Arc::new(folder), &name, at("ours"))
-        };
+        let learn = |socket: BorrowedFd<'_>, name: &str| Site::of(&at(name)).unwrap().of_socket(socket);
         assert!(learn(ours.as_fd(), "ours").is_ok_and(|found| found.is_ours()));
         fs::hard_link(at("ours"), at("second")).unwrap();
         assert!(learn(ours.as_fd(), "second").is_ok());

@@ -30,6 +30,7 @@ mod load;
 mod logs;
 mod man;
 mod metrics;
+mod names;
 mod neighbours;
 mod notify;
 mod packaging;

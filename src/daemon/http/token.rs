@@ -1,7 +1,6 @@
 //! `HttpTokenFile`: read at each POST, so that a new token needs no restart.
 
-use std::fs::File;
-use std::io::Read;
+use crate::sys::dir;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -14,15 +13,13 @@ const MAX_TOKEN: u64 = 4096;
 /// Why there is none: for people.
 pub(super) fn read(path: &Path) -> Result<String, String> {
     let why = |error: &str| format!("cannot read the HTTP token file {}: {error}", path.display());
-    let file = File::open(path).map_err(|error| why(&error.to_string()))?;
-    let mut text = String::new();
-    let length =
-        file.take(MAX_TOKEN + 1).read_to_string(&mut text).map_err(|error| why(&error.to_string()))?;
+    let bytes = dir::read_text(path, MAX_TOKEN, None).map_err(|error| why(&error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| why("it is not UTF-8 text"))?;
     let token = text.trim();
     if token.is_empty() {
         return Err(why("it is empty; write a long random text to it"));
     }
-    if length as u64 > MAX_TOKEN || token.chars().any(char::is_control) {
+    if token.chars().any(char::is_control) {
         return Err(why(&format!("it is not one line of at most {MAX_TOKEN} bytes")));
     }
     Ok(token.to_owned())
@@ -53,6 +50,6 @@ mod tests {
             assert_eq!(read(&path).ok().as_deref(), token, "{text:?}");
         }
         std::fs::write(&path, "x".repeat(5000)).unwrap();
-        assert!(read(&path).unwrap_err().contains("at most 4096"));
+        assert!(read(&path).unwrap_err().contains("larger than 4 KiB"));
     }
 }

@@ -1,8 +1,11 @@
 //! From the bytes of a sockaddr to the address that a unit would declare.
 
+use crate::sys::dir::Folder;
+use crate::sys::unixpath::Site;
 use crate::unit::{Address, ListenKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
@@ -67,24 +70,29 @@ fn unix(name: &[u8]) -> Option<Name> {
     }
 }
 
-/// Where a path of a thread is for us: (its absolute name for people, the name that leads there through /proc).
-pub(super) fn resolve(tid: i32, folder: Option<i32>, path: &Path) -> Option<(PathBuf, PathBuf)> {
-    let absolute = if path.is_absolute() {
-        path.to_path_buf()
-    } else {
-        let base = match folder {
-            None => format!("/proc/{tid}/cwd"),
-            Some(fd) => format!("/proc/{tid}/fd/{fd}"),
-        };
-        std::fs::read_link(base).ok()?.join(path)
+/// Where a path of a thread is: as it sees it, from its own root and its own folder.
+#[derive(Debug)]
+pub(super) struct Spot {
+    /// The folder, open, and the name in it.
+    pub(super) site: Site,
+    /// Whether the same path leads there from our own root: not from a container's or another mount namespace's.
+    pub(super) is_ours: bool,
+}
+
+/// Finds the folder of a path in the eyes of a thread. The path of what is found is the one that leads there for us, its
+/// links resolved: another spelling is the same name.
+pub(super) fn resolve(tid: i32, folder: Option<i32>, path: &Path) -> Option<Spot> {
+    let name = path.file_name()?.to_owned();
+    let base = match folder {
+        _ if path.is_absolute() => format!("/proc/{tid}/root"),
+        None => format!("/proc/{tid}/cwd"),
+        Some(fd) => format!("/proc/{tid}/fd/{fd}"),
     };
-    // The last component may not exist yet; the folder decides what is meant.
-    let name = absolute.file_name()?.to_owned();
-    let root = PathBuf::from(format!("/proc/{tid}/root"));
-    let inside = root.join(absolute.strip_prefix("/").ok()?);
-    let tidy =
-        absolute.parent()?.canonicalize().map_or_else(|_| absolute.clone(), |folder| folder.join(name));
-    Some((tidy, inside))
+    let folder = Folder::open_from(Path::new(&base), path.parent()?).ok()?;
+    let shown = folder.path()?;
+    let is_ours = Folder::open(&shown).is_ok_and(|ours| ours.identity() == folder.identity());
+    let path = shown.join(&name);
+    Some(Spot { site: Site::in_folder(Arc::new(folder), path), is_ours })
 }
 
 /// The kind and family of a socket from `system.sockprotoname`.
@@ -97,7 +105,7 @@ pub(super) fn kind_of(protocol: &str) -> Option<ListenKind> {
 }
 
 /// The address as a unit would declare it.
-pub fn address(name: &Name, path: Option<PathBuf>) -> Option<Address> {
+pub fn address(name: &Name, path: Option<&Path>) -> Option<Address> {
     match name {
         Name::Ip(at) => Some(Address::Inet(*at)),
         Name::Path(_) => Some(Address::Path(path?.to_str()?.to_owned())),

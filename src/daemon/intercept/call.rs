@@ -8,17 +8,22 @@ use super::{BOUND_MAX, GO_ON, Level};
 use crate::daemon::sockets::{Found, Wanted};
 use crate::daemon::supervised::Supervised;
 use crate::machine::event::Gen;
+use crate::proto::harmless::{LONGEST, harmless};
 use crate::sys::aside::Foreign;
 use crate::sys::seccomp::{self, Answer, Call, Listener, What};
+use crate::sys::unixpath::{BoundPath, Site};
 use crate::sys::{socket, sockopt};
-use crate::unit::{Listen, ListenKind, Unit};
+use crate::unit::{Address, Listen, ListenKind, Unit};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The longest sockaddr, bytes.
 const SOCKADDR_MAX: u32 = 128;
+
+/// How many folders of names are held open for sockets that do not listen yet.
+const SITES_MAX: usize = 32;
 
 /// What comes of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,15 +133,16 @@ impl Handler<'_> {
             }
         };
         let name = address::parse(&bytes);
-        let places = match &name {
+        let site = match &name {
             Name::Path(path) => match address::resolve(tid, None, path) {
-                Some(places) => Some(places),
+                Some(spot) if spot.is_ours => Some(spot.site),
+                Some(_) => return self.tell_elsewhere(path),
                 None => return GO_ON,
             },
             Name::Ip(_) | Name::Abstract(_) => None,
             Name::Other => return GO_ON,
         };
-        let Some(address) = address::address(&name, places.as_ref().map(|(path, _)| path.clone())) else {
+        let Some(address) = address::address(&name, site.as_ref().map(|site| site.path.as_path())) else {
             return GO_ON;
         };
         let Some(seen) = self.see(fd) else { return GO_ON };
@@ -151,6 +157,7 @@ impl Handler<'_> {
                 Name::Ip(at) => self.bind_new(fd, at, wanted, seen),
                 Name::Path(_) | Name::Abstract(_) => {
                     self.remember(seen.inode, wanted);
+                    self.remember_site(seen.inode, site);
                     GO_ON
                 }
                 Name::Other => GO_ON,
@@ -173,6 +180,42 @@ impl Handler<'_> {
                 return found;
             }
         }
+    }
+
+    /// A path that leads somewhere else from our own root.
+    fn tell_elsewhere(&mut self, path: &Path) -> Outcome {
+        let text = format!(
+            "generation {} binds {} below a root or in a mount namespace of its own: it binds by itself there, \
+             aeternad cannot hold it; declare the socket in the unit instead",
+            self.number.0,
+            harmless(&path.to_string_lossy(), LONGEST)
+        );
+        self.say(Level::Warning, &text);
+        Outcome { alone: true, ..GO_ON }
+    }
+
+    /// The folder in which a name is about to be made: where the name leads later is another matter.
+    fn remember_site(&mut self, inode: u64, site: Option<Site>) {
+        if let (Some(shell), Some(site)) = (self.unit.generations.get_mut(&self.number), site) {
+            let sites = &mut shell.adopted.sites;
+            if sites.len() >= SITES_MAX {
+                sites.clear();
+            }
+            sites.insert(inode, site);
+        }
+    }
+
+    /// The name of a socket that is about to listen, if it is one in the file system and really this socket's. The error
+    /// is a reason.
+    fn name_of(&mut self, inode: u64, seen: &Seen, wanted: &Wanted) -> Result<Option<BoundPath>, String> {
+        if !matches!(wanted.listen.address, Address::Path(_)) {
+            return Ok(None);
+        }
+        let shell = self.unit.generations.get_mut(&self.number);
+        let site = shell.and_then(|shell| shell.adopted.sites.remove(&inode));
+        let site = site.ok_or("it has bound too many others since")?;
+        let own = seen.own.as_ref().ok_or("its socket cannot be copied")?;
+        site.of_socket(own.as_fd()).map(Some).map_err(|error| socket::errno_text(&error))
     }
 
     pub(super) fn remember(&mut self, inode: u64, wanted: Wanted) {
@@ -208,14 +251,31 @@ impl Handler<'_> {
                 Err(_) => GO_ON,
             },
             // Bound beside what it overlaps.
-            Found::Overlaps(_) | Found::Nothing => {
-                let address = wanted.listen.endpoint();
-                match seen.own.and_then(|own| self.learn(&wanted, own)) {
-                    Some(()) => Outcome::listens(address),
-                    None => GO_ON,
-                }
-            }
+            Found::Overlaps(_) | Found::Nothing => self.listen_new(inode, &wanted, seen),
         }
+    }
+
+    fn listen_new(&mut self, inode: u64, wanted: &Wanted, seen: Seen) -> Outcome {
+        let address = wanted.listen.endpoint();
+        let name = match self.name_of(inode, &seen, wanted) {
+            Ok(name) => name,
+            Err(why) => {
+                let spelt = socket::spell(&address.address);
+                let text = format!(
+                    "cannot hold {spelt}, on which generation {} listens: {why}; it listens by itself",
+                    self.number.0
+                );
+                self.say(Level::Warning, &text);
+                return Outcome { alone: true, ..GO_ON };
+            }
+        };
+        if seen.own.and_then(|own| self.learn(wanted, own)).is_none() {
+            return GO_ON;
+        }
+        if let Some(name) = name {
+            self.unit.sockets.name_learned(&address, name);
+        }
+        Outcome::listens(address)
     }
 
     pub(super) fn listen_held(&mut self, held: Listen) -> Outcome {
@@ -240,9 +300,8 @@ impl Handler<'_> {
         let Ok(text) = seccomp::string(tid, name) else { return GO_ON };
         let path = PathBuf::from(std::ffi::OsString::from_vec(text));
         let from = (folder != AT_FDCWD).then_some(folder);
-        let Some((_, inside)) = address::resolve(tid, from, &path) else { return GO_ON };
-        let held =
-            crate::sys::unixpath::identity(&inside).and_then(|inode| self.unit.sockets.address_at(inode));
+        let Some(spot) = address::resolve(tid, from, &path) else { return GO_ON };
+        let held = spot.site.identity().and_then(|inode| self.unit.sockets.address_at(inode));
         if held.is_some() && self.listener.is_valid(self.call) {
             return Outcome::answer(Answer::Done);
         }

@@ -44,6 +44,7 @@ use crate::machine::event::{Event, Gen, Missing};
 use crate::sys::clock;
 use crate::sys::poll::{Interest, Readiness};
 use crate::sys::seccomp::{self, Answer, Listener};
+use crate::sys::unixpath::Site;
 use crate::time::{Monotime, Span};
 use crate::unit::{Listen, ListenKind, Unit};
 use std::collections::HashMap;
@@ -98,6 +99,8 @@ pub struct Adopted {
     own: HashMap<u64, Listen>,
     /// Datagram sockets that it has bound and that nobody else has, by inode number.
     datagrams: HashMap<u64, Wanted>,
+    /// Where those of them with a name in the file system were bound.
+    sites: HashMap<u64, Site>,
     /// Addresses that it listens on.
     listening: Vec<Listen>,
     /// It was refused an address that overlaps one of ours: what it lacks, it lacks because of us.

@@ -183,6 +183,15 @@ impl ListenSet {
         Ok(warning)
     }
 
+    /// Holds the name in the file system of an address that was just learned.
+    pub fn name_learned(&mut self, address: &Listen, name: BoundPath) {
+        if let Some(endpoint) = self.index_of(address).and_then(|index| self.endpoints.get_mut(index)) {
+            endpoint.keep = keep(&name);
+            endpoint.path = Some(name);
+            self.watch_folders();
+        }
+    }
+
     /// Binds an address for a program whose own socket cannot be had (a container without pidfd_getfd), and
     /// holds it: what follows is [`ListenSet::adopt`].
     ///
@@ -238,8 +247,7 @@ impl ListenSet {
 
     /// Whether a newer generation should bind it too: not a path that its program has renamed.
     pub fn is_expected(&self, address: &Listen) -> bool {
-        let nameless = |e: &Endpoint| e.path.is_none() && matches!(e.listen.address, Address::Path(_));
-        self.index_of(address).is_some_and(|index| !nameless(&self.endpoints[index]))
+        self.index_of(address).is_some_and(|index| !self.endpoints[index].is_nameless())
     }
 
     /// Whether a wildcard among these addresses gets what this address does.
@@ -285,7 +293,8 @@ impl ListenSet {
     }
 
     fn index_of(&self, address: &Listen) -> Option<usize> {
-        self.endpoints.iter().position(|endpoint| endpoint.listen.endpoint() == *address)
+        // The newest: an older one may have lost its name.
+        self.endpoints.iter().rposition(|endpoint| endpoint.listen.endpoint() == *address)
     }
 }
 
@@ -313,7 +322,7 @@ fn compare(endpoint: &Endpoint, wanted: &Wanted) -> Found {
     }
     let held = || Found::Held(endpoint.listen.endpoint());
     let (Some(at), Some(asked)) = (endpoint.at, ip_of(&wanted.listen.address)) else {
-        let same = endpoint.listen.address == wanted.listen.address;
+        let same = endpoint.listen.address == wanted.listen.address && !endpoint.is_nameless();
         return if same { held() } else { Found::Nothing };
     };
     if at.port() != asked.port() {
@@ -363,6 +372,11 @@ fn ip_of(address: &Address) -> Option<SocketAddr> {
 }
 
 impl Endpoint {
+    /// Whether it is a learned path that has lost its name: nobody finds it any more.
+    pub(super) fn is_nameless(&self) -> bool {
+        self.learned && self.path.is_none() && matches!(self.listen.address, Address::Path(_))
+    }
+
     fn learned(unit: &Unit, socket: &Socket, listen: &Listen) -> Endpoint {
         let (way, why) = super::endpoint::decide(unit, socket, listen);
         // The name in the file system is the program's: there is none to move.
@@ -380,10 +394,6 @@ impl Endpoint {
             socket::listen(own.as_fd(), self.options.backlog).map_err(|error| {
                 format!("cannot listen on {}: {}", self.address, socket::errno_text(&error))
             })?;
-        }
-        if let Address::Path(path) = &self.listen.address {
-            self.path = BoundPath::of(std::path::Path::new(path)).ok();
-            self.keep = self.path.as_ref().and_then(keep);
         }
         let mut slot = ids.slot(own, None);
         slot.fresh = false;

@@ -301,6 +301,13 @@ impl Endpoint {
         let Address::Path(visible) = &self.listen.address else {
             return Err(format!("{} cannot be made anew while somebody holds it", self.address));
         };
+        if self.learned {
+            // Made by the program with its own rights: not by us with ours.
+            return Err(format!(
+                "{} is bound by the program, not by aeternad: reload the unit",
+                self.address
+            ));
+        }
         let visible = Path::new(visible).to_path_buf();
         let name = match self.slots.get(slot).and_then(|slot| slot.path.as_ref()) {
             Some(hidden) => hidden.path.clone(),

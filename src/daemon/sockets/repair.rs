@@ -216,6 +216,13 @@ fn check(endpoint: &mut Endpoint, steered: &Steered) -> Option<String> {
     if kept {
         return Some(format!("somebody has removed {address}: put it back, with its queue"));
     }
+    if endpoint.learned {
+        // Made by the program with its own rights: not by us with ours.
+        endpoint.path = None;
+        return Some(format!(
+            "somebody has removed {address}: nobody finds it until a generation binds it again"
+        ));
+    }
     Some(match renew_all(endpoint, steered) {
         Ok(()) => {
             format!("somebody has removed {address}: made it anew, processes that run have the old one")

@@ -2,7 +2,9 @@
 
 use super::walk::{self, Missing, inode, kind, place, stat_of};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, readlinkat, renameat};
+use nix::fcntl::{
+    AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat, renameat,
+};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, mkdirat, umask};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, mkfifoat, symlinkat, unlinkat};
 use std::ffi::{OsStr, OsString};
@@ -90,6 +92,34 @@ impl Folder {
     pub fn of(path: &Path) -> io::Result<(Folder, OsString)> {
         let (folder, name) = split(path)?;
         Ok((Folder::open(folder)?, name.to_owned()))
+    }
+
+    /// Opens the folder `path` as somebody sees it whose root or working folder is `base`, a path of /proc: links are
+    /// followed as he would follow them. Where it leads says nothing about whether he may.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn open_from(base: &Path, path: &Path) -> io::Result<Folder> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let from = open(base, flags, Mode::empty())?;
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        if relative.as_os_str().is_empty() {
+            return Ok(Folder { fd: from });
+        }
+        let is_root = path.is_absolute();
+        let resolve = if is_root { ResolveFlag::RESOLVE_IN_ROOT } else { ResolveFlag::empty() };
+        match openat2(&from, relative, OpenHow::new().flags(flags).resolve(resolve)) {
+            // Before Linux 5.6.
+            Err(Errno::ENOSYS | Errno::EPERM) => {
+                Ok(Folder { fd: openat(&from, relative, flags, Mode::empty())? })
+            }
+            other => Ok(Folder { fd: other? }),
+        }
+    }
+
+    /// Its path, links resolved, as /proc tells it: `None` without /proc. In another mount namespace it means nothing.
+    pub fn path(&self) -> Option<PathBuf> {
+        readlinkat(AT_FDCWD, &through_proc(self.fd.as_fd())).ok().map(PathBuf::from)
     }
 
     /// A folder that is open already.

@@ -19,8 +19,6 @@ use std::path::{Path, PathBuf};
 pub enum Access {
     /// To be read.
     Read,
-    /// To be written from its beginning; made if it is missing.
-    Write,
     /// To be written at its end; made if it is missing.
     Append,
 }
@@ -29,7 +27,6 @@ impl Access {
     fn flags(self) -> OFlag {
         match self {
             Access::Read => OFlag::O_RDONLY,
-            Access::Write => OFlag::O_WRONLY | OFlag::O_CREAT,
             Access::Append => OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND,
         }
     }
@@ -127,6 +124,126 @@ fn on_behalf<T: Send + 'static>(
         (_, Some(who)) => {
             let path = path.to_path_buf();
             borrowed::run(who, move || work(&Place::Path(path)))?
+        }
+    }
+}
+
+/// Why a file that a unit names cannot be used: with who was refused, and why it was he who was asked.
+pub fn explain(path: &Path, who: Option<&Identity>, error: &str) -> String {
+    let shown = path.display();
+    let asked = who.filter(|who| who.is_another());
+    let why = walk::spot(path).map(|spot| spot.why).unwrap_or_default();
+    match asked {
+        Some(who) if !why.is_empty() => {
+            format!(
+                "{shown}: {error} (it is opened as uid {}, not as aeternad's user, because {why})",
+                who.uid
+            )
+        }
+        _ => format!("{shown}: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::io::Write;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+
+    const STRANGER: u32 = 4_242;
+
+    fn stranger() -> Identity {
+        Identity { uid: STRANGER, gid: STRANGER, groups: vec![STRANGER] }
+    }
+
+    /// A folder of root that all may pass, with one of the stranger's in it; `None` if we are not root.
+    fn his() -> Option<(tempfile::TempDir, PathBuf)> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: only root can open files as somebody else");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let his = dir.path().join("his");
+        fs::create_dir(&his).unwrap();
+        chown(&his, Some(STRANGER), Some(STRANGER)).unwrap();
+        Some((dir, his))
+    }
+
+    #[test]
+    fn what_a_stranger_can_bend_is_opened_with_his_rights() {
+        let Some((dir, his)) = his() else { return };
+        let secret = dir.path().join("secret");
+        fs::write(&secret, "secret").unwrap();
+        fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+        symlink(&secret, his.join("link")).unwrap();
+        let who = Some(stranger());
+        for access in [Access::Read, Access::Append] {
+            let error = open_stream(&his.join("link"), access, who.as_ref()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        }
+        assert!(read_text(&his.join("link"), 100, who.as_ref()).is_err());
+        let text = explain(&his.join("link"), who.as_ref(), "Permission denied");
+        assert!(text.contains("opened as uid 4242") && text.contains("his belongs to uid 4242"), "{text}");
+        // His own file, and one that only we could have named.
+        open_stream(&his.join("log"), Access::Append, who.as_ref()).unwrap();
+        assert_eq!(fs::metadata(his.join("log")).unwrap().uid(), STRANGER);
+        open_stream(&secret, Access::Append, who.as_ref()).unwrap();
+        assert_eq!(read_text(&secret, 100, who.as_ref()).unwrap(), b"secret");
+        // Not even the thread that was lent is ours for longer.
+        assert_eq!(fs::read(&secret).unwrap(), b"secret");
+    }
+
+    #[test]
+    fn a_link_that_moves_gets_nobody_further() {
+        let Some((dir, his)) = his() else { return };
+        let secret = dir.path().join("secret");
+        fs::write(&secret, "secret").unwrap();
+        fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+        let (who, stop) = (stranger(), std::sync::atomic::AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = fs::remove_file(his.join("log"));
+                    let _ = symlink(&secret, his.join("log"));
+                    let _ = fs::remove_file(his.join("log"));
+                    let _ = fs::hard_link(&secret, his.join("log"));
+                }
+            });
+            for _ in 0..300 {
+                if let Ok(fd) = open_stream(&his.join("log"), Access::Append, Some(&who)) {
+                    let _ = File::from(fd).write_all(b"evil");
+                }
+                if let Ok(text) = read_text(&his.join("log"), 100, Some(&who)) {
+                    assert_ne!(text, b"secret");
+                }
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
+    }
+
+    #[test]
+    fn nothing_waits_and_nothing_is_endless() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        // Nobody is at the other end.
+        let reader = open_stream(&fifo, Access::Read, None).unwrap();
+        let writer = open_stream(&fifo, Access::Append, None).unwrap();
+        File::from(writer).write_all(b"x").unwrap();
+        let mut byte = [0];
+        File::from(reader).read_exact(&mut byte).unwrap();
+        assert!(read_text(&fifo, 10, None).unwrap_err().to_string().contains("not a regular file"));
+        assert!(read_text(Path::new("/dev/zero"), 10, None).is_err());
+        assert!(open_stream(dir.path(), Access::Read, None).is_err());
+        let large = dir.path().join("large");
+        fs::write(&large, "12345678901").unwrap();
+        assert!(read_text(&large, 10, None).unwrap_err().to_string().contains("larger than"));
+        assert_eq!(read_text(&large, 11, None).unwrap().len(), 11);
+        for device in ["/dev/null", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"] {
+            open_stream(Path::new(device), Access::Append, None).unwrap();
         }
     }
 }
