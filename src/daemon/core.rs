@@ -117,16 +117,10 @@ impl Daemon {
         let ended = if let Event::Exited { proc, .. } = &event { Some(*proc) } else { None };
         let mut actions = Vec::new();
         unit.machine.handle(clock::now(), event, &mut actions);
-        // Whoever waits hears the answer after the facts that it ends.
-        let (answers, rest): (Vec<Action>, Vec<Action>) =
-            actions.into_iter().partition(|action| matches!(action, Action::Reply { .. }));
-        for action in rest {
+        for action in actions {
             self.perform(index, action);
         }
-        self.follow_content(index);
-        for action in answers {
-            self.perform(index, action);
-        }
+        self.drop_releases(index);
         let Some(unit) = self.units.get_mut(index) else { return };
         if let Some(proc) = ended {
             unit.children.remove(&proc);

@@ -53,6 +53,7 @@ impl Daemon {
             }
             Action::Commit(generation) => self.commit_state(index, generation),
             Action::GaveUp { generation, why } => self.gave_up(index, generation, why),
+            Action::Content(_) => self.follow_content(index),
             Action::Promoted(generation) => self.promoted(index, generation),
             Action::GiveUp(what) => self.give_up(index, what),
             Action::Forget(generation) => self.forget(index, generation),
@@ -283,11 +284,8 @@ impl Daemon {
     /// with `Accept`.
     pub fn follow_content(&mut self, index: usize) {
         let unit = &mut self.units[index];
-        if unit.machine.content().id != unit.current.id {
-            unit.current = unit.machine.content().clone();
-            self.watch_paths(index);
-        }
-        self.drop_releases(index);
+        unit.current = unit.machine.content().clone();
+        self.watch_paths(index);
     }
 
     fn promoted(&mut self, index: usize, generation: Gen) {
@@ -299,10 +297,6 @@ impl Daemon {
             if let Some(release) = &shell.release {
                 unit.releases.absolve(release.identity());
             }
-        }
-        let content = unit.generations.get(&generation).and_then(|shell| shell.content);
-        if let Some(content) = content.and_then(|id| unit.content(id)).cloned() {
-            unit.current = content;
         }
         self.watch_stored(index);
         self.watch_paths(index);

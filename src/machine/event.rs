@@ -7,7 +7,8 @@
 //!   event before it waits again. `Spawned` or `SpawnFailed` answers every [`Action::Spawn`] at once, and an
 //!   `Exited` never precedes its `Spawned`.
 //! * An event about something that is gone (a dead process, a forgotten generation) is a no-op.
-//! * Every [`Req`] gets exactly one [`Action::Reply`].
+//! * Every [`Req`] gets exactly one [`Action::Reply`]; replies are the last actions of their turn.
+//! * [`Event::Sockets`] comes before [`Event::Boot`].
 //! * Every question ([`Action::Ask`]) has a [`Ticket`], and its answer names it. An answer that comes too late, twice
 //!   or from before a recovery finds nobody who holds its ticket.
 //! * Deadlines are asked for with `UnitMachine::next_deadline` and arrive as [`Event::Tick`]; a tick that comes
@@ -226,9 +227,8 @@ pub enum Event {
     },
     /// Answers [`Action::Ask`], at once or later. One whose ticket nobody waits for any more is a no-op.
     Answered(Ticket, Answer),
-    /// Whether any socket of the unit is really steered. Sent before [`Event::Boot`] and before
-    /// [`Answer::Opened`] where that is not what the unit declares (inherited sockets, a kernel that refuses);
-    /// holds until the next one. Without it: what the unit declares.
+    /// Whether any socket of the unit is really steered, whatever the unit declares (inherited sockets, a kernel that
+    /// refuses). Comes before [`Event::Boot`] and before [`Answer::Opened`]; holds until the next one.
     Sockets {
         /// Whether a generation has a slot.
         steered: bool,
@@ -538,6 +538,8 @@ pub enum Action {
         /// Why, for people.
         why: String,
     },
+    /// This content counts from now on: an automatic restart launches it, traffic starts it.
+    Content(ContentId),
     /// This generation serves from now on: its changes to the descriptor store count, its state too.
     Promoted(Gen),
     /// What is left there cannot be killed: say which processes these are, and in which state. Nobody waits for them any

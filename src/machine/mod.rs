@@ -99,7 +99,7 @@ impl UnitMachine {
 
     /// The only mutation: what happens, and what is then to be done, appended to `out`.
     pub fn handle(&mut self, now: Monotime, event: Event, out: &mut Vec<Action>) {
-        Turn { now, contents: &mut self.contents, s: &mut self.state, out }.event(event);
+        self.turn(now, out, |turn| turn.event(event));
     }
 
     /// Goes on under another shell, after the last one was replaced or has died: what was asked and not answered is
@@ -107,7 +107,15 @@ impl UnitMachine {
     /// [`Action::Spawn`], the shell says first what came of it), and only the requests in `waiting` are still to be
     /// answered. A transfer of state that was under way is over.
     pub fn resume(&mut self, now: Monotime, alive: &[Proc], waiting: &[Req], out: &mut Vec<Action>) {
-        Turn { now, contents: &mut self.contents, s: &mut self.state, out }.resume(alive, waiting);
+        self.turn(now, out, |turn| turn.resume(alive, waiting));
+    }
+
+    fn turn(&mut self, now: Monotime, out: &mut Vec<Action>, what: impl FnOnce(&mut Turn<'_>)) {
+        let begin = out.len();
+        what(&mut Turn { now, contents: &mut self.contents, s: &mut self.state, out });
+        // Whoever waits hears the answer after the facts that it ends.
+        let new = out.get_mut(begin..).unwrap_or_default();
+        new.sort_by_key(|action| matches!(action, Action::Reply { .. }));
     }
 
     /// Every question that waits for its answer, and [`Action::WatchTraffic`] if traffic is waited for.

@@ -221,7 +221,10 @@ impl Turn<'_> {
     }
 
     pub(super) fn promote_content(&mut self, content: ContentId) {
-        self.s.content = content;
+        if content != self.s.content {
+            self.s.content = content;
+            self.push(Action::Content(content));
+        }
         self.s.kept.promote(content, KEPT);
     }
 

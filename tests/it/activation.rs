@@ -492,7 +492,12 @@ fn sockets_of_a_parent_are_taken_over_by_address_and_by_name() {
     for (at, inode) in inodes.iter().enumerate() {
         assert_eq!(report["sockets"][at]["inode"], format!("socket:[{inode}]"), "the same socket");
     }
-    assert_eq!(env.unit_status("app").sockets[0].sharing, "shared");
+    let status = env.unit_status("app");
+    assert_eq!(status.sockets[0].sharing, "shared");
+    assert_eq!(
+        status.generations[0].weight, None,
+        "a shared socket has no shares, whatever the unit declares"
+    );
     assert_eq!(env.get("app", "/").status, 200);
 }
 

@@ -9,6 +9,7 @@ mod activation;
 mod adoption;
 mod applications;
 mod applications_reload;
+mod conformance;
 mod control;
 mod ctl;
 mod documents;

@@ -107,6 +107,8 @@ pub(crate) struct Checks {
     refused: BTreeSet<u64>,
     steering: Steering,
     steered: bool,
+    /// What the machine has said counts.
+    content: ContentId,
     waiting: Vec<Req>,
     open: Vec<Conn>,
     /// The unit that the reload under way goes to, once it is known.
@@ -187,6 +189,7 @@ impl Checks {
             leaves_some,
             proven: BTreeSet::from([content.release]),
             refused: BTreeSet::new(),
+            content: content.id,
             contents: BTreeMap::from([(content.id, content.unit)]),
             serving: None,
             steering: Steering { serving: 0, canary: None, by: SteerBy::Connection },
@@ -249,6 +252,10 @@ impl Checks {
         }
         self.state.event(turn.event);
         let mut counts = Counts::default();
+        let replies = turn.actions.iter().skip_while(|action| !matches!(action, Action::Reply { .. }));
+        if replies.clone().any(|action| !matches!(action, Action::Reply { .. })) {
+            return Err("something follows a reply".into());
+        }
         for action in turn.actions {
             self.action(turn, action, &mut counts)?;
         }
@@ -275,6 +282,7 @@ impl Checks {
             Action::Announce(fact) => self.announced(fact, counts),
             Action::Promoted(generation) => self.promoted(*generation)?,
             Action::GaveUp { generation, .. } => self.gave_up(*generation)?,
+            Action::Content(content) => self.content = *content,
             Action::Steer(steering) => self.steer(*steering)?,
             Action::Stranded { .. } => self.seen.0[6] += 1,
             Action::BeginDrain { generation, slot } => {
@@ -548,6 +556,13 @@ impl Checks {
         trees: &[Tree],
     ) -> Result<(), String> {
         let summary = machine.summary();
+        if machine.content().id != self.content {
+            return Err(format!(
+                "{:?} counts, and the machine has said {:?}",
+                machine.content(),
+                self.content
+            ));
+        }
         let over = matches!(summary.state, UnitState::Stopped | UnitState::Failed);
         if over && !self.leaves_some {
             if let Some(child) = children.iter().find(|child| child.generation.is_some()) {

@@ -31,7 +31,7 @@ fn a_steered_canary_from_beginning_to_end() {
     assert_eq!(rig.ready(2, 0), ["steer 0 +1:1", "=SOAKING"]);
     rig.after(10_000, &["steer 0 +1:10"]);
     rig.after(10_000, &["steer 0 +1:50"]);
-    rig.after(10_000, &["promoted g2", "steer 1", "reply 1 promoted", "drain g1 slot0", "=DRAINING"]);
+    rig.after(10_000, &["promoted g2", "steer 1", "drain g1 slot0", "=DRAINING", "reply 1 promoted"]);
     // The short requests that are in hand are over before anything else.
     rig.after(10, &["drained? g1 slot0"]);
     let state = |half_open, queued| Answer::DrainState { generation: Gen(1), half_open, queued };
@@ -147,7 +147,7 @@ fn a_crash_in_the_soak_rolls_back_and_its_queue_is_served() {
     );
     // The instance that serves the rest is the serving content's, on the dead one's slot.
     rig.row(Answer::SlotState { slot: 1, queued: 4, migrated: false }, &["spawn 3 main0 g3 slot1"]);
-    assert_eq!(rig.empty(2), ["forget g2", "reply 1 rolled_back", "keep [1]", "=RUNNING"]);
+    assert_eq!(rig.empty(2), ["forget g2", "keep [1]", "=RUNNING", "reply 1 rolled_back"]);
     rig.outcome(Outcome::RolledBack, "generation 2 exited with status 3 while it soaked (after 1.2s)");
     rig.spawned(3);
     assert_eq!(rig.ready(3, 0), ["drain g3 slot1"]);
@@ -189,7 +189,7 @@ fn guarantee_5_who_dies_when() {
     let mut rig = Rig::running(unit.clone());
     rig.reload();
     rig.event(Answer::Loaded(Ok(content(2, unit.clone()))));
-    assert_eq!(rig.exits(1, CODE3)[0], "reply 1 failed");
+    assert_eq!(rig.exits(1, CODE3).last().unwrap(), "reply 1 failed");
     rig.outcome(
         Outcome::Failed,
         "generation 1 exited with status 3 before anything was launched: the reload was given up",
@@ -203,13 +203,13 @@ fn guarantee_5_who_dies_when() {
     rig.exits(1, CODE3);
     rig.empty(1);
     assert_eq!(rig.state(), UnitState::Starting);
-    assert_eq!(rig.ready(2, 0), ["promoted g2", "reply 1 promoted", "keep [2]", "=RUNNING"]);
+    assert_eq!(rig.ready(2, 0), ["promoted g2", "keep [2]", "=RUNNING", "reply 1 promoted"]);
     // In the soak: a ready new one takes over at once.
     let mut rig = Rig::running(unit.clone());
     rig.reload_to(2, unit.clone());
     rig.spawned(2);
     rig.ready(2, 0);
-    assert_eq!(rig.exits(1, SEGV)[..2], ["promoted g2", "reply 1 promoted"]);
+    assert_eq!(rig.exits(1, SEGV)[0], "promoted g2");
     // Both: Restart applies to what was promoted last.
     let mut rig = Rig::running(unit.clone());
     rig.reload_to(2, unit);
@@ -455,7 +455,7 @@ fn promote_and_rollback_by_command() {
     let lines = rig.command(Command::Rollback { to: None });
     assert_eq!(lines, ["signal 15 everyone g2", "signal 18 everyone g2", "=ROLLING_BACK"]);
     rig.exits(2, TERM);
-    assert_eq!(rig.empty(2), ["forget g2", "reply 3 rolled_back", "reply 5 done", "keep [1]", "=RUNNING"]);
+    assert_eq!(rig.empty(2), ["forget g2", "keep [1]", "=RUNNING", "reply 3 rolled_back", "reply 5 done"]);
     // Outside a reload: a reload to what was there before, without reading the file.
     rig.reload_to(3, base());
     rig.spawned(3);
@@ -557,7 +557,7 @@ fn a_promotion_without_a_reason_of_its_own_has_the_one_that_was_given() {
     rig.ready(2, 0);
     rig.after(
         30_000,
-        &["promoted g2", "reply 1 promoted", "signal 15 everyone g1", "signal 18 everyone g1", "=DRAINING"],
+        &["promoted g2", "signal 15 everyone g1", "signal 18 everyone g1", "=DRAINING", "reply 1 promoted"],
     );
     rig.outcome(Outcome::Promoted, "release 7");
 }
@@ -569,8 +569,7 @@ fn a_stop_aborts_the_reload() {
     rig.spawned(2);
     rig.ready(2, 0);
     let lines = rig.command(Command::Stop { close: false });
-    assert_eq!(lines[0], "reply 1 aborted");
-    assert_eq!(lines.last().unwrap(), "=STOPPING");
+    assert_eq!(lines[lines.len() - 2..], ["=STOPPING", "reply 1 aborted"]);
     for (proc, generation) in [(1, 1), (2, 2)] {
         rig.exits(proc, TERM);
         rig.empty(generation);
@@ -592,7 +591,7 @@ fn replace_starts_the_previous_content_again() {
     assert_eq!(rig.empty(2), ["forget g2", "spawn 3 main0 g3 slot0"]);
     assert_eq!(rig.state(), UnitState::RollingBack);
     rig.spawned(3);
-    assert_eq!(rig.ready(3, 0), ["promoted g3", "reply 1 rolled_back", "keep [1]", "=RUNNING"]);
+    assert_eq!(rig.ready(3, 0), ["promoted g3", "keep [1]", "=RUNNING", "reply 1 rolled_back"]);
     rig.outcome(Outcome::RolledBack, "generation 2 exited with status 3 before it was ready (after 0.0s)");
 }
 
@@ -603,15 +602,15 @@ fn signal_tells_the_running_service() {
     let mut rig = Rig::running(unit.clone());
     let mut newer = unit.clone();
     newer.service.environment.push(("A".into(), "b".into()));
-    assert_eq!(rig.reload_to(2, newer), ["signal 1 mains g1", "reply 1 promoted", "=RUNNING"]);
+    assert_eq!(rig.reload_to(2, newer), ["signal 1 mains g1", "=RUNNING", "reply 1 promoted"]);
     assert_eq!(rig.m.status(rig.now).pending, ["Environment"]);
     // notify-reload: done at READY=1.
     unit.service.service_type = ServiceType::NotifyReload;
     let mut rig = Rig::running(unit.clone());
     assert_eq!(rig.reload_to(2, unit.clone()), ["signal 1 mains g1", "=STARTING"]);
-    assert_eq!(rig.ready(1, 0), ["reply 1 promoted", "=RUNNING"]);
+    assert_eq!(rig.ready(1, 0), ["=RUNNING", "reply 1 promoted"]);
     rig.reload_to(3, unit.clone());
-    rig.after(90_000, &["reply 2 failed", "keep [1, 2]", "=RUNNING"]);
+    rig.after(90_000, &["keep [1, 2]", "=RUNNING", "reply 2 failed"]);
     // ExecReload instead of the signal, with MAINPID.
     unit.service.service_type = ServiceType::Notify;
     unit.service.exec_reload = vec![command("/bin/reload")];
@@ -619,7 +618,7 @@ fn signal_tells_the_running_service() {
     assert_eq!(rig.reload_to(2, unit.clone()), ["spawn 2 reload0 g1 slot0", "=STARTING"]);
     assert_eq!(rig.environment(Role::Reload(0)), [("MAINPID".into(), "101".into())]);
     rig.spawned(2);
-    assert_eq!(rig.exits(2, CODE3), ["reply 1 failed", "keep [1]", "=RUNNING"]);
+    assert_eq!(rig.exits(2, CODE3), ["keep [1]", "=RUNNING", "reply 1 failed"]);
 }
 
 #[test]
@@ -636,7 +635,7 @@ fn pre_flight_blocks_or_does_not() {
     let lines = rig.exits(3, Exit::Signal { signal: 9, core: false });
     assert_eq!(
         lines,
-        ["signal 9 tree3", "reply 1 failed", "spawn 4 onfailure0 - slot0", "keep [1]", "=RUNNING"]
+        ["signal 9 tree3", "spawn 4 onfailure0 - slot0", "keep [1]", "=RUNNING", "reply 1 failed"]
     );
     rig.outcome(Outcome::Failed, "pre-flight \"config\" did not end within 5s");
     let environment = rig.environment(Role::OnFailure(0));
@@ -648,17 +647,17 @@ fn pre_flight_blocks_or_does_not() {
 fn a_reload_that_fails_early_changes_nothing() {
     let mut rig = Rig::running(base());
     rig.reload();
-    rig.row(Answer::Loaded(Err("line 3".into())), &["reply 1 failed", "=RUNNING"]);
+    rig.row(Answer::Loaded(Err("line 3".into())), &["=RUNNING", "reply 1 failed"]);
     rig.reload();
     rig.event(Answer::Loaded(Ok(content(2, base()))));
     let taken = Answer::Opened { content: ContentId(2), result: Err("0.0.0.0:80 is taken".into()) };
-    rig.row(taken, &["reply 2 failed", "=RUNNING"]);
+    rig.row(taken, &["=RUNNING", "reply 2 failed"]);
     rig.outcome(Outcome::Failed, "0.0.0.0:80 is taken");
     rig.reload();
     rig.event(Answer::Loaded(Ok(content(3, base()))));
     rig.event(Answer::Opened { content: ContentId(3), result: Ok(()) });
     let missing = Answer::BinaryChecked { content: ContentId(3), result: Err("no such program".into()) };
-    rig.row(missing, &["reply 3 failed", "keep [1]", "=RUNNING"]);
+    rig.row(missing, &["keep [1]", "=RUNNING", "reply 3 failed"]);
     rig.outcome(Outcome::Failed, "no such program");
 }
 
@@ -671,7 +670,7 @@ fn what_a_reload_does_to_a_unit_that_does_not_run() {
     assert_eq!((rig.state(), rig.m.summary().ended), (UnitState::Failed, Some(3)));
     assert_eq!(rig.reload_to(2, base()), ["spawn 2 main0 g2 slot0", "=STARTING"]);
     rig.spawned(2);
-    assert_eq!(rig.ready(2, 0), ["promoted g2", "reply 1 promoted", "keep [2]", "=RUNNING"]);
+    assert_eq!(rig.ready(2, 0), ["promoted g2", "keep [2]", "=RUNNING", "reply 1 promoted"]);
     // LISTENING: only rereads.
     let mut unit = base();
     unit.service.start_on = StartOn::Connection;
@@ -680,7 +679,7 @@ fn what_a_reload_does_to_a_unit_that_does_not_run() {
     rig.reload();
     rig.event(Answer::Loaded(Ok(content(2, unit))));
     let lines = rig.event(Answer::Opened { content: ContentId(2), result: Ok(()) });
-    assert_eq!(lines, ["reply 1 promoted", "watch", "keep [2]", "=LISTENING"]);
+    assert_eq!(lines, ["watch", "keep [2]", "=LISTENING", "reply 1 promoted"]);
     // The first start is under way: busy.
     let mut rig = Rig::new(base());
     rig.event(Event::Boot);
@@ -718,7 +717,7 @@ fn what_the_old_one_left_when_it_crashed_is_looked_after_at_the_switch() {
     rig.exits(1, CODE3);
     rig.empty(1);
     let lines = rig.ready(2, 0);
-    assert_eq!(lines, ["promoted g2", "steer 1", "reply 1 promoted", "slot? 0", "keep [2]", "=RUNNING"]);
+    assert_eq!(lines, ["promoted g2", "steer 1", "slot? 0", "keep [2]", "=RUNNING", "reply 1 promoted"]);
     rig.row(Answer::SlotState { slot: 0, queued: 2, migrated: false }, &["spawn 3 main0 g3 slot0"]);
 }
 
@@ -728,7 +727,7 @@ fn the_answer_to_an_abandoned_load_is_nobodys() {
     rig.reload();
     let first = rig.ticket(&Answer::Loaded(Err(String::new())));
     let force = Command::Reload { force: true, remember: false, reason: String::new() };
-    assert_eq!(rig.command(force), ["reply 1 aborted", "load"]);
+    assert_eq!(rig.command(force), ["load", "reply 1 aborted"]);
     rig.row(Event::Answered(first, Answer::Loaded(Err("line 3".into()))), &[]);
     rig.row(Answer::Loaded(Ok(content(2, base()))), &["open 2"]);
     // Nor is one that comes twice.
@@ -774,7 +773,7 @@ fn nothing_follows_the_hook_that_runs_when_a_stop_begins() {
         rig.empty(generation);
     }
     assert_eq!(rig.state(), UnitState::Stopping, "the hook still runs");
-    assert_eq!(rig.exits(3, Exit::Code(0)), ["signal 9 tree3", "dropstore", "reply 2 done", "=STOPPED"]);
+    assert_eq!(rig.exits(3, Exit::Code(0)), ["signal 9 tree3", "dropstore", "=STOPPED", "reply 2 done"]);
 }
 
 #[test]
@@ -786,7 +785,7 @@ fn a_stopped_unit_whose_start_by_reload_fails_has_failed() {
     rig.reload_to(2, base());
     rig.spawned(2);
     rig.exits(2, CODE3);
-    assert_eq!(rig.empty(2).last().unwrap(), "=FAILED");
+    assert!(rig.empty(2).contains(&"=FAILED".to_owned()));
 }
 
 fn listened(generation: u32, missing: Missing) -> Event {
@@ -893,7 +892,7 @@ fn whoever_starts_what_has_failed_is_not_held_up_by_the_start_limit() {
     let mut rig = Rig::running(unit.clone());
     rig.exits(1, Exit::Code(0));
     rig.empty(1);
-    assert_eq!(rig.reload_to(2, unit)[0], "reply 1 failed");
+    assert_eq!(rig.reload_to(2, unit).last().unwrap(), "reply 1 failed");
 }
 
 #[test]
@@ -902,7 +901,7 @@ fn a_program_that_cannot_be_read_through_ends_the_reload() {
     rig.reload();
     rig.event(Answer::Loaded(Ok(content(2, base()))));
     rig.event(Answer::Opened { content: ContentId(2), result: Ok(()) });
-    rig.after(90_000, &["reply 1 failed", "keep [1]", "=RUNNING"]);
+    rig.after(90_000, &["keep [1]", "=RUNNING", "reply 1 failed"]);
     rig.outcome(Outcome::Failed, "the program could not be read through within TimeoutStartSec");
     rig.row(Answer::BinaryChecked { content: ContentId(2), result: Ok(()) }, &[]);
 }

@@ -30,7 +30,7 @@ pub(crate) fn short(action: &Action) -> Option<String> {
             format!("signal {signal} {}", target(*to))
         }
         Action::Announce(Announcement::State { to, .. }) => format!("={}", to.name()),
-        Action::Announce(_) | Action::Record(_) | Action::GaveUp { .. } => return None,
+        Action::Announce(_) | Action::Record(_) | Action::GaveUp { .. } | Action::Content(_) => return None,
         Action::Steer(steering) => match steering.canary {
             Some((slot, weight)) => format!("steer {} +{slot}:{weight}", steering.serving),
             None => format!("steer {}", steering.serving),

@@ -230,7 +230,7 @@ fn the_stop_sequence() {
     rig.spawned(3);
     rig.exits(3, Exit::Code(0));
     rig.after(1_000, &["signal 9 everyone g1"]);
-    assert_eq!(rig.empty(1), ["forget g1", "dropstore", "reply 1 done", "=STOPPED"]);
+    assert_eq!(rig.empty(1), ["forget g1", "dropstore", "=STOPPED", "reply 1 done"]);
     assert_eq!(rig.m.summary().ended, None);
 }
 
@@ -254,7 +254,7 @@ fn who_is_signalled_is_kill_mode() {
     assert_eq!(signals(&rig), ["signal 15 mains g1", "signal 18 mains g1"]);
     assert!(rig.exits(1, TERM).contains(&"=STOPPED".to_owned()));
     let mut rig = run(KillMode::ControlGroup, false);
-    rig.after(90_000, &["forget g1", "dropstore", "reply 1 done", "=STOPPED"]);
+    rig.after(90_000, &["forget g1", "dropstore", "=STOPPED", "reply 1 done"]);
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn commands_for_a_unit_that_is_stopped() {
     let mut rig = Rig::running(base());
     rig.command(Command::Stop { close: true });
     rig.exits(1, TERM);
-    assert_eq!(rig.empty(1), ["forget g1", "dropstore", "reply 1 done", "keep []", "=STOPPED"]);
+    assert_eq!(rig.empty(1), ["forget g1", "dropstore", "keep []", "=STOPPED", "reply 1 done"]);
     assert_eq!(rig.command(Command::Stop { close: false }), ["reply 2 done"]);
     assert_eq!(rig.command(Command::Kill { signal: 10, generation: None }), ["reply 3 failed"]);
     assert_eq!(rig.command(Command::Start), ["load"]);
@@ -270,7 +270,7 @@ fn commands_for_a_unit_that_is_stopped() {
     let opened = Answer::Opened { content: ContentId(2), result: Ok(()) };
     rig.row(opened, &["spawn 2 main0 g2 slot0", "=STARTING"]);
     rig.spawned(2);
-    assert_eq!(rig.ready(2, 0), ["promoted g2", "reply 4 done", "=RUNNING"]);
+    assert_eq!(rig.ready(2, 0), ["promoted g2", "=RUNNING", "reply 4 done"]);
     assert_eq!(rig.command(Command::Start), ["reply 5 done"]);
 }
 
@@ -445,7 +445,7 @@ fn shutdown_and_no_more_waiting() {
     assert_eq!(rig.command(Command::KillAll), ["signal 9 everyone g1"]);
     rig.exits(1, Exit::Signal { signal: 9, core: false });
     let lines = rig.empty(1);
-    assert_eq!(lines, ["forget g1", "reply 3 done", "reply 5 done", "=STOPPED"]);
+    assert_eq!(lines, ["forget g1", "=STOPPED", "reply 3 done", "reply 5 done"]);
 }
 
 #[test]

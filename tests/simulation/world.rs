@@ -252,6 +252,7 @@ impl<'a> World<'a> {
             | Action::BeginDrain { .. }
             | Action::Stranded { .. }
             | Action::GaveUp { .. }
+            | Action::Content(_)
             | Action::Promoted(_)
             | Action::Forget(_)
             | Action::GiveUp(_)
