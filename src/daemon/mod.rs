@@ -50,6 +50,7 @@ pub mod upstream;
 pub mod watching;
 
 use crate::error::{Fatal, exit};
+use crate::machine::event::Event;
 use crate::sys::{fd, signal};
 use crate::unit::Verdict;
 use args::Mode;

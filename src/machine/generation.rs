@@ -2,9 +2,9 @@
 
 use super::event::{Action, Announcement, Conn, ContentId, Gen, Missing, Proc, Role, Target};
 use super::model::{
-    End, Generation, Health, Kind, Listens, Phase, Place, SIGKILL, Stage, StartStep, Window, Word, Worker,
+    End, Generation, Health, Kind, Listens, Phase, SIGKILL, Stage, StartStep, Window, Word, Worker,
 };
-use super::turn::Turn;
+use super::turn::{Follow, Turn};
 use crate::time::Span;
 use crate::unit::ServiceType;
 
@@ -94,7 +94,7 @@ impl Turn<'_> {
             self.start_pre(number, index + 1);
         } else {
             let text = format!("was not started: ExecStartPre {}", end.text);
-            self.start_failed(number, End { text, ..end.clone() });
+            self.follow(Follow::MainsDead(number, End { text, ..end.clone() }));
         }
     }
 
@@ -230,7 +230,7 @@ impl Turn<'_> {
             self.start_post(number, index + 1);
         } else {
             let text = format!("was started, but ExecStartPost {}", end.text);
-            self.start_failed(number, End { text, ..end.clone() });
+            self.follow(Follow::MainsDead(number, End { text, ..end.clone() }));
         }
     }
 
@@ -251,12 +251,7 @@ impl Turn<'_> {
             worker.arm_watchdog(now, unit.service.watchdog);
         }
         self.announce(Announcement::Ready { generation: number });
-        match self.s.place(number) {
-            Place::New => self.new_is_ready(number),
-            Place::Current => self.current_is_ready(number),
-            Place::Rescue => self.rescue_is_ready(number),
-            Place::Instance | Place::Draining => {}
-        }
+        self.follow(Follow::Ready(number));
         if unit.service.service_type == ServiceType::Oneshot {
             self.oneshot_is_done(number);
         }
@@ -265,11 +260,11 @@ impl Turn<'_> {
     fn oneshot_is_done(&mut self, number: Gen) {
         let end = self.s.generation(number).and_then(|g| g.workers.first()?.end.clone());
         let done = || End { code: 0, ..End::given_up(Word::Success, "has run".into()) };
-        self.generation_lost(number, end.unwrap_or_else(done));
+        self.follow(Follow::MainsDead(number, end.unwrap_or_else(done)));
     }
 
     /// The current generation has become ready outside a reload.
-    fn current_is_ready(&mut self, number: Gen) {
+    pub(super) fn current_is_ready(&mut self, number: Gen) {
         self.s.why.clear();
         self.s.last_number = number.0;
         if let Some(content) = self.s.generation(number).map(|g| g.content) {
@@ -285,11 +280,6 @@ impl Turn<'_> {
         if let Some(why) = restored {
             self.end_reload(why.outcome, why.reason);
         }
-    }
-
-    /// Its start has failed, for this reason.
-    pub(super) fn start_failed(&mut self, number: Gen, end: End) {
-        self.generation_lost(number, end);
     }
 
     /// What is due in the phase of a start.
@@ -353,6 +343,6 @@ impl Turn<'_> {
             StartStep::Checking => self.why_not_healthy(number),
         };
         let text = format!("was not ready within TimeoutStartSec ({limit}): {what}");
-        self.start_failed(number, End::given_up(Word::Timeout, text));
+        self.follow(Follow::MainsDead(number, End::given_up(Word::Timeout, text)));
     }
 }

@@ -7,7 +7,7 @@
 
 use super::event::{Action, Announcement, Failure, Fault, Gen, Outcome, Question, Relayed, Ticket, Transfer};
 use super::model::{Generation, Handover, Newcomer, Phase, Quiesce, Stage, Step};
-use super::turn::Turn;
+use super::turn::{Follow, Turn};
 use crate::time::{Monotime, Span};
 use crate::unit::State as StateRules;
 
@@ -260,7 +260,7 @@ impl Turn<'_> {
         let settled = matches!(handover, Some(Handover::Acknowledged | Handover::Cold));
         let is_up = self.s.generation(new).is_some_and(|g| matches!(g.phase, Phase::Up));
         if settled && is_up {
-            self.new_is_ready(new);
+            self.follow(Follow::Ready(new));
         }
     }
 

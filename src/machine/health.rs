@@ -2,7 +2,7 @@
 
 use super::event::{Announcement, Gen, ProbeKind, ProbeResult, Proc, Question, Role, Ticket};
 use super::model::{Asked, End, HealthStep, Phase, Place, StartStep, Word};
-use super::turn::Turn;
+use super::turn::{Follow, Turn};
 use crate::time::Span;
 use crate::unit::{Check, HealthCheck, ServiceType};
 
@@ -219,7 +219,7 @@ impl Turn<'_> {
         }
         let text =
             format!("failed {} health checks in a row: {}", check.failure_threshold, generation.health.last);
-        self.generation_lost(number, End::given_up(Word::Health, text));
+        self.follow(Follow::MainsDead(number, End::given_up(Word::Health, text)));
     }
 
     /// What a start that ran out of time waited for.

@@ -112,7 +112,7 @@ impl UnitMachine {
 
     fn turn(&mut self, now: Monotime, out: &mut Vec<Action>, what: impl FnOnce(&mut Turn<'_>)) {
         let begin = out.len();
-        what(&mut Turn { now, contents: &mut self.contents, s: &mut self.state, out });
+        what(&mut Turn::new(now, &mut self.contents, &mut self.state, out));
         // Whoever waits hears the answer after the facts that it ends.
         let new = out.get_mut(begin..).unwrap_or_default();
         new.sort_by_key(|action| matches!(action, Action::Reply { .. }));

@@ -2,7 +2,7 @@
 
 use super::event::{Action, Announcement, Gen, Notification, Sender};
 use super::model::{Clock, End, Phase, Place, StartStep, StopStep, Watchdog, Word};
-use super::turn::Turn;
+use super::turn::{Follow, Turn};
 use crate::time::{Monotime, Span};
 use crate::unit::{NotifyAccess, ServiceType};
 
@@ -54,6 +54,7 @@ impl Turn<'_> {
             self.extend_timeout(number, Span::from_micros(microseconds));
         }
         self.watchdog_said(number, index, message);
+        self.follow_up();
         if message.reloading
             && let Some(worker) = self.worker_mut(number, index).filter(|worker| worker.proc.is_some())
         {
@@ -214,9 +215,10 @@ impl Turn<'_> {
         }
         match self.s.place(number) {
             Place::New => {
-                self.generation_lost(number, End::given_up(Word::Protocol, "has said STOPPING=1".into()));
+                let end = End::given_up(Word::Protocol, "has said STOPPING=1".into());
+                self.follow(Follow::MainsDead(number, end));
             }
-            Place::Current => self.current_stops_by_itself(number),
+            Place::Current => self.follow(Follow::StopsByItself(number)),
             Place::Instance | Place::Rescue | Place::Draining => self.stops_by_itself(number),
         }
     }

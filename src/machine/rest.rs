@@ -4,13 +4,13 @@ use super::event::{Action, Announcement, Gen};
 use super::model::{End, Generation, JobPhase, Kind, Place, Rest, Stage, State, Then, Word};
 use super::restart::{delay, wants_restart};
 use super::table::{OldGone, row};
-use super::turn::Turn;
+use super::turn::{Follow, Turn};
 use crate::time::Span;
 use crate::unit::StartOn;
 
 impl Turn<'_> {
     /// Everything of a generation is gone.
-    pub(super) fn gone(&mut self, number: Gen) {
+    pub(super) fn cleaned_up(&mut self, number: Gen) {
         let place = self.s.place(number);
         let Some(at) = self.s.generations.iter().position(|g| g.number == number) else { return };
         let generation = self.s.generations.remove(at);
@@ -33,7 +33,7 @@ impl Turn<'_> {
             }
         }
         match place {
-            Place::New => self.new_is_gone(),
+            Place::New => self.follow(Follow::NewGone),
             Place::Current => {
                 self.s.current = None;
                 let stopped = End::given_up(Word::Success, "has ended".into());

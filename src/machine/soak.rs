@@ -3,7 +3,7 @@
 use super::event::{Action, Announcement, CommandResult, Gen, Outcome, ReloadRecord, Req, UnitState};
 use super::model::{End, GivenUp, HookRun, Kind, Look, Place, Reload, Rest, Soak, Stage, Step, UNSEEN};
 use super::table::{NewDies, row};
-use super::turn::Turn;
+use super::turn::{Follow, Turn};
 use crate::proto::status::PhaseTime;
 use crate::time::Span;
 use crate::unit::Strategy;
@@ -144,7 +144,7 @@ impl Turn<'_> {
         if let Some(old) = old {
             self.drain(old, timeout);
         }
-        self.limit_draining();
+        self.follow(Follow::OneMoreDrains);
     }
 
     pub(super) fn recheck_slots(&mut self) {
@@ -153,7 +153,7 @@ impl Turn<'_> {
         }
     }
 
-    fn limit_draining(&mut self) {
+    pub(super) fn limit_draining(&mut self) {
         let draining = |turn: &Turn<'_>| -> Vec<Gen> {
             let all = turn.s.generations.iter().map(|g| g.number);
             all.filter(|number| turn.s.place(*number) == Place::Draining).collect()

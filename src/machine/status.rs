@@ -157,23 +157,26 @@ impl State {
 impl Turn<'_> {
     /// A deadline may have passed.
     pub(super) fn tick(&mut self) {
+        let of_a_generation: [fn(&mut Self, Gen); 5] =
+            [Self::tick_start, Self::tick_health, Self::tick_workers, Self::tick_quiesce, Self::tick_stop];
         for number in self.numbers() {
-            self.tick_generation(number);
+            for rule in of_a_generation {
+                rule(self, number);
+                self.follow_up();
+            }
         }
-        self.tick_reload();
-        self.tick_handover();
-        self.tick_rest();
-        self.tick_idle();
-        self.tick_hooks();
-        self.tick_procs();
-    }
-
-    fn tick_generation(&mut self, number: Gen) {
-        self.tick_start(number);
-        self.tick_health(number);
-        self.tick_workers(number);
-        self.tick_quiesce(number);
-        self.tick_stop(number);
+        let of_the_unit: [fn(&mut Self); 6] = [
+            Self::tick_reload,
+            Self::tick_handover,
+            Self::tick_rest,
+            Self::tick_idle,
+            Self::tick_hooks,
+            Self::tick_procs,
+        ];
+        for rule in of_the_unit {
+            rule(self);
+            self.follow_up();
+        }
     }
 }
 

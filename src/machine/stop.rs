@@ -4,7 +4,7 @@ use super::event::{Action, Gen, Proc, Role, Target};
 use super::model::{
     AfterKill, Clock, End, Phase, SIGCONT, SIGHUP, SIGKILL, StopPlan, StopStep, Word, last_patience,
 };
-use super::turn::Turn;
+use super::turn::{Follow, Turn};
 use crate::time::Span;
 use crate::unit::KillMode;
 
@@ -182,7 +182,7 @@ impl Turn<'_> {
             }
             StopStep::Killed { then, .. } if quiet => match then {
                 AfterKill::StopPost => self.stop_post(number, 0, plan),
-                AfterKill::Gone => self.gone(number),
+                AfterKill::Gone => self.follow(Follow::CleanedUp(number)),
             },
             StopStep::Killed { .. } => {}
         }
@@ -198,7 +198,7 @@ impl Turn<'_> {
             ));
             match then {
                 AfterKill::StopPost => self.stop_post(number, 0, plan),
-                AfterKill::Gone => self.gone(number),
+                AfterKill::Gone => self.follow(Follow::CleanedUp(number)),
             }
             return;
         }
@@ -282,7 +282,7 @@ impl Turn<'_> {
         if leftovers {
             self.kill_with(number, plan, AfterKill::Gone, SIGKILL);
         } else {
-            self.gone(number);
+            self.follow(Follow::CleanedUp(number));
         }
     }
 

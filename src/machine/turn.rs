@@ -7,6 +7,7 @@ use super::event::{
 use super::model::{Contents, End, Owned, Place, State, UNSEEN, Word, last_patience};
 use crate::time::Monotime;
 use crate::unit::Unit;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// One event being handled: the only writer of [`State`].
@@ -15,9 +16,63 @@ pub(super) struct Turn<'a> {
     pub(super) contents: &'a mut Contents,
     pub(super) s: &'a mut State,
     pub(super) out: &'a mut Vec<Action>,
+    follows: VecDeque<Follow>,
+}
+
+/// What follows from a rule for another subject. A rule never calls the rule of another subject that would call it back:
+/// it says here what has happened, and that is looked at when the rule is over, in the order in which it was said. What a
+/// rule wants done (a launch, a stop, a drain, the end of the reload) it does by a call.
+#[derive(Debug)]
+pub(super) enum Follow {
+    /// A generation is ready, or would have been but for its state, which it now has.
+    Ready(Gen),
+    /// The serving generation goes by itself (STOPPING=1).
+    StopsByItself(Gen),
+    /// Nothing of a generation serves any more, or it never came up: how it ended.
+    MainsDead(Gen, End),
+    /// Everything of a generation is gone.
+    CleanedUp(Gen),
+    /// The generation that the reload had launched is gone.
+    NewGone,
+    /// There is one more generation that drains.
+    OneMoreDrains,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn new(
+        now: Monotime,
+        contents: &'a mut Contents,
+        s: &'a mut State,
+        out: &'a mut Vec<Action>,
+    ) -> Turn<'a> {
+        Turn { now, contents, s, out, follows: VecDeque::new() }
+    }
 }
 
 impl Turn<'_> {
+    pub(super) fn follow(&mut self, what: Follow) {
+        self.follows.push_back(what);
+    }
+
+    /// Does what follows from the rules so far, and from that, until nothing does.
+    pub(super) fn follow_up(&mut self) {
+        while let Some(what) = self.follows.pop_front() {
+            match what {
+                Follow::Ready(number) => match self.s.place(number) {
+                    Place::New => self.new_is_ready(number),
+                    Place::Current => self.current_is_ready(number),
+                    Place::Rescue => self.rescue_is_ready(number),
+                    Place::Instance | Place::Draining => {}
+                },
+                Follow::StopsByItself(number) => self.current_stops_by_itself(number),
+                Follow::MainsDead(number, end) => self.mains_dead(number, end),
+                Follow::CleanedUp(number) => self.cleaned_up(number),
+                Follow::NewGone => self.new_is_gone(),
+                Follow::OneMoreDrains => self.limit_draining(),
+            }
+        }
+    }
+
     pub(super) fn push(&mut self, action: Action) {
         self.out.push(action);
     }
@@ -124,6 +179,7 @@ impl Turn<'_> {
             Event::RelayEnded(relayed) => self.relay_ended(relayed),
             Event::Tick => self.tick(),
         }
+        self.follow_up();
         self.settle();
     }
 
@@ -252,23 +308,34 @@ impl Turn<'_> {
                 None,
             ) => {}
         }
+        self.follow_up();
         if let Some(number) = owned.generation {
             self.stop_progress(number);
         }
     }
 
-    /// What follows from the state, whatever the event was.
+    /// What follows from the state, whatever the event was. The order matters:
+    /// a stop that has ended lets a job or a remembered reload begin (so it is first, and people before the unit itself);
+    /// these launch, which decides where connections go; only then can a left slot be looked at, as somebody may serve
+    /// it by now; then nothing changes any more, and it is known whether anybody waits for traffic or idleness, which
+    /// sockets and contents are needed, and what to show.
     fn settle(&mut self) {
-        self.finish_down();
-        self.continue_job();
-        self.begin_queued();
-        self.settle_handover();
-        self.steer();
-        self.check_dirty_slots();
-        self.keep_idle_count();
-        self.rearm();
-        self.keep_sockets();
-        self.show();
+        let rules: [fn(&mut Self); 10] = [
+            Self::finish_down,
+            Self::continue_job,
+            Self::begin_queued,
+            Self::settle_handover,
+            Self::steer,
+            Self::check_dirty_slots,
+            Self::keep_idle_count,
+            Self::rearm,
+            Self::keep_sockets,
+            Self::show,
+        ];
+        for rule in rules {
+            rule(self);
+            self.follow_up();
+        }
     }
 
     /// Closes what nobody needs any more, and forgets contents that nobody refers to.

@@ -4,7 +4,7 @@ use super::event::{Action, Announcement, Conn, Gen, Proc, Target};
 use super::model::{Doom, End, Kind, Owned, Phase, Place, SIGCONT, SIGKILL, Word, Worker, last_patience};
 use super::restart::{delay, wants_restart};
 use super::table::{OldDies, row};
-use super::turn::Turn;
+use super::turn::{Follow, Turn};
 use crate::time::Monotime;
 use crate::unit::ServiceType;
 
@@ -95,7 +95,7 @@ impl Turn<'_> {
         } else {
             end
         };
-        self.start_failed(number, end);
+        self.follow(Follow::MainsDead(number, end));
     }
 
     fn oneshot_command_ended(&mut self, number: Gen, index: u32, end: End) {
@@ -104,7 +104,7 @@ impl Turn<'_> {
         let command = worker.command;
         let forgiven = unit.service.exec_start.get(command as usize).is_some_and(|c| c.ignore_failure);
         if !end.is_success() && !forgiven {
-            self.start_failed(number, end);
+            self.follow(Follow::MainsDead(number, end));
             return;
         }
         let conn = self.conn_of(number);
@@ -134,7 +134,7 @@ impl Turn<'_> {
             self.told_is_lost(number, index, &end);
             self.restart_worker_later(number, index, &end);
         } else {
-            self.generation_lost(number, end);
+            self.follow(Follow::MainsDead(number, end));
         }
     }
 
@@ -163,6 +163,7 @@ impl Turn<'_> {
         let count = self.s.generation(number).map_or(0, |g| g.workers.len());
         for index in 0..u32::try_from(count).unwrap_or(u32::MAX) {
             self.tick_worker(number, index);
+            self.follow_up();
         }
     }
 
@@ -245,7 +246,7 @@ impl Turn<'_> {
             self.signal_proc(proc, SIGCONT);
         }
         if self.s.place(number) == Place::New || self.s.generation(number).is_some_and(|g| g.is_starting()) {
-            self.generation_lost(number, End::given_up(Word::Watchdog, why.to_owned()));
+            self.follow(Follow::MainsDead(number, End::given_up(Word::Watchdog, why.to_owned())));
         }
     }
 
@@ -264,7 +265,7 @@ impl Turn<'_> {
     }
 
     /// Nothing of the generation serves any more, or it never came up: what that means depends on what it is.
-    pub(super) fn generation_lost(&mut self, number: Gen, end: End) {
+    pub(super) fn mains_dead(&mut self, number: Gen, end: End) {
         let Some(generation) = self.s.generation_mut(number) else { return };
         let success = end.is_success();
         let was_ready = generation.ready_at.is_some();
