@@ -1,7 +1,7 @@
 //! Commands: each is answered exactly once.
 
 use super::event::{Action, Busy, Command, CommandResult, ContentId, Gen, Outcome, Req, Target};
-use super::model::{Clock, Down, Phase, Queued, Rest, State, Watch};
+use super::model::{Clock, Course, Down, Queued, Rest, State, Watch};
 use super::table::{End as Ending, Row, row};
 use super::turn::Turn;
 use crate::time::Monotime;
@@ -331,15 +331,12 @@ impl State {
         if self.job.is_some() {
             return Some("a start or restart is under way");
         }
-        if self.down.as_ref().is_some_and(|down| !down.done) {
-            return Some("it is being stopped");
-        }
-        match self.current.and_then(|g| self.generation(g)).map(|g| &g.phase) {
-            Some(Phase::Starting { .. }) => Some("its first generation is still starting"),
-            Some(Phase::Stopping { .. } | Phase::Quiescing { .. }) => Some("its service is just ending"),
-            Some(Phase::Up) => None,
-            None if self.rest == Rest::Pending => Some("it has not been started yet"),
-            None => None,
+        match self.course() {
+            Course::Down { done: false } => Some("it is being stopped"),
+            Course::Starting => Some("its first generation is still starting"),
+            Course::Ending => Some("its service is just ending"),
+            Course::Resting(Rest::Pending) => Some("it has not been started yet"),
+            Course::Down { done: true } | Course::Reloading(_) | Course::Serving | Course::Resting(_) => None,
         }
     }
 }

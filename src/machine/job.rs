@@ -1,7 +1,7 @@
 //! `start` and `restart`: read the file, bind, stop what runs, launch.
 
 use super::event::{CommandResult, Content, ContentId, Question, Req, Ticket};
-use super::model::{Asked, Job, JobKind, JobPhase, Phase, Rest, Window};
+use super::model::{Asked, Course, Job, JobKind, JobPhase, Rest, Window};
 use super::turn::Turn;
 use crate::unit::StartOn;
 
@@ -35,24 +35,20 @@ impl Turn<'_> {
             job.reqs.extend(req);
             return;
         }
-        if self.s.reload.is_some() {
-            self.busy_reloading(req);
-            return;
-        }
-        let phase = self.s.current.and_then(|g| self.s.generation(g)).map(|g| &g.phase);
-        match phase.filter(|_| self.s.down.is_none()) {
-            Some(Phase::Up) => self.reply(req, CommandResult::Done("it runs already".into())),
-            Some(Phase::Starting { .. }) => {
+        match self.s.course() {
+            Course::Reloading(_) => self.busy_reloading(req),
+            Course::Serving => self.reply(req, CommandResult::Done("it runs already".into())),
+            Course::Starting => {
                 let reqs = req.into_iter().collect();
                 self.s.job =
                     Some(Job { kind: JobKind::Start, reqs, phase: JobPhase::Launched, launch: true });
             }
-            Some(Phase::Quiescing { .. } | Phase::Stopping { .. }) => {
-                self.begin_job(req, JobKind::Start, true);
+            Course::Ending => self.begin_job(req, JobKind::Start, true),
+            Course::Down { .. } | Course::Resting(Rest::Stopped | Rest::Failed | Rest::Pending) => {
+                self.begin_job(req, JobKind::Start, false);
             }
-            None => {
-                let rests = matches!(self.s.rest, Rest::Stopped | Rest::Failed | Rest::Pending);
-                self.begin_job(req, JobKind::Start, !rests && self.s.down.is_none());
+            Course::Resting(Rest::Listening | Rest::Backoff { .. }) => {
+                self.begin_job(req, JobKind::Start, true);
             }
         }
     }

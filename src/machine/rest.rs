@@ -1,7 +1,7 @@
 //! What follows when a generation is gone: a restart, a back-off, LISTENING, STOPPED or FAILED.
 
 use super::event::{Action, Announcement, Gen};
-use super::model::{End, Generation, JobPhase, Kind, Place, Rest, Stage, State, Then, Word};
+use super::model::{Course, End, Generation, JobPhase, Kind, Place, Rest, Stage, State, Then, Word};
 use super::restart::{delay, wants_restart};
 use super::table::{OldGone, row};
 use super::turn::{Follow, Turn};
@@ -123,10 +123,14 @@ impl Turn<'_> {
     }
 
     pub(super) fn backoff_runs(s: &State) -> Option<(crate::time::Monotime, Then)> {
-        let free = s.current.is_none() && s.reload.is_none() && s.job.is_none() && s.down.is_none();
-        match s.rest {
-            Rest::Backoff { until, then } if free => Some((until, then)),
-            Rest::Backoff { .. } | Rest::Pending | Rest::Listening | Rest::Stopped | Rest::Failed => None,
+        match s.course() {
+            Course::Resting(Rest::Backoff { until, then }) if s.job.is_none() => Some((until, then)),
+            Course::Resting(_)
+            | Course::Down { .. }
+            | Course::Reloading(_)
+            | Course::Starting
+            | Course::Serving
+            | Course::Ending => None,
         }
     }
 

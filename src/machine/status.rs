@@ -1,7 +1,7 @@
 //! Looking at the machine: the unit's state, its next deadline, and the snapshot for people.
 
 use super::event::{Gen, Summary, UnitState};
-use super::model::{Contents, Generation, HookRun, Phase, Place, Rest, State, Watch};
+use super::model::{Contents, Course, Generation, HookRun, Phase, Place, Rest, State, Watch};
 use super::table::{Why, row};
 use super::turn::Turn;
 use crate::proto::status::{GenerationStatus, HandoverStatus, LastReload, UnitStatus};
@@ -11,30 +11,21 @@ use crate::unit::StartOn;
 impl State {
     /// The unit's state, which follows from everything else and is kept nowhere.
     pub(super) fn state(&self) -> UnitState {
-        if let Some(down) = &self.down {
-            return if down.done { UnitState::Stopped } else { UnitState::Stopping };
-        }
-        if let Some(reload) = &self.reload {
-            return row(&reload.stage).shown;
-        }
-        if let Some(current) = self.current.and_then(|g| self.generation(g)) {
-            return match current.phase {
-                Phase::Starting { .. } => UnitState::Starting,
-                Phase::Quiescing { .. } | Phase::Stopping { .. } => UnitState::Stopping,
-                Phase::Up if self.generations.iter().any(|g| self.place(g.number) == Place::Draining) => {
-                    UnitState::Draining
-                }
-                Phase::Up => UnitState::Running,
-            };
-        }
-        let alive = !self.generations.is_empty();
-        match self.rest {
-            Rest::Pending => UnitState::Pending,
-            Rest::Listening => UnitState::Listening,
-            Rest::Backoff { .. } => UnitState::Backoff,
-            Rest::Stopped | Rest::Failed if alive => UnitState::Stopping,
-            Rest::Stopped => UnitState::Stopped,
-            Rest::Failed => UnitState::Failed,
+        match self.course() {
+            Course::Down { done: true } => UnitState::Stopped,
+            Course::Down { done: false } | Course::Ending => UnitState::Stopping,
+            Course::Reloading(reload) => row(&reload.stage).shown,
+            Course::Starting => UnitState::Starting,
+            Course::Serving if self.generations.iter().any(|g| self.place(g.number) == Place::Draining) => {
+                UnitState::Draining
+            }
+            Course::Serving => UnitState::Running,
+            Course::Resting(Rest::Pending) => UnitState::Pending,
+            Course::Resting(Rest::Listening) => UnitState::Listening,
+            Course::Resting(Rest::Backoff { .. }) => UnitState::Backoff,
+            Course::Resting(_) if !self.generations.is_empty() => UnitState::Stopping,
+            Course::Resting(Rest::Stopped) => UnitState::Stopped,
+            Course::Resting(Rest::Failed) => UnitState::Failed,
         }
     }
 

@@ -374,7 +374,7 @@ impl Turn<'_> {
         }
         match then {
             AfterKill::StopPost => self.stop_post(number, 0, plan),
-            AfterKill::Gone => self.gone(number),
+            AfterKill::Gone => self.follow(Follow::CleanedUp(number)),
         }
     }
 }

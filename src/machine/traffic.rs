@@ -1,7 +1,7 @@
 //! Activation: the first traffic starts the service, each connection an instance, and idleness ends it.
 
 use super::event::{Action, Conn, Question, Ticket};
-use super::model::{Idle, JobPhase, Kind, Rest, Watch};
+use super::model::{Course, Idle, JobPhase, Kind, Rest, Watch};
 use super::turn::Turn;
 use crate::time::Span;
 use crate::unit::StartOn;
@@ -110,10 +110,8 @@ impl Turn<'_> {
         let quarter = idle_quarter(unit.service.stop_when_idle);
         let wanted = unit.service.start_on == StartOn::Connection
             && !unit.service.stop_when_idle.is_infinite()
-            && self.s.reload.is_none()
-            && self.s.down.is_none()
             && self.s.job.is_none()
-            && self.s.serving().is_some();
+            && matches!(self.s.course(), Course::Serving);
         match (wanted, self.s.idle) {
             (true, None) => self.s.idle = Some(Idle { next: self.now.after(quarter), asked: None, quiet: 0 }),
             (false, Some(_)) => self.s.idle = None,

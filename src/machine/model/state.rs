@@ -74,6 +74,23 @@ pub(crate) enum Rest {
     Failed,
 }
 
+/// What a unit is about, as one value: of everything that is under way, what decides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Course<'a> {
+    /// It is being stopped, or was (`done`): nothing starts until a `start`.
+    Down { done: bool },
+    /// A reload is under way, with a generation that serves or without.
+    Reloading(&'a Reload),
+    /// The current generation is on its way to ready.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It ends.
+    Ending,
+    /// There is none.
+    Resting(Rest),
+}
+
 /// What a back-off ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Then {
@@ -232,6 +249,21 @@ impl State {
     /// The current generation, if it is ready and nobody stops it.
     pub(crate) fn serving(&self) -> Option<&Generation> {
         self.current.and_then(|g| self.generation(g)).filter(|g| matches!(g.phase, Phase::Up))
+    }
+
+    pub(crate) fn course(&self) -> Course<'_> {
+        if let Some(down) = &self.down {
+            return Course::Down { done: down.done };
+        }
+        if let Some(reload) = &self.reload {
+            return Course::Reloading(reload);
+        }
+        match self.current.and_then(|g| self.generation(g)).map(|g| &g.phase) {
+            Some(Phase::Starting { .. }) => Course::Starting,
+            Some(Phase::Up) => Course::Serving,
+            Some(Phase::Quiescing { .. } | Phase::Stopping { .. }) => Course::Ending,
+            None => Course::Resting(self.rest),
+        }
     }
 
     pub(crate) fn place(&self, number: Gen) -> Place {
