@@ -28,7 +28,7 @@ fn a_stop_gives_a_process_up_that_cannot_be_killed() {
     for pause in [1_000, 2_000] {
         rig.after(pause, &["signal 9 everyone g1"]);
     }
-    rig.after(4_000, &["give up everyone g1", "forget g1", "dropstore", "reply 1 done", "=STOPPED"]);
+    rig.after(4_000, &["give up everyone g1", "forget g1", "dropstore", "=STOPPED", "reply 1 done"]);
     assert!(!rig.m.summary().alive);
     // It ends after all: nobody is interested any more.
     assert!(rig.exits(1, Exit::Signal { signal: 9, core: false }).is_empty());
@@ -81,10 +81,10 @@ fn a_hook_and_a_pre_flight_command_that_cannot_be_killed_hold_nobody_up() {
         &[
             "give up tree2",
             "signal 9 tree2",
-            "reply 1 failed",
             "spawn 3 onfailure0 - slot0",
             "keep [1]",
             "=RUNNING",
+            "reply 1 failed",
         ],
     );
     rig.outcome(Outcome::Failed, "pre-flight \"check\" did not end within 5s");
