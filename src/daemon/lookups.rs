@@ -30,6 +30,16 @@ pub fn probe_address(sockets: &ListenSet, unit: &Unit, listening: &[Listen]) -> 
     declared.or_else(|| sockets.learned_stream(listening).map(|real| Address::Inet(loopback(real))))
 }
 
+/// Where a probe goes instead, if a narrower address of another generation takes what it was to connect to.
+pub fn detour(sockets: &ListenSet, to: &Address, slot: u32) -> Option<Address> {
+    let meant = match to {
+        Address::Inet(at) => *at,
+        Address::Port(port) => (std::net::Ipv4Addr::LOCALHOST, *port).into(),
+        _ => return None,
+    };
+    sockets.detour(meant, slot).map(Address::Inet)
+}
+
 /// A wildcard is reached over its loopback.
 fn loopback(address: SocketAddr) -> SocketAddr {
     let mut reached = address;

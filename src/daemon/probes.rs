@@ -72,6 +72,9 @@ pub fn start(daemon: &mut Daemon, index: usize, ticket: Ticket, generation: Gen,
         task.invocation.clone_from(&shell.invocation);
     }
     let unit = &mut daemon.units[index];
+    if let Some(other) = lookups::detour(&unit.sockets, &task.to, slot) {
+        task.to = other;
+    }
     if let Address::Path(path) = &task.to
         && let Some(own) = unit.sockets.probe_path(slot, path)
     {

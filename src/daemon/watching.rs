@@ -50,13 +50,25 @@ impl Daemon {
         let debounce = unit.current.unit.reload.watch_debounce;
         let Some(watch) = &mut unit.watch else { return };
         match watch.watcher.read() {
-            Ok(changes) => {
+            Ok(mut changes) => {
+                changes.retain(|change| !self.is_own_doing(&change.path));
+                let Some(watch) = &mut self.units[index].watch else { return };
                 for change in changes {
                     watch.settling.change(clock::now(), debounce, change);
                 }
             }
             Err(error) => log::warn!("{}: cannot read what changed below its WatchPaths: {error}", unit.name),
         }
+    }
+
+    /// Whether aeternad itself makes and removes things of this name: they change whenever it reloads.
+    fn is_own_doing(&self, path: &Path) -> bool {
+        let runtime_directory = |name: &String| path == Path::new(&self.shared.runtime_root).join(name);
+        path.starts_with(&self.shared.runtime_dir)
+            || self.units.iter().any(|unit| {
+                unit.sockets.makes(path)
+                    || unit.current.unit.service.runtime_directory.iter().any(runtime_directory)
+            })
     }
 
     /// Nothing has changed for `WatchDebounce`.

@@ -1,7 +1,8 @@
 //! Files and folders that somebody changes: inotify(7).
 //!
 //! A file is watched through its folder, so that one that is replaced by rename(2), the way editors and
-//! deployments do it, is seen; a symbolic link is watched itself and where it points to. A folder is watched with
+//! deployments do it, is seen, and so is each folder and link on the way to it; a symbolic link is watched itself and
+//! where it points to. A folder is watched with
 //! everything below it, up to [`FOLDERS_MAX`] folders. What does not exist yet is waited for.
 
 use nix::errno::Errno;
@@ -71,6 +72,9 @@ struct Folder {
     /// Whether every entry matters.
     whole: bool,
 }
+
+/// `IN_MASK_ADD`: more events for a folder that is watched already, in place of others.
+const MASK_ADD: AddWatchFlags = AddWatchFlags::from_bits_retain(nix::libc::IN_MASK_ADD);
 
 impl Watcher {
     /// Watches nothing yet. Errors: EMFILE, where the user has too many inotify instances.
@@ -168,19 +172,75 @@ impl Watcher {
 
     /// Looks again what is there: a folder may have come, or another one of the same name.
     fn watch_again(&mut self) {
+        for folder in self.folders.values_mut() {
+            folder.names.clear();
+            folder.whole = false;
+        }
         for path in self.wanted.clone() {
-            // Too many watches, or a folder that went again: what is watched already stays watched.
+            // Too many watches, or a folder that went again: the others are watched.
             let _ = self.watch(&path);
+        }
+        // What no path leads to any more, a release that was replaced, may be changed and removed.
+        let unused = |folder: &Folder| folder.names.is_empty() && !folder.whole;
+        for (number, _) in self.folders.extract_if(|_, folder| unused(folder)) {
+            // It may be gone itself.
+            let _ = self.inotify.rm_watch(number);
         }
     }
 
     fn watch(&mut self, path: &Path) -> io::Result<()> {
         self.watch_entry(path)?;
+        self.watch_way(path)?;
         let Ok(real) = fs::canonicalize(path) else { return Ok(()) };
         if real != path {
             self.watch_entry(&real)?;
         }
         if real.is_dir() { self.watch_tree(&real) } else { Ok(()) }
+    }
+
+    /// Watches every name on the way to a path: a link that is moved to another target, a folder that another one takes
+    /// the place of.
+    fn watch_way(&mut self, path: &Path) -> io::Result<()> {
+        const LINKS_MAX: usize = 40;
+        let parts = |path: &Path| {
+            let mut parts: Vec<OsString> =
+                path.components().map(|part| part.as_os_str().to_owned()).collect();
+            parts.reverse();
+            parts
+        };
+        let (mut here, mut todo, mut links) = (PathBuf::new(), parts(path), 0);
+        while let Some(part) = todo.pop() {
+            if part == "/" || part == ".." || part == "." {
+                match part.to_str() {
+                    Some("/") => here = PathBuf::from("/"),
+                    Some("..") => _ = here.pop(),
+                    _ => {}
+                }
+                continue;
+            }
+            let entry = here.join(&part);
+            // What is missing is waited for by its name in the last folder that is there.
+            let Ok(found) = fs::symlink_metadata(&entry) else { return Ok(()) };
+            if todo.is_empty() && !found.is_symlink() {
+                return Ok(());
+            }
+            match self.watch_folder_for(&here, structural()) {
+                Ok(folder) => _ = folder.names.insert(part),
+                // A folder that others may only pass through is not theirs to watch.
+                Err(error) if error.raw_os_error() == Some(nix::libc::EACCES) => {}
+                Err(error) => return Err(error),
+            }
+            here = entry;
+            if found.is_symlink() {
+                links += 1;
+                let Some(target) = fs::read_link(&here).ok().filter(|_| links <= LINKS_MAX) else {
+                    return Ok(());
+                };
+                here.pop();
+                todo.extend(parts(&target));
+            }
+        }
+        Ok(())
     }
 
     /// Watches for one name in its folder, or for the first folder on the way to it that is missing.
@@ -225,8 +285,12 @@ impl Watcher {
     }
 
     fn watch_folder(&mut self, path: &Path) -> io::Result<&mut Folder> {
-        // The kernel gives the same number for a folder that is watched already.
-        let flags = structural() | AddWatchFlags::IN_CLOSE_WRITE | self.writes | AddWatchFlags::IN_ONLYDIR;
+        self.watch_folder_for(path, structural() | AddWatchFlags::IN_CLOSE_WRITE | self.writes)
+    }
+
+    fn watch_folder_for(&mut self, path: &Path, events: AddWatchFlags) -> io::Result<&mut Folder> {
+        // The kernel gives the same number for a folder that is watched already, and tells what both want.
+        let flags = events | AddWatchFlags::IN_ONLYDIR | MASK_ADD;
         let number = self.inotify.add_watch(path, flags)?;
         let folder = self.folders.entry(number).or_default();
         folder.path = path.to_path_buf();
@@ -304,6 +368,36 @@ mod tests {
                 assert_eq!(paths(&mut watcher), std::slice::from_ref(&file));
             }
         });
+    }
+
+    #[test]
+    fn a_link_on_the_way_that_moves_is_seen_and_what_it_leads_to_after_that() {
+        isolated(
+            "sys::inotify::tests::a_link_on_the_way_that_moves_is_seen_and_what_it_leads_to_after_that",
+            || {
+                let (_dir, at, mut watcher) = setup();
+                for release in ["r1", "r2", "r3"] {
+                    fs::create_dir_all(at.join(release).join("bin")).unwrap();
+                    fs::write(at.join(release).join("bin/app"), "1").unwrap();
+                }
+                std::os::unix::fs::symlink("r1", at.join("current")).unwrap();
+                watcher.add(&at.join("current/bin/app")).unwrap();
+                for release in ["r2", "r3"] {
+                    std::os::unix::fs::symlink(release, at.join("next")).unwrap();
+                    fs::rename(at.join("next"), at.join("current")).unwrap();
+                    assert_eq!(paths(&mut watcher), [at.join("current")]);
+                    fs::write(at.join(release).join("bin/app"), "2").unwrap();
+                    let seen = paths(&mut watcher);
+                    assert!(seen.contains(&at.join(release).join("bin/app")), "{release}: {seen:?}");
+                }
+                // A folder on the way, in place of the one before.
+                fs::rename(at.join("r3"), at.join("old")).unwrap();
+                fs::rename(at.join("r1"), at.join("r3")).unwrap();
+                assert_eq!(paths(&mut watcher), [at.join("r3")]);
+                fs::write(at.join("other"), "x").unwrap();
+                assert!(paths(&mut watcher).is_empty());
+            },
+        );
     }
 
     #[test]

@@ -454,10 +454,13 @@ fn bind_and_link(fd: BorrowedFd<'_>, place: &Site, mode: u32) -> io::Result<()> 
     linked
 }
 
+/// What fresh hidden names begin with.
+pub const TEMPORARY: &str = ".aeterna-";
+
 /// A fresh hidden name.
 fn temporary_name(tag: &str) -> OsString {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!(".aeterna-{tag}-{}-{number}", std::process::id()).into()
+    format!("{TEMPORARY}{tag}-{}-{number}", std::process::id()).into()
 }
 
 /// A fresh hidden name in the folder of a place.

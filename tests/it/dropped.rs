@@ -67,11 +67,12 @@ fn an_address_becomes_wider_and_nobody_notices() {
     let port = free_port();
     let reload = "SoakTime = \"50ms\"\nCanaryWeight = 50\nDrainTimeout = \"20s\"";
     let address = |host: &str| with(&[format!("{host}:{port}")]) + "\nBindIPv6Only = \"both\"";
-    let env = App { socket: &with(&[format!("127.0.0.1:{port}")]), reload, ..APP }.start();
+    let more = format!("[HealthCheck]\nTcpConnect = \"127.0.0.1:{port}\"\nInterval = \"50ms\"");
+    let env = App { socket: &with(&[format!("127.0.0.1:{port}")]), reload, more: &more, ..APP }.start();
     let hammer = Hammer::start(&To::Port(port), HTTP);
     for host in ["0.0.0.0", "[::]"] {
         hammer.wait_answers(20);
-        App { socket: &address(host), reload, ..APP }.write(&env);
+        App { socket: &address(host), reload, more: &more, ..APP }.write(&env);
         env.reload_well();
         env.wait_unit("app", "the old one is gone", |unit| unit.generations.len() == 1);
         hammer.wait_answers(20);

@@ -14,7 +14,7 @@ const INLINE_RELOADS: u32 = 3;
 /// Answers between two reloads.
 const MEANWHILE: u64 = 20;
 
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let folders = ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/bin"];
     let found = folders.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.exists());
     if found.is_none() {
@@ -52,7 +52,7 @@ fn under_load(env: &Env, name: &str, to: &To, talk: Talk, reloads: u32, reload: 
     assert_eq!(env.unit_status(name).generation, reloads + 1);
 }
 
-fn as_a_unit(name: &str, command: &[&str], socket: &str, to: &To, talk: Talk) -> Env {
+pub(crate) fn as_a_unit(name: &str, command: &[&str], socket: &str, to: &To, talk: Talk) -> Env {
     let mut env = Env::new();
     env.unit(name, &unit(command, socket, CANARY));
     env.start();
@@ -187,7 +187,7 @@ fn javas_http_server() {
 }
 
 /// An nginx that listens there, with its files in the folder.
-fn nginx(files: &Env, listen: &str) -> Option<Vec<String>> {
+pub(crate) fn nginx(files: &Env, listen: &str) -> Option<Vec<String>> {
     let nginx = find("nginx")?;
     let dir = files.dir().display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -203,7 +203,7 @@ fn nginx(files: &Env, listen: &str) -> Option<Vec<String>> {
     Some(words.map(str::to_owned).to_vec())
 }
 
-fn words(command: &[String]) -> Vec<&str> {
+pub(crate) fn words(command: &[String]) -> Vec<&str> {
     command.iter().map(String::as_str).collect()
 }
 

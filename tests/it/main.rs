@@ -6,6 +6,7 @@
 mod common;
 
 mod activation;
+mod adopted_programs;
 mod adoption;
 mod applications;
 mod applications_reload;

@@ -186,3 +186,48 @@ fn a_reload_that_launches_nothing_counts_for_what_is_watched_too() {
     assert_eq!(env.wait_reloaded("app", mark).outcome, Some(Outcome::Promoted));
     assert_eq!(env.unit_status("app").state, UnitState::Running);
 }
+
+#[test]
+fn a_release_that_is_switched_by_a_link_on_the_way_is_seen() {
+    let mut env = Env::new();
+    for release in ["r1", "r2"] {
+        std::fs::create_dir_all(env.path(release).join("bin")).unwrap();
+        std::fs::write(env.path(release).join("bin/chat"), "1").unwrap();
+    }
+    std::os::unix::fs::symlink("r1", env.path("current")).unwrap();
+    let reload =
+        "Strategy = \"immediate\"\nWatchPaths = \"{dir}/current/bin/chat\"\nWatchDebounce = \"100ms\"";
+    App { reload, ..APP }.write(&env);
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    let mark = env.mark();
+    std::os::unix::fs::symlink("r2", env.path("next")).unwrap();
+    std::fs::rename(env.path("next"), env.path("current")).unwrap();
+    assert_eq!(env.wait_reloaded("app", mark).outcome, Some(Outcome::Promoted));
+    env.wait_state("app", UnitState::Running);
+    let mark = env.mark();
+    std::fs::write(env.path("r2/bin/chat"), "2").unwrap();
+    assert_eq!(env.wait_reloaded("app", mark).outcome, Some(Outcome::Promoted));
+}
+
+#[test]
+fn what_aeternad_makes_itself_in_a_watched_folder_is_no_change() {
+    let mut env = Env::new();
+    std::fs::create_dir(env.path("src")).unwrap();
+    let socket =
+        "ListenStream = \"{dir}/src/app.sock\"\nSharing = \"steered\"\nFileDescriptorName = \"http\"";
+    let reload = WATCH.replace("1s", "100ms");
+    App { socket, reload: &reload, ..APP }.write(&env);
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    for number in 1..=3 {
+        let mark = env.mark();
+        env.file(&format!("src/{number}.c"), "x");
+        env.wait_reloaded("app", mark);
+        env.wait_state("app", UnitState::Running);
+        // Each reload moves the path's name; if that were a change, there would be more of them by now.
+        assert_eq!(env.unit_status("app").generation, number + 1);
+    }
+    let history = env.ctl(&["history", "app", "--json"]).stdout;
+    assert!(!history.contains("app.sock") && !history.contains(".aeterna"), "{history}");
+}

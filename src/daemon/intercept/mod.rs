@@ -210,6 +210,7 @@ impl Daemon {
             return;
         }
         shell.adopted.listening.push(address.clone());
+        unit.filters.looks.retain(|(_, generation)| *generation != number);
         if unit.filters.promoted == Some(number) && !unit.filters.expected.contains(&address) {
             unit.filters.expected.push(address.clone());
         }

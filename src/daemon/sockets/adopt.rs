@@ -174,7 +174,11 @@ impl ListenSet {
                 endpoint.learn_group(own, slot as usize, &mut self.ids)?
             }
             Way::Group | Way::Shared | Way::Renamed => {
+                let is_special = endpoint.way == Way::Group;
                 endpoint.learn_shared(own, &mut self.ids)?;
+                if is_special {
+                    endpoint.why = "bound by the program; an MPTCP listener cannot be steered".into();
+                }
                 None
             }
         };

@@ -8,8 +8,8 @@
 use super::ListenSet;
 use super::endpoint::{Endpoint, Way, decide};
 use crate::sys::{socket, sockopt};
-use crate::unit::{Address, Listen, Socket, Unit};
-use std::net::{Ipv6Addr, SocketAddr};
+use crate::unit::{Address, Listen, ListenKind, Socket, Unit};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 
 /// Whether an address gets only what another one does not.
@@ -41,6 +41,40 @@ impl ListenSet {
             owned = Some(endpoint.owned);
         }
         owned
+    }
+
+    /// Where a probe of this machine reaches a slot's generation, if what it was to connect to is another address'
+    /// connection: a narrower one takes it until its own generation is gone.
+    pub fn detour(&self, to: SocketAddr, slot: u32) -> Option<SocketAddr> {
+        let serves = |ip: IpAddr| {
+            let found = self.receiver(SocketAddr::new(ip, to.port()))?;
+            Some(!found.steered() || found.lent.contains(&(slot as usize)))
+        };
+        let meant = if to.ip() == Ipv4Addr::UNSPECIFIED { Ipv4Addr::LOCALHOST.into() } else { to.ip() };
+        if !meant.to_canonical().is_loopback() || serves(meant) != Some(false) {
+            return None;
+        }
+        // Every address of 127/8 is this machine's.
+        let others = [IpAddr::from([127, 0, 0, 2]), Ipv6Addr::LOCALHOST.into()];
+        let found = others.into_iter().find(|ip| serves(*ip) == Some(true))?;
+        Some(SocketAddr::new(found, to.port()))
+    }
+
+    /// The address that the kernel gives a connection to: the narrowest.
+    fn receiver(&self, to: SocketAddr) -> Option<&Endpoint> {
+        let ip = to.ip().to_canonical();
+        let fits = |endpoint: &&Endpoint| {
+            let at = endpoint.at.filter(|at| at.port() == to.port() && endpoint.hidden.is_none())?;
+            let here = at.ip().to_canonical();
+            let rank = match (here == ip, here.is_unspecified(), here.is_ipv4() == ip.is_ipv4()) {
+                (true, ..) => 3,
+                (false, true, true) => 2,
+                (false, true, false) if here.is_ipv6() => 1,
+                _ => return None,
+            };
+            (endpoint.listen.kind == ListenKind::Stream).then_some(rank)
+        };
+        self.endpoints.iter().filter(|e| fits(e).is_some()).max_by_key(fits)
     }
 
     /// What to do about an address that cannot be bound because of one that the unit has itself.
@@ -82,7 +116,10 @@ impl Endpoint {
     /// New connections don't come here any more. What cannot be hidden, an abstract name or where we have not the right,
     /// stays as it is until it is closed.
     fn hide(&mut self) {
-        if self.hidden.is_some() {
+        // Whoever left us a socket has it still, and gives it to the next aeternad as it is then. A client's port has no
+        // clients, but answers.
+        let is_client = self.learned && self.listen.kind == ListenKind::Datagram;
+        if self.hidden.is_some() || self.inherited || is_client {
             return;
         }
         if let Some(path) = &self.path {

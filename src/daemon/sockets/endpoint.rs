@@ -83,6 +83,8 @@ pub(super) struct Endpoint {
     /// A program bound it: no unit declares it.
     pub(super) learned: bool,
     pub(super) repairs: u32,
+    /// Our parent process left it to us.
+    pub(super) inherited: bool,
     /// Nobody can connect any more; the interface that it was bound to.
     pub(super) hidden: Option<i32>,
     /// Sockets that others have taken the place of: closed when they have left the poll set.
@@ -161,6 +163,7 @@ impl Endpoint {
         let why = "inherited from the process that started aeternad".to_owned();
         let mut endpoint =
             Endpoint::empty(socket, listen, Way::Shared, decide(unit, socket, listen).0, why.into());
+        endpoint.inherited = true;
         endpoint.at = socket::local(fd.as_fd()).ok();
         endpoint.address = match (endpoint.at, socket::describe(fd.as_fd())) {
             (Some(at), _) => at.to_string(),
@@ -207,6 +210,7 @@ impl Endpoint {
             owned: false,
             learned: false,
             repairs: 0,
+            inherited: false,
             hidden: None,
             retired: Vec::new(),
         }

@@ -6,7 +6,9 @@ use super::{ListenSet, SocketId, Watched};
 use crate::sys::inotify::Watcher;
 use crate::sys::{aside, socket, steer, unixpath};
 use crate::unit::{Address, ListenKind};
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 /// Takes a slot out of its group and lets it listen again as the last one. What goes where is right before it
 /// is back, and again after.
@@ -150,6 +152,32 @@ impl ListenSet {
     /// `None` if there is no name, or no inotify left: then call it now and again.
     pub fn path_watch(&self) -> Option<BorrowedFd<'_>> {
         self.paths.as_ref().map(Watcher::fd)
+    }
+
+    /// Whether a name in the file system is one that this set makes, moves or removes.
+    pub fn makes(&self, path: &Path) -> bool {
+        let (Some(at), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+            return false;
+        };
+        let same_folder = |other: &Path| {
+            let other = other.parent().unwrap_or(other);
+            other == at
+                || fs::canonicalize(other).is_ok_and(|real| fs::canonicalize(at).is_ok_and(|at| at == real))
+        };
+        let is_it = |own: &str| {
+            let own = Path::new(own);
+            let Some(plain) = own.file_name() else { return false };
+            let hidden = unixpath::hidden(plain, "");
+            let is_hidden = hidden.to_str().is_some_and(|hidden| name.starts_with(hidden));
+            (plain.to_str() == Some(name) || is_hidden) && same_folder(own)
+        };
+        name.starts_with(unixpath::TEMPORARY)
+            || self.endpoints.iter().any(|endpoint| match &endpoint.listen.address {
+                Address::Path(own) => {
+                    is_it(own) || endpoint.options.symlinks.iter().any(|alias| is_it(alias))
+                }
+                _ => false,
+            })
     }
 
     /// Puts back every name that somebody has removed; what was done, as sentences for the log. After it

@@ -40,6 +40,8 @@ pub(crate) fn parse_address(
         netlink(&specifiers.expand(text)?)?
     } else if let Some((rest, interface)) = scope(text) {
         scoped(rest, interface)?
+    } else if let Some(right) = misplaced_scope(text) {
+        return Err(format!("the interface comes last: write \"{right}\""));
     } else {
         general(&specifiers.expand(text)?)?
     };
@@ -53,6 +55,13 @@ fn scope(text: &str) -> Option<(&str, &str)> {
     let (_, port) = before.strip_prefix('[')?.split_once("]:")?;
     let plain = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| (before, interface.strip_prefix('%').unwrap_or(interface)))
+}
+
+/// `[fe80::1%eth0]:80`, as others write it: how it is written here.
+fn misplaced_scope(text: &str) -> Option<String> {
+    let (inside, port) = text.strip_prefix('[')?.split_once("]:")?;
+    let (ip, interface) = inside.split_once('%')?;
+    Some(format!("[{ip}]:{port}%{}", interface.strip_prefix('%').unwrap_or(interface)))
 }
 
 fn scoped(address: &str, interface: &str) -> Result<Address, String> {
@@ -308,6 +317,7 @@ mod tests {
             ("@", "name after"),
             ("vsock:1", "vsock:CID:PORT"),
             ("vsock:a:1", "vsock:CID:PORT"),
+            ("[fe80::1%eth0]:53", "write \"[fe80::1]:53%eth0\""),
             ("[fe80::1]:80%", "not the name of a network interface"),
             ("-1", "not an address"),
         ] {
