@@ -212,9 +212,57 @@ impl fmt::Display for Span {
     }
 }
 
+/// How long something may be waited for that others may hold up: always a little, and beyond that from a budget that comes
+/// back within a second. Whoever makes us wait again and again gets no more of our time by that.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    always: Span,
+    budget: Span,
+    spent: Span,
+    at: Option<Monotime>,
+}
+
+impl Patience {
+    /// Nothing is spent yet.
+    pub const fn new(always: Span, budget: Span) -> Patience {
+        Patience { always, budget, spent: Span::ZERO, at: None }
+    }
+
+    /// How long to wait at most now.
+    pub fn now(&mut self, now: Monotime) -> Span {
+        const SECOND: u64 = 1_000_000_000;
+        let passed = self.at.map_or(SECOND, |at| now.since(at).0.min(SECOND));
+        self.spent = Span(self.spent.0.saturating_sub(passed.saturating_mul(self.budget.0) / SECOND));
+        self.at = Some(now);
+        self.always + Span(self.budget.0.saturating_sub(self.spent.0))
+    }
+
+    /// It was waited so long.
+    pub fn spend(&mut self, took: Span) {
+        self.spent = self.spent + Span(took.0.saturating_sub(self.always.0));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patience_is_bounded_however_often_somebody_is_late() {
+        let (always, budget) = (Span::from_millis(3), Span::from_millis(30));
+        let mut patience = Patience::new(always, budget);
+        let at = |milliseconds: u64| Monotime(1) + Span::from_millis(milliseconds);
+        let mut beyond = Span::ZERO;
+        for _ in 0..1_000 {
+            let most = patience.now(at(0));
+            patience.spend(most);
+            beyond = beyond + Span(most.0 - always.0);
+        }
+        assert_eq!(beyond, budget);
+        assert_eq!(patience.now(at(0)), always);
+        assert_eq!(patience.now(at(100)), always + Span::from_millis(3));
+        assert_eq!(patience.now(at(5_000)), always + budget);
+    }
 
     #[test]
     fn spans_are_read_as_systemd_reads_them() {

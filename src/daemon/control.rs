@@ -17,6 +17,7 @@ use client::Client;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::ops::Bound;
 use std::os::unix::net::UnixStream;
 
 /// The most clients at a time.
@@ -62,12 +63,14 @@ pub struct Clients {
     own_uid: u32,
     clients: BTreeMap<ClientId, Client>,
     last: u64,
+    /// Whose request was handed out last.
+    heard: ClientId,
 }
 
 impl Clients {
     /// Nobody yet; `own_uid` and root may connect.
     pub fn new(own_uid: u32) -> Clients {
-        Clients { own_uid, clients: BTreeMap::new(), last: 0 }
+        Clients { own_uid, clients: BTreeMap::new(), last: 0, heard: ClientId(0) }
     }
 
     /// Takes a connection over. `uid` is the peer's, from SO_PEERCRED. The loop then waits until it is readable.
@@ -139,9 +142,15 @@ impl Clients {
     /// [`Line::Error`], then or later (never, for [`Request::Events`]). The next one of the same client comes
     /// only after that. What is no request is answered here.
     pub fn next_request(&mut self, now: Monotime) -> Option<(ClientId, Request)> {
-        self.clients
-            .iter_mut()
-            .find_map(|(id, client)| client.next_request(now).map(|request| (*id, request)))
+        // In turn: who asks without end does not keep the others from being heard.
+        let after = (Bound::Excluded(self.heard), Bound::Unbounded);
+        let next = |(id, client): (&ClientId, &mut Client)| Some((*id, client.next_request(now)?));
+        let found = self.clients.range_mut(after).find_map(next);
+        let found = found.or_else(|| self.clients.range_mut(..=self.heard).find_map(next));
+        if let Some((id, _)) = &found {
+            self.heard = *id;
+        }
+        found
     }
 
     /// Sends a line; a client that is gone gets nothing. A [`Line::Event`] may be dropped; a result or an error is

@@ -6,6 +6,7 @@ use crate::daemon::oom::OomWatch;
 use crate::daemon::relay::RelayOutcome;
 use crate::daemon::requests::Pending;
 use crate::daemon::shared::Shared;
+use crate::daemon::starting::Slows;
 use crate::daemon::supervised::{Supervised, Traffic};
 use crate::daemon::upstream::Upstream;
 use crate::machine::daemon::DaemonMachine;
@@ -72,6 +73,8 @@ pub struct Daemon {
     pub inbox: mpsc::Receiver<Report>,
     /// For threads: wakes the loop.
     pub waker: Waker,
+    /// Processes on their way to their programs.
+    pub slows: Slows,
     /// Our own supervisor.
     pub upstream: Upstream,
     /// Whether a stop has begun.
@@ -165,6 +168,7 @@ impl Daemon {
             .chain(self.reap_more.then(clock::now))
             .chain(self.machine.next_deadline())
             .chain(self.clients.deadline())
+            .chain(self.slows.deadline())
             .chain(self.upstream.deadline())
             .min()
     }
@@ -199,6 +203,9 @@ impl Daemon {
         }
         if due(self.control_again) {
             self.resume_control();
+        }
+        if due(self.slows.deadline()) {
+            self.end_slow_starts(now);
         }
         if due(self.clients.deadline()) {
             self.clients.on_deadline(now);

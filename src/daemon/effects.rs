@@ -2,6 +2,7 @@
 //! goes back to the machine as an event.
 
 use crate::daemon::core::Daemon;
+use crate::daemon::launch::Begun;
 use crate::daemon::spare::Spare;
 use crate::daemon::supervised::{Child, LastWords, Traffic};
 use crate::daemon::token::Owner;
@@ -175,20 +176,25 @@ impl Daemon {
 
     fn spawn(&mut self, index: usize, spawn: Spawn) {
         let event = match self.try_spawn(index, &spawn) {
-            Ok(pid) => Event::Spawned { proc: spawn.proc, pid },
+            Ok(Some(pid)) => Event::Spawned { proc: spawn.proc, pid },
+            // It is on its way.
+            Ok(None) => return,
             Err(failure) => Event::SpawnFailed { proc: spawn.proc, failure },
         };
         self.queue.push_back((index, event));
     }
 
-    fn try_spawn(&mut self, index: usize, spawn: &Spawn) -> Result<i32, SpawnFailure> {
+    fn try_spawn(&mut self, index: usize, spawn: &Spawn) -> Result<Option<i32>, SpawnFailure> {
         self.need_generation(index, spawn)?;
         if matches!(spawn.role, Role::Main { .. }) {
             self.take_slot(index, spawn.slot);
             self.mend_sockets(index);
         }
+        let begun = clock::now();
+        let patience = self.slows.patience(index, begun);
         let unit = &mut self.units[index];
-        let launched = launch::launch(unit, &self.shared, spawn);
+        let launched = launch::launch(unit, &self.shared, spawn, patience);
+        self.slows.waited(clock::now().since(begun));
         // A slot that was made for it, or a socket that was made anew, is watched from now on.
         self.follow_sockets(index);
         let launched = launched?;
@@ -210,16 +216,24 @@ impl Daemon {
             // The instance has its own copy now.
             unit.connections.remove(&conn);
         }
+        let mut watched_empty = false;
         if let Some(shell) = spawn.generation.and_then(|number| unit.generations.get_mut(&number)) {
             shell.alive += 1;
-            shell.watch_empty = false;
+            watched_empty = std::mem::replace(&mut shell.watch_empty, false);
             shell.started.push(Main { pid, reaped: false });
         }
         self.adopt_streams(index, spawn.generation, pid, launched.logs);
-        if let (Some(number), Some(listener)) = (spawn.generation, launched.listener) {
+        let listener = match launched.begun {
+            Begun::Running(listener) => listener,
+            Begun::Slow(beginning) => {
+                self.await_start(index, (spawn.proc, spawn.generation), watched_empty, *beginning);
+                return Ok(None);
+            }
+        };
+        if let (Some(number), Some(listener)) = (spawn.generation, listener) {
             self.adopt_filter(index, number, listener);
         }
-        Ok(pid)
+        Ok(Some(pid))
     }
 
     /// Makes what a generation needs at its first process.

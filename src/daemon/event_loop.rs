@@ -78,6 +78,7 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)], no
             Some(Owner::Adopted(unit, id)) => daemon.adopted_ended(unit, Proc(id)),
             Some(Owner::Stored(unit, id)) => daemon.stored_ready(unit, id, *readiness),
             Some(Owner::Cgroup(unit, number)) => daemon.check_empty(unit, Gen(number)),
+            Some(Owner::Starting(pid)) => drop(daemon.start_ready(pid.cast_signed())),
             Some(Owner::StateSocket(unit)) => daemon.accept_state(unit),
             Some(Owner::StateConnection(unit, id)) => daemon.state_ready(unit, id, *readiness),
             Some(Owner::Paths(unit)) => daemon.paths_changed(unit),
@@ -184,6 +185,10 @@ impl Daemon {
 
     /// A process has been reaped. Returns whether it was one of ours.
     fn reaped(&mut self, pid: i32, status: WaitStatus) -> bool {
+        // Its beginning comes before its end.
+        if self.start_ready(pid) {
+            return true;
+        }
         let Some((index, proc)) = self.pids.remove(&pid) else {
             self.orphans += 1;
             return false;

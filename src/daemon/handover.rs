@@ -235,6 +235,7 @@ impl Daemon {
 
     /// Carries out what the endpoint has to say, and brings the poll set up to date with it.
     pub fn pump_state(&mut self, index: usize) {
+        self.settle_starts(index);
         self.start_relay(index);
         while let Some(event) = self.units[index].endpoint.next_event() {
             self.state_event(index, event);

@@ -7,6 +7,7 @@ use crate::daemon::lookups;
 use crate::daemon::releases::{self, Release};
 use crate::daemon::shared::Shared;
 use crate::daemon::spare::{Kit, Spare};
+use crate::daemon::starting::Beginning;
 use crate::daemon::stdio::Streams;
 use crate::daemon::supervised::{GenerationShell, Supervised};
 use crate::machine::event::{Gen, Role, Spawn, SpawnFailure};
@@ -15,9 +16,10 @@ use crate::sys::dir;
 use crate::sys::limits;
 use crate::sys::pin::{Kind, Pin};
 use crate::sys::seccomp::Listener;
-use crate::sys::spawn::{self, ByDescriptor, Credentials, Pinned, Plan, Stage, Traps};
+use crate::sys::spawn::{self, ByDescriptor, Credentials, Pinned, Plan, Stage, Started, Traps};
 use crate::sys::textfile;
 use crate::sys::user::{self, Account};
+use crate::time::Span;
 use crate::unit::{self, Command, Input, Service, Unit};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -36,15 +38,29 @@ pub struct Launched {
     pub invocation: String,
     /// Read ends of its log pipes: standard output's, standard error's.
     pub logs: [Option<OwnedFd>; 2],
-    /// With `InterceptBind`: where its calls come from, or why they do not.
-    pub listener: Option<Result<Listener, i32>>,
+    /// How far it has come.
+    pub begun: Begun,
 }
 
-/// Starts a process.
+/// How far a start has come.
+#[derive(Debug)]
+pub enum Begun {
+    /// Its program runs. With `InterceptBind`: where its calls come from, or why they do not.
+    Running(Option<Result<Listener, i32>>),
+    /// It is on its way.
+    Slow(Box<Beginning>),
+}
+
+/// Starts a process, and waits at most about `patience` for it to get to its program.
 ///
 /// # Errors
 /// What could not be done, as one sentence, with the exit code that stands for it.
-pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<Launched, SpawnFailure> {
+pub fn launch(
+    unit: &mut Supervised,
+    shared: &Shared,
+    spawn: &Spawn,
+    patience: Span,
+) -> Result<Launched, SpawnFailure> {
     let release = unit.release_for(shared, spawn)?;
     let (content, name) = (Arc::clone(&release.unit), unit.name.clone());
     let service = &content.service;
@@ -90,19 +106,19 @@ pub fn launch(unit: &mut Supervised, shared: &Shared, spawn: &Spawn) -> Result<L
         traps: if service.intercept_bind && gets_sockets(spawn.role) { Traps::Sockets } else { Traps::None },
         joins_cgroup: group.is_some_and(Cgroup::was_killed),
     };
-    match spawn::spawn(&plan) {
-        Ok(process) => {
+    let started = spawn::start(&plan, patience).map_err(|error| refused(&name, &plan, &error))?;
+    let (pid, pidfd, begun) = match started {
+        Started::Running(process) => {
             warn_of_limits(&name, service, process.lowered);
-            Ok(Launched {
-                pid: process.pid,
-                pidfd: process.pidfd,
-                invocation: facts.invocation,
-                logs: streams.into_logs(),
-                listener: process.listener,
-            })
+            (process.pid, process.pidfd, Begun::Running(process.listener))
         }
-        Err(error) => Err(refused(&name, &plan, &error)),
-    }
+        Started::Slow(starting) => {
+            let (pid, pidfd) = (starting.pid(), starting.pidfd());
+            let beginning = Beginning { starting, plan: plan.outline(), limit: service.timeout_start };
+            (pid, pidfd, Begun::Slow(Box::new(beginning)))
+        }
+    };
+    Ok(Launched { pid, pidfd, invocation: facts.invocation, logs: streams.into_logs(), begun })
 }
 
 /// A program to execute.
@@ -186,7 +202,7 @@ const PERMISSION_DENIED: i32 = 13;
 const NOT_FOUND: i32 = 2;
 
 /// What the kernel said to a start: `cannot start app: exec /srv/app/bin: Permission denied (advice)`.
-fn refused(unit: &str, plan: &Plan<'_>, error: &spawn::SpawnError) -> SpawnFailure {
+pub fn refused(unit: &str, plan: &Plan<'_>, error: &spawn::SpawnError) -> SpawnFailure {
     let program = plan.program.to_string_lossy();
     let why = reason(&std::io::Error::from_raw_os_error(error.errno));
     let advice = error.advice(plan).map_or_else(String::new, |text| format!(" ({text})"));
@@ -290,7 +306,8 @@ fn credentials(service: &Service, account: Option<&Account>) -> Result<Option<Cr
         Some(name) => group(name)?,
         None => account.map_or_else(user::effective_gid, |account| account.gid),
     };
-    let mut groups = account.map(user::groups_of).unwrap_or_default();
+    let listed = account.map(user::groups_of).transpose().map_err(|error| describe(&error))?;
+    let mut groups = listed.unwrap_or_default();
     for name in &service.supplementary_groups {
         groups.push(group(name)?);
     }
@@ -489,7 +506,7 @@ fn resource_limits(service: &Service, original_nofile: (u64, u64)) -> Vec<(i32, 
 }
 
 /// Says which limits could not be as high as the unit wants them.
-fn warn_of_limits(unit: &str, service: &Service, lowered: u32) {
+pub fn warn_of_limits(unit: &str, service: &Service, lowered: u32) {
     for limit in &service.limits {
         if lowered & (1 << limits::rlimit_number(limit.resource)) != 0 {
             let key = unit::limit_key(limit.resource);

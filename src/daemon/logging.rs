@@ -27,7 +27,10 @@ pub fn start(level: &str, filter: Option<&str>, format: Format) {
         builder.parse_filters(filter);
     }
     let error = std::io::stderr();
-    // Our own way to a pipe, because others who have it need not like it to be non-blocking.
+    // Services that inherit it have ways of their own, which write at its end: so must ours.
+    fd::append_only(error.as_fd());
+    fd::append_only(std::io::stdout().as_fd());
+    // Our own way to a pipe or a terminal, because others who have it need not like it to be non-blocking.
     let target = fd::reopen_pipe(error.as_fd()).or_else(|| fd::dup(error.as_fd()).ok());
     match target {
         Some(target) => {

@@ -1,16 +1,18 @@
-//! Where our own log goes: standard error, which may be a pipe that nobody reads. A daemon that waited for its log would
+//! Where our own log goes: standard error, which may be a pipe or a terminal that nobody reads. A daemon that waited for its log would
 //! supervise nobody, so lines are then left out, and their number is told as soon as somebody reads again.
 
 use crate::daemon::logging::{Format, line};
 use crate::sys::{clock, fd};
 use crate::time::Span;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{ErrorKind, Result, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// How long a reader may be busy with something else before lines are left out.
 const PATIENCE: Span = Span::from_millis(100);
+
+/// How often there may be no room right after there was some, for one line.
+const TRIES: u32 = 64;
 
 /// What a pipe takes in one piece: PIPE_BUF.
 const PIECE: usize = 4096;
@@ -21,7 +23,7 @@ const KEPT: usize = 64 * 1024;
 /// A log's destination. Whoever writes hands over whole lines.
 #[derive(Debug)]
 pub struct Sink {
-    target: File,
+    target: OwnedFd,
     format: Format,
     /// Lines that were left out since the last one that was not.
     lost: u64,
@@ -35,22 +37,24 @@ pub struct Sink {
 impl Sink {
     /// Writes to `target`: a pipe in non-blocking mode, or anything else.
     pub fn new(target: OwnedFd, format: Format) -> Sink {
-        Sink { target: target.into(), format, lost: 0, kept: VecDeque::new(), bytes: 0, cut: false }
+        Sink { target, format, lost: 0, kept: VecDeque::new(), bytes: 0, cut: false }
     }
 
     /// Whether all of it was written, or nobody will ever read it.
     fn put(&mut self, bytes: &[u8], patience: Span) -> bool {
-        let mut rest = bytes;
+        let (mut rest, mut tries) = (bytes, TRIES);
         while !rest.is_empty() {
-            if !fd::writable(self.target.as_fd(), patience) {
+            if tries == 0 || !fd::writable(self.target.as_fd(), patience) {
                 self.cut |= rest.len() < bytes.len();
                 return false;
             }
             let piece = rest.get(..PIECE).unwrap_or(rest);
-            match self.target.write(piece) {
+            match fd::write_now(self.target.as_fd(), piece) {
                 Ok(count) => rest = rest.get(count..).unwrap_or_default(),
                 // Somebody else writes to it too, and was quicker.
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    tries -= 1;
+                }
                 Err(_) => return true,
             }
         }
@@ -172,6 +176,31 @@ mod tests {
         // One may have been cut, and is there whole once more.
         assert!((20_000..=20_001).contains(&(whole + lost)), "{whole} and {lost}");
         assert_eq!(lines.last(), Some(&"line 19999"));
+    }
+
+    #[test]
+    fn a_terminal_that_nobody_reads_stops_nobody_and_is_told_what_it_missed() {
+        let pty = crate::sys::terminal::pair().unwrap();
+        let target = fd::reopen_pipe(pty.slave.as_fd()).unwrap();
+        assert_eq!(
+            fd::blocking(pty.slave.as_fd()).unwrap(),
+            fd::Blocking::Yes,
+            "its other ways stay as they are"
+        );
+        let mut log = Sink::new(target, Format::Text);
+        for _ in 0..200 {
+            log.write_all(format!("{}\n", "x".repeat(999)).as_bytes()).unwrap();
+        }
+        assert!(log.lost > 0);
+        let told = format!("{} lines were left out here", log.lost);
+        let mut reader = std::fs::File::from(pty.master);
+        let mut text = String::new();
+        while !text.contains(&told) {
+            let mut bytes = [0; 4096];
+            let count = reader.read(&mut bytes).unwrap();
+            text.push_str(&String::from_utf8_lossy(&bytes[..count]));
+            log.finish(Span::ZERO);
+        }
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub mod snapshot;
 pub mod sockets;
 pub mod spare;
 pub mod srp;
+pub mod starting;
 pub mod stdio;
 pub mod stopping;
 pub mod strays;

@@ -51,6 +51,7 @@ impl Daemon {
     }
 
     fn notified(&mut self, index: usize, number: Gen, received: Received, buffer: &[u8]) {
+        self.settle_starts(index);
         if received.truncated || received.control_truncated {
             let text = format!("generation {} sent a notify message that is too large", number.0);
             return self.refused(index, &text);

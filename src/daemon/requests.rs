@@ -9,6 +9,7 @@ use crate::proto::control::{Line, Refusal, RefusalCode, ReloadReply, Reply, Requ
 use crate::proto::status::{Outcome, UnitState};
 use crate::sys::poll::{Interest, Readiness, Token};
 use crate::sys::{clock, message, peer};
+use crate::time::Span;
 use crate::unit::Output;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -31,6 +32,11 @@ struct Part {
     result: Option<CommandResult>,
 }
 
+/// How many clients are accepted in one turn, and how long requests are carried out in one: what other clients and units
+/// have to say is not put off for longer.
+const MAX_TURN: usize = 16;
+const TURN_TIME: Span = Span::from_millis(20);
+
 /// A client's place in the poll set. Numbers are never used again, and nobody connects four billion times.
 fn token(id: ClientId) -> Token {
     Owner::Client(id.0 as u32).token()
@@ -39,7 +45,8 @@ fn token(id: ClientId) -> Token {
 impl Daemon {
     /// Takes new control clients.
     pub fn accept_clients(&mut self) {
-        loop {
+        // Whoever connects without end is served with the others: the rest rings again.
+        for _ in 0..MAX_TURN {
             match message::accept(self.control.as_fd()) {
                 Ok(Some(stream)) => self.greet(stream.into()),
                 Ok(None) => return,
@@ -106,8 +113,14 @@ impl Daemon {
 
     /// Carries out what clients ask, and brings the poll set up to date with them. Last in a turn.
     pub fn serve_clients(&mut self) {
+        let end = clock::now() + TURN_TIME;
         while let Some((id, request)) = self.clients.next_request(clock::now()) {
             self.request(id, request);
+            if clock::now() >= end {
+                // What has been read already rings no more by itself.
+                self.waker.wake();
+                break;
+            }
         }
         for _ in 0..self.clients.take_refused() {
             self.web.metrics.on_control_error();

@@ -11,6 +11,7 @@ use crate::daemon::load::{self, Loaded, Setting, Source};
 use crate::daemon::oom::OomWatch;
 use crate::daemon::shared::{MAX_SUN_PATH, Shared, ShortDir};
 use crate::daemon::sockets::ListenSet;
+use crate::daemon::starting::Slows;
 use crate::daemon::supervised::Supervised;
 use crate::daemon::token::Owner;
 use crate::daemon::upstream::Upstream;
@@ -212,6 +213,7 @@ pub fn prepare(
     let web = web(args, wishes, &waker)?;
     let machine = DaemonMachine::new(supervised.len(), wishes.stop_delay.unwrap_or(Span::ZERO));
     let daemon = Daemon {
+        slows: Slows::default(),
         units: supervised,
         machine,
         shared,

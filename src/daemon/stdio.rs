@@ -51,6 +51,9 @@ impl Streams {
         let say = |what: &str, error: &std::io::Error| format!("{what}: {}", describe(error));
         let null = || fd::dev_null().map(End::Own).map_err(|error| say("/dev/null", &error));
         let copy = |from: BorrowedFd<'_>| fd::dup(from).map(End::Own).map_err(|error| say("a copy", &error));
+        // Not our own way into it: a service could change its offset and mode, and truncate what we have written there.
+        let ours =
+            |from: BorrowedFd<'_>| fd::reopen_to_append(from).map(End::Own).map_or_else(|| copy(from), Ok);
         let shared = |from| copy_of(from).map(End::Socket);
         let input = match &service.standard_input {
             Input::Null => null()?,
@@ -60,13 +63,13 @@ impl Streams {
         };
         let mut logs = [None, None];
         let output = match &service.standard_output {
-            Output::Inherit => copy(std::io::stdout().as_fd())?,
+            Output::Inherit => ours(std::io::stdout().as_fd())?,
             Output::Log => End::Own(log_pipe(&mut logs[0], owner)?),
             other => opened(other, socket, who)?.map_or_else(null, Ok)?,
         };
         let error = match &service.standard_error {
             // As systemd: what standard output got, unless that is ours too.
-            Output::Inherit if service.standard_output == Output::Inherit => copy(std::io::stderr().as_fd())?,
+            Output::Inherit if service.standard_output == Output::Inherit => ours(std::io::stderr().as_fd())?,
             Output::Inherit if matches!(output, End::Socket(_)) => shared(output.as_fd())?,
             Output::Inherit => copy(output.as_fd())?,
             Output::Log => End::Own(log_pipe(&mut logs[1], owner)?),

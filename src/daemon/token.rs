@@ -31,6 +31,8 @@ pub enum Owner {
     Paths(usize),
     /// inotify over the folders of a unit's Unix sockets.
     SocketPaths(usize),
+    /// A process on its way to its program, by its pid.
+    Starting(u32),
 }
 
 const KIND_SHIFT: u32 = 56;
@@ -54,6 +56,7 @@ impl Owner {
             Owner::Adopted(unit, id) => (18, unit, id),
             Owner::StateSocket(unit) => (10, unit, 0),
             Owner::StateConnection(unit, id) => (11, unit, id),
+            Owner::Starting(pid) => (19, 0, pid),
         };
         Token((kind << KIND_SHIFT) | ((unit as u64 & UNIT_MASK) << UNIT_SHIFT) | u64::from(id))
     }
@@ -76,6 +79,7 @@ impl Owner {
             18 => Owner::Adopted(unit, id),
             10 => Owner::StateSocket(unit),
             11 => Owner::StateConnection(unit, id),
+            19 => Owner::Starting(id),
             _ => return None,
         })
     }
@@ -101,6 +105,7 @@ mod tests {
             Owner::SocketPaths(6),
             Owner::StateSocket(6),
             Owner::StateConnection(6, 8),
+            Owner::Starting(4_194_304),
         ] {
             assert_eq!(Owner::of(owner.token()), Some(owner));
         }

@@ -4,8 +4,9 @@
 //! Rules of the game, which the simulation plays too:
 //!
 //! * The shell carries actions out in the order in which they come, and hands a failure back as the named
-//!   event before it waits again. `Spawned` or `SpawnFailed` answers every [`Action::Spawn`] at once, and an
-//!   `Exited` never precedes its `Spawned`.
+//!   event before it waits again. `Spawned` or `SpawnFailed` answers every [`Action::Spawn`], nearly always at once, and
+//!   later where the process is held up on its way to its program; signals reach it meanwhile, and an `Exited` never
+//!   precedes its `Spawned`.
 //! * An event about something that is gone (a dead process, a forgotten generation) is a no-op.
 //! * Every [`Req`] gets exactly one [`Action::Reply`]; replies are the last actions of their turn.
 //! * [`Event::Sockets`] comes before [`Event::Boot`].

@@ -1,5 +1,6 @@
 //! What may last as long as somebody else likes, on threads of its own: close(2) of a descriptor that came from a
-//! service (a socket may linger for years, a file's server may not answer), and the removal of a tree.
+//! service (a socket may linger for years, a file's server may not answer), the removal of a tree, and questions whose
+//! answer is not waited for longer than a little ([`within`]).
 //!
 //! One thread works, and one more stands by as soon as the first has something to do: a close that never ends holds
 //! nobody up, until [`MOST`] of them do. What waits is bounded by [`ROOM`]: beyond it a descriptor stays open for good,
@@ -8,10 +9,11 @@
 //! Any thread may call this. Nothing is started before the first call, and nothing wakes while there is nothing to do.
 
 use super::sockopt;
+use crate::time::Span;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 /// The most threads. Each is one job that does not end.
@@ -23,8 +25,9 @@ const ROOM: usize = 65_536;
 /// How long the caller of [`close_soon`] waits at most.
 const SOON: Duration = Duration::from_millis(50);
 
-/// The stack of a thread, bytes: it makes system calls, and walks a tree without recursion.
-const STACK: usize = 64 * 1024;
+/// The stack of a thread, bytes: it makes system calls, walks a tree without recursion, and asks the user database, whose
+/// modules are not modest. Only what is touched becomes memory.
+const STACK: usize = 512 * 1024;
 
 /// Something to do.
 enum Job {
@@ -52,13 +55,86 @@ struct Queue {
     idle: usize,
 }
 
-static QUEUE: Mutex<Queue> = Mutex::new(Queue { jobs: VecDeque::new(), threads: 0, idle: 0 });
-static COME: Condvar = Condvar::new();
+/// Threads for one kind of jobs: who holds one kind up does not hold up the other.
+struct Pool {
+    queue: Mutex<Queue>,
+    come: Condvar,
+}
+
+/// Closes and removes.
+static ENDS: Pool = Pool::new();
+/// Answers questions.
+static ANSWERS: Pool = Pool::new();
+
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-fn locked() -> std::sync::MutexGuard<'static, Queue> {
-    // Nothing in here panics while it holds the lock.
-    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
+impl Pool {
+    const fn new() -> Pool {
+        let queue = Queue { jobs: VecDeque::new(), threads: 0, idle: 0 };
+        Pool { queue: Mutex::new(queue), come: Condvar::new() }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Queue> {
+        // Nothing in here panics while it holds the lock.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a job; gives it back if there is no room.
+    fn push(&'static self, job: Job, room: usize) -> Result<(), Job> {
+        let mut queue = self.locked();
+        if queue.jobs.len() >= room {
+            return Err(job);
+        }
+        queue.jobs.push_back(job);
+        if queue.idle == 0 {
+            self.add_thread(&mut queue);
+        }
+        drop(queue);
+        self.come.notify_one();
+        Ok(())
+    }
+
+    /// One more thread, if there may be one. Where none can be made the jobs wait for the next call.
+    fn add_thread(&'static self, queue: &mut Queue) {
+        if queue.threads >= MOST {
+            return;
+        }
+        let thread = std::thread::Builder::new().name("aside".into()).stack_size(STACK);
+        if thread.spawn(|| self.work()).is_ok() {
+            queue.threads += 1;
+            // It counts as idle from now on: it takes the first job that it finds.
+            queue.idle += 1;
+        }
+    }
+
+    fn work(&'static self) {
+        let mut queue = self.locked();
+        loop {
+            let Some(job) = queue.jobs.pop_front() else {
+                queue = self.come.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            queue.idle -= 1;
+            if queue.idle == 0 {
+                // Somebody stands by: this job may never end.
+                self.add_thread(&mut queue);
+            }
+            drop(queue);
+            job.work();
+            queue = self.locked();
+            queue.idle += 1;
+        }
+    }
+}
+
+/// Asks something on another thread, and waits at most for `patience`; what comes later is dropped. `None`: it did not come in
+/// time, or too many questions wait for their answers already.
+pub fn within<T: Send + 'static>(patience: Span, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (answer, answers) = mpsc::sync_channel(1);
+    // Whoever asked may have gone.
+    let job = Job::Run(Box::new(move || drop(answer.send(work()))));
+    ANSWERS.push(job, MOST).ok()?;
+    answers.recv_timeout(Duration::from_nanos(patience.0)).ok()
 }
 
 /// Does something on a thread of this module; whether it will be done: `false` if too much waits already. Never waits. A
@@ -67,51 +143,8 @@ pub fn run(work: impl FnOnce() + Send + 'static) -> bool {
     push(Job::Run(Box::new(work))).is_ok()
 }
 
-/// Queues a job; gives it back if there is no room.
 fn push(job: Job) -> Result<(), Job> {
-    let mut queue = locked();
-    if queue.jobs.len() >= ROOM {
-        return Err(job);
-    }
-    queue.jobs.push_back(job);
-    if queue.idle == 0 {
-        add_thread(&mut queue);
-    }
-    drop(queue);
-    COME.notify_one();
-    Ok(())
-}
-
-/// One more thread, if there may be one. Where none can be made the jobs wait for the next call.
-fn add_thread(queue: &mut Queue) {
-    if queue.threads >= MOST {
-        return;
-    }
-    let made = std::thread::Builder::new().name("aside".into()).stack_size(STACK).spawn(work);
-    if made.is_ok() {
-        queue.threads += 1;
-        // It counts as idle from now on: it takes the first job that it finds.
-        queue.idle += 1;
-    }
-}
-
-fn work() {
-    let mut queue = locked();
-    loop {
-        let Some(job) = queue.jobs.pop_front() else {
-            queue = COME.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            continue;
-        };
-        queue.idle -= 1;
-        if queue.idle == 0 {
-            // Somebody stands by: this job may never end.
-            add_thread(&mut queue);
-        }
-        drop(queue);
-        job.work();
-        queue = locked();
-        queue.idle += 1;
-    }
+    ENDS.push(job, ROOM)
 }
 
 /// Closes a descriptor that somebody else has, or had, a part in. Never waits.
@@ -281,6 +314,21 @@ mod tests {
         close(mine.into());
         assert_eq!(theirs.read(&mut [0; 1]).unwrap(), 0, "what comes later is closed too");
         assert!(start.elapsed() < Duration::from_secs(600), "an hour was not waited for");
+    }
+
+    #[test]
+    fn a_question_is_not_waited_for_longer_than_it_is_worth() {
+        assert_eq!(within(Span::INFINITY, || 7), Some(7));
+        let (ends, never) = mpsc::channel::<()>();
+        assert_eq!(within(Span::from_millis(1), move || never.recv()), None);
+        // Too many that have no answer are not asked at all.
+        let mut kept = vec![ends];
+        for _ in 0..3 * MOST {
+            let (ends, never) = mpsc::channel::<()>();
+            kept.push(ends);
+            assert_eq!(within(Span::from_millis(1), move || never.recv()), None);
+        }
+        drop(kept);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::limits;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Gives the file behind a descriptor to somebody.
 ///
@@ -106,17 +106,63 @@ pub fn polls_at_once(fd: BorrowedFd<'_>) -> bool {
     done == 0 && matches!(kind, libc::S_IFIFO | libc::S_IFCHR | 0)
 }
 
-/// Another way into a pipe, non-blocking and numbered 3 or more, whose other ways stay as they are; `None` if it is none,
-/// or somebody else's.
+/// Another way into a pipe or a terminal, non-blocking and numbered 3 or more, whose other ways stay as they are; `None` if
+/// it is neither, or somebody else's.
 pub fn reopen_pipe(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let found = nix::sys::stat::fstat(fd).ok()?;
-    if found.st_mode & libc::S_IFMT != libc::S_IFIFO {
-        return None;
+    let pipe = kind(fd)? == libc::S_IFIFO;
+    (pipe || is_terminal(fd)).then(|| reopen(fd, libc::O_NONBLOCK | libc::O_NOCTTY))?
+}
+
+/// Another way into a regular file or a pipe for somebody else, who writes at its end only and changes nothing about ours;
+/// `None` if it is neither, or somebody else's. Blocking.
+pub fn reopen_to_append(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let writes = fcntl(fd, FcntlArg::F_GETFL).is_ok_and(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY);
+    let fits = writes && matches!(kind(fd)?, libc::S_IFREG | libc::S_IFIFO);
+    fits.then(|| reopen(fd, libc::O_APPEND))?
+}
+
+/// Lets everything that is written to a regular file go to its end, whoever else writes to it. Anything else is left alone.
+pub fn append_only(fd: BorrowedFd<'_>) {
+    if kind(fd) == Some(libc::S_IFREG)
+        && let Ok(flags) = fcntl(fd, FcntlArg::F_GETFL)
+    {
+        // There is nothing else to do if it cannot be.
+        let _ = fcntl(fd, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_APPEND));
     }
+}
+
+/// Whether it is a terminal: isatty(3).
+pub fn is_terminal(fd: BorrowedFd<'_>) -> bool {
+    use std::io::IsTerminal;
+    fd.is_terminal()
+}
+
+/// The kind of file, as in `st_mode`.
+fn kind(fd: BorrowedFd<'_>) -> Option<libc::mode_t> {
+    nix::sys::stat::fstat(fd).ok().map(|found| found.st_mode & libc::S_IFMT)
+}
+
+fn reopen(fd: BorrowedFd<'_>, flags: i32) -> Option<OwnedFd> {
+    use std::os::unix::fs::OpenOptionsExt;
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let opened = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
-    Some(opened.into())
+    let opened = File::options().write(true).custom_flags(flags).open(path).ok()?;
+    let opened: OwnedFd = opened.into();
+    if opened.as_raw_fd() < 3 { dup(opened.as_fd()).ok() } else { Some(opened) }
+}
+
+/// Writes what can be written at once to a socket, whatever mode it is in; anything else is written to by write(2).
+///
+/// # Errors
+/// Those of sendmsg(2) and write(2): EAGAIN if there is no room.
+pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: `bytes` is readable for its length.
+    let sent = unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    match usize::try_from(sent) {
+        Ok(count) => Ok(count),
+        Err(_) if nix::errno::Errno::last_raw() == libc::ENOTSOCK => Ok(nix::unistd::write(fd, bytes)?),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Waits until something can be written, or will never be (the reader has gone); whether it came to that in time.
@@ -125,6 +171,18 @@ pub fn writable(fd: BorrowedFd<'_>, within: crate::time::Span) -> bool {
     let milliseconds = u16::try_from(within.0 / 1_000_000).unwrap_or(u16::MAX);
     let mut polled = [PollFd::new(fd, PollFlags::POLLOUT)];
     poll(&mut polled, PollTimeout::from(milliseconds)).is_ok_and(|ready| ready > 0)
+}
+
+/// Waits until something can be read, or never will be; whether it came to that in time.
+pub fn readable(fd: BorrowedFd<'_>, within: crate::time::Span) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let time = if within.is_infinite() {
+        PollTimeout::NONE
+    } else {
+        PollTimeout::from(u16::try_from(within.0.div_ceil(1_000_000)).unwrap_or(u16::MAX))
+    };
+    let mut polled = [PollFd::new(fd, PollFlags::POLLIN)];
+    poll(&mut polled, time).is_ok_and(|ready| ready > 0)
 }
 
 /// /dev/null, open for reading and writing.

@@ -1,8 +1,10 @@
 //! Starting a program: everything is prepared before the clone, the child only makes system calls on that memory.
 //!
-//! The child shares our memory and we are suspended until it has executed or failed (clone3(2) with VM and VFORK): the time
-//! that takes does not grow with our own size, and a failure comes back exact, as a [`Stage`] and an errno. Where clone3 is
-//! forbidden (Docker's default), clone(2) does the same. std's `Command` hands its signal mask and ignored signals to the
+//! The child shares our memory, and we wait until it has executed or failed: the time that takes does not grow with our own
+//! size, and a failure comes back exact, as a [`Stage`] and an errno. We do not wait as vfork(2) does: as soon as the child
+//! has become the service's user that user may stop it, and folder and program may be on a file system that does not answer.
+//! Who is late is ended, and starts again with memory of its own ([`Starting`]): that tells by a pipe, and nobody waits for
+//! it. Where clone3 is forbidden (Docker's default), clone(2) does the same. std's `Command` hands its signal mask and ignored signals to the
 //! child and cannot say LISTEN_PID; glibc's setuid(2) would speak to our own threads: hence raw system calls.
 //!
 //! Main thread only: a death signal and an upgrade by execve(2) count on one thread that starts every process.
@@ -15,8 +17,9 @@ mod job;
 mod reasons;
 
 use super::aside::Foreign;
+use super::message;
 use super::seccomp::Listener;
-use super::{message, wait};
+use crate::time::Span;
 use clone::Way;
 pub use errand::kill_as;
 pub use find::{find_program, pin_program};
@@ -106,6 +109,19 @@ pub enum ByDescriptor {
     /// Nothing may come between a check of the file and its execution. By a name all the same where the kernel or its
     /// interpreter cannot do it.
     Always,
+}
+
+impl Plan<'_> {
+    /// What words about a failure need of it, when the descriptors have gone.
+    pub fn outline(&self) -> Plan<'static> {
+        // SAFETY: 0, 1 and 2 are always open: see `fd::secure_std_fds`. Nothing is started from an outline anyway.
+        let stdio = [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) });
+        Plan {
+            directory: self.directory.clone(),
+            credentials: self.credentials.clone(),
+            ..Plan::new(self.program.clone(), stdio)
+        }
+    }
 }
 
 /// Whether a process gets a filter that sends some of its calls to us.
@@ -214,6 +230,29 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// The step with this number.
+    fn of(number: u32) -> Option<Stage> {
+        const ALL: [Stage; 16] = [
+            Stage::Clone,
+            Stage::Signals,
+            Stage::Session,
+            Stage::Cgroup,
+            Stage::OomScore,
+            Stage::Nice,
+            Stage::Affinity,
+            Stage::Descriptors,
+            Stage::Limits,
+            Stage::Groups,
+            Stage::Group,
+            Stage::User,
+            Stage::Directory,
+            Stage::NoNewPrivileges,
+            Stage::Exec,
+            Stage::ExecPinned,
+        ];
+        ALL.into_iter().find(|stage| *stage as u32 == number)
+    }
+
     /// What could not be done, for people: it follows "cannot ".
     pub fn words(self) -> &'static str {
         match self {
@@ -271,15 +310,50 @@ impl SpawnError {
     }
 }
 
+/// A process that has not got to its program in time: it goes on by itself, and tells by a pipe.
+#[derive(Debug)]
+pub struct Starting {
+    process: Process,
+    report: OwnedFd,
+    channel: Option<OwnedFd>,
+    /// What it has said so far.
+    said: Vec<u8>,
+}
+
+/// How far a start has come when it is no longer waited for.
+#[derive(Debug)]
+pub enum Started {
+    /// Its program runs.
+    Running(Process),
+    /// It still prepares itself: it is held up in its folder, its program's file system, or by who may stop it.
+    Slow(Starting),
+}
+
+/// How long a child that has failed is waited for.
+const BURIAL: Span = Span::from_millis(50);
+
+/// What a child with memory of its own says: stage and errno of its failure (0: none, it is about to execute), the limits
+/// that were lowered, and why there is no filter (0: there is).
+type Report = [u32; 4];
+
 /// Starts a process; returns when its program runs, or has failed to. A child that failed is reaped already; one SIGCHLD
 /// of it may still arrive.
 ///
-/// Blocks while the child prepares itself (microseconds; longer if its directory or program is on a slow disk).
+/// Blocks while the child prepares itself, however long that takes: for tests, and where nobody can hold it up.
 ///
 /// # Errors
 /// The exact step and errno. `Stage::Exec`: `ENOENT` not found, or its interpreter is not; `EACCES`; `ENOEXEC` no program.
 pub fn spawn(plan: &Plan<'_>) -> Result<Process, SpawnError> {
     spawn_by(plan, &clone::WAYS)
+}
+
+/// Starts a process and waits at most about `patience` until its program runs. Without patience it is not waited for at all.
+/// SIGCHLDs of children that failed or were late may still arrive.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn start(plan: &Plan<'_>, patience: Span) -> Result<Started, SpawnError> {
+    start_by(plan, &clone::WAYS, patience)
 }
 
 /// The descriptor that the child has sent before its execve(2): it is there already, or never comes.
@@ -294,27 +368,139 @@ fn receive(channel: OwnedFd, refused: Option<i32>) -> Result<Listener, i32> {
 
 /// [`spawn`] by the given ways.
 fn spawn_by(plan: &Plan<'_>, ways: &[Way]) -> Result<Process, SpawnError> {
+    let mut started = start_by(plan, ways, Span::from_secs(1))?;
+    loop {
+        match started {
+            Started::Running(process) => return Ok(process),
+            Started::Slow(starting) => {
+                super::fd::readable(starting.as_fd(), Span::INFINITY);
+                started = starting.settle()?;
+            }
+        }
+    }
+}
+
+/// [`start`] by the given ways.
+fn start_by(plan: &Plan<'_>, ways: &[Way], patience: Span) -> Result<Started, SpawnError> {
+    // Whoever shares our memory shares the badness too, as long as it is not suspended: see __set_oom_adj of the kernel.
+    if !patience.is_zero() && plan.oom_score_adjust.is_none() && clone::may_share() {
+        let mut job = Job::new(plan);
+        let channel = channel(plan)?;
+        job.channel = channel.as_ref().map(|(_, theirs)| theirs.as_raw_fd());
+        match clone::share(job, ways, patience).map_err(not_cloned)? {
+            clone::Shared::Left(process, job) => {
+                let channel = channel.map(|(ours, _)| ours);
+                let end = finish(process, channel, job.failure, job.refused, job.lowered);
+                return end.map(Started::Running);
+            }
+            clone::Shared::Late => return start_copy(plan, ways).map(Started::Slow),
+        }
+    }
+    let starting = start_copy(plan, ways)?;
+    if patience.is_zero() || !super::fd::readable(starting.as_fd(), patience) {
+        return Ok(Started::Slow(starting));
+    }
+    // It has said that it executes: that ends at once, or takes its time.
+    match starting.settle()? {
+        Started::Slow(starting) => {
+            super::fd::readable(starting.as_fd(), patience);
+            starting.settle()
+        }
+        running @ Started::Running(_) => Ok(running),
+    }
+}
+
+fn not_cloned(errno: i32) -> SpawnError {
+    SpawnError { stage: Stage::Clone, errno }
+}
+
+fn no_descriptors(error: &std::io::Error) -> SpawnError {
+    SpawnError { stage: Stage::Descriptors, errno: error.raw_os_error().unwrap_or(libc::EMFILE) }
+}
+
+/// The socket pair for the filter's descriptor, if there is to be one: ours and the child's.
+fn channel(plan: &Plan<'_>) -> Result<Option<(OwnedFd, OwnedFd)>, SpawnError> {
+    match plan.traps {
+        Traps::None => Ok(None),
+        Traps::Sockets => message::pair().map(Some).map_err(|error| no_descriptors(&error)),
+    }
+}
+
+/// Starts a process with memory of its own.
+fn start_copy(plan: &Plan<'_>, ways: &[Way]) -> Result<Starting, SpawnError> {
     let mut job = Job::new(plan);
-    let channel = match plan.traps {
-        Traps::None => None,
-        Traps::Sockets => Some(message::pair().map_err(|error| SpawnError {
-            stage: Stage::Descriptors,
-            errno: error.raw_os_error().unwrap_or(libc::EMFILE),
-        })?),
-    };
+    let channel = channel(plan)?;
     job.channel = channel.as_ref().map(|(_, theirs)| theirs.as_raw_fd());
-    let started = clone::start(&mut job, ways);
-    job.restore_dumpable();
-    let mut process = started.map_err(|errno| SpawnError { stage: Stage::Clone, errno })?;
-    process.listener = channel.map(|(ours, _)| receive(ours, job.refused));
-    process.lowered = job.lowered;
-    match job.failure {
+    let (report, theirs) = super::fd::pipe().map_err(|error| no_descriptors(&error))?;
+    super::fd::set_blocking(report.as_fd(), super::fd::Blocking::No)
+        .map_err(|error| no_descriptors(&error))?;
+    job.report = Some(theirs.as_raw_fd());
+    let process = clone::copy(&mut job, ways).map_err(not_cloned)?;
+    Ok(Starting { process, report, channel: channel.map(|(ours, _)| ours), said: Vec::new() })
+}
+
+/// What has come of a child that has executed or ended.
+fn finish(
+    mut process: Process,
+    channel: Option<OwnedFd>,
+    failure: Option<SpawnError>,
+    refused: Option<i32>,
+    lowered: u32,
+) -> Result<Process, SpawnError> {
+    process.listener = channel.map(|channel| receive(channel, refused));
+    process.lowered = lowered;
+    match failure {
         None => Ok(process),
         Some(failure) => {
-            // It has ended, or is about to. There is nobody to tell if it cannot be reaped.
-            let _ = wait::reap(process.pid);
+            clone::bury(&process, BURIAL);
             Err(failure)
         }
+    }
+}
+
+impl AsFd for Starting {
+    /// Readable when there may be news: see [`Starting::settle`].
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.report.as_fd()
+    }
+}
+
+impl Starting {
+    /// Its pid: it is there, and can be sent signals.
+    pub fn pid(&self) -> i32 {
+        self.process.pid
+    }
+
+    /// Its pidfd, another one than we keep; `None` on a kernel before 5.2.
+    pub fn pidfd(&self) -> Option<OwnedFd> {
+        self.process.pidfd.as_ref().and_then(|pidfd| super::fd::dup(pidfd.as_fd()).ok())
+    }
+
+    /// What has become of it. Never waits. One that was ended before it could execute counts as running: its end is told
+    /// like that of any process.
+    ///
+    /// # Errors
+    /// As [`spawn`]; it is reaped.
+    pub fn settle(mut self) -> Result<Started, SpawnError> {
+        let mut buffer = [0; 2 * size_of::<Report>()];
+        loop {
+            match nix::unistd::read(&self.report, &mut buffer) {
+                Ok(0) => break,
+                Ok(count) => self.said.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+                Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EAGAIN) => return Ok(Started::Slow(self)),
+                Err(_) => break,
+            }
+        }
+        // The last word counts: it was about to execute, and then could not.
+        let last = self.said.rchunks_exact(size_of::<Report>()).next().unwrap_or_default();
+        let mut words =
+            last.chunks_exact(size_of::<u32>()).map(|word| word.try_into().map_or(0, u32::from_ne_bytes));
+        let mut word = || words.next().unwrap_or(0);
+        let (stage, errno, lowered, refused) = (word(), word(), word(), word());
+        let failure = Stage::of(stage).map(|stage| SpawnError { stage, errno: errno.cast_signed() });
+        let refused = (refused != 0).then_some(refused.cast_signed());
+        finish(self.process, self.channel, failure, refused, lowered).map(Started::Running)
     }
 }
 

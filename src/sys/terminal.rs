@@ -33,6 +33,41 @@ pub fn let_go(fd: BorrowedFd<'_>) {
     }
 }
 
+/// Both ends of a new pseudo-terminal.
+#[cfg(test)]
+pub struct Pair {
+    /// The end of whoever shows it.
+    pub master: std::os::fd::OwnedFd,
+    /// The terminal.
+    pub slave: std::os::fd::OwnedFd,
+}
+
+/// A new pseudo-terminal, which becomes nobody's controlling terminal.
+///
+/// # Errors
+/// Those of posix_openpt(3).
+#[cfg(test)]
+pub fn pair() -> std::io::Result<Pair> {
+    use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+    use std::os::unix::fs::OpenOptionsExt;
+    let open = |path: &str| {
+        let flags = libc::O_NOCTTY | libc::O_CLOEXEC;
+        std::fs::File::options().read(true).write(true).custom_flags(flags).open(path).map(OwnedFd::from)
+    };
+    let master = open("/dev/ptmx")?;
+    let (unlock, raw) = (0_i32, master.as_fd().as_raw_fd());
+    // SAFETY: reads one int.
+    unsafe { libc::ioctl(raw, libc::TIOCSPTLCK, &raw const unlock) };
+    // SAFETY: takes numbers only.
+    let slave =
+        unsafe { libc::ioctl(raw, libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) };
+    if slave < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made it for us.
+    Ok(Pair { master, slave: unsafe { OwnedFd::from_raw_fd(slave) } })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

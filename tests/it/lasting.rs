@@ -102,3 +102,50 @@ mine.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
 "#,
     );
 }
+
+/// A folder that answers nobody as long as the descriptor is open. `None` where that cannot be.
+fn silent(folder: &std::path::Path) -> Option<std::fs::File> {
+    std::fs::create_dir_all(folder).unwrap();
+    let server = std::fs::File::options().read(true).write(true).open("/dev/fuse").ok()?;
+    let script = "import ctypes, sys; sys.exit(ctypes.CDLL(None).mount(b'silent', sys.argv[1].encode(), b'fuse', 0, \
+                  b'fd=0,rootmode=40000,user_id=0,group_id=0,allow_other') != 0)";
+    let mounted = std::process::Command::new("/usr/bin/python3")
+        .args(["-c", script, &folder.display().to_string()])
+        .stdin(server.try_clone().unwrap())
+        .status()
+        .ok()?;
+    mounted.success().then_some(server)
+}
+
+#[test]
+fn a_folder_that_does_not_answer_holds_up_its_own_unit_only() {
+    let mut env = Env::new();
+    let folder = env.path("silent");
+    let Some(server) = silent(&folder) else {
+        return common::skip("no FUSE, or not root");
+    };
+    env.unit(
+        "held",
+        "[Service]\nExecStart = \"{probe}\"\nWorkingDirectory = \"{dir}/silent\"\nRestart = \"no\"\n\
+         TimeoutStopSec = \"1s\"\nType = \"notify\"\nWorkers = 3\n",
+    );
+    env.unit("late", "[Service]\nExecStart = [\"/bin/sleep\", \"1000\"]\nWorkingDirectory = \"{dir}/silent\"\nRestart = \"no\"\n");
+    env.unit("good", "[Service]\nExecStart = [\"/bin/sleep\", \"1000\"]\n");
+    env.start();
+    env.wait_state("good", UnitState::Running);
+    assert_eq!(env.unit_status("held").state, UnitState::Starting);
+    assert_eq!(env.ctl(&["restart", "good"]).code, 0);
+    // It can be stopped where it is.
+    assert_eq!(env.ctl(&["stop", "held"]).code, 0);
+    env.wait_state("held", UnitState::Stopped);
+    // And fails with the reason as soon as the kernel knows one.
+    drop(server);
+    env.wait_log("cannot start late: chdir");
+    env.wait_state("late", UnitState::Failed);
+    assert!(std::process::Command::new("umount").arg(&folder).status().unwrap().success());
+    // What was late is not waited for any more: it is told later that it runs, and before anything that it says.
+    for _ in 0..3 {
+        assert_eq!(env.ctl(&["restart", "held"]).code, 0);
+        env.wait_state("held", UnitState::Running);
+    }
+}

@@ -342,7 +342,12 @@ impl<'a> World<'a> {
             let code = if self.choices.rarely(2) { 1 } else { 127 };
             let gone = self.choices.rarely(3);
             let failure = SpawnFailure { text: "no such file".into(), code, exhausted: false, gone };
-            self.now_events.push_back(Event::SpawnFailed { proc, failure });
+            let failed = Event::SpawnFailed { proc, failure };
+            if self.choices.rarely(3) {
+                self.later.push(failed)
+            } else {
+                self.now_events.push_back(failed)
+            }
             return;
         }
         let ignores_term = self.choices.rarely(6);
@@ -352,7 +357,13 @@ impl<'a> World<'a> {
             self.tree(generation).populated = true;
         }
         self.next_pid += 1;
-        self.now_events.push_back(Event::Spawned { proc, pid: self.next_pid });
+        let spawned = Event::Spawned { proc, pid: self.next_pid };
+        // Held up on its way to its program.
+        if !self.fair && self.choices.rarely(12) {
+            self.later.push(spawned)
+        } else {
+            self.now_events.push_back(spawned)
+        }
         let is_main = matches!(role, Role::Main { .. } | Role::Instance(_));
         if let (Role::Main { .. }, Some(generation), true) =
             (role, generation, spawn.content.unit.state.enabled)
@@ -449,6 +460,13 @@ impl<'a> World<'a> {
         }
         if let Event::Exited { proc, .. } = event {
             self.children.retain(|child| child.proc != proc);
+            // Its beginning comes before its end.
+            let begins =
+                |event: &Event| matches!(event, Event::Spawned { proc: other, .. } if *other == proc);
+            if let Some(at) = self.later.iter().position(begins) {
+                let spawned = self.later.remove(at);
+                self.feed(spawned)?;
+            }
         }
         self.feed(event)?;
         self.empty_trees();
@@ -721,7 +739,8 @@ impl<'a> World<'a> {
         self.restore()?;
         let Some(mut machine) = self.twin.take() else { return Ok(()) };
         self.note(|| "-- aeternad dies and comes back".into());
-        self.later.retain(|event| matches!(event, Event::SinkConnected(_)));
+        // Whoever was on its way to its program still is.
+        self.later.retain(|event| matches!(event, Event::SinkConnected(_) | Event::Spawned { .. }));
         self.answered.clear();
         self.children.retain(|child| !child.dead);
         self.armed = false;

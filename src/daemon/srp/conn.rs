@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 
 /// Bytes that are read at a time, and how often in one go: a peer that never stops sending holds nobody up.
 const CHUNK: usize = 16 * 1024;
-const CHUNKS: usize = 64;
+const CHUNKS: usize = 4;
 
 /// A peer that has so much to read and does not is given up, bytes.
 const MAX_OUTPUT: usize = 64 * 1024;

@@ -1,4 +1,4 @@
-//! What the child does. It runs on our memory while we are suspended: system calls only, in an order that matters. No
+//! What the child does. It runs on our memory while we wait, or on a copy: system calls only, in an order that matters. No
 //! allocation, no lock, no panic, no log, and no function of the C library that knows threads (setuid and its kin).
 
 use super::job::{Job, SIGNALS};
@@ -17,6 +17,7 @@ pub(super) extern "C" fn main(job: *mut c_void) -> i32 {
     // SAFETY: `clone` passes a job that is ours alone until we execute or end.
     let job: &mut Job<'_> = unsafe { &mut *job.cast() };
     let Err(failure) = run(job);
+    tell(job, Some(failure));
     job.failure = Some(failure);
     // SAFETY: ends this process without running anything of our parent's.
     unsafe { libc::_exit(127) }
@@ -34,14 +35,18 @@ fn run(job: &mut Job<'_>) -> Result<Infallible, SpawnError> {
     move_aside(job)?;
     place_descriptors(&mut job.sources)?;
     take_terminal(job);
+    close_others(job);
     set_limits(job)?;
     set_umask(job.plan.umask);
     // As long as it may be installed without no_new_privs; nothing of what follows is trapped.
     install_filter(job)?;
+    leave_keyring();
+    drop_inheritable(job);
     become_user(job)?;
     enter_directory(job)?;
     forbid_new_privileges(job)?;
     stamp_pid(job);
+    tell(job, None);
     // Signals that were sent to us meanwhile have their default effect now.
     clone::set_mask(0);
     execute(job)
@@ -170,10 +175,10 @@ fn take_terminal(job: &Job<'_>) {
     }
 }
 
-/// Moves our end of the socket pair, and the program's own descriptor, out of the way of the program's descriptors.
+/// Moves our ends of socket pair and pipe, and the program's own descriptor, out of the way of the program's descriptors.
 fn move_aside(job: &mut Job<'_>) -> Step {
     let above = job.sources.len() as i32;
-    for place in [&mut job.channel, &mut job.program] {
+    for place in [&mut job.channel, &mut job.report, &mut job.program] {
         if let Some(fd) = place.filter(|fd| *fd < above) {
             // SAFETY: takes numbers only.
             let moved = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, above) };
@@ -182,6 +187,57 @@ fn move_aside(job: &mut Job<'_>) -> Step {
         }
     }
     Ok(())
+}
+
+/// Whoever may take his time keeps nothing of ours open meanwhile: neither a lock nor a listener nor the end of a pipe.
+fn close_others(job: &Job<'_>) {
+    if job.report.is_none() {
+        return;
+    }
+    let mut kept =
+        [job.channel, job.report, job.program].map(|fd| fd.map_or(libc::c_uint::MAX, i32::cast_unsigned));
+    kept.sort_unstable();
+    let mut first = job.sources.len() as libc::c_uint;
+    for next in kept {
+        let last = next.saturating_sub(1);
+        if first <= last {
+            // SAFETY: takes numbers only. Where it is not known, they are closed at execve(2).
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+        first = next.saturating_add(1);
+    }
+    if first < libc::c_uint::MAX {
+        // SAFETY: as above.
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    }
+}
+
+/// A child with memory of its own: what could not be as asked, and why it failed if it has. See [`super::Report`].
+fn tell(job: &Job<'_>, failure: Option<SpawnError>) {
+    let Some(report) = job.report else { return };
+    let (stage, errno) =
+        failure.map_or((0, 0), |failure| (failure.stage as u32, failure.errno.cast_unsigned()));
+    let words = [stage, errno, job.lowered, job.refused.unwrap_or(0).cast_unsigned()];
+    // SAFETY: `words` is readable for its length. There is always room for them in the pipe.
+    unsafe { libc::write(report, words.as_ptr().cast(), size_of_val(&words)) };
+}
+
+/// A session keyring of its own: in ours may be keys that are for us. Where there are no keyrings there is none to leave.
+fn leave_keyring() {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    let anonymous: *const c_void = std::ptr::null();
+    // SAFETY: a null name is allowed.
+    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, anonymous) };
+}
+
+/// Capabilities that we were given as inheritable or ambient are ours, not the services'.
+fn drop_inheritable(job: &Job<'_>) {
+    if let Some(capabilities) = &job.capabilities {
+        // SAFETY: the kernel reads a header of two numbers and data of six. To drop them is always allowed.
+        unsafe {
+            libc::syscall(libc::SYS_capset, &raw const capabilities.header, &raw const capabilities.data)
+        };
+    }
 }
 
 /// Installs the filter and sends its descriptor to our parent, who reads it when we have executed. Without a

@@ -6,7 +6,7 @@ use std::ffi::{CString, c_char};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
 
-/// A prepared start. The child works on it through a raw pointer while this process is suspended.
+/// A prepared start. The child works on it through a raw pointer while this process waits, or on a copy of it.
 pub(super) struct Job<'a> {
     /// What it was made from.
     pub(super) plan: &'a Plan<'a>,
@@ -34,6 +34,10 @@ pub(super) struct Job<'a> {
     pub(super) channel: Option<RawFd>,
     /// Why it has no filter.
     pub(super) refused: Option<i32>,
+    /// Where a child with memory of its own says what became of it, if it has that. It may move it.
+    pub(super) report: Option<RawFd>,
+    /// What capset(2) gets to drop our inheritable capabilities, and with them the ambient ones; `None` if there are none.
+    pub(super) capabilities: Option<Capabilities>,
     /// The limits that the child could not have as high as asked for, bit N for resource N.
     pub(super) lowered: u32,
     /// What the child leaves behind when it fails.
@@ -111,6 +115,8 @@ impl<'a> Job<'a> {
             joins_cgroup: false,
             channel: None,
             refused: None,
+            report: None,
+            capabilities: Capabilities::to_drop(),
             lowered: 0,
             failure: None,
             was_dumpable: identity.changes_user() && nix::sys::prctl::get_dumpable().unwrap_or(false),
@@ -121,11 +127,46 @@ impl<'a> Job<'a> {
 
     /// Makes this process dumpable again. The kernel keeps that with the memory, which the child shared: when it became
     /// somebody else, our own /proc entries were closed to our own user.
-    pub(super) fn restore_dumpable(&self) {
-        if self.was_dumpable {
-            // There is nothing else to do if it cannot be.
-            let _ = nix::sys::prctl::set_dumpable(true);
+    /// Not while another child that should have ended is still on our memory (`alone` is false then).
+    pub(super) fn restore_dumpable(&self, alone: bool) {
+        if self.was_dumpable && alone {
+            make_dumpable();
         }
+    }
+
+    /// Whether this process could be dumped before.
+    pub(super) fn was_dumpable(&self) -> bool {
+        self.was_dumpable
+    }
+}
+
+/// Lets this process be dumped, traced and looked at by its own user.
+pub(super) fn make_dumpable() {
+    // There is nothing else to do if it cannot be.
+    let _ = nix::sys::prctl::set_dumpable(true);
+}
+
+/// The kernel's header and data for capset(2), version 3: effective, permitted and inheritable, the low 32 bits of each
+/// first.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Capabilities {
+    pub(super) header: [u32; 2],
+    pub(super) data: [u32; 6],
+}
+
+impl Capabilities {
+    /// Ours without the inheritable ones; `None` if we have none of those.
+    fn to_drop() -> Option<Capabilities> {
+        const VERSION: u32 = 0x2008_0522;
+        let mut have = Capabilities { header: [VERSION, 0], data: [0; 6] };
+        let (header, data) = (&raw mut have.header, &raw mut have.data);
+        // SAFETY: the kernel reads and writes a header of two numbers and writes data of six.
+        let done = unsafe { libc::syscall(libc::SYS_capget, header, data) };
+        let inheritable = have.data[2] | have.data[5];
+        have.data[2] = 0;
+        have.data[5] = 0;
+        (done == 0 && inheritable != 0).then_some(have)
     }
 }
 

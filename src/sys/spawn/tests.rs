@@ -3,6 +3,7 @@
 use super::*;
 use crate::sys::pin::Pin;
 use crate::sys::testing::isolated;
+use crate::sys::wait;
 use crate::sys::{cgroup::CgroupRoot, fd, limits, process};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::{self, File};
@@ -321,7 +322,7 @@ fn a_failed_child_is_reaped() {
 
 #[test]
 fn a_way_that_fails_is_followed_by_the_next() {
-    fn forbidden(_: &mut Job<'_>, _: &mut clone::Stack) -> Result<Process, i32> {
+    fn forbidden(_: &mut Job<'_>, _: &mut clone::Stack, _: clone::Memory<'_>) -> Result<Process, i32> {
         Err(libc::EPERM)
     }
     let pipes = Pipes::new();
@@ -786,4 +787,213 @@ fn every_stage_has_its_words() {
     words.sort_unstable();
     words.dedup();
     assert_eq!(words.len(), count);
+}
+
+/// Ends what may be stopped.
+fn end(pid: i32) {
+    process::kill(pid, libc::SIGKILL).unwrap();
+    wait::reap(pid).unwrap();
+}
+
+#[test]
+fn whoever_takes_his_time_is_not_waited_for_and_tells_later() {
+    isolated("sys::spawn::tests::whoever_takes_his_time_is_not_waited_for_and_tells_later", || {
+        for [way] in EACH {
+            for patience in [Span::ZERO, Span::from_millis(5)] {
+                let pipes = Pipes::new();
+                let mut plan = pipes.shell("");
+                plan.oom_score_adjust = (!patience.is_zero()).then_some(500);
+                let mut started = start_by(&plan, &[way], patience).unwrap();
+                let process = loop {
+                    match started {
+                        Started::Running(process) => break process,
+                        Started::Slow(starting) => {
+                            assert!(starting.pid() > 1);
+                            fd::readable(starting.as_fd(), Span::INFINITY);
+                            started = starting.settle().unwrap();
+                        }
+                    }
+                };
+                end(process.pid);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_late_failure_is_as_exact_as_an_early_one() {
+    isolated("sys::spawn::tests::a_late_failure_is_as_exact_as_an_early_one", || {
+        for [way] in EACH {
+            let pipes = Pipes::new();
+            let mut plan = pipes.shell("");
+            plan.program = text("/no/such/program");
+            let Started::Slow(starting) = start_by(&plan, &[way], Span::ZERO).unwrap() else { panic!() };
+            let mut waiting = starting;
+            let failure = loop {
+                fd::readable(waiting.as_fd(), Span::INFINITY);
+                match waiting.settle() {
+                    Ok(Started::Slow(again)) => waiting = again,
+                    Ok(Started::Running(_)) => panic!("it runs"),
+                    Err(failure) => break failure,
+                }
+            };
+            assert_eq!(failure, SpawnError { stage: Stage::Exec, errno: libc::ENOENT });
+        }
+    });
+}
+
+/// A folder that answers nobody until it is dropped, in a mount namespace of this thread. `None` where that cannot be.
+struct Silent {
+    server: Option<File>,
+    folder: tempfile::TempDir,
+}
+
+impl Silent {
+    fn new() -> Option<Silent> {
+        let none: *const libc::c_char = std::ptr::null();
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).ok()?;
+        // SAFETY: null and terminated strings.
+        unsafe { libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) };
+        let folder = tempfile::tempdir().unwrap();
+        let server = File::options().read(true).write(true).open("/dev/fuse").ok()?;
+        let at = text(folder.path().to_str().unwrap());
+        let options =
+            text(&format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", server.as_raw_fd()));
+        // SAFETY: terminated strings.
+        let done = unsafe {
+            libc::mount(c"silent".as_ptr(), at.as_ptr(), c"fuse".as_ptr(), 0, options.as_ptr().cast())
+        };
+        (done == 0).then_some(Silent { server: Some(server), folder })
+    }
+
+    fn path(&self) -> CString {
+        text(self.folder.path().to_str().unwrap())
+    }
+
+    /// From now on whoever waits for it, or asks it, hears that nobody is there.
+    fn end(&mut self) {
+        self.server = None;
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        self.end();
+        let at = self.path();
+        // SAFETY: a terminated string.
+        unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+#[test]
+fn a_folder_that_does_not_answer_holds_up_its_own_child_only() {
+    isolated("sys::spawn::tests::a_folder_that_does_not_answer_holds_up_its_own_child_only", || {
+        for [way] in EACH {
+            let Some(mut silent) = Silent::new() else {
+                return println!("skipped: no FUSE, or not root");
+            };
+            let pipes = Pipes::new();
+            let mut plan = pipes.shell("");
+            plan.directory = Some(silent.path());
+            let other = pipes.shell("");
+            for user in [None, as_user(65_534)] {
+                plan.credentials = user;
+                let Started::Slow(held) = start_by(&plan, &[way], Span::from_millis(20)).unwrap() else {
+                    panic!("it has entered it");
+                };
+                let Started::Slow(held) = held.settle().unwrap() else { panic!("it has executed") };
+                // Nothing of ours stays open in it but 0, 1, 2 and the pipe.
+                let open = || fs::read_dir(format!("/proc/{}/fd", held.pid())).unwrap().count();
+                while open() != 4 {
+                    std::thread::yield_now();
+                }
+                assert!(nix::sys::prctl::get_dumpable().unwrap(), "nobody is left on our memory");
+                // Others start meanwhile.
+                drop(pipes.start(&other, way));
+                process::kill(held.pid(), libc::SIGKILL).unwrap();
+                fd::readable(held.as_fd(), Span::INFINITY);
+                let Started::Running(process) = held.settle().unwrap() else {
+                    panic!("it still prepares itself")
+                };
+                wait::reap(process.pid).unwrap();
+            }
+            let Started::Slow(mut held) = start_by(&plan, &[way], Span::from_millis(20)).unwrap() else {
+                panic!()
+            };
+            silent.end();
+            let failure = loop {
+                fd::readable(held.as_fd(), Span::INFINITY);
+                match held.settle() {
+                    Ok(Started::Slow(again)) => held = again,
+                    Ok(Started::Running(_)) => panic!("it has executed"),
+                    Err(failure) => break failure,
+                }
+            };
+            assert_eq!(failure, SpawnError { stage: Stage::Directory, errno: libc::ENOTCONN });
+        }
+    });
+}
+
+#[test]
+fn a_child_has_a_session_keyring_of_its_own() {
+    isolated("sys::spawn::tests::a_child_has_a_session_keyring_of_its_own", || {
+        const JOIN: libc::c_int = 1;
+        let name = format!("aeterna-test-{}", std::process::id());
+        let wanted = text(&name);
+        // SAFETY: a terminated string.
+        if unsafe { libc::syscall(libc::SYS_keyctl, JOIN, wanted.as_ptr()) } < 0 {
+            return println!("skipped: no keyrings here");
+        }
+        let session = |keys: &str| keys.lines().any(|line| line.contains(&name));
+        assert!(session(&fs::read_to_string("/proc/keys").unwrap()), "we have it");
+        for [way] in EACH {
+            let (source, sink) = fd::pipe().unwrap();
+            let pipes = Pipes::new();
+            let mut plan = pipes.shell("cat /proc/keys >&2; exec 2>&-");
+            plan.stdio[2] = sink.as_fd();
+            // Another user: what is not possessed and not his is not shown to him.
+            plan.credentials = as_user(65_534);
+            let child = pipes.start(&plan, way);
+            drop(sink);
+            let mut keys = String::new();
+            File::from(source).read_to_string(&mut keys).unwrap();
+            assert!(!session(&keys), "{keys}");
+            drop(child);
+        }
+    });
+}
+
+#[test]
+fn inheritable_capabilities_are_not_handed_on() {
+    isolated("sys::spawn::tests::inheritable_capabilities_are_not_handed_on", || {
+        if !nix::unistd::geteuid().is_root() {
+            return println!("skipped: only root has capabilities");
+        }
+        let mut have = job::Capabilities { header: [0x2008_0522, 0], data: [0; 6] };
+        let (header, data) = (&raw mut have.header, &raw mut have.data);
+        // SAFETY: room for the kernel's header and data.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_capget, header, data) }, 0);
+        // CAP_NET_BIND_SERVICE, ambient too.
+        have.data[2] |= 1 << 10;
+        let (header, data) = (&raw const have.header, &raw const have.data);
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_capset, header, data) }, 0);
+        // SAFETY: takes numbers only.
+        assert_eq!(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, 10, 0, 0) }, 0);
+        for [way] in EACH {
+            for user in [None, as_user(65_534)] {
+                let pipes = Pipes::new();
+                let mut plan = pipes.shell("");
+                plan.credentials = user;
+                let child = pipes.start(&plan, way);
+                assert_eq!(child.status("CapInh"), "0000000000000000");
+                assert_eq!(child.status("CapAmb"), "0000000000000000");
+            }
+        }
+    });
+}
+
+/// Another user without any group but its own.
+fn as_user(id: u32) -> Option<Credentials> {
+    Some(Credentials { uid: id, gid: id, groups: Vec::new() })
 }
