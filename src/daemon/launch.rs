@@ -14,9 +14,9 @@ use crate::machine::event::{Gen, Role, Spawn, SpawnFailure};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::dir;
 use crate::sys::limits;
-use crate::sys::pin::{Kind, Pin};
+use crate::sys::pin::Pin;
 use crate::sys::seccomp::Listener;
-use crate::sys::spawn::{self, ByDescriptor, Credentials, Pinned, Plan, Stage, Started, Traps};
+use crate::sys::spawn::{self, Credentials, Plan, Stage, Started, Traps};
 use crate::sys::textfile;
 use crate::sys::user::{self, Account};
 use crate::time::Span;
@@ -82,7 +82,7 @@ pub fn launch(
     let plan = Plan {
         program: c_string(program.name.as_os_str().as_encoded_bytes())
             .map_err(|why| fail("run its program", &why))?,
-        pinned: program.pin.as_deref().map(pinned),
+        pinned: program.pin.as_deref().map(releases::pinned),
         argv: arguments(command, &program.argv).map_err(|why| fail("run its command", &why))?,
         env: environment_block(&env, &environment::unreadable(service, &shared.unreadable, &env))
             .map_err(|why| fail("make its environment", &why))?,
@@ -167,16 +167,6 @@ fn program_of(
         *first = own_name;
     }
     Ok(Program { name: pin.name().to_owned(), argv, pin: Some(pin), is_new })
-}
-
-/// How a held program is executed.
-fn pinned(pin: &Pin) -> Pinned<'_> {
-    Pinned {
-        fd: pin.fd(),
-        is: (pin.was().dev, pin.was().ino),
-        other: pin.real().and_then(|name| CString::new(name.as_os_str().as_encoded_bytes()).ok()),
-        by: if pin.kind() == Kind::Script { ByDescriptor::Never } else { ByDescriptor::WhenReplaced },
-    }
 }
 
 /// Why a program that was looked for cannot be executed.

@@ -305,6 +305,29 @@ fn an_automatic_start_takes_what_is_there_when_its_own_is_gone() {
 }
 
 #[test]
+fn what_was_not_checked_does_not_run_in_the_place_of_what_was() {
+    let mut env = Env::new();
+    deploy(&env, Way::Rename, 1);
+    shell(&env, "sha256sum app | cut -d ' ' -f 1 | tr -d '\\n' > sum; ln app one");
+    let sum = std::fs::read_to_string(env.path("sum")).unwrap();
+    write(&env, "{dir}/app", ON_DEMAND, &format!("BinarySHA256 = \"{sum}\""));
+    env.start();
+    env.wait_state("app", UnitState::Listening);
+    env.get("app", "/");
+    deploy(&env, Way::Rename, 2);
+    let done = env.ctl(&["reload", "app"]);
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(done.stdout.contains("is not the program that BinarySHA256 names"), "{done:?}");
+    // The one that was checked runs again, though its name means another.
+    assert_eq!(serves(&env), 1);
+    end_and_spoil(&env, 1);
+    drop(http::connect(&env.address("app", 0)));
+    env.wait_state("app", UnitState::Failed);
+    env.wait_log("has been written to since it was checked");
+    assert!(env.processes().iter().all(|seen| !seen.command.contains("/app orders=")));
+}
+
+#[test]
 fn what_a_reload_has_given_up_is_not_taken_in_the_place_of_what_is_gone() {
     let env = on_demand();
     deploy(&env, Way::Rename, 2);

@@ -11,11 +11,13 @@ use crate::daemon::environment::{self, Facts};
 use crate::daemon::launch;
 use crate::daemon::shared::Shared;
 use crate::machine::event::ContentId;
-use crate::sys::pin::{self, Identity, Pin};
-use crate::sys::{clock, spawn};
+use crate::sys::clock;
+use crate::sys::pin::{self, Identity, Kind, Pin};
+use crate::sys::spawn::{self, ByDescriptor, Pinned};
 use crate::unit::{self, Command, Unit};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -319,4 +321,14 @@ pub fn own_name(word: &str, base: Option<&str>, pin: &Pin) -> String {
     let straight =
         as_written.is_relative() || as_written.parent().map(plain) == pin.name().parent().map(plain);
     if !word.contains('/') || straight { word.to_owned() } else { pin.name().to_string_lossy().into_owned() }
+}
+
+/// How a held program is executed.
+pub fn pinned(pin: &Pin) -> Pinned<'_> {
+    Pinned {
+        fd: pin.fd(),
+        is: (pin.was().dev, pin.was().ino),
+        other: pin.real().and_then(|name| CString::new(name.as_os_str().as_encoded_bytes()).ok()),
+        by: if pin.kind() == Kind::Script { ByDescriptor::Never } else { ByDescriptor::WhenReplaced },
+    }
 }

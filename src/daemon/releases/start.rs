@@ -46,9 +46,10 @@ impl Supervised {
 
     /// What the launch's own `ExecStartPre` changes is taken, for this launch and from then on.
     fn around_pre(&mut self, spawn: &Spawn, release: Arc<Release>) -> Arc<Release> {
-        let Some(shell) = spawn.generation.and_then(|number| self.generations.get_mut(&number)) else {
-            return release;
-        };
+        // What was checked is what runs.
+        let checked = spawn.content.unit.reload.binary_sha256.is_some();
+        let shell = spawn.generation.and_then(|number| self.generations.get_mut(&number));
+        let Some(shell) = shell.filter(|_| !checked) else { return release };
         match spawn.role {
             Role::StartPre(0) => shell.before = Some(Box::new(release.before())),
             Role::Main { .. } | Role::Instance(_) => {
@@ -80,6 +81,11 @@ impl Supervised {
         };
         if spawn.if_gone == IfGone::Refuse {
             return Err(refuse(gone.told(spawn.generation)));
+        }
+        if spawn.content.unit.reload.binary_sha256.is_some() {
+            // What is there now was not checked, and must not run for what was.
+            let text = format!("{} has been written to since it was checked", gone.path().display());
+            return Err(SpawnFailure { code: 126, ..refuse(text) });
         }
         let ran = self.machine.generation_of(spawn.content.id).or(spawn.generation);
         let what = told_of(&gone, ran);
