@@ -2,6 +2,7 @@
 //!
 //! Main thread only: it is the one that forks.
 
+use crate::daemon::envfiles;
 use crate::daemon::environment::{self, Facts, Handed};
 use crate::daemon::lookups;
 use crate::daemon::releases::{self, Release};
@@ -337,7 +338,7 @@ fn facts(
     let mut facts = Facts {
         own: shared.environment.clone(),
         account: account.map(account_variables).unwrap_or_default(),
-        from_files: environment_files(service, credentials(service, account)?.as_ref())?,
+        from_files: envfiles::read(service, credentials(service, account)?.as_ref())?,
         unit: unit.name.clone(),
         generation: spawn.generation.map_or(0, |Gen(number)| number),
         invocation: shell.map_or_else(|| shared.new_invocation(), |shell| shell.invocation.clone()),
@@ -385,27 +386,6 @@ fn account_variables(account: &Account) -> Vec<(String, String)> {
         ("LOGNAME".into(), account.name.clone()),
         ("SHELL".into(), account.shell.clone()),
     ]
-}
-
-fn environment_files(service: &Service, who: Option<&Credentials>) -> Result<Vec<(String, String)>, String> {
-    let mut all = Vec::new();
-    for file in &service.environment_file {
-        let path = Path::new(&file.path);
-        let cannot = |why: &str| format!("EnvironmentFile {}", dir::explain(path, who, why));
-        match dir::read_text(path, unit::MAX_FILE, who) {
-            Ok(bytes) => {
-                let text = String::from_utf8(bytes).map_err(|_| cannot("it is not UTF-8 text"))?;
-                let found = unit::parse_environment_file(&text);
-                for line in found.strays {
-                    log::warn!("EnvironmentFile {}:{line}: this is no NAME=value; passed over", file.path);
-                }
-                all.extend(found.variables);
-            }
-            Err(error) if file.optional && error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(cannot(&describe(&error))),
-        }
-    }
-    Ok(all)
 }
 
 /// The sockets' names and addresses in the order of the descriptors.

@@ -9,6 +9,7 @@ pub mod complaints;
 pub mod control;
 pub mod core;
 pub mod effects;
+pub mod envfiles;
 pub mod environment;
 pub mod event_loop;
 pub mod fdstore;
