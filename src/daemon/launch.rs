@@ -5,7 +5,7 @@
 use crate::daemon::envfiles;
 use crate::daemon::environment::{self, Facts, Handed};
 use crate::daemon::lookups;
-use crate::daemon::releases::{self, Release};
+use crate::daemon::releases::{self, Release, program_of};
 use crate::daemon::shared::Shared;
 use crate::daemon::spare::{Kit, Spare};
 use crate::daemon::starting::Beginning;
@@ -15,7 +15,6 @@ use crate::machine::event::{Gen, Role, Spawn, SpawnFailure};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::dir;
 use crate::sys::limits;
-use crate::sys::pin::Pin;
 use crate::sys::seccomp::Listener;
 use crate::sys::spawn::{self, Credentials, Plan, Stage, Started, Traps};
 use crate::sys::textfile;
@@ -25,7 +24,7 @@ use crate::unit::{self, Command, Input, Service, Unit};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A process that runs, and what of it the loop must watch.
@@ -122,54 +121,6 @@ pub fn launch(
     Ok(Launched { pid, pidfd, invocation: facts.invocation, logs: streams.into_logs(), begun })
 }
 
-/// A program to execute.
-struct Program {
-    /// Its name.
-    name: PathBuf,
-    /// Its arguments, variables replaced.
-    argv: Vec<String>,
-    /// The file, where it is held.
-    pin: Option<Arc<Pin>>,
-    /// Whether it was not held before.
-    is_new: bool,
-}
-
-/// The program to execute and its arguments.
-fn program_of(
-    unit: &str,
-    release: &Release,
-    role: Role,
-    command: &Command,
-    env: &BTreeMap<String, String>,
-    directory: Option<&str>,
-) -> Result<Program, SpawnFailure> {
-    let mut argv = unit::expand_command(command, &|name| env.get(name).cloned());
-    let Some(word) = argv.first().filter(|word| !word.is_empty()) else {
-        return Err(failure(unit, "run its command", "it is empty after its variables were replaced", 127));
-    };
-    let missing = |error: std::io::Error| {
-        let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-        failure(unit, &format!("exec {word}"), &not_found(word, directory, &error), code)
-    };
-    let path = env.get("PATH").map(String::as_str);
-    if matches!(role, Role::OnSuccess(_) | Role::OnFailure(_)) {
-        // What they do is no part of a release: they may want to move its name.
-        let name = spawn::find_program(word, path, directory).map_err(missing)?;
-        return Ok(Program { name, argv, pin: None, is_new: false });
-    }
-    let held = release.program(word).cloned();
-    let is_new = held.is_none();
-    let pin = match held {
-        Some(pin) => pin,
-        None => Arc::new(spawn::pin_program(word, path, directory).map_err(missing)?),
-    };
-    let own_name = releases::own_name(word, directory, &pin);
-    if let Some(first) = argv.first_mut() {
-        *first = own_name;
-    }
-    Ok(Program { name: pin.name().to_owned(), argv, pin: Some(pin), is_new })
-}
-
 /// Why a program that was looked for cannot be executed.
 pub fn not_found(word: &str, directory: Option<&str>, error: &std::io::Error) -> String {
     let path = Path::new(directory.unwrap_or_default()).join(word);
@@ -220,7 +171,7 @@ fn reason(error: &std::io::Error) -> String {
 }
 
 /// `cannot start app: exec /srv/app/bin: Permission denied`.
-fn failure(unit: &str, what: &str, why: &str, code: u8) -> SpawnFailure {
+pub fn failure(unit: &str, what: &str, why: &str, code: u8) -> SpawnFailure {
     SpawnFailure { text: format!("cannot start {unit}: {what}: {why}"), code, exhausted: false, gone: false }
 }
 

@@ -3,9 +3,11 @@
 
 mod gone;
 mod load;
+mod program;
 mod start;
 
 pub use gone::Gone;
+pub use program::program_of;
 
 use crate::daemon::environment::{self, Facts};
 use crate::daemon::launch;
