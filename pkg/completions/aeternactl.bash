@@ -8,12 +8,12 @@ _aeternactl() {
         --control) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
         --runtime-dir) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
         -s|--signal) mapfile -t COMPREPLY < <(compgen -W "SIGHUP SIGINT SIGQUIT SIGKILL SIGUSR1 SIGUSR2 SIGTERM SIGCONT SIGSTOP SIGWINCH" -- "$current"); return ;;
-        --reason|--timeout|-s|--signal|--generation|--process|--control|--runtime-dir) return ;;
+        --reason|--timeout|-s|--signal|--generation|--process|--program|--timeout|--control|--runtime-dir) return ;;
     esac
     for ((index = 1; index < COMP_CWORD; index++)); do
         word="${COMP_WORDS[index]}"
         case "$word" in
-            --reason|--timeout|-s|--signal|--generation|--process|--control|--runtime-dir) ((index++)) ;;
+            --reason|--timeout|-s|--signal|--generation|--process|--program|--timeout|--control|--runtime-dir) ((index++)) ;;
             -*) ;;
             *) command="$word"; break ;;
         esac
@@ -32,7 +32,7 @@ _aeternactl() {
         check) options=""; words="FILES" ;;
         import) options="--process"; words="FILES" ;;
         page) options=""; words="" ;;
-        upgrade) options=""; words="" ;;
+        upgrade) options="--program --check --timeout"; words="" ;;
         doctor) options=""; words="" ;;
         version) options=""; words="" ;;
         help) options=""; words="status reload promote rollback start stop restart kill history events check import page upgrade doctor version help completions" ;;

@@ -57,6 +57,9 @@ complete -c aeternactl -n '__fish_seen_subcommand_from import' -l process -x -d 
 complete -c aeternactl -n __fish_use_subcommand -a page -d 'print the address of the page, with a token made for it'
 
 complete -c aeternactl -n __fish_use_subcommand -a upgrade -d 'replace aeternad\'s own program, in place'
+complete -c aeternactl -n '__fish_seen_subcommand_from upgrade' -l program -r -F -d 'the new program, if it is not where the present one was started from'
+complete -c aeternactl -n '__fish_seen_subcommand_from upgrade' -l check -d 'only ask the new program whether it could take over'
+complete -c aeternactl -n '__fish_seen_subcommand_from upgrade' -l timeout -x -d 'wait no longer than this for state on its way (default "10s")'
 
 complete -c aeternactl -n __fish_use_subcommand -a doctor -d 'say what this machine or container allows'
 

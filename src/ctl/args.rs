@@ -116,6 +116,12 @@ const KILL: &[OptionSpec] = &[
     with_value("generation", "N", "only this generation's main processes"),
 ];
 
+const UPGRADE: &[OptionSpec] = &[
+    with_value("program", "PATH", "the new program, if it is not where the present one was started from"),
+    flag("check", "only ask the new program whether it could take over"),
+    with_value("timeout", "TIME", "wait no longer than this for state on its way (default \"10s\")"),
+];
+
 const IMPORT: &[OptionSpec] =
     &[with_value("process", "NAME", "which process of a Procfile (default \"web\", else the first)")];
 
@@ -231,9 +237,11 @@ const COMMANDS: &[CommandSpec] = &[
     command(
         "upgrade",
         Operands::None,
-        &[],
+        UPGRADE,
         "replace aeternad's own program, in place",
-        "Sockets and services are not touched.",
+        "Sockets, services, connections, reloads under way and whoever waits for them notice nothing. The new program\n\
+         is asked first whether it understands everything; if anything is wrong, then or later, the one that is\n\
+         there goes on. Exit status: 0 done, 1 failed, 3 the new program gave back, 4 refused: try again.",
     ),
     command(
         "doctor",

@@ -225,12 +225,7 @@ impl Found {
                 see: "aeternactl status".into(),
                 timeout: None,
             }),
-            "upgrade" => Command::Task(Task {
-                request: Request::Upgrade,
-                name: "the upgrade".into(),
-                see: "aeternactl version".into(),
-                timeout: None,
-            }),
+            "upgrade" => Command::Task(self.upgrade()?),
             "check" => Command::Check { files: self.operands.iter().map(PathBuf::from).collect() },
             "import" => Command::Import {
                 files: self.operands.iter().map(PathBuf::from).collect(),
@@ -315,6 +310,17 @@ impl Found {
             );
         }
         Ok(Task { request: Request::DryRun { units, all }, name, see, timeout })
+    }
+
+    fn upgrade(&self) -> Result<Task, UsageError> {
+        let program = self.value("program").map(|path| {
+            // aeternad has another working directory.
+            let path = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+            path.to_str().map(String::from).ok_or_else(|| self.wrong("--program is no UTF-8"))
+        });
+        let timeout = self.timeout()?.map(Span::as_secs_f64);
+        let request = Request::Upgrade { program: program.transpose()?, check: self.has("check"), timeout };
+        Ok(Task { request, name: "the upgrade".into(), see: "aeternactl version".into(), timeout: None })
     }
 
     fn timeout(&self) -> Result<Option<Span>, UsageError> {
@@ -413,7 +419,7 @@ mod tests {
             ("kill -sUSR1 a --generation=3", Request::Kill { unit: unit(), signal: 10, generation: Some(3) }),
             ("kill --signal RTMIN+3 a", Request::Kill { unit: unit(), signal: 37, generation: None }),
             ("page", Request::Page),
-            ("upgrade", Request::Upgrade),
+            ("upgrade", Request::Upgrade { program: None, check: false, timeout: None }),
         ] {
             assert_eq!(request(line), expected, "{line}");
         }

@@ -193,6 +193,7 @@ fn ask_status(client: &mut Client) -> Result<Status, Failure> {
         | Reply::Done { .. }
         | Reply::Changes { .. }
         | Reply::History { .. }
+        | Reply::Upgrade(_)
         | Reply::Version { .. } => Err(unexpected()),
     }
 }

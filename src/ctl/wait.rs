@@ -7,7 +7,7 @@ use super::output::Output;
 use super::parse::Task;
 use super::render::{Progress, outcomes};
 use crate::error::exit;
-use crate::proto::control::{Line, ReloadReply, Reply};
+use crate::proto::control::{Line, ReloadReply, Reply, UpgradeOutcome, UpgradeReply};
 use crate::proto::harmless::is_seen;
 
 /// Carries a task out: shows what happens meanwhile and what came of it. The exit status.
@@ -92,17 +92,35 @@ fn conclude(reply: &Reply, progress: &Progress, json: bool, output: &mut Output)
             Reply::Done { note } => lines(note),
             Reply::Changes { text, .. } => lines(text),
             Reply::Version { version } => lines(version),
+            Reply::Upgrade(reply) => lines(&upgrade(reply)),
             Reply::Status(_) | Reply::History { .. } => "done\n".into(),
         };
         output.text(&text);
     }
     match reply {
         Reply::Reloads { reloads } => exit_status(reloads),
+        Reply::Upgrade(reply) => reply.outcome.exit_status(),
         Reply::Done { .. }
         | Reply::Changes { .. }
         | Reply::Version { .. }
         | Reply::Status(_)
         | Reply::History { .. } => exit::OK,
+    }
+}
+
+/// What came of an upgrade, as one line.
+fn upgrade(reply: &UpgradeReply) -> String {
+    let UpgradeReply { outcome, from, to, pause, reason } = reply;
+    let goes_on = format!("aeternad {from} goes on");
+    match outcome {
+        UpgradeOutcome::Done => {
+            let pause = pause.map(|pause| format!(", paused for {:.0}ms", pause * 1e3)).unwrap_or_default();
+            format!("aeternad {from} → {}{pause}", to.as_deref().unwrap_or("?"))
+        }
+        UpgradeOutcome::Possible => reason.clone(),
+        UpgradeOutcome::Failed => format!("{goes_on}: {reason}"),
+        UpgradeOutcome::GaveBack => format!("{goes_on}: the new program gave back: {reason}"),
+        UpgradeOutcome::Refused => format!("refused: {reason}"),
     }
 }
 

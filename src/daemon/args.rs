@@ -31,7 +31,8 @@ Options:
   --help                 print this text
 
 Environment: AETERNA_LOG (log filter, as \"debug\" or \"aeterna=trace\"), AETERNA_RUNTIME_DIR.
-Signals: HUP reload, TERM stop (after StopDelaySec), INT stop at once, a second one kill, USR1 status to the log.
+Signals: HUP reload, TERM stop (after StopDelaySec), INT stop at once, a second one kill, USR1 status to the log,
+         USR2 replace aeternad's own program in place.
 More: aeternad(8), aeternactl(1), aeterna.unit(5).
 ";
 

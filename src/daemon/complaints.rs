@@ -5,7 +5,7 @@ use crate::time::{Monotime, Span};
 use serde::{Deserialize, Serialize};
 
 /// How much was complained about one kind of thing. Main thread only.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Complaints {
     since: Option<Monotime>,

@@ -9,6 +9,9 @@
 //! passed; last [`Clients::take_ended`] and [`Clients::take_changes`] for the poll set.
 
 mod client;
+mod saved;
+
+pub use saved::SavedClients;
 
 use crate::proto::control::{Line, Refusal, RefusalCode, Request, to_line};
 use crate::proto::status::EventLine;

@@ -5,9 +5,11 @@ use crate::daemon::http::web::Web;
 use crate::daemon::oom::OomWatch;
 use crate::daemon::relay::RelayOutcome;
 use crate::daemon::requests::Pending;
+use crate::daemon::setup::Home;
 use crate::daemon::shared::Shared;
 use crate::daemon::starting::Slows;
 use crate::daemon::supervised::{Supervised, Traffic};
+use crate::daemon::upgrade::Upgrades;
 use crate::daemon::upstream::Upstream;
 use crate::machine::daemon::DaemonMachine;
 use crate::machine::event::{Action, Command, Event, Proc, Req};
@@ -89,6 +91,10 @@ pub struct Daemon {
     pub oom: OomWatch,
     /// HTTP, and everything that is counted.
     pub web: Web,
+    /// What is ours in the runtime dir.
+    pub home: Home,
+    /// The replacement of our own program.
+    pub upgrades: Upgrades,
 }
 
 impl Daemon {
@@ -170,6 +176,8 @@ impl Daemon {
             .chain(self.clients.deadline())
             .chain(self.slows.deadline())
             .chain(self.upstream.deadline())
+            .chain(self.upgrades.deadline())
+            .chain(self.web.deadline())
             .min()
     }
 

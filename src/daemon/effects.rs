@@ -43,8 +43,14 @@ impl Daemon {
                 self.units[index].endpoint.cold(generation);
                 self.pump_state(index);
             }
+            // It would have to be waited for.
+            Action::Relay(transfer) if self.upgrades.is_quiet() => {
+                self.units[index].put_off = Some(transfer);
+            }
             Action::Relay(transfer) => self.relay_state(index, transfer),
             Action::CancelRelay => {
+                // What was put off is about to be ended, and has its answer then.
+                self.begin_put_off(index);
                 self.units[index].endpoint.cancel(clock::now());
                 self.pump_state(index);
             }

@@ -83,6 +83,7 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)], no
             Some(Owner::StateConnection(unit, id)) => daemon.state_ready(unit, id, *readiness),
             Some(Owner::Paths(unit)) => daemon.paths_changed(unit),
             Some(Owner::SocketPaths(unit)) => daemon.socket_paths_changed(unit),
+            Some(Owner::UpgradeCheck) => daemon.check_ready(),
             Some(owner @ (Owner::Control | Owner::Client(_))) => commands.push((owner, *readiness)),
             None => {}
         }
@@ -102,6 +103,7 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)], no
         log::error!("{lost} descriptors that came from services stay open: too many wait to be closed");
     }
     daemon.serve_http();
+    daemon.upgrade_turn();
     daemon.serve_clients();
 }
 
@@ -141,7 +143,7 @@ fn exit_of(status: WaitStatus) -> Exit {
 
 impl Daemon {
     /// Threads' results.
-    fn take_reports(&mut self) {
+    pub fn take_reports(&mut self) {
         while let Ok(Report { unit, news }) = self.inbox.try_recv() {
             match news {
                 News::Event(event) => self.deliver(unit, event),
@@ -190,6 +192,9 @@ impl Daemon {
             return true;
         }
         let Some((index, proc)) = self.pids.remove(&pid) else {
+            if self.check_reaped(pid, status) {
+                return true;
+            }
             self.orphans += 1;
             return false;
         };

@@ -3,6 +3,10 @@
 //! It belongs to the unit: a launch gets what is in it at that moment. A generation that is not yet promoted
 //! changes a list of its own, which counts from its promotion; what a draining one says is dropped.
 
+mod saved;
+
+pub use saved::SavedStore;
+
 use crate::machine::event::Gen;
 use crate::sys::aside::Foreign;
 use crate::sys::fd;

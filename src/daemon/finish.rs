@@ -28,6 +28,9 @@ impl Daemon {
             }
             unit.sockets.close();
         }
+        // The name goes before the lock: the next aeternad finds neither or both.
+        self.home.control.remove();
+        drop(self.home.lock);
         log::info!("aeternad has stopped");
     }
 

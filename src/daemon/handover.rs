@@ -2,6 +2,10 @@
 //!
 //! Who is connected and what they are told is `srp.rs`; what it means for a reload is the machine's.
 
+mod saved;
+
+pub use saved::SavedStateSocket;
+
 use crate::daemon::core::{Daemon, News, Report};
 use crate::daemon::event_loop::ACCEPT_PAUSE;
 use crate::daemon::launch::describe;
@@ -37,11 +41,15 @@ pub struct StateSocket {
     pub shown: String,
     owner: Option<(u32, u32)>,
     wanted: Option<String>,
+    /// Whether its name goes with it: not before an upgrade is over.
+    is_ours: bool,
 }
 
 impl Drop for StateSocket {
     fn drop(&mut self) {
-        self.name.remove();
+        if self.is_ours {
+            self.name.remove();
+        }
     }
 }
 
@@ -89,7 +97,8 @@ impl Daemon {
         self.poller
             .add(Owner::StateSocket(index).token(), fd.as_fd(), Interest::READ)
             .map_err(|error| say(&error))?;
-        self.units[index].state_socket = Some(StateSocket { fd, again: None, name, shown, owner, wanted });
+        self.units[index].state_socket =
+            Some(StateSocket { fd, again: None, name, shown, owner, wanted, is_ours: true });
         Ok(())
     }
 

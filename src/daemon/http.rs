@@ -13,11 +13,13 @@ pub mod outside;
 pub mod page;
 mod page_tokens;
 mod registry;
+mod saved;
 mod serve;
 mod stream;
 mod token;
 pub mod web;
 
+pub use saved::SavedHttp;
 pub use stream::Stream;
 
 use crate::proto::http::guard::{Holder, Reach};
@@ -25,6 +27,7 @@ use crate::proto::http::response::{After, Content, Response};
 use crate::proto::http::route::Call;
 use crate::proto::status::EventLine;
 use crate::sys::clock;
+use crate::sys::wake::Waker;
 use bind::Listener;
 use followers::Followers;
 use outside::Outside;
@@ -111,7 +114,24 @@ impl HttpServer {
             token::read(path)?;
             token::warn_if_open(path);
         }
-        let listener = Arc::new(Listener::bind(address)?);
+        let server =
+            HttpServer::on(Listener::bind(address)?, token_file, PageTokens::default(), outside, own_uid)?;
+        log::info!("http: listening on {}", server.address());
+        Ok(server)
+    }
+
+    /// As [`HttpServer::start`], on a listener that is there already.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    fn on(
+        listener: Listener,
+        token_file: Option<&Path>,
+        page_tokens: PageTokens,
+        outside: Outside,
+        own_uid: u32,
+    ) -> Result<HttpServer, String> {
+        let listener = Arc::new(listener);
         let reach = listener.reach();
         if reach == Reach::Network && token_file.is_none() {
             log::info!("http: without HttpTokenFile nothing can be changed over {}", listener.address());
@@ -121,23 +141,43 @@ impl HttpServer {
             calls,
             reach,
             token_file: token_file.map(Path::to_path_buf),
-            page_tokens: Mutex::default(),
+            page_tokens: Mutex::new(page_tokens),
             scanning: Mutex::default(),
             own_uid,
             followers: Followers::new(outside.first_event),
             registry: Arc::new(Registry::default()),
             outside,
         });
-        let thread = {
-            let (shared, listener) = (Arc::clone(&shared), Arc::clone(&listener));
-            thread::Builder::new()
-                .name("http".into())
-                .stack_size(STACK)
-                .spawn(move || accept(&shared, &listener))
-                .map_err(|error| format!("cannot start the HTTP thread: {error}"))?
-        };
-        log::info!("http: listening on {}", listener.address());
+        let thread = accept_thread(&shared, &listener)?;
         Ok(HttpServer { calls: inbox, shared, listener, thread: Some(thread) })
+    }
+
+    /// Accepts nothing for now: who comes waits in the queue. The loop is woken when nothing is being answered any more.
+    fn pause(&self, waker: &Waker) {
+        self.listener.pause();
+        self.shared.registry.tell(waker.clone());
+    }
+
+    /// After [`HttpServer::pause`]: whether something is still being accepted or answered.
+    fn is_at_work(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) || self.shared.registry.is_serving()
+    }
+
+    /// Accepts again.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    fn resume(&mut self) -> Result<(), String> {
+        self.listener.resume();
+        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.thread = Some(accept_thread(&self.shared, &self.listener)?);
+        }
+        Ok(())
+    }
+
+    /// What it is stored as.
+    fn parts(&self) -> (&Listener, Option<&PathBuf>, PageTokens) {
+        (&self.listener, self.shared.token_file.as_ref(), self.shared.page_tokens().clone())
     }
 
     /// What is asked. The loop takes everything that is there after each wake-up.
@@ -182,6 +222,18 @@ impl Drop for HttpServer {
     }
 }
 
+fn accept_thread(shared: &Arc<Shared>, listener: &Arc<Listener>) -> Result<JoinHandle<()>, String> {
+    let (shared, listener) = (Arc::clone(shared), Arc::clone(listener));
+    thread::Builder::new()
+        .name("http".into())
+        .stack_size(STACK)
+        .spawn(move || {
+            accept(&shared, &listener);
+            (shared.outside.wake)();
+        })
+        .map_err(|error| format!("cannot start the HTTP thread: {error}"))
+}
+
 /// The accept thread.
 fn accept(shared: &Arc<Shared>, listener: &Listener) {
     let mut failed = false;
@@ -193,7 +245,7 @@ fn accept(shared: &Arc<Shared>, listener: &Listener) {
                 failed = false;
                 welcome(shared, stream);
             }
-            Err(_) if listener.is_closed() => return,
+            Err(_) if listener.is_closed() || listener.is_paused() => return,
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 if !failed {

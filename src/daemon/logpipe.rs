@@ -40,6 +40,16 @@ impl LogPipe {
         LogPipe { source, partial: Vec::new() }
     }
 
+    /// What has come of the line that is not whole yet.
+    pub fn partial(&self) -> &[u8] {
+        &self.partial
+    }
+
+    /// A pipe that was read before, by another program.
+    pub fn restored(source: std::fs::File, partial: Vec<u8>) -> LogPipe {
+        LogPipe { source, partial }
+    }
+
     /// Reads what is there and hands whole lines, without their newline, to `line`.
     pub fn read(&mut self, line: &mut dyn FnMut(&str)) -> Turn {
         let mut buffer = [0_u8; 4096];

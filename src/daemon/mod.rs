@@ -33,6 +33,7 @@ pub mod probes;
 pub mod relay;
 pub mod releases;
 pub mod requests;
+pub mod saved;
 pub mod settling;
 pub mod setup;
 pub mod shared;
@@ -48,6 +49,7 @@ pub mod strays;
 pub mod streams;
 pub mod supervised;
 pub mod token;
+pub mod upgrade;
 pub mod upstream;
 pub mod watching;
 
@@ -62,6 +64,9 @@ use std::process::ExitCode;
 
 /// Runs `aeternad`.
 pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == upgrade::check::OPTION) {
+        return upgrade::check::main();
+    }
     let ended = run();
     logging::finish();
     match ended {
@@ -80,6 +85,9 @@ fn run() -> Result<u8, Fatal> {
     // Before anything else: a signal that comes now waits for the signalfd, and 0, 1 and 2 are nobody else's.
     fd::secure_std_fds().map_err(|error| broken("open /dev/null", error))?;
     signal::block_all().map_err(|error| broken("block signals", error))?;
+    if let Some((number, back)) = upgrade::takeover::asked() {
+        return upgrade::takeover::run(number, back);
+    }
     let args = args::parse(std::env::args_os().skip(1))?;
     match args.mode {
         Mode::Run => supervise(&args),
@@ -114,8 +122,7 @@ fn supervise(args: &args::Args) -> Result<u8, Fatal> {
     let units = setup::read_units(args)?;
     let wishes = setup::wishes(&units);
     setup::start_log(args, &wishes);
-    let setup::Ready { mut daemon, sources, control, lock } =
-        setup::prepare(args, units, &wishes, inherited)?;
+    let setup::Ready { mut daemon, sources } = setup::prepare(args, units, &wishes, inherited)?;
     log::info!(
         "aeternad {} runs, pid {}, {}, control socket {}",
         env!("CARGO_PKG_VERSION"),
@@ -124,7 +131,7 @@ fn supervise(args: &args::Args) -> Result<u8, Fatal> {
             1 => "1 unit".to_owned(),
             count => format!("{count} units"),
         },
-        control.path.display()
+        daemon.home.control.path.display()
     );
     daemon.hold_releases();
     for index in 0..daemon.units.len() {
@@ -140,8 +147,5 @@ fn supervise(args: &args::Args) -> Result<u8, Fatal> {
     }
     let code = event_loop::run(&mut daemon, &sources);
     daemon.finish();
-    // The name goes before the lock: the next aeternad finds neither or both.
-    control.remove();
-    drop(lock);
     Ok(code)
 }

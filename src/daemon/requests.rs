@@ -1,9 +1,14 @@
 //! Requests on the control socket: what is asked goes to the machines, what they answer goes back.
 
+mod saved;
+
+pub use saved::SavedPending;
+
 use crate::daemon::control::ClientId;
 use crate::daemon::core::Daemon;
 use crate::daemon::event_loop::ACCEPT_PAUSE;
 use crate::daemon::token::Owner;
+use crate::daemon::upgrade::{self, Wish};
 use crate::machine::event::{Command, CommandResult, Event, Gen, Req};
 use crate::proto::control::{Line, Refusal, RefusalCode, ReloadReply, Reply, Request};
 use crate::proto::status::{Outcome, UnitState};
@@ -38,7 +43,7 @@ const MAX_TURN: usize = 16;
 const TURN_TIME: Span = Span::from_millis(20);
 
 /// A client's place in the poll set. Numbers are never used again, and nobody connects four billion times.
-fn token(id: ClientId) -> Token {
+pub fn token(id: ClientId) -> Token {
     Owner::Client(id.0 as u32).token()
 }
 
@@ -159,9 +164,11 @@ impl Daemon {
                 Ok(note) => self.result(id, Reply::Done { note }),
                 Err(why) => self.refuse(id, RefusalCode::Failed, why),
             },
-            Request::Upgrade => {
-                let text = "aeternad cannot replace its own program yet; stop and start it";
-                self.refuse(id, RefusalCode::Unsupported, text.into());
+            Request::Upgrade { program, check, timeout } => {
+                let patience =
+                    timeout.map_or(upgrade::PATIENCE, |seconds| Span((seconds.clamp(0.0, 1e6) * 1e9) as u64));
+                let program = program.map(std::path::PathBuf::from);
+                self.ask_upgrade(Some(id), &Wish { program, only_check: check, patience });
             }
             Request::Reload { units, all, wait, force, reason } => {
                 self.reload_request(
@@ -189,7 +196,8 @@ impl Daemon {
         }
     }
 
-    fn result(&mut self, id: ClientId, reply: Reply) {
+    /// Answers a request.
+    pub fn result(&mut self, id: ClientId, reply: Reply) {
         self.send(id, &Line::Result(reply));
     }
 

@@ -1,9 +1,11 @@
 //! When what has changed below `WatchPaths` counts as settled: pure, as whoever can write there chooses what comes and
 //! when.
 
+use crate::daemon::saved::StoredPath;
 use crate::proto::harmless::harmless_bytes;
 use crate::sys::inotify::{Change, Progress};
 use crate::time::{Monotime, Span};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -36,7 +38,31 @@ pub enum Settled {
     StillWritten,
 }
 
+/// [`Settling`] in a stored state.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedSettling {
+    settle_at: Option<Monotime>,
+    since: Option<Monotime>,
+    changed: Vec<(StoredPath, bool)>,
+    more: bool,
+}
+
 impl Settling {
+    /// Stores it.
+    pub fn save(&self) -> SavedSettling {
+        let Settling { settle_at, since, changed, more } = self;
+        let changed = changed.iter().map(|(path, written)| (StoredPath(path.clone()), *written)).collect();
+        SavedSettling { settle_at: *settle_at, since: *since, changed, more: *more }
+    }
+
+    /// It again.
+    pub fn restore(saved: SavedSettling) -> Settling {
+        let SavedSettling { settle_at, since, changed, more } = saved;
+        let changed = changed.into_iter().map(|(path, written)| (path.0, written)).collect();
+        Settling { settle_at, since, changed, more }
+    }
+
     /// When [`Settling::settled`] is wanted.
     pub fn deadline(&self) -> Option<Monotime> {
         self.settle_at

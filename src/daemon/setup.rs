@@ -14,6 +14,7 @@ use crate::daemon::sockets::ListenSet;
 use crate::daemon::starting::Slows;
 use crate::daemon::supervised::Supervised;
 use crate::daemon::token::Owner;
+use crate::daemon::upgrade::Upgrades;
 use crate::daemon::upstream::Upstream;
 use crate::daemon::{environment, launch::describe, logging};
 use crate::error::{Fatal, exit};
@@ -29,7 +30,7 @@ use crate::sys::unixpath::BoundPath;
 use crate::sys::wake::Waker;
 use crate::sys::{dir, fd, message, process, terminal, textfile, tree, user, wake};
 use crate::time::Span;
-use crate::unit::{self, Context, Input, Verdict};
+use crate::unit::{self, Context, DaemonSettings, Input, Verdict};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -110,9 +111,13 @@ pub struct Wishes {
 
 /// Collects `[Daemon]` of every unit; that they agree has been checked.
 pub fn wishes(units: &[Read]) -> Wishes {
+    wishes_of(units.iter().map(|read| &read.loaded.unit.daemon))
+}
+
+/// Collects `[Daemon]` of every unit.
+pub fn wishes_of<'a>(units: impl Iterator<Item = &'a DaemonSettings>) -> Wishes {
     let mut all = Wishes::default();
-    for read in units {
-        let daemon = read.loaded.unit.daemon.clone();
+    for daemon in units.cloned() {
         all.http = all.http.or(daemon.http);
         all.http_token_file = all.http_token_file.or(daemon.http_token_file);
         all.log_level = all.log_level.or(daemon.log_level);
@@ -131,14 +136,17 @@ pub fn start_log(args: &Args, wishes: &Wishes) {
     logging::start(level, filter.as_deref(), format);
 }
 
-/// The runtime dir and what of it must be held for the daemon's life.
-struct Home {
-    dir: PathBuf,
-    control: PathBuf,
-    lock: OwnedFd,
+/// What is ours in the runtime dir for the daemon's life.
+#[derive(Debug)]
+pub struct Home {
+    /// The control socket's name, removed at the end.
+    pub control: BoundPath,
+    /// Held for as long as the daemon lives.
+    pub lock: OwnedFd,
 }
 
-fn home(args: &Args) -> Result<Home, Fatal> {
+/// The runtime dir, the control socket's path and the lock.
+fn home(args: &Args) -> Result<(PathBuf, PathBuf, OwnedFd), Fatal> {
     let env = |name: &str| std::env::var(name).ok();
     let dir = paths::runtime_dir(args.runtime_dir.as_deref(), &env, user::effective_uid());
     let dir = std::path::absolute(&dir).unwrap_or(dir);
@@ -155,7 +163,7 @@ fn home(args: &Args) -> Result<Home, Fatal> {
         );
         return Err(Fatal::new(exit::FAILURE, text));
     };
-    Ok(Home { dir, control, lock })
+    Ok((dir, control, lock))
 }
 
 /// A daemon whose sockets are bound and whose services are not yet started.
@@ -164,10 +172,6 @@ pub struct Ready {
     pub daemon: Daemon,
     /// What the loop waits on.
     pub sources: Sources,
-    /// The control socket's name, removed at the end.
-    pub control: BoundPath,
-    /// Held for as long as the daemon lives.
-    pub lock: OwnedFd,
 }
 
 /// Binds everything.
@@ -189,7 +193,7 @@ pub fn prepare(
         log::warn!("cannot become a subreaper, orphans of services go to init: {error}");
     }
     look_for_proc();
-    let home = home(args)?;
+    let (dir, control_path, lock) = home(args)?;
     let mut inherited = inherited.map_err(|why| Fatal::new(exit::FAILURE, why))?;
     // What else we were given is not for services.
     fd::close_on_exec_from(3).map_err(|error| fatal("keep stray descriptors from services", &error))?;
@@ -197,8 +201,8 @@ pub fn prepare(
     for warning in inherited.close() {
         log::warn!("{warning}");
     }
-    let (control, control_name) = message::listen_private(&home.control)
-        .map_err(|error| fatal(&format!("listen on {}", home.control.display()), &error))?;
+    let (control, control_name) = message::listen_private(&control_path)
+        .map_err(|error| fatal(&format!("listen on {}", control_path.display()), &error))?;
     let signals = Signals::new().map_err(|error| fatal("make a signalfd", &error))?;
     let (waker, wakeups) = wake::self_pipe().map_err(|error| fatal("make a pipe", &error))?;
     let mut poller =
@@ -207,7 +211,7 @@ pub fn prepare(
         .add(Owner::Control.token(), control.as_fd(), Interest::READ)
         .map_err(|error| fatal("watch the control socket", &error))?;
     let terminal = hand_terminal_on(&supervised);
-    let shared = Shared { terminal, ..shared(&home.dir, original_nofile) };
+    let shared = Shared { terminal, ..shared(&dir, original_nofile) };
     let upstream = Upstream::from_environment(&shared.environment, shared.pid);
     let (reports, inbox) = mpsc::channel();
     let web = web(args, wishes, &waker)?;
@@ -236,8 +240,10 @@ pub fn prepare(
         orphans: 0,
         oom: OomWatch::begin(),
         web,
+        home: Home { control: control_name, lock },
+        upgrades: Upgrades::default(),
     };
-    Ok(Ready { daemon, sources: Sources { signals, wakeups }, control: control_name, lock: home.lock })
+    Ok(Ready { daemon, sources: Sources { signals, wakeups } })
 }
 
 /// Without /proc only what we start ourselves can be found and ended. An init may mount it.
@@ -288,22 +294,12 @@ fn shared(dir: &Path, original_nofile: (u64, u64)) -> Shared {
     let too_long = dir.as_os_str().len() + "/u999.4294967295.notify".len() > MAX_SUN_PATH;
     let short_dir = if too_long { ShortDir::make(dir).ok() } else { None };
     Shared {
-        runtime_dir: dir.to_owned(),
-        runtime_root: runtime_root(),
         short_dir,
-        environment: std::env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
-        unreadable: std::env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value)))
-            .filter(|(_, value)| value.to_str().is_none())
-            .collect(),
         original_nofile,
         cgroups: CgroupRoot::probe("aeterna"),
-        pid1: process::is_pid1(),
-        terminal: false,
-        pid: process::pid(),
         born_with: tree::own_children(),
+        program: std::fs::read_link("/proc/self/exe").ok(),
+        ..Shared::of_this_process(dir.to_owned(), runtime_root())
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::daemon::launch::describe;
 use crate::daemon::supervised::NotifySocket;
 use crate::sys::cgroup::CgroupRoot;
-use crate::sys::{message, random, user};
+use crate::sys::{message, process, random, user};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +35,8 @@ pub struct Shared {
     pub pid: i32,
     /// Children that we had before we started any: whoever executed us left them.
     pub born_with: Vec<i32>,
+    /// Where our program was when we were started: what an upgrade takes. Not what we are now: that may be deleted.
+    pub program: Option<PathBuf>,
 }
 
 /// A link in a folder of our own, removed when we end.
@@ -42,6 +44,8 @@ pub struct Shared {
 pub struct ShortDir {
     folder: PathBuf,
     link: PathBuf,
+    /// Whether it goes with us: not before an upgrade is over.
+    is_ours: bool,
 }
 
 impl ShortDir {
@@ -56,12 +60,30 @@ impl ShortDir {
         std::fs::DirBuilder::new().mode(0o711).create(&folder)?;
         let link = folder.join("r");
         std::os::unix::fs::symlink(target, &link)?;
-        Ok(ShortDir { folder, link })
+        Ok(ShortDir { folder, link, is_ours: true })
+    }
+
+    /// What [`ShortDir::restored`] makes it of.
+    pub fn parts(&self) -> (&Path, &Path) {
+        (&self.folder, &self.link)
+    }
+
+    /// One that another program has made. It stays when this is dropped, until [`ShortDir::own`].
+    pub fn restored(folder: PathBuf, link: PathBuf) -> ShortDir {
+        ShortDir { folder, link, is_ours: false }
+    }
+
+    /// From now on it is removed at our end.
+    pub fn own(&mut self) {
+        self.is_ours = true;
     }
 }
 
 impl Drop for ShortDir {
     fn drop(&mut self) {
+        if !self.is_ours {
+            return;
+        }
         // Nothing to be done if it is gone already.
         let _ = std::fs::remove_file(&self.link);
         let _ = std::fs::remove_dir(&self.folder);
@@ -69,6 +91,29 @@ impl Drop for ShortDir {
 }
 
 impl Shared {
+    /// What this process can find out by itself; the rest is as if there were nothing.
+    pub fn of_this_process(runtime_dir: PathBuf, runtime_root: String) -> Shared {
+        Shared {
+            runtime_dir,
+            runtime_root,
+            short_dir: None,
+            environment: std::env::vars_os()
+                .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            unreadable: std::env::vars_os()
+                .filter_map(|(key, value)| Some((key.into_string().ok()?, value)))
+                .filter(|(_, value)| value.to_str().is_none())
+                .collect(),
+            original_nofile: (0, 0),
+            cgroups: None,
+            pid1: process::is_pid1(),
+            pid: process::pid(),
+            terminal: false,
+            born_with: Vec::new(),
+            program: None,
+        }
+    }
+
     /// A new `INVOCATION_ID`: 32 hex digits.
     pub fn new_invocation(&self) -> String {
         format!("{:016x}{:016x}", random::bits(), random::bits())

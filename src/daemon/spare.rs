@@ -21,9 +21,12 @@ pub struct Kit {
 /// What was made for a generation that is not there yet. Nobody knows of it: neither polled nor told to a process.
 #[derive(Debug)]
 pub struct Spare {
-    number: Gen,
-    owner: Option<(u32, u32)>,
-    kit: Kit,
+    /// Whose it will be.
+    pub number: Gen,
+    /// The user that its socket belongs to.
+    pub owner: Option<(u32, u32)>,
+    /// What was made.
+    pub kit: Kit,
 }
 
 impl Kit {

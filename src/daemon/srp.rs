@@ -9,6 +9,7 @@
 //! [`Endpoint::next_event`] until there is none, [`Endpoint::take_ended`] and [`Endpoint::take_changes`].
 
 mod conn;
+mod saved;
 mod transfer;
 
 use crate::machine::event::Gen;
@@ -24,6 +25,7 @@ use std::os::unix::net::UnixStream;
 use transfer::Active;
 
 pub use conn::Wants;
+pub use saved::SavedSrp;
 pub use transfer::{Direction, RelayEnd, Transfer};
 
 /// How long a peer may stay silent before it has the role that its generation implies.

@@ -65,6 +65,11 @@ impl Default for Slows {
 }
 
 impl Slows {
+    /// Whether every process that was started has come to its program, or to nothing.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// How long a start of this unit may be waited for.
     pub fn patience(&mut self, unit: usize, now: Monotime) -> Span {
         self.late.retain(|_, until| *until > now);

@@ -1,6 +1,7 @@
 //! The daemon's own machine at work: signals, stopping, the exit status.
 
 use crate::daemon::core::Daemon;
+use crate::daemon::upgrade::{self, Wish};
 use crate::machine::daemon::{DaemonAction, DaemonEvent};
 use crate::machine::event::Summary;
 use crate::sys::{clock, signal};
@@ -45,7 +46,8 @@ impl Daemon {
             DaemonAction::Notify(text) => self.upstream.tell(&text),
             DaemonAction::DumpStatus => self.log_status(),
             DaemonAction::Upgrade => {
-                log::warn!("SIGUSR2: aeternad cannot replace its own program yet; stop and start it");
+                let wish = Wish { program: None, only_check: false, patience: upgrade::PATIENCE };
+                self.ask_upgrade(None, &wish);
             }
             DaemonAction::Meaningless(number) => log::warn!(
                 "{} means nothing to aeternad: SIGTERM stops it (a container's STOPSIGNAL should be that), SIGHUP reloads",

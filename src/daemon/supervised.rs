@@ -12,7 +12,7 @@ use crate::daemon::sockets::{ListenSet, PeerName};
 use crate::daemon::spare::{Kit, Spare};
 use crate::daemon::srp::Endpoint;
 use crate::machine::UnitMachine;
-use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, Role, Summary};
+use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, Role, Summary, Transfer};
 use crate::proto::status::Outcome;
 use crate::sys::aside::Foreign;
 use crate::sys::inotify::Watcher;
@@ -115,7 +115,7 @@ impl GenerationShell {
 }
 
 /// What a generation that is gone has left.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LastWords {
     /// Whose.
@@ -221,6 +221,8 @@ pub struct Supervised {
     pub watch: Option<PathWatch>,
     /// Restarts by reason, for the metrics.
     pub restarts: BTreeMap<String, u64>,
+    /// A relay of state that is not begun, because an upgrade is about to be made.
+    pub put_off: Option<Transfer>,
 }
 
 /// What the poll set waits for on a unit's sockets.
@@ -272,6 +274,7 @@ impl Supervised {
             promoted: None,
             watch: None,
             restarts: BTreeMap::new(),
+            put_off: None,
         }
     }
 

@@ -33,6 +33,8 @@ pub enum Owner {
     SocketPaths(usize),
     /// A process on its way to its program, by its pid.
     Starting(u32),
+    /// What a program says that is asked whether it can take our place.
+    UpgradeCheck,
 }
 
 const KIND_SHIFT: u32 = 56;
@@ -54,6 +56,7 @@ impl Owner {
             Owner::SocketPaths(unit) => (9, unit, 0),
             Owner::Filter(unit, id) => (17, unit, id),
             Owner::Adopted(unit, id) => (18, unit, id),
+            Owner::UpgradeCheck => (20, 0, 0),
             Owner::StateSocket(unit) => (10, unit, 0),
             Owner::StateConnection(unit, id) => (11, unit, id),
             Owner::Starting(pid) => (19, 0, pid),
@@ -77,6 +80,7 @@ impl Owner {
             9 => Owner::SocketPaths(unit),
             17 => Owner::Filter(unit, id),
             18 => Owner::Adopted(unit, id),
+            20 => Owner::UpgradeCheck,
             10 => Owner::StateSocket(unit),
             11 => Owner::StateConnection(unit, id),
             19 => Owner::Starting(id),

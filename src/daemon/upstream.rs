@@ -2,6 +2,7 @@
 
 use crate::sys::{clock, datagram};
 use crate::time::{Monotime, Span};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 
@@ -28,6 +29,15 @@ pub struct Upstream {
     again: Option<Monotime>,
 }
 
+/// An [`Upstream`] in a stored state.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedUpstream {
+    next: Option<Monotime>,
+    unsaid: Vec<String>,
+    again: Option<Monotime>,
+}
+
 impl Upstream {
     /// From our environment: `NOTIFY_SOCKET`, and `WATCHDOG_USEC` if `WATCHDOG_PID` names us (or nobody).
     pub fn from_environment(environment: &[(String, String)], pid: i32) -> Upstream {
@@ -39,6 +49,19 @@ impl Upstream {
             value("WATCHDOG_USEC").and_then(|text| text.parse::<u64>().ok()).filter(|usec| *usec > 0 && ours);
         let interval = socket.as_ref().and(usec).map(|usec| Span::from_micros(usec / 2));
         Upstream { socket, interval, next: interval.map(|span| clock::now() + span), ..Upstream::default() }
+    }
+
+    /// What another program has still to say, and when.
+    pub fn save(&self) -> SavedUpstream {
+        // The rest is the environment's.
+        let Upstream { socket: _, interval: _, next, unsaid, again } = self;
+        SavedUpstream { next: *next, unsaid: unsaid.iter().cloned().collect(), again: *again }
+    }
+
+    /// The connection again, as the program before has left it.
+    pub fn restored(saved: SavedUpstream, environment: &[(String, String)], pid: i32) -> Upstream {
+        let SavedUpstream { next, unsaid, again } = saved;
+        Upstream { next, unsaid: unsaid.into(), again, ..Upstream::from_environment(environment, pid) }
     }
 
     /// Sends a message, now or when there is room for it, in the order of the calls; a supervisor that is not there is no

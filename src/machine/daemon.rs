@@ -129,6 +129,11 @@ impl DaemonMachine {
         }
     }
 
+    /// How many units it is about.
+    pub fn units(&self) -> usize {
+        self.units.len()
+    }
+
     /// Whether a stop is under way.
     pub fn is_stopping(&self) -> bool {
         self.course != Course::Running

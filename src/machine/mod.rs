@@ -36,6 +36,7 @@
 
 pub mod daemon;
 pub mod event;
+pub mod upgrade;
 
 mod command;
 mod generation;

@@ -111,8 +111,18 @@ pub enum Request {
     },
     /// The page's address, with a token made for it: [`Reply::Done`], the note is the address.
     Page,
-    /// Replace aeternad's own program.
-    Upgrade,
+    /// Replace aeternad's own program: [`Reply::Upgrade`].
+    Upgrade {
+        /// Another one than aeternad was started from; an absolute path.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        program: Option<String>,
+        /// Only say whether it could be done.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        check: bool,
+        /// How long state that is on its way between two generations is waited for, seconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout: Option<f64>,
+    },
     /// [`Reply::Version`].
     Version,
 }
@@ -163,11 +173,60 @@ pub enum Reply {
         /// At most 32.
         reloads: Vec<ReloadRecord>,
     },
+    /// To `upgrade`.
+    Upgrade(UpgradeReply),
     /// To `version`.
     Version {
         /// aeternad's version.
         version: String,
     },
+}
+
+/// What came of an upgrade.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UpgradeReply {
+    /// How it ended.
+    pub outcome: UpgradeOutcome,
+    /// The version before.
+    pub from: String,
+    /// The version of the new program, if it has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// How long aeternad did nothing else, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<f64>,
+    /// Why, for people.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// How an upgrade ended. All but [`UpgradeOutcome::Done`] leave the program that was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpgradeOutcome {
+    /// 0: the new program runs.
+    Done,
+    /// 0: it was only asked for, and could be made.
+    Possible,
+    /// 1: something is wrong with the new program, or was in the way.
+    Failed,
+    /// 3: the new program could not go on, and gave back.
+    GaveBack,
+    /// 4: not now.
+    Refused,
+}
+
+impl UpgradeOutcome {
+    /// The exit status of `aeternactl`.
+    pub const fn exit_status(self) -> u8 {
+        use crate::error::exit;
+        match self {
+            UpgradeOutcome::Done | UpgradeOutcome::Possible => exit::OK,
+            UpgradeOutcome::Failed => exit::FAILURE,
+            UpgradeOutcome::GaveBack => exit::ROLLED_BACK,
+            UpgradeOutcome::Refused => exit::BUSY,
+        }
+    }
 }
 
 /// How one unit's reload ended.
@@ -299,7 +358,7 @@ fn checked(mut request: Request) -> Result<Request, Refusal> {
         | Request::History { .. }
         | Request::Events { .. }
         | Request::Page
-        | Request::Upgrade
+        | Request::Upgrade { .. }
         | Request::Version => {}
     }
     Ok(request)
@@ -389,7 +448,8 @@ mod tests {
             Request::History { unit: unit() },
             Request::Events { unit: None },
             Request::Page,
-            Request::Upgrade,
+            Request::Upgrade { program: Some("/x".into()), check: true, timeout: Some(1.5) },
+            Request::Upgrade { program: None, check: false, timeout: None },
             Request::Version,
         ]
     }

@@ -4,7 +4,10 @@
 //! Counters belong to aeternad, not to a generation, so that no reload resets them. Labels are the names of
 //! units and sockets and fixed sets of words: their number does not grow with time.
 
+mod saved;
 mod text;
+
+pub use saved::SavedMetrics;
 
 use crate::proto::status::{Outcome, ReloadRecord, Status, UnitState};
 use std::collections::BTreeMap;

@@ -55,6 +55,16 @@ impl CgroupRoot {
         works.then_some(root)
     }
 
+    /// Our own group, and how the names of ours begin: for [`CgroupRoot::restored`].
+    pub fn parts(&self) -> (&Path, &str) {
+        (&self.own, &self.prefix)
+    }
+
+    /// The place that [`CgroupRoot::parts`] tells of. Nothing is looked at.
+    pub fn restored(own: PathBuf, prefix: String) -> CgroupRoot {
+        CgroupRoot { own, prefix }
+    }
+
     /// Makes a group. `name` is a part of the folder's name, after our pid.
     ///
     /// # Errors
@@ -95,7 +105,7 @@ impl Cgroup {
         fd::try_lock(dir.as_fd(), Lock::Shared)?;
         let events = File::open(path.join("cgroup.events"))?;
         // "PREFIX.PID.TOKEN.": a find after an upgrade has only the name.
-        let prefix = name.match_indices('.').nth(2).map_or(name.len(), |(at, _)| at + 1);
+        let prefix = prefix_of(&name);
         let group = Cgroup { path, name, prefix, dir, events, killed: Cell::new(false) };
         // The first change is only told to who has read the file before. It may have been removed before we held it.
         group.events.read_at(&mut [0; 256], 0)?;
@@ -106,6 +116,17 @@ impl Cgroup {
     fn takes_processes(&self) -> bool {
         let kind = fs::read_to_string(self.path.join("cgroup.type")).unwrap_or_default();
         kind.trim_end() == "domain" && is_writable(&self.path.join("cgroup.procs"))
+    }
+
+    /// A group that a program before this one had open, with its lock. Nothing is looked at.
+    pub fn restored(path: PathBuf, name: String, dir: OwnedFd, events: OwnedFd, killed: bool) -> Cgroup {
+        let prefix = prefix_of(&name);
+        Cgroup { path, name, prefix, dir, events: events.into(), killed: Cell::new(killed) }
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The folder's name, for [`CgroupRoot::find`].
@@ -203,6 +224,11 @@ impl Cgroup {
     pub fn remove(&self) -> io::Result<()> {
         remove_tree(&self.path)
     }
+}
+
+/// How long "PREFIX.PID.TOKEN." is in a name.
+fn prefix_of(name: &str) -> usize {
+    name.match_indices('.').nth(2).map_or(name.len(), |(at, _)| at + 1)
 }
 
 fn is_writable(path: &Path) -> bool {

@@ -265,7 +265,7 @@ pub fn secure_std_fds() -> io::Result<()> {
 }
 
 /// Whether the number is an open descriptor of this process.
-fn is_open(fd: RawFd) -> bool {
+pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD takes no pointer; a number that is not open is an error, nothing worse.
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
@@ -321,6 +321,28 @@ pub enum CloseOnExec {
     Yes,
     /// It stays open in the new program.
     No,
+}
+
+/// A copy of the descriptor with this number, numbered 3 or more. The number itself stays what it is.
+///
+/// # Errors
+/// `EBADF`, `EMFILE`.
+pub fn copy_of(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let raw = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made `raw` for us; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Closes the descriptor with this number, 3 or more, which a program before this one has left to us.
+pub fn close_number(number: RawFd) {
+    if number >= 3 && is_open(number) {
+        // SAFETY: it is open, and by the protocol of the caller (an upgrade) ours alone.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+    }
 }
 
 /// Takes over a descriptor that our own parent left open for us, and makes it close-on-exec.

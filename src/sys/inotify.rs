@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// How many folders one watcher looks into; what is deeper or beyond is not seen.
@@ -96,6 +96,30 @@ impl Watcher {
             self.wanted.push(path.to_path_buf());
         }
         self.watch(path)
+    }
+
+    /// What was asked for.
+    pub fn wanted(&self) -> &[PathBuf] {
+        &self.wanted
+    }
+
+    /// Whether [`Watcher::follow_writes`] was asked for.
+    pub fn follows_writes(&self) -> bool {
+        !self.writes.is_empty()
+    }
+
+    /// A watcher whose descriptor a program before this one has had. What has happened is in its queue still; where that was
+    /// it knows after [`Watcher::resume`].
+    pub fn restored(fd: OwnedFd, wanted: Vec<PathBuf>, follows_writes: bool) -> Watcher {
+        // SAFETY: the descriptor is ours, and nobody else has it from now on.
+        let inotify = unsafe { Inotify::from_raw_fd(fd.into_raw_fd()) };
+        let writes = if follows_writes { AddWatchFlags::IN_MODIFY } else { AddWatchFlags::empty() };
+        Watcher { inotify, wanted, folders: HashMap::new(), writes, lost_count: false }
+    }
+
+    /// Learns again which folder is which: the kernel gives the same number for one that is watched already.
+    pub fn resume(&mut self) {
+        self.watch_again();
     }
 
     /// Readable when something happened.

@@ -26,6 +26,7 @@ pub mod process;
 pub mod procfs;
 pub mod random;
 pub mod registration;
+pub mod replace;
 pub mod seccomp;
 pub mod signal;
 pub mod sockdiag;

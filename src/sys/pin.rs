@@ -100,6 +100,16 @@ pub fn identity(path: &Path) -> io::Result<Identity> {
 }
 
 impl Pin {
+    /// What [`Pin::restored`] makes it of.
+    pub fn parts(&self) -> (BorrowedFd<'_>, &Path, Option<&Path>, Identity, Kind) {
+        (self.fd.as_fd(), &self.name, self.real.as_deref(), self.was, self.kind)
+    }
+
+    /// One that a program before this one has held.
+    pub fn restored(fd: OwnedFd, name: PathBuf, real: Option<PathBuf>, was: Identity, kind: Kind) -> Pin {
+        Pin { fd, name, real, was, kind }
+    }
+
     /// A program: the folder in `path` is resolved, the last component is not, because programs go by their names
     /// (busybox, a Python environment). `path` is absolute.
     ///

@@ -10,7 +10,7 @@ use nix::libc;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// New connections of a draw. Probes are in neither number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -108,6 +108,16 @@ impl Tally {
             self.spoilt.set(true);
         }
         result
+    }
+
+    /// What [`Tally::restored`] makes it of.
+    pub fn parts(&self) -> (BorrowedFd<'_>, bool) {
+        (self.map.as_fd(), self.spoilt.get())
+    }
+
+    /// Counters that a program before this one has made.
+    pub fn restored(map: OwnedFd, spoilt: bool) -> Tally {
+        Tally { map, spoilt: Cell::new(spoilt) }
     }
 
     /// What was counted so far; `None` if a program could not be attached meanwhile.

@@ -94,6 +94,20 @@ pub fn reap(pid: i32) -> io::Result<()> {
     }
 }
 
+/// Waits for the end of a child, until then at most, and reaps it; how it ended. `None` if it has not, or is no child.
+pub fn status_within(pid: i32, until: crate::time::Monotime) -> Option<WaitStatus> {
+    use super::stream::{Watch, wait};
+    let pidfd = super::process::pidfd_open(pid).ok()?;
+    let [ready] = wait([Watch::read(&pidfd)], Some(until)).ok()?;
+    if !ready.read {
+        return None;
+    }
+    let mut status = 0;
+    // SAFETY: the kernel writes one int to `status`.
+    let reaped = unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) };
+    (reaped == pid).then(|| decode(status))
+}
+
 /// Reaps any dead child at once: (pid, how). `None` if there is none. One system call, nothing allocated: the fast way
 /// when no child can be one of a service. Never blocks. See waitpid(2).
 ///

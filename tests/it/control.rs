@@ -91,7 +91,9 @@ fn unknown_units_wrong_lines_and_no_daemon() {
     let ended = nobody.ctl(&["status"]);
     assert_eq!(ended.code, 5, "{}", ended.stderr);
     assert!(ended.stderr.contains("run"), "{}", ended.stderr);
-    assert_eq!(env.ctl(&["upgrade"]).code, 1);
+    let missing = env.ctl(&["upgrade", "--program", "/nowhere"]);
+    assert_eq!(missing.code, 1);
+    assert_eq!(missing.stdout, "aeternad 0.1.0 goes on: /nowhere: No such file or directory\n");
 }
 
 #[test]

@@ -54,5 +54,6 @@ mod strategies;
 mod supervision;
 mod terminal;
 mod unit_files;
+mod upgrade;
 mod watch;
 mod workers;

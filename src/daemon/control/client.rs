@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 
 /// How far a client's connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Phase {
+pub(super) enum Phase {
     /// Both directions are open.
     Open,
     /// It sends no more; what it has asked is still answered.
@@ -23,33 +23,33 @@ enum Phase {
 }
 
 /// Whose events a client gets.
-#[derive(Debug, Serialize, Deserialize)]
-enum Topics {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Topics {
     All,
     Units(Vec<String>),
 }
 
 #[derive(Debug)]
 pub(super) struct Client {
-    stream: UnixStream,
-    phase: Phase,
+    pub(super) stream: UnixStream,
+    pub(super) phase: Phase,
     /// Both directions are closed: nobody reads, and its socket rings for as long as it is in the poll set.
-    gone: bool,
+    pub(super) gone: bool,
     /// At most [`MAX_REQUEST`] bytes and a newline.
-    input: Vec<u8>,
-    output: VecDeque<u8>,
+    pub(super) input: Vec<u8>,
+    pub(super) output: VecDeque<u8>,
     /// Whether a request was handed out and is not yet answered.
-    busy: bool,
-    topics: Topics,
+    pub(super) busy: bool,
+    pub(super) topics: Topics,
     /// When the request that is arriving must be whole, or the last line read.
-    deadline: Option<Monotime>,
+    pub(super) deadline: Option<Monotime>,
     /// Events that were dropped since the client was last told, and the time of the last one.
-    dropped: u64,
-    dropped_at: f64,
+    pub(super) dropped: u64,
+    pub(super) dropped_at: f64,
     /// Requests that were none, since [`Client::take_refused`].
-    refused: u64,
+    pub(super) refused: u64,
     /// What the poll set waits for.
-    registered: Wants,
+    pub(super) registered: Wants,
 }
 
 impl Client {

@@ -3,10 +3,12 @@
 use super::Stream;
 use crate::proto::http::guard::Reach;
 use crate::sys::socket::{errno_text, listen};
+use crate::sys::stream::{self, Watch};
 use crate::sys::unixpath::{self, BoundPath};
+use crate::sys::wake::{self, Waker, Wakeups};
 use std::io;
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
@@ -20,6 +22,10 @@ pub(super) struct Listener {
     /// A path that we made: removed at the end, if it is still ours.
     path: Option<BoundPath>,
     closed: AtomicBool,
+    paused: AtomicBool,
+    /// Ends the wait for a connection.
+    waker: Waker,
+    wakeups: Wakeups,
 }
 
 #[derive(Debug)]
@@ -58,7 +64,59 @@ impl Listener {
             }
             Socket::Unix(_) => address.to_owned(),
         };
-        Ok(Listener { socket, address, path, closed: AtomicBool::new(false) })
+        Listener::new(socket, address, path).map_err(|error| why(&error))
+    }
+
+    fn new(socket: Socket, address: String, path: Option<BoundPath>) -> io::Result<Listener> {
+        // The wait is for the wake-up too, and whoever has come may have gone before it is accepted.
+        match &socket {
+            Socket::Tcp(socket) => socket.set_nonblocking(true)?,
+            Socket::Unix(socket) => socket.set_nonblocking(true)?,
+        }
+        let (waker, wakeups) = wake::self_pipe()?;
+        let (closed, paused) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Listener { socket, address, path, closed, paused, waker, wakeups })
+    }
+
+    /// The descriptor, whether it is TCP, and a path of ours.
+    pub(super) fn parts(&self) -> (BorrowedFd<'_>, bool, Option<&BoundPath>) {
+        match &self.socket {
+            Socket::Tcp(socket) => (socket.as_fd(), true, self.path.as_ref()),
+            Socket::Unix(socket) => (socket.as_fd(), false, self.path.as_ref()),
+        }
+    }
+
+    /// One that another program had.
+    ///
+    /// # Errors
+    /// There is no room for a pipe.
+    pub(super) fn restored(
+        fd: OwnedFd,
+        is_tcp: bool,
+        address: String,
+        path: Option<BoundPath>,
+    ) -> io::Result<Listener> {
+        let (waker, wakeups) = wake::self_pipe()?;
+        let socket = if is_tcp { Socket::Tcp(fd.into()) } else { Socket::Unix(fd.into()) };
+        let (closed, paused) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Listener { socket, address, path, closed, paused, waker, wakeups })
+    }
+
+    /// Nothing is accepted for now; who waits in [`Listener::accept`] comes back with an error.
+    pub(super) fn pause(&self) {
+        self.paused.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Accepts again.
+    pub(super) fn resume(&self) {
+        self.paused.store(false, Ordering::Release);
+        self.wakeups.drain();
+    }
+
+    /// Whether [`Listener::pause`] was called.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
     }
 
     /// With the real port.
@@ -78,8 +136,23 @@ impl Listener {
         }
     }
 
-    /// The next connection, and who it is. Blocks.
+    /// The next connection, and who it is. Blocks, but for [`Listener::pause`].
     pub(super) fn accept(&self) -> io::Result<Stream> {
+        loop {
+            let (socket, ..) = self.parts();
+            let wakeups = self.wakeups.fd();
+            stream::wait([Watch::read(&socket), Watch::read(&wakeups)], None)?;
+            if self.is_paused() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            match self.accept_now() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn accept_now(&self) -> io::Result<Stream> {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, _) = socket.accept()?;

@@ -2,6 +2,7 @@
 
 use crate::sys::random;
 use crate::time::{Monotime, Span};
+use serde::{Deserialize, Serialize};
 
 /// How long a token counts: a day's work.
 const LIFETIME: Span = Span::from_secs(12 * 60 * 60);
@@ -10,7 +11,8 @@ const LIFETIME: Span = Span::from_secs(12 * 60 * 60);
 const MOST: usize = 16;
 
 /// The tokens that count. Shared by threads under a lock.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct PageTokens {
     /// Oldest first, and until when.
     made: Vec<(String, Monotime)>,

@@ -1,6 +1,7 @@
 //! Which connections there are: a bounded number, all of which can be ended.
 
 use super::{MAX_CONNECTIONS, Stream};
+use crate::sys::wake::Waker;
 use std::collections::BTreeMap;
 use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -43,6 +44,8 @@ struct Inner {
     threads: usize,
     last: u64,
     closed: bool,
+    /// Who wants to know that nothing is being answered any more.
+    waker: Option<Waker>,
 }
 
 impl Inner {
@@ -96,6 +99,16 @@ impl Registry {
         Some(Slot { registry: Arc::clone(registry), number })
     }
 
+    /// Wakes somebody whenever something was answered.
+    pub(super) fn tell(&self, waker: Waker) {
+        self.lock().waker = Some(waker);
+    }
+
+    /// Whether something is being answered.
+    pub(super) fn is_serving(&self) -> bool {
+        self.lock().members.values().any(|member| member.at == At::Served)
+    }
+
     /// Nobody asks any more; whoever has not written everything by then is cut off.
     pub(super) fn close(&self, time: Duration) {
         let mut inner = self.lock();
@@ -114,8 +127,12 @@ impl Registry {
 impl Slot {
     /// Says what the connection is at. One that had to make room stays gone.
     pub(super) fn is_at(&self, at: At) {
-        if let Some(member) = self.registry.lock().members.get_mut(&self.number) {
+        let mut inner = self.registry.lock();
+        if let Some(member) = inner.members.get_mut(&self.number) {
             member.at = at;
+        }
+        if let Some(waker) = inner.waker.as_ref().filter(|_| at != At::Served) {
+            waker.wake();
         }
     }
 }
@@ -125,6 +142,9 @@ impl Drop for Slot {
         let mut inner = self.registry.lock();
         inner.members.remove(&self.number);
         inner.threads -= 1;
+        if let Some(waker) = &inner.waker {
+            waker.wake();
+        }
         drop(inner);
         self.registry.left.notify_all();
     }

@@ -1,19 +1,31 @@
 //! The daemon's side of HTTP: the listener if there is one, the counters, and which replies a call waits for.
 
 use super::outside::Outside;
+use super::saved::{self, SavedHttp, Stored};
 use super::{HttpCall, HttpServer, facts};
+use crate::daemon::saved::{Incoming, Outgoing};
 use crate::machine::event::{Announcement, CommandResult, Req};
 use crate::proto::metrics::Metrics;
 use crate::proto::status::{EventLine, ReloadRecord};
-use crate::sys::user;
 use crate::sys::wake::Waker;
+use crate::sys::{clock, user};
+use crate::time::{Monotime, Span};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+
+/// How long answers that are being given are waited for before an upgrade.
+const FINISHING: Span = Span::from_millis(500);
 
 /// HTTP, as the main loop has it. Main thread only.
 #[derive(Debug, Default)]
 pub struct Web {
     server: Option<HttpServer>,
+    /// What is served again once an upgrade is over.
+    stored: Option<Stored>,
+    /// Wakes the loop.
+    waker: Option<Waker>,
+    /// Until when answers that are being given are waited for, before an upgrade.
+    until: Option<Monotime>,
     /// What is counted, also while nobody can look.
     pub metrics: Metrics,
     /// Which replies are waited for, and from which unit.
@@ -27,7 +39,9 @@ impl Web {
     /// # Errors
     /// What cannot be bound or read, and why: for people.
     pub fn start(&mut self, address: &str, token_file: Option<&Path>, waker: Waker) -> Result<(), String> {
-        let server = HttpServer::start(address, token_file, Outside::new(waker), user::effective_uid())?;
+        let outside = Outside::new(waker.clone());
+        self.waker = Some(waker);
+        let server = HttpServer::start(address, token_file, outside, user::effective_uid())?;
         self.server = Some(server);
         Ok(())
     }
@@ -53,6 +67,77 @@ impl Web {
         };
         // What follows the sign stays in the browser: it is sent to nobody.
         Ok(format!("http://{local}/#token={}", server.new_page_token()))
+    }
+
+    /// Stores the listener.
+    ///
+    /// # Errors
+    /// Those of [`Outgoing::put`].
+    pub fn save(&self, out: &mut Outgoing) -> Result<Option<SavedHttp>, String> {
+        let served = self.server.as_ref().map(HttpServer::parts);
+        let stored = self
+            .stored
+            .as_ref()
+            .map(|stored| (&stored.listener, stored.token_file.as_ref(), stored.page_tokens.clone()));
+        let one = served.or(stored);
+        one.map(|(listener, token, made)| saved::save(listener, token, made, out)).transpose()
+    }
+
+    /// HTTP again, not yet at work: see [`Web::resume`].
+    ///
+    /// # Errors
+    /// Those of [`Incoming::take`].
+    pub fn restore(metrics: Metrics, saved: Option<SavedHttp>, from: &mut Incoming) -> Result<Web, String> {
+        let stored = saved.map(|saved| Stored::restore(saved, from)).transpose()?;
+        Ok(Web { metrics, stored, ..Web::default() })
+    }
+
+    /// Who wakes the loop, after [`Web::restore`].
+    pub fn wake_by(&mut self, waker: Waker) {
+        self.waker = Some(waker);
+    }
+
+    /// Nothing new is accepted: an upgrade is about to be made.
+    pub fn pause(&mut self) {
+        if let (Some(server), Some(waker)) = (&self.server, &self.waker) {
+            server.pause(waker);
+            self.until = Some(clock::now() + FINISHING);
+        }
+    }
+
+    /// Whether an answer that is being given is worth to be waited for.
+    pub fn unfinished(&self) -> bool {
+        let waits = self.until.is_some_and(|until| clock::now() < until);
+        waits && self.server.as_ref().is_some_and(HttpServer::is_at_work)
+    }
+
+    /// When [`Web::unfinished`] ends at the latest.
+    pub fn deadline(&self) -> Option<Monotime> {
+        self.until
+    }
+
+    /// Serves, again.
+    pub fn resume(&mut self) {
+        self.until = None;
+        if let (Some(Stored { listener, token_file, page_tokens }), Some(waker)) =
+            (self.stored.take(), &self.waker)
+        {
+            let (outside, uid) = (Outside::new(waker.clone()), user::effective_uid());
+            match HttpServer::on(listener, token_file.as_deref(), page_tokens, outside, uid) {
+                Ok(server) => self.server = Some(server),
+                Err(why) => log::error!("http: not served any more: {why}"),
+            }
+        }
+        if let Some(Err(why)) = self.server.as_mut().map(HttpServer::resume) {
+            log::error!("http: not served any more: {why}");
+        }
+    }
+
+    /// An event that is no unit's.
+    pub fn tell(&self, line: &EventLine) {
+        if let Some(server) = &self.server {
+            server.broadcast(line);
+        }
     }
 
     /// The next call, if somebody has asked something.

@@ -33,8 +33,10 @@ mod call;
 mod fresh;
 mod held;
 mod replace;
+mod saved;
 
 use held::{anybody_has, has_any, hold_datagrams};
+pub use saved::{SavedAdopted, SavedFilters};
 
 use crate::daemon::core::Daemon;
 use crate::daemon::sockets::Wanted;

@@ -4,10 +4,12 @@
 mod gone;
 mod load;
 mod program;
+mod saved;
 mod start;
 
 pub use gone::Gone;
 pub use program::program_of;
+pub use saved::{SavedRelease, SavedReleases};
 
 use crate::daemon::environment::{self, Facts};
 use crate::daemon::launch;
@@ -17,6 +19,7 @@ use crate::sys::clock;
 use crate::sys::pin::{self, Identity, Kind, Pin};
 use crate::sys::spawn::{self, ByDescriptor, Pinned};
 use crate::unit::{self, Command, Unit};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;
@@ -53,7 +56,8 @@ pub struct Releases {
 }
 
 /// A release that a reload has launched and given up.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct GivenUp {
     identity: u64,
     at: f64,
@@ -61,7 +65,8 @@ struct GivenUp {
 }
 
 /// What the names that a launch's own `ExecStartPre` may change meant before it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Before {
     working: Option<Identity>,
     programs: BTreeMap<String, Option<Identity>>,

@@ -21,7 +21,7 @@ const GIVEN_UP: u8 = 2;
 /// stopped being half open, are in no list. A membarrier(2) would wait for them, for 10 ms and with everybody
 /// else; instead the slot, which stays open, is watched once nobody serves it ([`ListenSet::watch_list`]), and
 /// what has landed there after all is served like the rest of a crashed generation.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Drain {
     half_open: BTreeSet<u64>,

@@ -93,7 +93,7 @@ pub(super) struct Endpoint {
 
 /// Gives each socket its number.
 #[derive(Debug, Default)]
-pub(super) struct Ids(u32);
+pub(super) struct Ids(pub(super) u32);
 
 impl Ids {
     fn next(&mut self) -> SocketId {

@@ -20,6 +20,7 @@ mod endpoint;
 #[cfg(test)]
 mod exact_tests;
 mod repair;
+mod saved;
 mod status;
 mod steering;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod tests;
 pub use accept::PeerName;
 pub use adopt::{Found, Wanted};
 pub use dropped::is_wider;
+pub use saved::{SavedSet, SavedWatcher};
 
 use super::inherit::Inherited;
 use crate::sys::inotify::Watcher;

@@ -13,15 +13,15 @@ use std::os::fd::AsFd;
 /// What was asked for last: for endpoints that come later, and for those that are repaired.
 #[derive(Debug, Default)]
 pub(super) struct Steered {
-    serving: usize,
-    canary: Option<(usize, u8, steer::Draw)>,
-    probes: Vec<(SocketAddr, usize)>,
+    pub(super) serving: usize,
+    pub(super) canary: Option<(usize, u8, steer::Draw)>,
+    pub(super) probes: Vec<(SocketAddr, usize)>,
     /// Counts while there is a draw, where the kernel lets us.
-    tally: Option<Tally>,
+    pub(super) tally: Option<Tally>,
     /// What it said when the present step of the soak began.
-    counted: Counts,
+    pub(super) counted: Counts,
     /// The steps that are over.
-    shares: Vec<Share>,
+    pub(super) shares: Vec<Share>,
 }
 
 /// A weight that needs a draw: the others send everything to one side.

@@ -40,7 +40,7 @@ pub(super) enum Note {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Phase {
+pub(super) enum Phase {
     Open,
     /// It is sent what is queued, then it is over.
     Closing,
@@ -64,30 +64,30 @@ pub(super) struct Debts {
 #[derive(Debug)]
 pub(super) struct Conn {
     /// `None` while the relay has it.
-    stream: Option<UnixStream>,
+    pub(super) stream: Option<UnixStream>,
     /// A copy of it meanwhile, for a word that cannot wait.
-    lent: Option<UnixStream>,
+    pub(super) lent: Option<UnixStream>,
     pub(super) peer: Peer,
-    role: Option<Role>,
+    pub(super) role: Option<Role>,
     /// What it was in its HELLO.
-    greeted: Option<Role>,
+    pub(super) greeted: Option<Role>,
     /// It was told more than HELLO: its role stays.
-    used: bool,
+    pub(super) used: bool,
     /// A sink that was told that there is nothing.
-    cold: bool,
-    replaced: bool,
-    phase: Phase,
+    pub(super) cold: bool,
+    pub(super) replaced: bool,
+    pub(super) phase: Phase,
     pub(super) decoder: Decoder,
     pub(super) held: Option<Held>,
     pub(super) descriptors: Vec<Foreign>,
     pub(super) debts: Debts,
-    hung_up: bool,
-    output: Vec<u8>,
+    pub(super) hung_up: bool,
+    pub(super) output: Vec<u8>,
     /// When its role is implied.
-    silent_by: Option<Monotime>,
+    pub(super) silent_by: Option<Monotime>,
     /// When the frame that has begun must be whole, or the ERROR read.
-    whole_by: Option<Monotime>,
-    registered: Option<Wants>,
+    pub(super) whole_by: Option<Monotime>,
+    pub(super) registered: Option<Wants>,
 }
 
 impl Drop for Conn {

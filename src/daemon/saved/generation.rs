@@ -1,0 +1,301 @@
+//! The generations of a unit, and its processes, in a stored state.
+
+use super::{Incoming, Key, Outgoing, StoredPath};
+use crate::daemon::intercept::{Adopted, SavedAdopted};
+use crate::daemon::logpipe::LogPipe;
+use crate::daemon::releases::{Before, Release, SavedRelease};
+use crate::daemon::spare::{Kit, Spare};
+use crate::daemon::supervised::{Child, GenerationShell, NotifySocket, Stream};
+use crate::machine::event::{Content, ContentId, Gen, Proc, Role};
+use crate::sys::cgroup::Cgroup;
+use crate::sys::tree::Main;
+use crate::sys::unixpath::BoundPath;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedChild {
+    proc: Proc,
+    pid: i32,
+    role: Role,
+    generation: Option<Gen>,
+    invocation: String,
+    pidfd: Option<Key>,
+    watched: bool,
+    gone: bool,
+    killed: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedKit {
+    notify: Option<(Key, BoundPath, String)>,
+    cgroup: Option<SavedCgroup>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedCgroup {
+    path: StoredPath,
+    name: String,
+    folder: Key,
+    events: Key,
+    killed: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedSpare {
+    number: Gen,
+    owner: Option<(u32, u32)>,
+    kit: SavedKit,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedGeneration {
+    number: Gen,
+    kit: SavedKit,
+    invocation: String,
+    started: Vec<(i32, bool)>,
+    groups: Vec<i32>,
+    alive: u32,
+    watch_empty: bool,
+    owner: Option<(u32, u32)>,
+    slot: u32,
+    served: bool,
+    content: Option<ContentId>,
+    release: Option<SavedRelease>,
+    before: Option<Before>,
+    adopted: SavedAdopted,
+    last_lines: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedStream {
+    id: u32,
+    fd: Key,
+    partial: Vec<u8>,
+    generation: Option<Gen>,
+    pid: i32,
+    is_error: bool,
+}
+
+/// Stores the processes of a unit.
+///
+/// # Errors
+/// Those of [`Outgoing::put`] or [`Incoming::take`].
+pub(super) fn save_children(
+    children: &HashMap<Proc, Child>,
+    out: &mut Outgoing,
+) -> Result<Vec<SavedChild>, String> {
+    let mut saved = Vec::with_capacity(children.len());
+    for (proc, Child { pid, role, generation, invocation, pidfd, watched, gone, killed }) in children {
+        let put = |pidfd: &std::os::fd::OwnedFd| out.put(format_args!("process.{}", proc.0), pidfd.as_fd());
+        saved.push(SavedChild {
+            proc: *proc,
+            pid: *pid,
+            role: *role,
+            generation: *generation,
+            invocation: invocation.clone(),
+            pidfd: pidfd.as_ref().map(put).transpose()?,
+            watched: *watched,
+            gone: *gone,
+            killed: *killed,
+        });
+    }
+    saved.sort_by_key(|child| child.proc);
+    Ok(saved)
+}
+
+fn save_kit(kit: &Kit, name: &str, out: &mut Outgoing) -> Result<SavedKit, String> {
+    let Kit { notify, cgroup } = kit;
+    let notify = notify.as_ref().map(|NotifySocket { fd, name: bound, shown }| {
+        let key = out.put(format_args!("{name}.notify"), fd.as_fd())?;
+        Ok::<_, String>((key, bound.clone(), shown.clone()))
+    });
+    let notify = notify.transpose()?;
+    let cgroup = cgroup.as_ref().map(|group| {
+        Ok::<_, String>(SavedCgroup {
+            path: StoredPath(group.path().to_owned()),
+            name: group.name().to_owned(),
+            folder: out.put(format_args!("{name}.cgroup"), group.dir_fd())?,
+            events: out.put(format_args!("{name}.events"), group.events_fd())?,
+            killed: group.was_killed(),
+        })
+    });
+    Ok(SavedKit { notify, cgroup: cgroup.transpose()? })
+}
+
+/// Stores what was made ahead.
+///
+/// # Errors
+/// Those of [`Outgoing::put`] or [`Incoming::take`].
+pub(super) fn save_spare(spare: &Spare, out: &mut Outgoing) -> Result<SavedSpare, String> {
+    let Spare { number, owner, kit } = spare;
+    Ok(SavedSpare { number: *number, owner: *owner, kit: save_kit(kit, "spare", out)? })
+}
+
+/// Stores a generation.
+///
+/// # Errors
+/// Those of [`Outgoing::put`] or [`Incoming::take`].
+pub(super) fn save_generation(
+    number: Gen,
+    shell: &GenerationShell,
+    out: &mut Outgoing,
+) -> Result<SavedGeneration, String> {
+    let GenerationShell {
+        kit,
+        invocation,
+        started,
+        groups,
+        alive,
+        watch_empty,
+        owner,
+        slot,
+        served,
+        content,
+        release,
+        before,
+        adopted,
+        last_lines,
+    } = shell;
+    Ok(SavedGeneration {
+        number,
+        kit: save_kit(kit, &format!("generation.{}", number.0), out)?,
+        invocation: invocation.clone(),
+        started: started.iter().map(|main| (main.pid, main.reaped)).collect(),
+        groups: groups.clone(),
+        alive: *alive,
+        watch_empty: *watch_empty,
+        owner: *owner,
+        slot: *slot,
+        served: *served,
+        content: *content,
+        release: match release {
+            Some(release) => Some(release.save(&format!("generation.{}", number.0), out)?),
+            None => None,
+        },
+        before: before.as_deref().cloned(),
+        adopted: adopted.save(),
+        last_lines: last_lines.iter().cloned().collect(),
+    })
+}
+
+/// Stores the log pipes.
+///
+/// # Errors
+/// Those of [`Outgoing::put`] or [`Incoming::take`].
+pub(super) fn save_streams(
+    streams: &HashMap<u32, Stream>,
+    out: &mut Outgoing,
+) -> Result<Vec<SavedStream>, String> {
+    let mut saved = Vec::with_capacity(streams.len());
+    for (id, Stream { pipe, generation, pid, is_error }) in streams {
+        saved.push(SavedStream {
+            id: *id,
+            fd: out.put(format_args!("log.{id}"), pipe.as_fd())?,
+            partial: pipe.partial().to_vec(),
+            generation: *generation,
+            pid: *pid,
+            is_error: *is_error,
+        });
+    }
+    saved.sort_by_key(|stream| stream.id);
+    Ok(saved)
+}
+
+/// The processes again.
+///
+/// # Errors
+/// Those of [`Outgoing::put`] or [`Incoming::take`].
+pub(super) fn restore_children(
+    saved: Vec<SavedChild>,
+    from: &mut Incoming,
+) -> Result<HashMap<Proc, Child>, String> {
+    let mut children = HashMap::new();
+    for SavedChild { proc, pid, role, generation, invocation, pidfd, watched, gone, killed } in saved {
+        let pidfd = pidfd.map(|key| from.take(&key)).transpose()?;
+        children.insert(proc, Child { pid, role, generation, invocation, pidfd, watched, gone, killed });
+    }
+    Ok(children)
+}
+
+fn restore_kit(saved: SavedKit, from: &mut Incoming) -> Result<Kit, String> {
+    let SavedKit { notify, cgroup } = saved;
+    let notify = match notify {
+        Some((key, name, shown)) => Some(NotifySocket { fd: from.take(&key)?.into(), name, shown }),
+        None => None,
+    };
+    let cgroup = match cgroup {
+        Some(SavedCgroup { path, name, folder, events, killed }) => {
+            Some(Cgroup::restored(path.0, name, from.take(&folder)?, from.take(&events)?, killed))
+        }
+        None => None,
+    };
+    Ok(Kit { notify, cgroup })
+}
+
+/// What was made ahead, again.
+///
+/// # Errors
+/// Those of [`Outgoing::put`] or [`Incoming::take`].
+pub(super) fn restore_spare(saved: SavedSpare, from: &mut Incoming) -> Result<Spare, String> {
+    let SavedSpare { number, owner, kit } = saved;
+    Ok(Spare { number, owner, kit: restore_kit(kit, from)? })
+}
+
+/// A generation again, and its number.
+///
+/// # Errors
+/// Those of [`Outgoing::put`] or [`Incoming::take`].
+pub(super) fn restore_generation(
+    saved: SavedGeneration,
+    contents: &BTreeMap<ContentId, Content>,
+    from: &mut Incoming,
+) -> Result<(Gen, GenerationShell), String> {
+    let number = saved.number;
+    let release = match (saved.release, saved.content.and_then(|id| contents.get(&id))) {
+        (Some(release), Some(content)) => Some(Arc::new(Release::restore(release, &content.unit, from)?)),
+        (Some(_), None) => return Err("what a generation runs has no content".into()),
+        (None, _) => None,
+    };
+    let shell = GenerationShell {
+        kit: restore_kit(saved.kit, from)?,
+        invocation: saved.invocation,
+        started: saved.started.into_iter().map(|(pid, reaped)| Main { pid, reaped }).collect(),
+        groups: saved.groups,
+        alive: saved.alive,
+        watch_empty: saved.watch_empty,
+        owner: saved.owner,
+        slot: saved.slot,
+        served: saved.served,
+        content: saved.content,
+        release,
+        before: saved.before.map(Box::new),
+        adopted: Adopted::restore(saved.adopted),
+        last_lines: saved.last_lines.into(),
+    };
+    Ok((number, shell))
+}
+
+/// The log pipes again.
+///
+/// # Errors
+/// Those of [`Outgoing::put`] or [`Incoming::take`].
+pub(super) fn restore_streams(
+    saved: Vec<SavedStream>,
+    from: &mut Incoming,
+) -> Result<HashMap<u32, Stream>, String> {
+    let mut streams = HashMap::new();
+    for SavedStream { id, fd, partial, generation, pid, is_error } in saved {
+        let pipe = LogPipe::restored(from.take(&fd)?.into(), partial);
+        streams.insert(id, Stream { pipe, generation, pid, is_error });
+    }
+    Ok(streams)
+}
