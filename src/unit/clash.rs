@@ -1,5 +1,6 @@
 //! What several units of one aeternad must agree on: names and addresses of their own, one `[Daemon]`.
 
+use super::overlap::{overlap, overlaps_http};
 use super::{Address, DaemonSettings, Listen, Unit};
 use std::fmt::Display;
 
@@ -22,15 +23,33 @@ fn clash(one: &Unit, other: &Unit) -> Vec<String> {
     if one.name == other.name {
         found.push(format!("two units are called \"{}\"; give one of them another [Unit] Name", one.name));
     }
-    for (_, listen) in other.listens().filter(|(_, listen)| !listen.any_port()) {
+    for (socket, listen) in other.listens().filter(|(_, listen)| !listen.any_port()) {
         if one.listens().any(|(_, have)| same_place(have, listen)) {
             found.push(format!(
                 "the units \"{}\" and \"{}\" both listen on {}",
                 one.name, other.name, listen.address
             ));
+        } else if let Some((_, have)) = one.listens().find(|have| overlap(*have, (socket, listen))) {
+            found.push(format!(
+                "the units \"{}\" and \"{}\" cannot both listen: {} and {} overlap",
+                one.name, other.name, have.address, listen.address
+            ));
         }
     }
+    found.extend(http_clash(one, other));
+    found.extend(http_clash(other, one));
     found
+}
+
+/// What one unit wants of aeternad's own HTTP and another has as its socket. A unit that does both says it itself.
+fn http_clash(asking: &Unit, holding: &Unit) -> Option<String> {
+    let http = asking.daemon.http.as_ref()?;
+    let (_, listen) = holding.listens().find(|(socket, listen)| overlaps_http(http, socket, listen))?;
+    Some(format!(
+        "[Daemon] Http in the unit \"{}\" is \"{http}\", and the unit \"{}\" listens on {}: give one of them another \
+         address",
+        asking.name, holding.name, listen.address
+    ))
 }
 
 /// Whether only one of two sockets can be bound. A path is one file, whatever kind of socket it is.
@@ -111,5 +130,20 @@ mod tests {
             ]
         );
         assert_eq!(clashes(&all[1..3]), [] as [&str; 0]);
+        let wide = [
+            unit("a", "[Socket]\nListenStream = 8080"),
+            unit("b", "[Socket]\nListenStream = '127.0.0.1:8080'"),
+            unit("c", "[Daemon]\nHttp = '0.0.0.0:8080'"),
+        ];
+        assert_eq!(
+            clashes(&wide),
+            [
+                "the units \"a\" and \"b\" cannot both listen: 8080 and 127.0.0.1:8080 overlap",
+                "[Daemon] Http in the unit \"c\" is \"0.0.0.0:8080\", and the unit \"a\" listens on 8080: give one of them \
+                 another address",
+                "[Daemon] Http in the unit \"c\" is \"0.0.0.0:8080\", and the unit \"b\" listens on 127.0.0.1:8080: give one \
+                 of them another address",
+            ]
+        );
     }
 }

@@ -14,7 +14,7 @@
 //! | `check` | rules that concern several keys |
 //! | `file` | the walk from a text to a unit |
 //! | `print`, `differences` | back to text, and what two units differ in |
-//! | `clash` | what several units cannot all have |
+//! | `clash`, `overlap` | what several units cannot all have; addresses that exclude each other |
 //! | `sharing`, `verdict` | what a check says of a unit's addresses, and of files |
 //! | `expand`, `environment_file`, `signal` | what the launch needs of the same rules |
 
@@ -29,6 +29,7 @@ mod expand;
 mod file;
 mod import;
 mod inline;
+mod overlap;
 mod print;
 mod read;
 mod sharing;

@@ -104,7 +104,65 @@ fn processes_of_a_procfile() {
     assert_eq!(golden("procfile", &["Procfile", "--process", "worker"], "worker").name, "worker");
     let said = import(&fixtures().join("procfile"), &["Procfile", "--process", "clock"]);
     assert_eq!(said.code, 1);
-    assert!(said.warnings.contains("there are: release, web, worker"), "{}", said.warnings);
+    assert!(said.warnings.contains("there are: release, web, worker, api"), "{}", said.warnings);
+}
+
+#[test]
+fn a_web_process_is_held_where_its_command_says_that_it_binds() {
+    let unit = golden("local", &["Procfile"], "web");
+    assert_eq!(
+        unit.listens().map(|(_, listen)| listen.address.to_string()).collect::<Vec<_>>(),
+        ["0.0.0.0:5000"]
+    );
+    golden("local", &["Procfile", "--process", "release"], "release");
+    let unit = golden("procfile", &["Procfile", "--process", "api"], "api");
+    assert!(unit.sockets.is_empty() && unit.service.environment.is_empty());
+}
+
+#[test]
+fn a_template_keeps_its_instances_user() {
+    let files = ["work@.service", "work@.socket"];
+    let said = import(&fixtures().join("work"), &files);
+    let unit = parsed(&said, "work@eve");
+    assert_eq!(unit.service.user.as_deref(), Some("eve"));
+    assert_eq!(unit.service.exec_start[0].argv[2], r"find /srv/eve -exec rm {} \;");
+    assert_eq!(unit.sockets[0].name, "work@eve.socket");
+    golden("work", &["work@eve.service", "work@eve.socket"], "work@eve");
+}
+
+/// A unit with fewer locks than its source is not made.
+#[test]
+fn a_lost_user_or_group_is_an_error() {
+    for (name, text, part) in [
+        ("a.service", "User=%H", "User=%H: %H is known only"),
+        ("a@.service", "Group=%I", "more rights than it says"),
+        ("a.service", "User=no such:user", "would run as root"),
+        ("a.service", "DynamicUser=yes", "would run as root"),
+        ("a.service", "UMask=9", "more rights than it says"),
+        ("a.service", "NoNewPrivileges=perhaps", "more rights than it says"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(name);
+        std::fs::write(&file, format!("[Service]\nExecStart=/bin/a\n{text}\n")).unwrap();
+        let said = import(dir.path(), &[name]);
+        assert_eq!((said.code, said.unit.as_str()), (1, ""), "{text}");
+        assert!(
+            said.warnings.contains(part) && said.warnings.contains(":3:1: "),
+            "{text}: {}",
+            said.warnings
+        );
+        // A later line may say what is meant.
+        let key = text.split('=').next().unwrap().replace("Dynamic", "");
+        let value = match key.as_str() {
+            "UMask" => "077",
+            "NoNewPrivileges" => "yes",
+            _ => "app",
+        };
+        std::fs::create_dir(dir.path().join(format!("{name}.d"))).unwrap();
+        std::fs::write(dir.path().join(format!("{name}.d/1.conf")), format!("[Service]\n{key}={value}\n"))
+            .unwrap();
+        parsed(&import(dir.path(), &[name]), "a@x");
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn cannot_overlap(unit: &Unit) -> Option<&'static str> {
 /// Applies the rules.
 pub(super) fn check(unit: &Unit, tables: &Tables<'_>) {
     strategy(unit, tables);
+    told(unit, tables);
     canary(unit, tables);
     times(unit, tables);
 }
@@ -38,6 +39,20 @@ fn strategy(unit: &Unit, tables: &Tables<'_>) {
             &[(&tables.reload, "Strategy"), (&tables.service, "Type")],
             format!(
                 "Strategy = \"{word}\" beside {why}: there is no old generation to run beside; use \"replace\""
+            ),
+        );
+    }
+}
+
+/// What a running process is told with, where none is ever told.
+fn told(unit: &Unit, tables: &Tables<'_>) {
+    if unit.reload.strategy != Strategy::Signal && !unit.service.exec_reload.is_empty() {
+        warn(
+            &[(&tables.service, "ExecReload"), (&tables.reload, "Strategy")],
+            format!(
+                "ExecReload has no effect without Strategy = \"signal\" in [Reload]: with \"{}\" a reload starts a new \
+                 generation",
+                word_of(STRATEGIES, &unit.reload.strategy)
             ),
         );
     }

@@ -1,6 +1,7 @@
 //! Rules of `[Service]`.
 
 use super::super::file::{Context, Tables};
+use super::super::signal_name;
 use super::super::value::{NOTIFY_ACCESS, RESTARTS, TYPES, word_of};
 use super::super::{Input, NotifyAccess, Output, Restart, ServiceType, StartOn, Unit};
 use super::{error, warn};
@@ -45,6 +46,7 @@ pub(super) fn check(unit: &Unit, tables: &Tables<'_>, context: &Context) {
     restart(unit, tables);
     streams(unit, tables);
     stop(unit, tables, context);
+    signals(unit, tables);
 }
 
 fn commands(unit: &Unit, tables: &Tables<'_>) {
@@ -156,6 +158,47 @@ fn streams(unit: &Unit, tables: &Tables<'_>) {
             error(&[(service, key)], format!("{key} = \"socket\" needs a [[Socket]]"));
         }
     }
+}
+
+/// What ends nothing, and what starts nothing again.
+fn signals(unit: &Unit, tables: &Tables<'_>) {
+    let (table, service) = (&tables.service, &unit.service);
+    let sent = [
+        ("KillSignal", service.kill_signal, "a stop waits until TimeoutStopSec has passed"),
+        ("FinalKillSignal", service.final_kill_signal, "what does not end by itself stays"),
+    ];
+    for (key, number, then) in sent {
+        if let Some(what) = no_end(number) {
+            let name = signal_name(number);
+            warn(&[(table, key)], format!("{key} = \"{name}\" {what}: {then}"));
+        }
+    }
+    if !service.send_sigkill {
+        let rest = if service.timeout_stop.is_infinite() {
+            "a stop may wait for ever"
+        } else {
+            "processes may stay"
+        };
+        warn(
+            &[(table, "SendSIGKILL")],
+            format!("SendSIGKILL = false: what does not end by itself is not killed, {rest}"),
+        );
+    }
+    if service.restart != Restart::No && service.restart_sec.is_infinite() {
+        warn(
+            &[(table, "RestartSec"), (table, "Restart")],
+            "RestartSec is infinity: the service is never restarted",
+        );
+    }
+}
+
+/// Why a signal ends no process, if so.
+fn no_end(number: i32) -> Option<&'static str> {
+    Some(match signal_name(number).as_str() {
+        "SIGSTOP" | "SIGTSTP" | "SIGTTIN" | "SIGTTOU" => "halts processes and ends none",
+        "SIGCONT" | "SIGCHLD" => "ends no process that does not ask for it",
+        _ => return None,
+    })
 }
 
 fn stop(unit: &Unit, tables: &Tables<'_>, context: &Context) {

@@ -1,6 +1,7 @@
 //! Rules of `[[Socket]]`.
 
 use super::super::file::Tables;
+use super::super::overlap::{overlap, overlaps_http};
 use super::super::read::Table;
 use super::super::tables::socket_defaults;
 use super::super::value::print_address;
@@ -18,6 +19,7 @@ pub(super) fn check(unit: &Unit, tables: &Tables<'_>, places: &[Vec<usize>]) {
     }
     agreement(unit, tables);
     repeated(unit, tables, places);
+    overlapping(unit, tables, places);
 }
 
 /// Each connection gets an instance: there must be connections, and nothing is shared out by generation.
@@ -116,6 +118,39 @@ fn repeated(unit: &Unit, tables: &Tables<'_>, places: &[Vec<usize>]) {
             format!("\"{second}\" is the same address as \"{first}\" before; a unit has an address once")
         };
         tables.unit.reader().error(*place, message);
+    }
+}
+
+/// No two addresses of which only one can be bound, and none that aeternad is to have for itself.
+fn overlapping(unit: &Unit, tables: &Tables<'_>, places: &[Vec<usize>]) {
+    let mut earlier: Vec<(&Socket, &Listen)> = Vec::new();
+    for ((socket, listen), place) in unit.listens().zip(places.iter().flatten()) {
+        let second = print_address(listen);
+        let same = |known: &&(&Socket, &Listen)| known.1.endpoint() == listen.endpoint();
+        if earlier.iter().any(|known| same(&known)) {
+            continue;
+        }
+        if let Some((_, first)) = earlier.iter().find(|known| overlap(**known, (socket, listen))) {
+            let first = print_address(first);
+            let message = format!(
+                "\"{second}\" and \"{first}\" before cannot both be bound: one has what the other wants; leave one out{}",
+                if first.contains('.') == second.contains('.') {
+                    ""
+                } else {
+                    ", or set BindIPv6Only = \"ipv6-only\" beside the IPv6 one"
+                }
+            );
+            tables.unit.reader().error(*place, message);
+        }
+        earlier.push((socket, listen));
+        if let Some(http) = unit.daemon.http.as_ref().filter(|http| overlaps_http(http, socket, listen)) {
+            error(
+                &[(&tables.daemon, "Http")],
+                format!(
+                    "\"{http}\" is the unit's own address \"{second}\": aeternad needs another for its HTTP"
+                ),
+            );
+        }
     }
 }
 

@@ -119,9 +119,13 @@ impl Draft {
     /// # Errors
     /// What is wrong and comes from no line that could be left out.
     pub(super) fn settle(mut self, name: &str, warnings: &mut Vec<Finding>) -> Result<String, Finding> {
-        let stem = if name.is_empty() { "unit" } else { name };
-        let context =
-            Context { stem: stem.into(), file: String::new(), runtime_dir: "/run".into(), pid1: false };
+        // A template is judged with an instance: its file will have one.
+        let stem = match name {
+            "" => "unit".into(),
+            template if template.ends_with('@') => format!("{template}instance"),
+            name => name.to_string(),
+        };
+        let context = Context { stem, file: String::new(), runtime_dir: "/run".into(), pid1: false };
         self.tables.iter_mut().for_each(Table::arrange);
         loop {
             self.tables.retain(|table| !table.is_dead());
@@ -143,8 +147,13 @@ impl Draft {
                 if refused.contains(&at) {
                     continue;
                 }
+                let origin = self.item(at).and_then(|item| item.origin);
+                if let Some(key) = self.key(at).filter(|key| is_guard(key)) {
+                    let message = format!("{}; {}", error.message, without(key));
+                    return Err(Finding { origin, message });
+                }
                 // What no line says goes without a word: it was to go with something that went before.
-                if let Some(origin) = self.item(at).and_then(|item| item.origin) {
+                if let Some(origin) = origin {
                     let message = format!("not carried over: {}", error.message);
                     warnings.push(Finding::at(origin, message));
                 }
@@ -156,6 +165,13 @@ impl Draft {
             }
             self.leave_out(refused);
         }
+    }
+
+    /// The key of an item, unless its table is of names that the sources choose.
+    fn key(&self, (table, entry, _): (usize, usize, usize)) -> Option<&str> {
+        let table =
+            self.tables.get(table).filter(|table| ["[Service]", "[[Socket]]"].contains(&table.header))?;
+        Some(table.entries.get(entry)?.key.as_str())
     }
 
     fn item(&self, (table, entry, item): (usize, usize, usize)) -> Option<&Item> {
@@ -207,6 +223,31 @@ impl Draft {
         }
         let text = lines.iter().fold(String::new(), |text, (line, _)| text + line + "\n");
         (text, lines.into_iter().map(|(_, place)| place).collect())
+    }
+}
+
+/// Whether a key takes rights away: to lose it is no matter for a warning.
+pub(super) fn is_guard(key: &str) -> bool {
+    const GUARDS: &[&str] = &[
+        "User",
+        "Group",
+        "UMask",
+        "NoNewPrivileges",
+        "SocketUser",
+        "SocketGroup",
+        "SocketMode",
+        "DirectoryMode",
+    ];
+    GUARDS.contains(&key)
+}
+
+/// Why nothing is made without a key that takes rights away.
+pub(super) fn without(key: &str) -> &'static str {
+    match key {
+        "User" => "without its User the service would run as root: write what is meant (a drop-in will do)",
+        _ => {
+            "without it the unit would have or give more rights than it says: write what is meant (a drop-in will do)"
+        }
     }
 }
 

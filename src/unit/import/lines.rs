@@ -20,7 +20,8 @@ pub(super) struct Parsed {
     pub(super) strays: Vec<(usize, String)>,
 }
 
-/// Reads a text. A line that ends in a backslash goes on in the next; comments between the two are none of it.
+/// Reads a text. A line that ends in a backslash goes on in the next, unless the backslash is the second of a pair;
+/// comments between the two are none of it.
 pub(super) fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     let mut section = String::new();
@@ -33,7 +34,8 @@ pub(super) fn parse(text: &str) -> Parsed {
         }
         let (start, so_far) = pending.take().unwrap_or((index + 1, String::new()));
         let whole = so_far + line;
-        match whole.strip_suffix('\\') {
+        let odd = whole.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1;
+        match whole.strip_suffix('\\').filter(|_| odd) {
             Some(open) => pending = Some((start, format!("{open} "))),
             None => one(&whole, start, &mut section, &mut parsed),
         }
@@ -71,6 +73,14 @@ fn one(whole: &str, line: usize, section: &mut String, parsed: &mut Parsed) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pair_of_backslashes_continues_nothing() {
+        let parsed = parse("[A]\nK=a\\\\\nL=b\\\\\\\nc");
+        let seen: Vec<(&str, &str)> =
+            parsed.assignments.iter().map(|a| (a.key.as_str(), a.value.as_str())).collect();
+        assert_eq!(seen, [("K", r"a\\"), ("L", r"b\\ c")]);
+    }
 
     #[test]
     fn lines_continue_over_comments() {

@@ -3,6 +3,7 @@
 use super::super::value::split_words;
 use super::draft::{Draft, Item, Origin, Table, toml_text, toml_words};
 use super::{Finding, Work};
+use std::net::{IpAddr, SocketAddr};
 
 /// The first process's port, and how far the next one's is away: as foreman hands them out.
 const FIRST_PORT: usize = 5000;
@@ -75,25 +76,50 @@ fn draft(process: &Process<'_>, work: &mut Work<'_>) -> Draft {
     let mut environment = Table::new("[Service.Environment]");
     let mut reload = Table::new("[Reload]");
     service.set("ExecStart", Item::of(command(process.command), origin));
-    let literal = literal_port(process.command);
+    let is_web = process.name == "web";
     let takes_port = process.command.contains("$PORT") || process.command.contains("${PORT");
-    let port = literal.map_or(process.port.to_string(), |port| port.to_string());
-    if takes_port || literal.is_some() || process.name == "web" {
-        environment.imply("PORT", toml_text(&port));
-        socket
+    if process.name == "release" {
+        work.warn(origin, "\"release\" runs once before a deployment and ends: a [[Reload.PreFlight]] of the other unit does so");
+        service.imply("Type", "\"oneshot\"");
+    } else if takes_port || is_web {
+        service
             .comments
-            .push("The program binds this port itself: it is given the socket that is held.".into());
-        socket.imply("ListenStream", port.clone());
+            .push("The program binds its address itself: aeternad takes the socket over as it does.".into());
         service.imply("InterceptBind", "true");
-        if literal.is_none() {
-            let message = format!("its port is {port}, as foreman gives it out; write another if it has one");
-            work.warn(origin, message);
+        match own_address(process).filter(|_| is_web) {
+            Some(address) => {
+                let message = format!(
+                    "{address} is a guess from the command: if the program binds another address, change ListenStream"
+                );
+                work.warn(origin, message);
+                socket.comments.push("A guess from the command: it has to be what the program binds.".into());
+                socket.imply("ListenStream", toml_text(&address.to_string()));
+            }
+            None => {
+                let message = format!(
+                    "no address is sure, so there is no [[Socket]]: what the program binds is held from then on{}",
+                    if sets_port(process.command) {
+                        String::new()
+                    } else {
+                        format!("; PORT is {}, as foreman gives it out", process.port)
+                    }
+                );
+                work.warn(origin, message);
+            }
         }
     } else {
         reload.comments.push("No port: two generations at once may do the same work twice.".into());
         reload.imply("Strategy", "\"replace\"");
     }
+    if (takes_port || is_web) && !sets_port(process.command) {
+        environment.imply("PORT", toml_text(&process.port.to_string()));
+    }
     Draft { comments: Vec::new(), tables: vec![unit, socket, service, environment, reload] }
+}
+
+/// Whether the command brings a `PORT` of its own: `PORT=3000 bundle …`.
+fn sets_port(command: &str) -> bool {
+    command.split_ascii_whitespace().any(|word| word.starts_with("PORT="))
 }
 
 /// The command as TOML: its words if no shell is needed for them, else a shell and the text.
@@ -103,6 +129,7 @@ fn command(text: &str) -> String {
         || text.contains(":-")
         || (text.contains('$') && text.contains(['"', '\'']))
         || text.split_ascii_whitespace().next().is_some_and(|word| word.contains('='))
+        || text.starts_with('$')
         || text.contains(" $");
     let words = split_words(text).ok().filter(|_| !needs_shell);
     match words {
@@ -139,46 +166,129 @@ fn braced(word: &str) -> String {
     out
 }
 
-/// A port that is written into the command: `-p 3000`, `--port=3000`, `0.0.0.0:3000`, `:3000`.
-fn literal_port(command: &str) -> Option<u16> {
-    let words: Vec<&str> = command.split_ascii_whitespace().collect();
-    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port != 0);
-    words.iter().enumerate().find_map(|(index, word)| {
-        let (option, value) = match word.split_once('=') {
-            Some((option, value)) => (option, Some(value)),
-            None => (*word, words.get(index + 1).copied()),
+/// Options by which programs are told the address to bind, and the host or the port of it alone.
+const BINDS: &[&str] = &[
+    "-b",
+    "--bind",
+    "-bind",
+    "--binding",
+    "--listen",
+    "-listen",
+    "--address",
+    "-address",
+    "--addr",
+    "-addr",
+    "--http",
+    "-http",
+    "--http-address",
+    "--http-socket",
+];
+const HOSTS: &[&str] =
+    &["--host", "-host", "-H", "--hostname", "--ip", "-o", "-b", "--bind", "--binding", "--address"];
+const PORTS: &[&str] = &["-p", "--port", "-port"];
+
+/// The address that the command says its program binds, if it says so with host and port and only once: by an option
+/// that is known for it, or by the port that is its own. What stands in a program's command is mostly others' addresses.
+fn own_address(process: &Process<'_>) -> Option<SocketAddr> {
+    // Of several programs any may be the one that listens.
+    if process.command.contains(['|', '&', ';', '`', '\n']) {
+        return None;
+    }
+    let words: Vec<&str> =
+        process.command.split_ascii_whitespace().map(|word| word.trim_matches(['"', '\''])).collect();
+    let port = process.port.to_string();
+    let mut found: Vec<SocketAddr> = Vec::new();
+    let (mut hosts, mut ports): (Vec<IpAddr>, Vec<u16>) = (Vec::new(), Vec::new());
+    for (index, word) in words.iter().enumerate() {
+        let (option, value) = match word.split_once('=').filter(|_| word.starts_with('-')) {
+            Some((option, value)) => (option, value),
+            None if word.starts_with('-') => (*word, words.get(index + 1).copied().unwrap_or_default()),
+            None => ("", *word),
         };
-        if ["-p", "--port", "-port", "-P"].contains(&option) {
-            return value.and_then(port);
+        let given = with_port(value, &port);
+        let is_bind = BINDS.contains(&option);
+        // Behind another option it has been looked at already, as that option's value.
+        let known = option.is_empty() && given != value;
+        if is_bind || known {
+            let bare = given.split_once("://").map_or(given.as_str(), |(_, rest)| rest);
+            found.extend(
+                bare.parse::<SocketAddr>().ok().filter(|address| is_own(address.ip()) && address.port() != 0),
+            );
         }
-        if word.contains("://") {
-            return None;
+        if HOSTS.contains(&option) {
+            hosts.extend(given.trim_matches(['[', ']']).parse::<IpAddr>().ok().filter(|ip| is_own(*ip)));
         }
-        let (host, tail) = word.rsplit_once(':')?;
-        // 5:30 is a time.
-        let is_number = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_digit());
-        port(tail).filter(|_| !is_number)
-    })
+        if PORTS.contains(&option) {
+            ports.extend(given.parse::<u16>().ok().filter(|port| *port != 0));
+        }
+    }
+    if let ([host], [port]) = (hosts.as_slice(), ports.as_slice()) {
+        found.push(SocketAddr::new(*host, *port));
+    }
+    found.sort_unstable();
+    found.dedup();
+    match found.as_slice() {
+        [one] => Some(*one),
+        _ => None,
+    }
+}
+
+/// `text` with the process's port in it.
+fn with_port(text: &str, port: &str) -> String {
+    let mut text = text.to_string();
+    while let Some((before, rest)) = text.split_once("${PORT:-") {
+        let Some((_, after)) = rest.split_once('}') else { break };
+        text = format!("{before}{port}{after}");
+    }
+    text.replace("${PORT}", port).replace("$PORT", port)
+}
+
+/// Whether a program that names this host means its own machine.
+fn is_own(host: IpAddr) -> bool {
+    host.is_loopback() || host.is_unspecified()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of(command: &str) -> Process<'_> {
+        Process { name: "web", command, line: 1, port: 5000 }
+    }
+
     #[test]
-    fn ports_are_found_where_they_are_written() {
+    fn addresses_are_taken_only_where_they_are_the_programs_own() {
         for (command, expected) in [
-            ("rails s -p 3000", Some(3000)),
-            ("node x.js --port=8081", Some(8081)),
-            ("gunicorn -b 0.0.0.0:9000 app", Some(9000)),
-            ("python -m x :7000", Some(7000)),
+            ("python3 x.py 0.0.0.0:$PORT", Some("0.0.0.0:5000")),
+            ("python3 x.py '127.0.0.1:${PORT:-80}'", Some("127.0.0.1:5000")),
+            ("gunicorn -b 0.0.0.0:9000 app", Some("0.0.0.0:9000")),
+            ("gunicorn --bind=[::]:$PORT app", Some("[::]:5000")),
+            ("puma -b tcp://127.0.0.1:${PORT}", Some("127.0.0.1:5000")),
+            ("uvicorn app:main --host 0.0.0.0 --port $PORT", Some("0.0.0.0:5000")),
+            ("rails s -b 127.0.0.1 -p 3000", Some("127.0.0.1:3000")),
+            ("rails s -p 3000", None),
+            ("node x.js --port=8081", None),
+            ("python -m x :7000", None),
+            ("app --listen localhost:$PORT", None),
+            ("app --redis localhost:6379", None),
+            ("app --redis 127.0.0.1:6379", None),
+            ("app --upstream=10.0.0.5:9092", None),
+            ("app --bind 10.0.0.5:9092", None),
+            ("xargs -P 4 app", None),
+            ("docker run --mount /data:80", None),
+            ("ssh -L 127.0.0.1:8080:db:80 h", None),
+            ("tail -p 1", None),
+            ("app -b 0.0.0.0:1 -b 127.0.0.1:2", None),
+            ("proxy 127.0.0.1:$PORT & app -b 0.0.0.0:80", None),
             ("app --db postgres://h:5432/x", None),
             ("app -p $PORT", None),
             ("clock --at 5:30", None),
             ("app", None),
         ] {
-            assert_eq!(literal_port(command), expected, "{command}");
+            let found = own_address(&of(command)).map(|address| address.to_string());
+            assert_eq!(found.as_deref(), expected, "{command}");
         }
+        assert!(sets_port("PORT=3000 bundle exec x") && sets_port("env PORT=1 x") && !sets_port("app $PORT"));
     }
 
     #[test]

@@ -41,10 +41,10 @@ pub(super) fn of_service(key: &str) -> Rule {
         }
         "Restart" | "RestartSec" | "RestartMaxDelaySec" | "TimeoutStartSec" | "TimeoutStopSec"
         | "WatchdogSec" | "WatchdogSignal" | "KillSignal" | "FinalKillSignal" | "NotifyAccess" | "User"
-        | "Group" | "WorkingDirectory" | "UMask" | "CPUAffinity" => Rule::Text,
+        | "Group" | "WorkingDirectory" | "UMask" => Rule::Text,
         "RestartSteps" | "Nice" | "OOMScoreAdjust" | "FileDescriptorStoreMax" => Rule::Number,
         "NonBlocking" | "SendSIGKILL" | "SendSIGHUP" | "NoNewPrivileges" | "IgnoreSIGPIPE" => Rule::Flag,
-        "EnvironmentFile" => Rule::Texts,
+        "CPUAffinity" => Rule::Texts,
         "SupplementaryGroups"
         | "PassEnvironment"
         | "UnsetEnvironment"
@@ -56,6 +56,7 @@ pub(super) fn of_service(key: &str) -> Rule {
         | "KillMode"
         | "TimeoutSec"
         | "Environment"
+        | "EnvironmentFile"
         | "ReloadSignal"
         | "StandardInput"
         | "StandardOutput"
@@ -75,7 +76,8 @@ fn why_not(key: &str) -> &'static str {
         "PIDFile" => "aeternad starts the main process itself and needs no PID file",
         "RemainAfterExit" => "a unit whose process has ended is not running",
         "Sockets" => "name the .socket files on the command line",
-        "DynamicUser" => "make a user for the service and name it in User",
+        "ExecCondition" => CONDITION,
+        "ExecSearchPath" => "programs are looked for in PATH: set it in [Service.Environment]",
         "RuntimeDirectoryMode" | "RuntimeDirectoryPreserve" => {
             "a RuntimeDirectory has the mode 0755 and belongs to the service's user"
         }
@@ -147,7 +149,6 @@ pub(super) fn of_socket(key: &str) -> Rule {
             Rule::Listen
         }
         "FileDescriptorName"
-        | "BindIPv6Only"
         | "BindToDevice"
         | "DeferAcceptSec"
         | "KeepAliveTimeSec"
@@ -173,7 +174,7 @@ pub(super) fn of_socket(key: &str) -> Rule {
         "ReusePort" | "FreeBind" | "Transparent" | "NoDelay" | "KeepAlive" | "PassCredentials"
         | "RemoveOnStop" | "Accept" | "FlushPending" => Rule::Flag,
         "Symlinks" => Rule::Words,
-        "Service" => Rule::Special,
+        "Service" | "BindIPv6Only" => Rule::Special,
         "ExecStartPre" | "ExecStartPost" | "ExecStopPre" | "ExecStopPost" | "TimeoutSec" => {
             Rule::Nothing(SOCKET_COMMAND)
         }
@@ -227,10 +228,44 @@ pub(super) fn of_unit(key: &str) -> Rule {
     }
 }
 
+/// The targets that are reached when the machine is up.
+const BOOT: &[&str] =
+    &["multi-user.target", "default.target", "graphical.target", "sockets.target", "basic.target"];
+
+/// Whether one of the targets that want the unit is reached at each start.
+pub(super) fn boots(key: &str, targets: &str) -> bool {
+    ["WantedBy", "RequiredBy"].contains(&key)
+        && targets.split_ascii_whitespace().any(|target| BOOT.contains(&target))
+}
+
+/// Whether an empty value is passed over (systemd reads these by a table of words, a number or a time): others are
+/// taken back by it.
+pub(super) fn keeps_what_was(key: &str) -> bool {
+    key.starts_with("Limit")
+        || key.ends_with("Sec")
+        || [
+            "Type",
+            "Restart",
+            "NotifyAccess",
+            "KillMode",
+            "KillSignal",
+            "FinalKillSignal",
+            "WatchdogSignal",
+            "ReloadSignal",
+            "RestartSteps",
+            "StartLimitInterval",
+            "StartLimitBurst",
+            "FileDescriptorStoreMax",
+            "NonBlocking",
+            "SendSIGKILL",
+            "SendSIGHUP",
+            "IgnoreSIGPIPE",
+        ]
+        .contains(&key)
+}
+
 /// Why a target that wants the unit means nothing here; `None` if it means that the unit starts with aeternad.
 pub(super) fn of_install(key: &str, value: &str) -> Option<&'static str> {
-    const BOOT: &[&str] =
-        &["multi-user.target", "default.target", "graphical.target", "sockets.target", "basic.target", ""];
     match key {
         "WantedBy" | "RequiredBy" if value.split_ascii_whitespace().all(|target| BOOT.contains(&target)) => {
             None

@@ -34,6 +34,14 @@ impl Names {
         }
     }
 
+    /// The file's name, as a unit of ours has to say it.
+    pub(super) fn full_name(&self) -> String {
+        match (self.open, self.full.rsplit_once("@.")) {
+            (true, Some((prefix, kind))) => format!("{}@%i.{kind}", prefix.replace('%', "%%")),
+            _ => self.full.replace('%', "%%"),
+        }
+    }
+
     /// Whether it is a template without an instance.
     pub(super) fn is_template(&self) -> bool {
         self.open
@@ -92,7 +100,6 @@ impl Names {
             'u' | 'g' => "root".into(),
             'U' | 'G' => "0".into(),
             'h' => "/root".into(),
-            's' => "/bin/sh".into(),
             other => {
                 return Err(format!(
                     "%{} is known only on the machine that it runs on; write what it stands for",
@@ -135,11 +142,11 @@ mod tests {
     #[test]
     fn specifiers_become_what_they_stand_for() {
         let plain = Names::of("web-chat.service");
-        let text = "%n %N %p %P %j %i| %f %t/x %E %S %C %L %T %V %u %U %g %G %h %s 5%% 7%";
+        let text = "%n %N %p %P %j %i| %f %t/x %E %S %C %L %T %V %u %U %g %G %h 5%% 7%";
         assert_eq!(
             plain.translate(text).unwrap(),
             "web-chat.service web-chat web-chat web/chat chat | /web/chat %t/x /etc /var/lib /var/cache /var/log \
-             /tmp /var/tmp root 0 root 0 /root /bin/sh 5%% 7%%"
+             /tmp /var/tmp root 0 root 0 /root 5%% 7%%"
         );
         let instance = Names::of("chat@srv-eu\\x2d1.socket");
         assert_eq!(
@@ -147,12 +154,18 @@ mod tests {
             "srv-eu\\x2d1 srv/eu-1 chat chat@srv-eu\\x2d1.socket /srv/eu-1"
         );
         assert!(plain.translate("%H").unwrap_err().contains("%H is known only"));
+        assert!(plain.translate("%s").unwrap_err().contains("%s is known only"));
+        assert_eq!(
+            (plain.full_name(), instance.full_name()),
+            ("web-chat.service".into(), "chat@srv-eu\\x2d1.socket".into())
+        );
     }
 
     #[test]
     fn a_template_keeps_what_its_file_name_will_say() {
         let template = Names::of("chat@.service");
         assert!(template.is_template());
+        assert_eq!(template.full_name(), "chat@%i.service");
         assert_eq!(template.translate("%i %n %N %p").unwrap(), "%i %n.service %n chat");
         assert!(template.translate("%I").is_err());
     }

@@ -1,7 +1,7 @@
 //! A .service file and the .socket files that activate it.
 
 use super::super::value::split_words_leniently;
-use super::draft::{Draft, Item, Origin, Table, toml_number, toml_text, toml_words};
+use super::draft::{Draft, Item, Origin, Table, is_guard, toml_number, toml_text, toml_words, without};
 use super::lines::{self, Assignment};
 use super::rules::{self, Rule};
 use super::specifiers::Names;
@@ -10,7 +10,6 @@ use super::{Finding, Work};
 
 /// One .socket file: addresses in their order, and what is set on all of them.
 struct Socket {
-    file: String,
     names: Names,
     description: String,
     listens: Vec<(String, Item)>,
@@ -30,6 +29,9 @@ struct Import<'w, 'a> {
     sockets: Vec<Socket>,
     /// Whether a target wants the service: it starts with aeternad, not at the first connection.
     boots: bool,
+    /// Keys that take rights away and could not be carried over, with the file that they stand in: a later line may
+    /// still set them.
+    lost: Vec<(Option<usize>, String, Finding)>,
 }
 
 /// Makes a unit of the sources; its name and the draft.
@@ -51,8 +53,15 @@ pub(super) fn import(work: &mut Work<'_>) -> Result<(String, Draft), Finding> {
         streams: Streams::default(),
         sockets: files.sockets.iter().map(|file| Socket::new(file)).collect(),
         boots: false,
+        lost: Vec::new(),
     };
     import.read(&files);
+    if import.service.has("User") {
+        import.lost.retain(|(_, key, _)| key != "DynamicUser");
+    }
+    if let Some((_, _, finding)) = import.lost.pop() {
+        return Err(finding);
+    }
     Ok((name, import.draft(accepts)))
 }
 
@@ -100,7 +109,6 @@ impl Files {
 impl Socket {
     fn new(file: &str) -> Socket {
         Socket {
-            file: file.to_string(),
             names: Names::of(file),
             description: String::new(),
             listens: Vec::new(),
@@ -156,6 +164,15 @@ impl Import<'_, '_> {
             (section, _) if section.starts_with("X-") => Rule::Nothing("the section is for other programs"),
             _ => Rule::Nothing("there is no such section in this kind of file"),
         };
+        self.lost.retain(|(place, key, _)| (*place, key) != (socket, &one.key));
+        if one.key == "DynamicUser" && one.section == "Service" {
+            return self.dynamic_user(one, origin);
+        }
+        if one.value.is_empty() && rules::keeps_what_was(&one.key) && !matches!(rule, Rule::Nothing(_)) {
+            return self
+                .work
+                .warn(origin, format!("{}= is empty: systemd passes over it, and so is it here", one.key));
+        }
         if let Rule::Nothing(why) = rule {
             return self.work.warn(origin, format!("{}={}: {why}", one.key, shortened(&one.value)));
         }
@@ -163,6 +180,10 @@ impl Import<'_, '_> {
         let names = socket.and_then(|index| self.sockets.get(index)).map_or(&self.names, |s| &s.names);
         let value = match names.translate(&one.value) {
             Ok(value) => value,
+            Err(why) if is_guard(&one.key) => {
+                let message = format!("{}={}: {why}; {}", one.key, shortened(&one.value), without(&one.key));
+                return self.lost.push((socket, one.key.clone(), Finding::at(origin, message)));
+            }
             Err(why) => return self.refuse(one, &why, origin),
         };
         if rule == Rule::Special {
@@ -189,9 +210,19 @@ impl Import<'_, '_> {
     }
 
     fn install(&mut self, socket: Option<usize>, one: &Assignment, origin: Origin) {
-        match rules::of_install(&one.key, &one.value) {
-            Some(why) => self.work.warn(origin, format!("{}={}: {why}", one.key, one.value)),
-            None => self.boots |= socket.is_none() && !one.value.is_empty(),
+        self.boots |= socket.is_none() && rules::boots(&one.key, &one.value);
+        if let Some(why) = rules::of_install(&one.key, &one.value) {
+            self.work.warn(origin, format!("{}={}: {why}", one.key, one.value));
+        }
+    }
+
+    /// A user for the time that the service runs: without a User of its own it would be root.
+    fn dynamic_user(&mut self, one: &Assignment, origin: Origin) {
+        let why = "aeternad makes no users: make one for the service and name it in User";
+        self.lost.retain(|(_, key, _)| key != "DynamicUser");
+        if rules::flag(&one.value) == "true" {
+            let message = format!("DynamicUser={}: {why}; {}", one.value, without("User"));
+            self.lost.push((None, one.key.clone(), Finding::at(origin, message)));
         }
     }
 
@@ -236,6 +267,21 @@ impl Import<'_, '_> {
                 self.work.warn(origin, "KillMode=none: the main process is stopped, as with \"process\"");
             }
             "KillMode" => put(&mut self.service, Rule::Text, "KillMode", value, origin),
+            "EnvironmentFile" if value.contains(['*', '?', '[']) => {
+                self.refuse(one, "a pattern is no file here; name each file that is meant", origin);
+            }
+            "EnvironmentFile" => put(&mut self.service, Rule::Texts, "EnvironmentFile", value, origin),
+            "BindIPv6Only" => {
+                // systemd's older spelling.
+                let value = match rules::flag(&value).as_str() {
+                    "true" => "ipv6-only".into(),
+                    "false" => "both".into(),
+                    _ => value,
+                };
+                if let Some(socket) = socket.and_then(|index| self.sockets.get_mut(index)) {
+                    put(&mut socket.options, Rule::Text, "BindIPv6Only", value, origin);
+                }
+            }
             key => self.streams.take(key, value, origin),
         }
     }
@@ -325,11 +371,11 @@ impl Import<'_, '_> {
         }
         draft.tables.push(unit);
         for socket in std::mem::take(&mut self.sockets) {
-            let file = socket.file.clone();
+            let name = socket.names.full_name();
             for mut table in socket.tables() {
                 // What systemd calls a socket that has no name of its own.
                 if !table.has("FileDescriptorName") && !accepts {
-                    table.imply("FileDescriptorName", toml_text(&file));
+                    table.imply("FileDescriptorName", toml_text(&name));
                 }
                 draft.tables.push(table);
             }
@@ -344,6 +390,9 @@ impl Import<'_, '_> {
         std::mem::take(&mut self.streams).settle(&mut self.service, self.work);
         if !self.service.has("WorkingDirectory") {
             self.service.imply("WorkingDirectory", "\"/\"");
+        }
+        if !self.service.has("PassEnvironment") {
+            self.service.imply("PassEnvironment", "[]");
         }
         if has_sockets && !accepts {
             self.service.imply("StartOn", if self.boots { "\"boot\"" } else { "\"connection\"" });
@@ -369,8 +418,12 @@ fn put(table: &mut Table, rule: Rule, key: &str, value: String, origin: Origin) 
         Rule::Flag => table.set(key, Item::of(rules::flag(&value), origin)),
         Rule::Texts => table.push(key, Item::of(toml_text(&value), origin)),
         Rule::Words => {
-            for word in value.split_ascii_whitespace() {
-                table.push(key, Item::of(toml_text(word), origin));
+            // What is quoted wrongly is taken as it is: the parser has a say too.
+            let words =
+                split_words_leniently(&value).map(|words| words.into_iter().map(|word| word.text).collect());
+            let plain = |_| value.split_ascii_whitespace().map(str::to_string).collect::<Vec<String>>();
+            for word in words.unwrap_or_else(plain) {
+                table.push(key, Item::of(toml_text(&word), origin));
             }
         }
         Rule::Text | Rule::Commands | Rule::Listen | Rule::Special | Rule::Nothing(_) => {

@@ -10,8 +10,12 @@ fn source(name: &str, text: &str) -> Source {
 
 fn check(sources: &[Source]) {
     let Ok(unit) = import(sources, None) else { return };
-    let context =
-        Context { stem: "unit".into(), file: String::new(), runtime_dir: "/run".into(), pid1: false };
+    let context = Context {
+        stem: format!("{}x", unit.name),
+        file: String::new(),
+        runtime_dir: "/run".into(),
+        pid1: false,
+    };
     assert!(parse(&unit.text, &context).is_ok(), "{}\n{sources:?}", unit.text);
     for warning in &unit.warnings {
         let source = sources.iter().find(|source| source.file == warning.file);

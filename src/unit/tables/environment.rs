@@ -12,6 +12,7 @@ const NAME_RULE: &str = "a name has letters, digits and _, and no digit first";
 /// Reads `Environment`, `EnvironmentFile`, `PassEnvironment` and `UnsetEnvironment`.
 pub(crate) fn read_environment(table: &Table<'_>, service: &mut Service) {
     set(&mut service.environment, table.take("Environment", environment));
+    literal_values(table, &service.environment);
     set(&mut service.environment_file, table.take("EnvironmentFile", |v| list(v, environment_file)));
     let pass = table.take("PassEnvironment", |v| words(v, variable_name));
     if pass.is_some() {
@@ -63,6 +64,41 @@ fn environment(value: &Value<'_>) -> Option<Vec<(String, String)>> {
         _ => return value.is_not("an environment", "write { NAME = \"value\" }, or \"NAME=value\""),
     }
     good.then_some(variables)
+}
+
+/// Warns about values in which a variable is named and not replaced.
+fn literal_values(table: &Table<'_>, variables: &[(String, String)]) {
+    let own = |name: &str| variables.iter().any(|(known, _)| known == name);
+    for (name, value) in variables {
+        let warning = if let Some(other) = unbraced(value) {
+            format!("\"${other}\" in {name} stays as it is; write ${{{other}}} for the variable's value")
+        } else if let Some(other) = braced_names(value).find(|other| *other != name && own(other)) {
+            format!(
+                "${{{other}}} in {name} is not the {other} of this table but what is set before it; write its value out"
+            )
+        } else {
+            continue;
+        };
+        table.reader().warn(table.at("Environment"), warning);
+    }
+}
+
+/// The first `$NAME` without braces that looks like a variable: in capitals, at the begin of a part.
+fn unbraced(value: &str) -> Option<&str> {
+    value.match_indices('$').find_map(|(at, _)| {
+        let begins = value[..at].chars().next_back().is_none_or(|c| ":/= ,".contains(c));
+        let rest = &value[at + 1..];
+        let end = rest.find(|c: char| !c.is_ascii_uppercase() && c != '_').unwrap_or(rest.len());
+        (begins && end > 1 && is_name(&rest[..end])).then_some(&rest[..end])
+    })
+}
+
+/// The names in `${NAME}`, but for those that are written `$${NAME}`.
+fn braced_names(value: &str) -> impl Iterator<Item = &str> {
+    value
+        .match_indices("${")
+        .filter(|(at, _)| !value[..*at].ends_with('$'))
+        .filter_map(|(at, _)| Some(value[at + 2..].split_once('}')?.0))
 }
 
 /// Sets a variable; a later one wins, in the place of the earlier.

@@ -1,7 +1,8 @@
 //! Command lines: words and prefixes become a [`Command`], and back.
 
 use super::super::Command;
-use super::quoting::split_words;
+use super::super::expand::is_name;
+use super::quoting::{Word, split_words};
 use super::specifier::Specifiers;
 
 /// The command that a string stands for: words by systemd's quoting rules, then specifiers, then prefixes.
@@ -17,6 +18,81 @@ pub(crate) fn command_from_text(text: &str, specifiers: &Specifiers) -> Result<C
     let words: Result<Vec<String>, String> = words.iter().map(|word| specifiers.expand(&word.text)).collect();
     command_from_words(words?)
 }
+
+/// What of a command that is written as one text only a shell would understand, though none is started.
+pub(crate) fn shell_text(text: &str, command: &Command) -> Option<String> {
+    if is_interpreter(command) {
+        return None;
+    }
+    // What stands in quotes is meant as it is.
+    let plain = |word: &&Word<'_>| !word.written.contains(['"', '\'', '\\']);
+    let words = split_words(text).ok()?;
+    let of_shell = |word: &str| {
+        let rest = word.trim_start_matches(|c: char| c.is_ascii_digit());
+        SHELL.contains(&word)
+            || (rest.starts_with(['<', '>']) && !rest.ends_with('>'))
+            || word.ends_with(';')
+            || (word.contains('*') && !word.starts_with('-'))
+    };
+    words.iter().skip(1).filter(plain).find(|word| of_shell(&word.text)).map(|word| word.text.clone())
+}
+
+/// What of a word that is passed on looks as if something would take its place, and nothing does.
+pub(crate) fn literal_word(command: &Command) -> Option<String> {
+    if is_interpreter(command) {
+        return None;
+    }
+    command.argv.iter().skip(1).find_map(|word| literal_part(word, command.expand))
+}
+
+/// Programs that are given a text in a language of its own, in which `$` and its like have a meaning.
+fn is_interpreter(command: &Command) -> bool {
+    const OTHERS: &[&str] = &[
+        "perl", "python", "python3", "ruby", "node", "php", "awk", "gawk", "mawk", "sed", "busybox", "tclsh",
+        "lua",
+    ];
+    let base = |word: &String| word.rsplit('/').next().unwrap_or_default().to_string();
+    let mut bases = command.argv.iter().map(base);
+    bases.any(|base| {
+        OTHERS.contains(&base.as_str())
+            || ["sh", "bash", "dash", "ash", "zsh", "ksh", "fish"].contains(&base.as_str())
+    })
+}
+
+fn literal_part(word: &str, expands: bool) -> Option<String> {
+    if word.contains('`') && word.matches('`').count() > 1 {
+        return Some("`…`".into());
+    }
+    if !expands {
+        return None;
+    }
+    let whole = word.strip_prefix('$').is_some_and(is_name);
+    let mut rest = word;
+    while let Some(at) = rest.find('$').filter(|_| !whole) {
+        let after = &rest[at + 1..];
+        if let Some(after) = after.strip_prefix('$') {
+            rest = after;
+            continue;
+        }
+        if after.starts_with('(') {
+            return Some("$(…)".into());
+        }
+        if let Some((inside, _)) = after.strip_prefix('{').and_then(|after| after.split_once('}'))
+            && !is_name(inside)
+        {
+            return Some(format!("${{{inside}}}"));
+        }
+        let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
+        if is_name(&after[..end]) {
+            return Some(format!("${}", &after[..end]));
+        }
+        rest = after;
+    }
+    None
+}
+
+/// Words by which a shell joins commands and files.
+const SHELL: &[&str] = &["|", "||", "&", "&&", ">", ">>", "<", "2>&1", "2>", "&>"];
 
 /// The command that words stand for; the first starts with the prefixes `-`, `@` and `:`, if there are any.
 pub(crate) fn command_from_words(mut words: Vec<String>) -> Result<Command, String> {
@@ -68,6 +144,24 @@ fn check_program(program: &str) -> Result<(), String> {
     if program.ends_with('/') {
         return Err(format!("\"{program}\" is a folder, not a program"));
     }
+    if let Some((name, _)) = program.split_once('=').filter(|(name, _)| is_name(name)) {
+        return Err(format!(
+            "\"{program}\" sets a variable and is no program; {name} belongs in [Service.Environment]"
+        ));
+    }
+    if program == "~" || program.starts_with("~/") {
+        return Err(format!("\"{program}\" is a shell's way to say it; write the whole path of the program"));
+    }
+    if program.starts_with('$') {
+        return Err(format!(
+            "\"{program}\": the program cannot be a variable; write its whole path, or its name"
+        ));
+    }
+    if program.ends_with(';') {
+        return Err(format!(
+            "\"{program}\": a \";\" separates commands for a shell only; write several commands as an array of arrays"
+        ));
+    }
     Ok(())
 }
 
@@ -89,12 +183,6 @@ pub(crate) fn words_of_command(command: &Command) -> Vec<String> {
         program.insert_str(0, &prefixes);
     }
     words
-}
-
-/// The first word that only a shell would understand, in a command that starts no shell.
-pub(crate) fn shell_word(command: &Command) -> Option<&str> {
-    const SHELL: &[&str] = &["|", "||", "&", "&&", ">", ">>", "<", "2>&1", "2>", "&>"];
-    command.argv.iter().skip(1).map(String::as_str).find(|word| SHELL.contains(word))
 }
 
 #[cfg(test)]
@@ -135,6 +223,11 @@ mod tests {
             ("@/bin/x", "sees as its own"),
             ("/bin/x ; /bin/y", "second command"),
             ("/bin/x %q", "unknown specifier"),
+            ("PORT=80 /bin/x", "[Service.Environment]"),
+            ("$HOME/bin/x", "cannot be a variable"),
+            ("${HOME}/bin/x", "cannot be a variable"),
+            ("~/bin/x", "whole path"),
+            ("/bin/a; /bin/b", "array of arrays"),
         ] {
             let why = parsed(text).unwrap_err();
             assert!(why.contains(part), "{text}: {why}");
@@ -143,8 +236,32 @@ mod tests {
     }
 
     #[test]
-    fn shell_words_are_noticed() {
-        assert_eq!(shell_word(&parsed("/bin/a | /bin/b").unwrap()), Some("|"));
-        assert_eq!(shell_word(&parsed("/bin/a --b").unwrap()), None);
+    fn what_only_a_shell_would_understand_is_noticed() {
+        for (text, expected) in [
+            ("/bin/a | /bin/b", Some("|")),
+            ("/bin/a --b", None),
+            ("/bin/a x; /bin/b", Some("x;")),
+            ("/bin/rm *.txt", Some("*.txt")),
+            ("/bin/a >/file", Some(">/file")),
+            ("/bin/a 2>/file", Some("2>/file")),
+            ("/bin/a '*.txt' \"|\" --name=*", None),
+            ("/bin/a <html>", None),
+            ("/bin/sh -c 'a | b' > x", None),
+        ] {
+            assert_eq!(shell_text(text, &parsed(text).unwrap()).as_deref(), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("/bin/a --home=$HOME", Some("$HOME")),
+            ("/bin/a $PORT/x", Some("$PORT")),
+            ("/bin/a ${PORT:-8080}", Some("${PORT:-8080}")),
+            ("/bin/a --host=$(hostname)", Some("$(…)")),
+            ("/bin/a `hostname`", Some("`…`")),
+            ("/bin/a $HOME ${A}/x $$x costs5$ $1", None),
+            (":/bin/a x$HOME", None),
+            ("/bin/sh -c 'echo a$HOME'", None),
+            ("/usr/bin/env bash -c 'echo a$HOME'", None),
+        ] {
+            assert_eq!(literal_word(&parsed(text).unwrap()).as_deref(), expected, "{text}");
+        }
     }
 }

@@ -13,7 +13,8 @@ pub(crate) struct Word<'a> {
 }
 
 /// The words of `text`: split at white space outside of quotes; `"…"` and `'…'` keep white space; a backslash
-/// starts an escape of C, `\s` is a space.
+/// starts an escape of C, `\s` is a space. `\;` is a semicolon where it is a word of its own, and itself elsewhere:
+/// it is not for us but for whom the word is for.
 pub(crate) fn split_words(text: &str) -> Result<Vec<Word<'_>>, String> {
     split(text, Escapes::Known)
 }
@@ -43,13 +44,16 @@ fn split(text: &str, escapes: Escapes) -> Result<Vec<Word<'_>>, String> {
         };
         let word = one_word(&mut chars, escapes)?;
         let end = chars.peek().map_or(text.len(), |(at, _)| *at);
-        words.push(Word { text: word, written: &text[start..end] });
+        let written = &text[start..end];
+        // How systemd.service(5) writes a semicolon that is an argument.
+        let word = if written == r"\;" { ";".to_string() } else { word };
+        words.push(Word { text: word, written });
     }
 }
 
 /// Reads up to white space that is not quoted.
 fn one_word(chars: &mut Peekable<CharIndices<'_>>, escapes: Escapes) -> Result<String, String> {
-    let mut word = String::new();
+    let mut word: Vec<u8> = Vec::new();
     let mut quote = None;
     while let Some((_, c)) = chars.peek().copied() {
         match quote {
@@ -60,27 +64,44 @@ fn one_word(chars: &mut Peekable<CharIndices<'_>>, escapes: Escapes) -> Result<S
                 chars.next();
                 let behind = chars.clone();
                 match escaped(chars) {
-                    Ok(c) => word.push(c),
+                    Ok(Escaped::Char(c)) => push(&mut word, c),
+                    Ok(Escaped::Byte(byte)) => word.push(byte),
                     Err(why) if escapes == Escapes::Known => return Err(why),
                     Err(_) => {
-                        word.push('\\');
+                        word.push(b'\\');
                         *chars = behind;
                     }
                 }
                 continue;
             }
-            _ => word.push(c),
+            _ => push(&mut word, c),
         }
         chars.next();
     }
     match quote {
         Some(q) => Err(format!("a {q} is opened and never closed")),
-        None => Ok(word),
+        // Bytes that are named one by one make characters together, or none.
+        None => String::from_utf8(word).map_err(|error| {
+            let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            format!("the bytes that \"{text}\" names are no character of UTF-8; write the character itself")
+        }),
     }
 }
 
-/// The character that the escape after a backslash stands for.
-fn escaped(chars: &mut Peekable<CharIndices<'_>>) -> Result<char, String> {
+/// What an escape stands for.
+enum Escaped {
+    Char(char),
+    /// `\xHH` and octal ones: above 127 a part of a character.
+    Byte(u8),
+}
+
+fn push(word: &mut Vec<u8>, c: char) {
+    word.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+}
+
+/// What the escape after a backslash stands for.
+fn escaped(chars: &mut Peekable<CharIndices<'_>>) -> Result<Escaped, String> {
+    let semicolon = chars.clone();
     let Some((_, c)) = chars.next() else {
         return Err("a backslash at the end; write \\\\ for a backslash".into());
     };
@@ -93,8 +114,12 @@ fn escaped(chars: &mut Peekable<CharIndices<'_>>) -> Result<char, String> {
         't' => '\t',
         'v' => '\u{b}',
         's' => ' ',
-        // `\;` is how systemd.service(5) writes a semicolon that is an argument.
-        '\\' | '"' | '\'' | ';' => c,
+        '\\' | '"' | '\'' => c,
+        // Both stay.
+        ';' => {
+            *chars = semicolon;
+            '\\'
+        }
         'x' => return coded(chars, String::new(), 2, 16),
         'u' => return coded(chars, String::new(), 4, 16),
         'U' => return coded(chars, String::new(), 8, 16),
@@ -104,16 +129,16 @@ fn escaped(chars: &mut Peekable<CharIndices<'_>>) -> Result<char, String> {
             return Err(format!("unknown escape \"\\{c}\"; write \\\\ for a backslash"));
         }
     };
-    Ok(plain)
+    Ok(Escaped::Char(plain))
 }
 
-/// The character with the number that the next digits give, `digits` of them in all.
+/// The character or byte with the number that the next digits give, `digits` of them in all.
 fn coded(
     chars: &mut Peekable<CharIndices<'_>>,
     mut number: String,
     digits: usize,
     radix: u32,
-) -> Result<char, String> {
+) -> Result<Escaped, String> {
     while number.len() < digits {
         match chars.next_if(|(_, c)| c.is_digit(radix)) {
             Some((_, c)) => number.push(c),
@@ -121,11 +146,13 @@ fn coded(
         }
     }
     let code = u32::from_str_radix(&number, radix).unwrap_or(0);
-    // \x and octal escapes name bytes: above 127 they would be half a character.
-    let is_byte = digits < 4;
-    char::from_u32(code).filter(|_| code != 0 && (!is_byte || code < 128)).ok_or_else(|| {
-        format!("the escape with the number {number} is no character; write the character itself")
-    })
+    let none = || format!("the escape with the number {number} is no character; write the character itself");
+    let escaped = match (code, digits < 4) {
+        (0, _) => None,
+        (_, true) => u8::try_from(code).ok().map(Escaped::Byte),
+        (_, false) => char::from_u32(code).map(Escaped::Char),
+    };
+    escaped.ok_or_else(none)
 }
 
 #[cfg(test)]
@@ -147,6 +174,9 @@ mod tests {
             (r#""it's" 'say "x"'"#, vec!["it's", "say \"x\""]),
             (r"a\x20b a\sb \101 \u00e4 \U0001F600 \;", vec!["a b", "a b", "A", "ä", "😀", ";"]),
             (r#"\"a\\ \n"#, vec!["\"a\\", "\n"]),
+            // Only a word of its own is a semicolon: another program's backslash is that program's.
+            (r#"a \; x\; "find {} \;" '\;'"#, vec!["a", ";", r"x\;", r"find {} \;", r"\;"]),
+            (r"caf\xc3\xa9 \303\244", vec!["café", "ä"]),
         ] {
             assert_eq!(words(text).unwrap(), expected, "{text}");
         }
@@ -161,6 +191,8 @@ mod tests {
             (r"\q", "unknown escape"),
             (r"\x4", "needs 2 digits"),
             (r"\xff", "no character"),
+            (r"caf\xc3", "no character"),
+            (r"\400", "no character"),
             (r"\000", "no character"),
             (r"\ud800", "no character"),
         ] {
