@@ -12,6 +12,10 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// `aeternactl`: the reload was rolled back, or ended by another command.
     pub const ROLLED_BACK: u8 = 3;
+    /// `aeternactl is-active`, `is-failed`, `is-ready`, `status UNIT`: it is not so, as systemctl says it.
+    pub const NOT_SO: u8 = 3;
+    /// `aeternactl is-active`, `is-failed`: there is no such unit, as systemctl says it.
+    pub const NOT_KNOWN: u8 = 4;
     /// `aeternactl`: refused, because a reload is under way.
     pub const BUSY: u8 = 4;
     /// `aeternactl`: no daemon answers there.

@@ -2,7 +2,7 @@
 
 _aeternactl() {
     local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD - 1]}"
-    local command="" options="" words="status reload promote rollback start stop restart kill history events check import page upgrade doctor version help completions" index word
+    local command="" options="" words="status is-active is-failed is-ready reload promote rollback start stop restart kill history events check import page upgrade doctor version help completions" index word
     COMPREPLY=()
     case "$previous" in
         --control) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
@@ -20,6 +20,9 @@ _aeternactl() {
     done
     case "$command" in
         status) options="--watch"; words="UNITS" ;;
+        is-active) options="-q --quiet"; words="UNITS" ;;
+        is-failed) options="-q --quiet"; words="UNITS" ;;
+        is-ready) options="-q --quiet"; words="" ;;
         reload) options="--all --no-wait --force --dry-run --reason --timeout"; words="UNITS" ;;
         promote) options=""; words="UNITS" ;;
         rollback) options=""; words="UNITS" ;;
@@ -35,7 +38,7 @@ _aeternactl() {
         upgrade) options="--program --check --timeout"; words="" ;;
         doctor) options=""; words="" ;;
         version) options=""; words="" ;;
-        help) options=""; words="status reload promote rollback start stop restart kill history events check import page upgrade doctor version help completions" ;;
+        help) options=""; words="status is-active is-failed is-ready reload promote rollback start stop restart kill history events check import page upgrade doctor version help completions" ;;
         completions) options=""; words="bash zsh fish" ;;
     esac
     if [[ "$current" == -* ]]; then

@@ -11,6 +11,17 @@ complete -c aeternactl -n __fish_use_subcommand -a status -d 'show the units, or
 complete -c aeternactl -n '__fish_seen_subcommand_from status' -a '(aeternactl completions units 2>/dev/null)'
 complete -c aeternactl -n '__fish_seen_subcommand_from status' -l watch -d 'show it again whenever something happens'
 
+complete -c aeternactl -n __fish_use_subcommand -a is-active -d 'ask whether a unit runs'
+complete -c aeternactl -n '__fish_seen_subcommand_from is-active' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from is-active' -s q -l quiet -d 'print nothing: the exit status is the answer'
+
+complete -c aeternactl -n __fish_use_subcommand -a is-failed -d 'ask whether a unit has failed'
+complete -c aeternactl -n '__fish_seen_subcommand_from is-failed' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from is-failed' -s q -l quiet -d 'print nothing: the exit status is the answer'
+
+complete -c aeternactl -n __fish_use_subcommand -a is-ready -d 'ask whether every unit serves and no stop is under way'
+complete -c aeternactl -n '__fish_seen_subcommand_from is-ready' -s q -l quiet -d 'print nothing: the exit status is the answer'
+
 complete -c aeternactl -n __fish_use_subcommand -a reload -d 'replace the serving generation by a new one on the same sockets'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -a '(aeternactl completions units 2>/dev/null)'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l all -d 'reload every unit'
@@ -66,7 +77,7 @@ complete -c aeternactl -n __fish_use_subcommand -a doctor -d 'say what this mach
 complete -c aeternactl -n __fish_use_subcommand -a version -d 'print the versions of aeternactl and of the daemon'
 
 complete -c aeternactl -n __fish_use_subcommand -a help -d 'print help, also about one command'
-complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status reload promote rollback start stop restart kill history events check import page upgrade doctor version help completions'
+complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status is-active is-failed is-ready reload promote rollback start stop restart kill history events check import page upgrade doctor version help completions'
 
 complete -c aeternactl -n __fish_use_subcommand -a completions -d 'print completions for a shell'
 complete -c aeternactl -n '__fish_seen_subcommand_from completions' -a 'bash zsh fish'

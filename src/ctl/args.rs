@@ -95,6 +95,13 @@ pub fn global_options() -> &'static [OptionSpec] {
 
 const STATUS: &[OptionSpec] = &[flag("watch", "show it again whenever something happens")];
 
+const QUIET: &[OptionSpec] = &[OptionSpec {
+    short: Some('q'),
+    long: "quiet",
+    value: None,
+    help: "print nothing: the exit status is the answer",
+}];
+
 const RELOAD: &[OptionSpec] = &[
     flag("all", "reload every unit"),
     flag("no-wait", "do not wait for the outcome"),
@@ -142,7 +149,30 @@ const COMMANDS: &[CommandSpec] = &[
         STATUS,
         "show the units, or everything about one",
         "Without UNIT a table of all units. With UNIT its generations, sockets and last reload, and why it is\n\
-         in the state that it is in.",
+         in the state that it is in; exit status 3 if the unit does not run.",
+    ),
+    command(
+        "is-active",
+        Operands::Unit,
+        QUIET,
+        "ask whether a unit runs",
+        "Prints active, reloading, activating, deactivating, inactive or failed. Exit status: 0 if it is one of\n\
+         the first two, else 3; 4 if there is no such unit. A unit that waits for its first connection is active.",
+    ),
+    command(
+        "is-failed",
+        Operands::Unit,
+        QUIET,
+        "ask whether a unit has failed",
+        "Prints what is-active prints. Exit status: 0 if the unit has failed, else 3; 4 if there is no such unit.",
+    ),
+    command(
+        "is-ready",
+        Operands::None,
+        QUIET,
+        "ask whether every unit serves and no stop is under way",
+        "As /ready over HTTP, without HTTP: for the health check of a container. Prints ready, or what is\n\
+         missing. Exit status: 0 or 3.",
     ),
     command(
         "reload",

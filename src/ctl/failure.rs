@@ -20,6 +20,12 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// The daemon's answer does not have the unit that was asked for.
+    pub(super) fn no_unit(name: &str) -> Failure {
+        let message = format!("there is no unit {name:?}");
+        Failure::Refused(Refusal { code: RefusalCode::NoSuchUnit, message })
+    }
+
     /// The exit status of aeternactl (contract section 3; for SIGINT what a shell makes of it).
     pub(super) fn exit_status(&self) -> u8 {
         match self {

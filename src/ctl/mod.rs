@@ -14,6 +14,7 @@ mod failure;
 mod help;
 mod import;
 mod interrupt;
+mod is;
 mod output;
 mod parse;
 mod render;
@@ -73,6 +74,7 @@ fn dispatch(invocation: &Invocation, uid: u32, output: &mut Output) -> Result<u8
     match &invocation.command {
         Command::Status { unit, watch: false } => show::status(&target, unit.as_deref(), json, output),
         Command::Status { unit, watch: true } => show::watch(&target, unit.as_deref(), json, output),
+        Command::Is { question, quiet } => is::answer(&target, question, *quiet, json, output),
         Command::History { unit } => show::show_history(&target, unit, json, output),
         Command::Events { unit } => show::events(&target, unit.as_deref(), json, output),
         Command::Task(task) => wait::run(&target, task, json, output),

@@ -27,17 +27,49 @@ pub(super) struct Place {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Command {
-    Status { unit: Option<String>, watch: bool },
-    History { unit: String },
-    Events { unit: Option<String> },
+    Status {
+        unit: Option<String>,
+        watch: bool,
+    },
+    /// Whether something is so, told by the exit status.
+    Is {
+        question: Question,
+        quiet: bool,
+    },
+    History {
+        unit: String,
+    },
+    Events {
+        unit: Option<String>,
+    },
     Task(Task),
-    Check { files: Vec<PathBuf> },
-    Import { files: Vec<PathBuf>, process: Option<String> },
+    Check {
+        files: Vec<PathBuf>,
+    },
+    Import {
+        files: Vec<PathBuf>,
+        process: Option<String>,
+    },
     Version,
     Doctor,
     OwnVersion,
-    Help { about: Option<&'static CommandSpec> },
-    Completions { shell: Shell },
+    Help {
+        about: Option<&'static CommandSpec>,
+    },
+    Completions {
+        shell: Shell,
+    },
+}
+
+/// What is asked of `is-active`, `is-failed` and `is-ready`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Whether this unit runs.
+    Active(String),
+    /// Whether this unit has failed.
+    Failed(String),
+    /// Whether every unit serves.
+    Ready,
 }
 
 /// Something that the daemon is to do, and how it is spoken of.
@@ -210,6 +242,9 @@ impl Found {
     fn command(&self, spec: &'static CommandSpec) -> Result<Command, UsageError> {
         Ok(match spec.name {
             "status" => Command::Status { unit: self.maybe_unit()?, watch: self.has("watch") },
+            "is-active" => self.is(Question::Active(self.unit()?)),
+            "is-failed" => self.is(Question::Failed(self.unit()?)),
+            "is-ready" => self.is(Question::Ready),
             "history" => Command::History { unit: self.unit()? },
             "events" => Command::Events { unit: self.maybe_unit()? },
             "reload" => Command::Task(self.reload()?),
@@ -236,6 +271,10 @@ impl Found {
             "completions" => Command::Completions { shell: self.shell()? },
             _ => Command::Help { about: self.maybe_command()? },
         })
+    }
+
+    fn is(&self, question: Question) -> Command {
+        Command::Is { question, quiet: self.has("quiet") }
     }
 
     /// The operands as text.
@@ -385,6 +424,9 @@ mod tests {
         for (line, expected) in [
             ("status", Command::Status { unit: None, watch: false }),
             ("status a --watch", Command::Status { unit: Some("a".into()), watch: true }),
+            ("is-active a", Command::Is { question: Question::Active("a".into()), quiet: false }),
+            ("is-failed -q a", Command::Is { question: Question::Failed("a".into()), quiet: true }),
+            ("is-ready --quiet", Command::Is { question: Question::Ready, quiet: true }),
             ("history a", Command::History { unit: "a".into() }),
             ("events", Command::Events { unit: None }),
             ("events a", Command::Events { unit: Some("a".into()) }),

@@ -6,7 +6,7 @@ use super::interrupt::Watch;
 use super::output::Output;
 use super::render::{Timeline, detail, event, history, overview};
 use crate::error::exit;
-use crate::proto::control::{Line, Refusal, RefusalCode, Reply, Request};
+use crate::proto::control::{Line, Reply, Request};
 use crate::proto::status::Status;
 use crate::sys::clock;
 
@@ -25,7 +25,8 @@ pub(super) fn status(
         let text = page(&status, unit, output)?;
         output.text(&text);
     }
-    Ok(exit::OK)
+    let runs = unit.is_none_or(|name| status.units.iter().any(|unit| unit.name == name && unit.serves()));
+    Ok(if runs { exit::OK } else { exit::NOT_SO })
 }
 
 /// `aeternactl status [UNIT] --watch`: again at each event. One connection for the events, one for the status.
@@ -97,11 +98,7 @@ fn lanes(timeline: &mut Timeline, status: &Status, output: &Output) -> String {
 fn page(status: &Status, unit: Option<&str>, output: &Output) -> Result<String, Failure> {
     let Some(name) = unit else { return Ok(overview(status, output.look())) };
     let found = status.units.iter().find(|unit| unit.name == name);
-    let missing = || {
-        let message = format!("there is no unit {name:?}");
-        Failure::Refused(Refusal { code: RefusalCode::NoSuchUnit, message })
-    };
-    found.map(|unit| detail(unit, output.look())).ok_or_else(missing)
+    found.map(|unit| detail(unit, output.look())).ok_or_else(|| Failure::no_unit(name))
 }
 
 /// `aeternactl history UNIT`.
@@ -186,7 +183,7 @@ pub(super) fn unit_names(target: &Target, json: bool, output: &mut Output) -> Re
 }
 
 /// The answer to a [`Request::Status`] that was sent.
-fn ask_status(client: &mut Client) -> Result<Status, Failure> {
+pub(super) fn ask_status(client: &mut Client) -> Result<Status, Failure> {
     match answer(client)? {
         Reply::Status(status) => Ok(*status),
         Reply::Reloads { .. }

@@ -67,6 +67,7 @@ impl State {
             description: unit.description.clone(),
             file: String::new(),
             state: self.shown,
+            reloading: self.reload.is_some(),
             why: self.why_now(now),
             since: now.since(self.since).as_secs_f64(),
             generation: self.current.map_or(self.last_number, |g| g.0),

@@ -79,6 +79,37 @@ impl UnitState {
             UnitState::PreChecking | UnitState::Handshaking | UnitState::Soaking | UnitState::RollingBack
         )
     }
+
+    /// Whether a unit in this state counts as serving (contract section 8): in RUNNING, LISTENING, and in every
+    /// state of a reload, DRAINING included.
+    pub const fn serves(self, reloading: bool) -> bool {
+        match self {
+            UnitState::Running
+            | UnitState::Listening
+            | UnitState::PreChecking
+            | UnitState::Soaking
+            | UnitState::Draining
+            | UnitState::RollingBack => true,
+            UnitState::Starting | UnitState::Handshaking | UnitState::Stopping => reloading,
+            UnitState::Pending | UnitState::Backoff | UnitState::Stopped | UnitState::Failed => false,
+        }
+    }
+
+    /// The state in systemctl's words, as `systemctl is-active` prints them: `active`, `reloading`, `activating`,
+    /// `deactivating`, `inactive`, `failed`. The first two are those that count as running.
+    pub const fn active(self, reloading: bool) -> &'static str {
+        match self {
+            UnitState::Running | UnitState::Listening | UnitState::Draining => "active",
+            UnitState::PreChecking | UnitState::Soaking | UnitState::RollingBack => "reloading",
+            UnitState::Starting | UnitState::Handshaking | UnitState::Stopping if reloading => "reloading",
+            UnitState::Pending | UnitState::Starting | UnitState::Handshaking | UnitState::Backoff => {
+                "activating"
+            }
+            UnitState::Stopping => "deactivating",
+            UnitState::Stopped => "inactive",
+            UnitState::Failed => "failed",
+        }
+    }
 }
 
 /// How a reload ended.
@@ -285,6 +316,9 @@ pub struct UnitStatus {
     pub file: String,
     /// Its state.
     pub state: UnitState,
+    /// Whether a reload is under way, whatever state it shows.
+    #[serde(default)]
+    pub reloading: bool,
     /// Why it is in this state, in one line for a person: why it is not running, what it waits for.
     #[serde(default)]
     pub why: String,
@@ -334,6 +368,26 @@ pub struct Status {
     /// With exactly one unit: the same in the words of the first protocol version.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub single: Option<SingleStatus>,
+}
+
+impl Status {
+    /// What keeps aeternad from being ready, as `/ready` says it: for people, with commas between; `None` if nothing does.
+    pub fn unready(&self) -> Option<String> {
+        if self.stopping {
+            return Some("aeternad is stopping".into());
+        }
+        let missing = self.units.iter().filter(|unit| !unit.serves());
+        let rest: Vec<String> =
+            missing.map(|unit| format!("{} is {}", unit.name, unit.state.name())).collect();
+        if rest.is_empty() { None } else { Some(rest.join(", ")) }
+    }
+}
+
+impl UnitStatus {
+    /// Whether it counts as running: [`UnitState::serves`].
+    pub const fn serves(&self) -> bool {
+        self.state.serves(self.reloading)
+    }
 }
 
 /// What stands at the top of [`Status`] when there is exactly one unit.
@@ -436,4 +490,34 @@ pub struct KeyChangeLine {
     pub new: Option<String>,
     /// What it waits for: `reload`, `launch` (the next one), or `restart` (aeternad's own).
     pub needs: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_serves_in_every_state_of_a_reload_and_not_before_its_first() {
+        for state in UnitState::ALL {
+            let never = [UnitState::Pending, UnitState::Backoff, UnitState::Stopped, UnitState::Failed];
+            assert_eq!(state.serves(true), !never.contains(&state), "{state:?}");
+        }
+        for state in [UnitState::Starting, UnitState::Handshaking, UnitState::Stopping] {
+            assert!(!state.serves(false));
+        }
+        assert!(UnitState::Draining.serves(false));
+    }
+
+    #[test]
+    fn systemctls_words_for_what_runs_are_those_of_what_serves() {
+        for state in UnitState::ALL {
+            for reloading in [false, true] {
+                let runs = ["active", "reloading"].contains(&state.active(reloading));
+                assert_eq!(runs, state.serves(reloading), "{state:?} {reloading}");
+            }
+        }
+        assert_eq!(UnitState::Failed.active(false), "failed");
+        assert_eq!(UnitState::Starting.active(false), "activating");
+        assert_eq!(UnitState::Stopping.active(false), "deactivating");
+    }
 }

@@ -76,6 +76,27 @@ fn a_start_that_fails_says_why() {
 }
 
 #[test]
+fn whether_a_unit_runs_is_told_by_the_exit_status() {
+    let mut env = Env::new();
+    env.unit("app", APP);
+    env.unit("bad", "[Service]\nExecStart = \"{dir}/missing\"");
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    env.wait_state("bad", UnitState::Failed);
+    let told = |line: &[&str]| {
+        let ended = env.ctl(line);
+        (ended.code, ended.stdout.trim_end().to_owned())
+    };
+    assert_eq!(told(&["is-active", "app"]), (0, "active".into()));
+    assert_eq!(told(&["is-failed", "bad"]), (0, "failed".into()));
+    assert_eq!(told(&["is-ready"]), (3, "not ready: bad is FAILED".into()));
+    assert_eq!(told(&["is-active", "nobody"]).0, 4);
+    assert_eq!((told(&["status", "app"]).0, told(&["status", "bad"]).0), (0, 3));
+    assert_eq!(env.ctl(&["stop", "app"]).code, 0);
+    assert_eq!(told(&["is-active", "app"]), (3, "inactive".into()));
+}
+
+#[test]
 fn unknown_units_wrong_lines_and_no_daemon() {
     let env = app();
     for command in ["start", "stop", "restart", "reload", "status", "history", "kill", "promote", "rollback"]

@@ -233,6 +233,63 @@ fn status_of_a_unit_shows_all_of_it() {
     canned.exchange("status chat", request, &[status(&[])]).is(6).says("no unit \"chat\"");
 }
 
+fn in_state(state: &str, reloading: bool) -> Value {
+    let mut unit = unit("chat");
+    unit["state"] = state.into();
+    unit["reloading"] = reloading.into();
+    unit
+}
+
+#[test]
+fn a_unit_that_does_not_run_is_3_as_systemctl_says_it() {
+    let canned = Canned::new();
+    let request = json!({"command": "status", "unit": "chat"});
+    for (state, reloading, word, code) in [
+        ("RUNNING", false, "active", 0),
+        ("LISTENING", false, "active", 0),
+        ("DRAINING", false, "active", 0),
+        ("SOAKING", true, "reloading", 0),
+        ("STARTING", true, "reloading", 0),
+        ("STARTING", false, "activating", 3),
+        ("BACKOFF", false, "activating", 3),
+        ("STOPPED", false, "inactive", 3),
+        ("FAILED", false, "failed", 3),
+    ] {
+        let answer = [status(&[in_state(state, reloading)])];
+        let ask = |line: &str| canned.exchange(line, request.clone(), &answer);
+        ask("status chat").is(code);
+        assert_eq!(ask("is-active chat").is(code).out, format!("{word}\n"), "{state}");
+        assert_eq!(ask("is-active -q chat").is(code).out, "");
+        let failed = if word == "failed" { 0 } else { 3 };
+        assert_eq!(ask("is-failed chat").is(failed).out, format!("{word}\n"), "{state}");
+        let object = ask("is-active chat --json").is(code).json();
+        assert_eq!((object["active"].as_str(), object["state"].as_str()), (Some(word), Some(state)));
+    }
+    let missing = json!({"error": {"code": "no_such_unit", "message": "no unit is called \"chat\""}});
+    for command in ["is-active", "is-failed"] {
+        let ask = |line: &str| canned.exchange(line, request.clone(), std::slice::from_ref(&missing));
+        ask(&format!("{command} chat")).is(4).says("no unit is called");
+        let silent = ask(&format!("{command} chat --quiet"));
+        assert_eq!((silent.status, silent.out.as_str(), silent.err.as_str()), (4, "", ""));
+        assert_eq!(ask(&format!("{command} chat --json")).is(4).json()["error"]["code"], "no_such_unit");
+    }
+}
+
+#[test]
+fn is_ready_says_what_is_missing() {
+    let canned = Canned::new();
+    let request = json!({"command": "status", "unit": null});
+    let ask = |line: &str, answer: Value| canned.exchange(line, request.clone(), &[answer]);
+    assert_eq!(ask("is-ready", status(&[unit("web"), in_state("SOAKING", true)])).is(0).out, "ready\n");
+    let failed = status(&[unit("web"), in_state("FAILED", false)]);
+    assert_eq!(ask("is-ready", failed.clone()).is(3).out, "not ready: chat is FAILED\n");
+    assert_eq!(ask("is-ready -q", failed.clone()).is(3).out, "");
+    assert_eq!(ask("is-ready --json", failed).is(3).json(), json!({"ready": false, "why": "chat is FAILED"}));
+    let mut stopping = status(&[unit("web")]);
+    stopping["result"]["stopping"] = true.into();
+    assert_eq!(ask("is-ready", stopping).is(3).out, "not ready: aeternad is stopping\n");
+}
+
 #[test]
 fn a_reload_prints_each_phase_and_its_outcome() {
     let canned = Canned::new();

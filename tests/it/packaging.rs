@@ -157,6 +157,8 @@ fn the_dockerfile_copies_what_there_is_and_ends_in_nothing_but_two_programs() {
     assert_eq!(lines[last], "FROM scratch");
     assert!(!lines[last..].iter().any(|line| line.starts_with("RUN")), "there is no shell in it");
     assert!(lines.iter().any(|line| line.starts_with("STOPSIGNAL SIGTERM")));
+    // `status` alone is content with a unit that has failed.
+    assert!(lines.iter().any(|line| line.starts_with("HEALTHCHECK") && line.contains("\"is-ready\"")));
     parsed(&read(&deploy("app.toml")));
 }
 

@@ -39,6 +39,7 @@ pub(super) fn unit(name: &str) -> UnitStatus {
         description: String::new(),
         file: format!("/etc/aeterna/{name}.toml"),
         state: UnitState::Running,
+        reloading: false,
         why: String::new(),
         since: 90.0,
         generation: 1,
@@ -75,6 +76,7 @@ pub(super) fn soaking() -> UnitStatus {
     UnitStatus {
         description: "Chat gateway".into(),
         state: UnitState::Soaking,
+        reloading: true,
         why: "the soak ends in 18s".into(),
         since: 12.0,
         generation: 2,

@@ -4,7 +4,7 @@
 use crate::machine::event::{Busy, Command, CommandResult};
 use crate::proto::http::response::Response;
 use crate::proto::http::route::Call;
-use crate::proto::status::{Outcome, Status, UnitState, UnitStatus};
+use crate::proto::status::{Outcome, Status, UnitStatus};
 
 /// The daemon, as far as HTTP shows it.
 pub trait View {
@@ -14,7 +14,7 @@ pub trait View {
     fn unit(&self, name: &str) -> Option<UnitStatus>;
     /// The text of `/metrics`.
     fn metrics(&self) -> String;
-    /// Why `/ready` is 503, for people; `None` if it is 200. See [`serves`].
+    /// Why `/ready` is 503, for people; `None` if it is 200. See [`crate::proto::status::UnitState::serves`].
     fn unready(&self) -> Option<String>;
     /// The names of all units.
     fn names(&self) -> Vec<String>;
@@ -22,21 +22,6 @@ pub trait View {
     fn busy(&self, unit: &str) -> Option<Busy>;
     /// Whether aeternad is stopping.
     fn is_stopping(&self) -> bool;
-}
-
-/// Whether a unit in this state counts as serving (contract section 8): in RUNNING, LISTENING, and in every
-/// state of a reload, DRAINING included.
-pub const fn serves(state: UnitState, reloading: bool) -> bool {
-    match state {
-        UnitState::Running
-        | UnitState::Listening
-        | UnitState::PreChecking
-        | UnitState::Soaking
-        | UnitState::Draining
-        | UnitState::RollingBack => true,
-        UnitState::Starting | UnitState::Handshaking | UnitState::Stopping => reloading,
-        UnitState::Pending | UnitState::Backoff | UnitState::Stopped | UnitState::Failed => false,
-    }
 }
 
 /// What is to be done.
@@ -263,17 +248,5 @@ mod tests {
         }
         let (_, body) = told(&[CommandResult::Reload { outcome: Outcome::Failed, reason: "line 3".into() }]);
         assert!(body.contains("failed: line 3"), "{body}");
-    }
-
-    #[test]
-    fn a_unit_serves_in_every_state_of_a_reload_and_not_before_its_first() {
-        for state in UnitState::ALL {
-            let never = [UnitState::Pending, UnitState::Backoff, UnitState::Stopped, UnitState::Failed];
-            assert_eq!(serves(state, true), !never.contains(&state), "{state:?}");
-        }
-        for state in [UnitState::Starting, UnitState::Handshaking, UnitState::Stopping] {
-            assert!(!serves(state, false));
-        }
-        assert!(serves(UnitState::Draining, false));
     }
 }

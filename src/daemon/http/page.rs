@@ -171,6 +171,7 @@ mod tests {
             description: name.into(),
             file: String::new(),
             state: UnitState::RollingBack,
+            reloading: true,
             why: name.into(),
             since: 192.0,
             generation: 3,

@@ -1,6 +1,6 @@
 //! The main loop's part of HTTP: the daemon shows itself, and commands go to the machines.
 
-use super::answer::{Task, View, answer_to, serves, task};
+use super::answer::{Task, View, answer_to, task};
 use super::facts;
 use crate::daemon::core::Daemon;
 use crate::daemon::supervised::Supervised;
@@ -92,7 +92,7 @@ impl View for Daemon {
             .units
             .iter()
             .filter_map(|unit| match unit.summary {
-                Some(now) if serves(now.state, now.reloading) => None,
+                Some(now) if now.state.serves(now.reloading) => None,
                 Some(now) => Some(format!("{} is {}", unit.name, now.state.name())),
                 None => Some(format!("{} has not begun", unit.name)),
             })

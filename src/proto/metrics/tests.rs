@@ -39,6 +39,7 @@ fn unit(name: &str, state: UnitState) -> UnitStatus {
         description: String::new(),
         file: String::new(),
         state,
+        reloading: false,
         why: String::new(),
         since: 1.0,
         generation: 3,

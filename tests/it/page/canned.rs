@@ -181,6 +181,7 @@ pub fn unit(name: &str, state: UnitState, since: f64, generations: Vec<Generatio
         description: String::new(),
         file: format!("/etc/aeterna/{name}.toml"),
         state,
+        reloading: false,
         why: String::new(),
         since,
         generation: serving.map_or(0, |one| one.number),
