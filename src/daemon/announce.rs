@@ -2,7 +2,7 @@
 
 use crate::daemon::core::Daemon;
 use crate::machine::event::{Announcement, Exit, Failure, Gen, Relayed, ReloadRecord, Share};
-use crate::proto::status::{EventLine, UnitState};
+use crate::proto::status::{CheckStatus, CheckVerdict, EventLine, UnitState};
 use crate::sys::clock;
 use log::Level;
 
@@ -124,6 +124,7 @@ fn tell(fact: &Announcement) -> Told {
             )
             .of(*generation)
         }
+        Announcement::Analysis { check } => judged(check),
         Announcement::Handover { relayed } => handed_over(relayed),
         Announcement::Status { generation, text } => {
             Told::new(Level::Info, "status", format!("generation {} says: {text}", generation.0))
@@ -146,6 +147,12 @@ fn changed(from: UnitState, to: UnitState, why: &str) -> Told {
     let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
     let level = if to == UnitState::Failed { Level::Error } else { Level::Info };
     Told::new(level, "state", format!("{} → {}{why}", from.name(), to.name()))
+}
+
+fn judged(check: &CheckStatus) -> Told {
+    let level = if check.verdict == CheckVerdict::Fail { Level::Warn } else { Level::Info };
+    let text = if check.text.is_empty() { "no look said anything" } else { &check.text };
+    Told::new(level, "analysis", format!("check {}: {}: {text}", check.name, check.verdict.name()))
 }
 
 fn measured(generation: Gen, share: Share) -> Told {

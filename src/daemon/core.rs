@@ -38,6 +38,8 @@ pub enum News {
     Event(Event),
     /// A probe is over: nobody is to be steered by its source address any more.
     Probed(Event, Option<SocketAddr>),
+    /// A look of an analysis is over: nobody is to be steered by these source addresses any more.
+    Looked(Event, Vec<SocketAddr>),
     /// A relay is over.
     Relayed(Box<RelayOutcome>),
 }

@@ -6,7 +6,7 @@ use crate::daemon::launch::Begun;
 use crate::daemon::spare::Spare;
 use crate::daemon::supervised::{Child, LastWords, Traffic};
 use crate::daemon::token::Owner;
-use crate::daemon::{launch, load, probes};
+use crate::daemon::{launch, load, looks, probes};
 use crate::machine::event::{
     Action, Announcement, Answer, Content, ContentId, Event, Gen, Question, Role, Spawn, SpawnFailure,
     Steering, Ticket,
@@ -80,6 +80,7 @@ impl Daemon {
             Question::Probe { generation, kind } => {
                 return probes::start(self, index, ticket, generation, kind);
             }
+            Question::Look { new, old } => return looks::start(self, index, ticket, (new, old)),
             Question::CheckDrain { generation, slot } => self.check_drain(index, generation, slot),
             Question::CheckSlot(slot) => self.check_slot(index, slot),
             Question::CountConnections => self.count_connections(index),

@@ -18,6 +18,7 @@ use crate::sys::tree;
 use crate::sys::wait::{self, WaitStatus};
 use crate::sys::wake::Wakeups;
 use crate::time::{Monotime, Span};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 /// How long accepting pauses when there is no descriptor for a connection.
@@ -149,13 +150,23 @@ impl Daemon {
                 News::Event(event) => self.deliver(unit, event),
                 News::Relayed(outcome) => self.state_relayed(unit, *outcome),
                 News::Probed(event, from) => {
-                    if let (Some(from), Some(unit)) = (from, self.units.get_mut(unit))
-                        && let Err(why) = unit.sockets.end_probe(from)
-                    {
-                        log::warn!("{}: cannot steer its connections: {why}", unit.name);
-                    }
+                    self.end_probes(unit, from);
                     self.deliver(unit, event);
                 }
+                News::Looked(event, from) => {
+                    self.end_probes(unit, from);
+                    self.deliver(unit, event);
+                }
+            }
+        }
+    }
+
+    /// Nobody is steered by these source addresses any more.
+    fn end_probes(&mut self, unit: usize, from: impl IntoIterator<Item = SocketAddr>) {
+        let Some(unit) = self.units.get_mut(unit) else { return };
+        for from in from {
+            if let Err(why) = unit.sockets.end_probe(from) {
+                log::warn!("{}: cannot steer its connections: {why}", unit.name);
             }
         }
     }

@@ -207,6 +207,13 @@ fn command_of(unit: &Unit, role: Role) -> Option<&Command> {
         Role::PreFlight(n) => unit.reload.pre_flight.get(n as usize).map(|hook| &hook.exec),
         Role::OnSuccess(n) => unit.reload.on_success.get(n as usize).map(|hook| &hook.exec),
         Role::OnFailure(n) => unit.reload.on_failure.get(n as usize).map(|hook| &hook.exec),
+        Role::Analysis(n) => {
+            let check = unit.analysis.as_ref().and_then(|analysis| analysis.checks.get(n as usize));
+            match check.map(|check| &check.kind) {
+                Some(unit::AnalysisKind::Exec(command)) => Some(command),
+                _ => None,
+            }
+        }
         Role::Health => match unit.health.as_ref().map(|health| &health.check) {
             Some(unit::Check::Exec(command)) => Some(command),
             Some(unit::Check::HttpGet(_) | unit::Check::TcpConnect(_)) | None => None,

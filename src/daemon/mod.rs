@@ -24,6 +24,7 @@ pub mod load;
 pub mod logging;
 pub mod logpipe;
 pub mod logsink;
+pub mod looks;
 pub mod lookups;
 pub mod mainpid;
 pub mod notifications;

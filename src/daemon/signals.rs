@@ -321,5 +321,6 @@ fn name_of(unit: &Supervised, proc: Proc) -> &'static str {
         Role::OnSuccess(_) => "an OnSuccess hook",
         Role::OnFailure(_) => "an OnFailure hook",
         Role::Health => "a health check",
+        Role::Analysis(_) => "a command of the analysis",
     }
 }

@@ -4,9 +4,10 @@ use crate::daemon::core::Daemon;
 use crate::daemon::supervised::Supervised;
 use crate::machine::event::Gen;
 use crate::proto::status::{
-    KeyChangeLine, SingleStatus, SocketChangeLine, Status, UnitChanges, UnitState, UnitStatus,
+    GenerationStatus, KeyChangeLine, SingleStatus, SocketChangeLine, Status, UnitChanges, UnitState,
+    UnitStatus, Usage,
 };
-use crate::sys::clock;
+use crate::sys::{clock, usage};
 use crate::unit::{self, Difference, Needs, SocketChange, Unit};
 use std::fmt::Write;
 
@@ -147,12 +148,17 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
     status.notes = unit.filters.notes();
     status.stored_descriptors = u32::try_from(unit.store.len()).unwrap_or(u32::MAX);
     let share = unit.sockets.measured().and_then(|measured| measured.share);
+    let several = status.generations.len() > 1;
     for generation in &mut status.generations {
         generation.share = match generation.phase.as_str() {
             "soaking" => share,
             "serving" => share.map(|share| 100.0 - share),
             _ => None,
         };
+        // Read where somebody compares: beside another generation, or when asked for in full.
+        if several {
+            generation.usage = usage_of(unit, generation);
+        }
         if matches!(generation.phase.as_str(), "draining" | "stopping" | "rolling_back") {
             generation.connections = unit.sockets.established_of(&generation.pids);
         }
@@ -160,10 +166,20 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
     status
 }
 
+/// What the kernel says of a generation. Asks its control group and its main processes.
+fn usage_of(unit: &Supervised, generation: &GenerationStatus) -> Usage {
+    let group = unit.generations.get(&Gen(generation.number)).and_then(|shell| shell.kit.cgroup.as_ref());
+    usage::of(group.map(|group| group.dir_fd()), &generation.pids)
+}
+
 /// What takes time to find out: strangers beside our sockets, and programs on disk that are newer than those that run.
 fn in_full(unit: &Supervised, mut status: UnitStatus) -> UnitStatus {
     unit.sockets.tell_strangers(&mut status.sockets);
+    let several = status.generations.len() > 1;
     for generation in &mut status.generations {
+        if !several {
+            generation.usage = usage_of(unit, generation);
+        }
         if let Some(shell) = unit.generations.get(&Gen(generation.number))
             && let Some(release) = shell.release.as_ref().filter(|_| !generation.pids.is_empty())
         {

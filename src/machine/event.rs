@@ -15,12 +15,14 @@
 //! * Deadlines are asked for with `UnitMachine::next_deadline` and arrive as [`Event::Tick`]; a tick that comes
 //!   early is a no-op.
 
+use crate::proto::status::CheckStatus;
 use crate::time::{Monotime, Span};
 use crate::unit::{CanaryBy, Unit};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
+pub use super::seen::{Looked, NoPage, Page, Seen};
 pub use crate::proto::notify::Notification;
 pub use crate::proto::status::{Outcome, ReloadRecord, Share, UnitState};
 
@@ -373,6 +375,8 @@ pub enum Role {
     OnFailure(u32),
     /// `[HealthCheck] Exec`.
     Health,
+    /// `[[Analysis.Check]] Exec`, by index.
+    Analysis(u32),
 }
 
 /// Who gets a signal.
@@ -417,6 +421,13 @@ pub enum Question {
     CheckSlot(u32),
     /// How many connections are there: [`Answer::Connections`].
     CountConnections,
+    /// The page and the figures of both generations of a soak: [`Answer::Looked`], within `[Analysis] Timeout`.
+    Look {
+        /// The new generation.
+        new: Gen,
+        /// The old one, if it lives.
+        old: Option<Gen>,
+    },
 }
 
 /// What the shell has found out.
@@ -470,6 +481,8 @@ pub enum Answer {
         /// Whether anything arrived on a socket since the last count.
         arrived: bool,
     },
+    /// To [`Question::Look`].
+    Looked(Box<Looked>),
 }
 
 /// Everything that the machine asks the shell to do.
@@ -713,6 +726,11 @@ pub enum Announcement {
         result: &'static str,
         /// More, for people; may be empty.
         detail: String,
+    },
+    /// A check of a soak's analysis says something else than before, or its last word.
+    Analysis {
+        /// The check as it stands.
+        check: CheckStatus,
     },
     /// State was relayed, or was not.
     Handover {

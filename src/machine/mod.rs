@@ -38,7 +38,9 @@ pub mod daemon;
 pub mod event;
 pub mod upgrade;
 
+mod analysis;
 mod command;
+pub mod evidence;
 mod generation;
 mod handover;
 mod health;
@@ -51,6 +53,7 @@ mod reload;
 mod rest;
 mod restart;
 mod resume;
+mod seen;
 mod slots;
 mod soak;
 mod status;
@@ -59,6 +62,7 @@ mod table;
 mod tell;
 mod traffic;
 mod turn;
+mod verdicts;
 mod worker;
 
 use crate::proto::status::UnitStatus;

@@ -41,6 +41,7 @@ impl Turn<'_> {
             asked_for_state: None,
             relayed: None,
             stage: Stage::Before(before),
+            judging: None,
         });
         if let Some(id) = to {
             self.reload_open(self.contents.get(id).clone());

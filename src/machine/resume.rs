@@ -54,6 +54,12 @@ impl State {
             | Stage::GivingUp { .. }
             | Stage::Restoring { .. } => {}
         }
+        let look =
+            reload.judging.as_deref().and_then(|judging| judging.asked).zip(reload.stage.new_generation());
+        if let Some(((ticket, _), new)) = look {
+            let old = reload.old.filter(|old| self.generation(*old).is_some());
+            asked.push((ticket, Question::Look { new, old }));
+        }
         let old = self.current.and_then(|number| self.generation(number));
         if let (Some(Handover::Emptying { wait }), Some(old)) = (reload.stage.handover(), old) {
             let question = Question::CheckDrain { generation: old.number, slot: old.slot };

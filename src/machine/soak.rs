@@ -50,6 +50,7 @@ impl Turn<'_> {
             *step = Step::Soaking(soak);
         }
         self.soak_step(0);
+        self.begin_analysis();
     }
 
     /// Each step lasts its part of the soak from when it really began: an aeternad that comes late to one shortens
@@ -114,12 +115,16 @@ impl Turn<'_> {
             let step = soak.step + 1;
             self.soak_step(step);
         } else if soak.until.is_some_and(|until| until <= self.now) {
-            self.promote(String::new());
+            self.soak_is_over();
+        } else {
+            return self.tick_analysis();
         }
+        self.tick_analysis();
     }
 
     /// The new generation is the serving one from now on; the old one drains.
     pub(super) fn promote(&mut self, reason: String) {
+        self.end_analysis();
         let Some(Stage::Beside { content, new, .. }) = self.s.reload.as_ref().map(|reload| &reload.stage)
         else {
             return;
@@ -196,6 +201,7 @@ impl Turn<'_> {
 
     /// Gives up the launched generation. The old one has noticed nothing.
     pub(super) fn roll_back(&mut self, outcome: Outcome, reason: String) {
+        self.end_analysis();
         let Some(reload) = self.s.reload.as_mut() else { return };
         self.s.why.clone_from(&reason);
         let Some(content) = reload.stage.content() else { return };
@@ -287,6 +293,8 @@ impl Turn<'_> {
     /// The reload is over: the history, the log, who waits, and the hooks.
     pub(super) fn end_reload(&mut self, outcome: Outcome, reason: String) {
         self.keep_state();
+        self.end_analysis();
+        let checks = self.check_statuses();
         let Some(mut reload) = self.s.reload.take() else { return };
         // What went well needs no reason but that of whoever asked.
         let reason = if reason.is_empty() { reload.asked.clone() } else { reason };
@@ -308,6 +316,7 @@ impl Turn<'_> {
             duration: self.now.since(reload.began).as_secs_f64(),
             phases: reload.phases.clone(),
             shares: Vec::new(),
+            checks,
             state_bytes: relayed.map_or(0, |relayed| relayed.bytes),
             state_frames: relayed.map_or(0, |relayed| relayed.frames),
             state_descriptors: relayed.map_or(0, |relayed| relayed.descriptors),
@@ -356,6 +365,7 @@ impl Turn<'_> {
             duration: 0.0,
             phases: Vec::new(),
             shares: Vec::new(),
+            checks: Vec::new(),
             state_bytes: 0,
             state_frames: 0,
             state_descriptors: 0,

@@ -1,10 +1,11 @@
 //! Looking at the machine: the unit's state, its next deadline, and the snapshot for people.
 
 use super::event::{Gen, Summary, UnitState};
-use super::model::{Contents, Course, Generation, HookRun, Phase, Place, Rest, State, Watch};
+use super::model::{Contents, Course, Generation, HookRun, Phase, Place, Reload, Rest, State, Watch};
 use super::table::{Why, row};
 use super::turn::Turn;
-use crate::proto::status::{GenerationStatus, HandoverStatus, LastReload, UnitStatus};
+use super::verdicts;
+use crate::proto::status::{CheckStatus, GenerationStatus, HandoverStatus, LastReload, UnitStatus};
 use crate::time::{Monotime, Span};
 use crate::unit::StartOn;
 
@@ -40,7 +41,8 @@ impl State {
         let idle = self.idle.and_then(|idle| idle.next);
         let hooks = self.hooks.front().and_then(HookRun::next_deadline);
         let handover = self.reload.as_ref().and_then(|reload| reload.stage.handover()?.next_deadline());
-        let others = [handover, reload, rest, watch, idle, hooks];
+        let judging = self.reload.as_ref().and_then(|reload| reload.judging.as_ref()?.next_deadline());
+        let others = [handover, judging, reload, rest, watch, idle, hooks];
         let killed = self.procs.iter().filter_map(|owned| owned.until);
         generations.chain(killed).chain(others.into_iter().flatten()).min()
     }
@@ -95,7 +97,17 @@ impl State {
             stored_descriptors: 0,
             pending: self.pending.clone(),
             notes: Vec::new(),
+            analysis: self.analysis_status(contents),
         }
+    }
+
+    /// The checks of the soak that is under way.
+    fn analysis_status(&self, contents: &Contents) -> Vec<CheckStatus> {
+        let soaking = |reload: &&Reload| reload.stage.soak().is_some();
+        self.reload
+            .as_ref()
+            .filter(soaking)
+            .map_or_else(Vec::new, |reload| verdicts::statuses(reload, contents))
     }
 
     /// Why the unit is in its state. What was said before a reload is not about the reload.
@@ -127,6 +139,7 @@ impl State {
             kill_in: g.kill_at().map(|at| at.since(now).as_secs_f64()),
             content: format!("{:016x}", contents.get(g.content).hash),
             program_is_newer: None,
+            usage: crate::proto::status::Usage::default(),
         }
     }
 

@@ -193,6 +193,7 @@ impl Turn<'_> {
                 self.drain_state(ticket, generation, half_open, queued);
             }
             Answer::SlotState { slot, queued, migrated } => self.slot_state(ticket, slot, queued, migrated),
+            Answer::Looked(seen) => self.looked(ticket, &seen.new, seen.old.as_ref()),
             Answer::Connections { established, arrived } => self.connections(ticket, established, arrived),
         }
     }
@@ -219,7 +220,8 @@ impl Turn<'_> {
             | Role::PreFlight(_)
             | Role::OnSuccess(_)
             | Role::OnFailure(_)
-            | Role::Health => {}
+            | Role::Health
+            | Role::Analysis(_) => {}
         }
     }
 
@@ -257,7 +259,8 @@ impl Turn<'_> {
             | Role::PreFlight(_)
             | Role::OnSuccess(_)
             | Role::OnFailure(_)
-            | Role::Health => End::of_command(exit),
+            | Role::Health
+            | Role::Analysis(_) => End::of_command(exit),
         };
         self.proc_ended(owned, &end.beside(beside));
     }
@@ -295,6 +298,7 @@ impl Turn<'_> {
             (Role::StopPost(index), Some(number)) => self.stop_post_ended(number, index, owned.proc),
             (Role::Health, Some(number)) => self.health_ended(number, owned.proc, end),
             (Role::Reload(index), _) => self.reload_command_ended(index, owned.proc, end),
+            (Role::Analysis(index), _) => self.analysis_ended(index, owned.proc, end),
             (Role::PreFlight(_), _) => self.pre_flight_ended(owned.proc, end),
             (Role::OnSuccess(_) | Role::OnFailure(_), _) => self.hook_ended(owned.proc, end),
             (

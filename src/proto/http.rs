@@ -1,6 +1,7 @@
 //! HTTP/1.1. Here: as far as a health probe needs it, one GET and the status of what comes back. Below: the
 //! server's side, from the bytes of a request to a [`route::Call`] and from a [`response::Response`] to bytes.
 
+pub mod body;
 pub mod guard;
 pub mod request;
 pub mod response;
@@ -23,6 +24,16 @@ pub fn request(target: &HttpTarget) -> Vec<u8> {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: aeterna/{version}\r\nAccept: */*\r\n\
          Connection: close\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// The request for a page of figures in the Prometheus text format; complete only with its last byte, as [`request`].
+pub fn page_request(target: &HttpTarget) -> Vec<u8> {
+    let (path, host, version) = (&target.path, &target.host, env!("CARGO_PKG_VERSION"));
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: aeterna/{version}\r\n\
+         Accept: text/plain;version=0.0.4\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n"
     )
     .into_bytes()
 }

@@ -4,12 +4,14 @@
 //! Counters belong to aeternad, not to a generation, so that no reload resets them. Labels are the names of
 //! units and sockets and fixed sets of words: their number does not grow with time.
 
+mod histogram;
 mod saved;
 mod text;
 
 pub use saved::SavedMetrics;
 
-use crate::proto::status::{Outcome, ReloadRecord, Status, UnitState};
+use crate::proto::status::{CheckStatus, CheckVerdict, Outcome, ReloadRecord, Status, UnitState};
+use histogram::Histogram;
 use std::collections::BTreeMap;
 use text::{Kind, Text};
 
@@ -45,30 +47,6 @@ const PHASES: [&str; 7] =
 const OUTCOMES: [Outcome; 5] =
     [Outcome::Promoted, Outcome::RolledBack, Outcome::Failed, Outcome::Refused, Outcome::Aborted];
 
-/// How often something fell between which bounds.
-#[derive(Debug, Clone, PartialEq)]
-struct Histogram {
-    bounds: &'static [f64],
-    /// One more than bounds: the last is above all of them.
-    counts: Vec<u64>,
-    sum: f64,
-}
-
-impl Histogram {
-    fn new(bounds: &'static [f64]) -> Histogram {
-        Histogram { bounds, counts: vec![0; bounds.len() + 1], sum: 0.0 }
-    }
-
-    fn observe(&mut self, value: f64) {
-        let value = if value.is_finite() { value.max(0.0) } else { 0.0 };
-        let at = self.bounds.partition_point(|bound| *bound < value);
-        if let Some(count) = self.counts.get_mut(at) {
-            *count += 1;
-        }
-        self.sum += value;
-    }
-}
-
 /// Counters of one unit.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct UnitCounters {
@@ -76,6 +54,7 @@ struct UnitCounters {
     reloads: BTreeMap<Outcome, u64>,
     phases: BTreeMap<&'static str, Histogram>,
     health: BTreeMap<&'static str, u64>,
+    checks: BTreeMap<(String, &'static str), u64>,
     stranded: u64,
     canary_new: u64,
     canary_old: u64,
@@ -157,6 +136,15 @@ impl Metrics {
         *self.unit(unit).health.entry(result).or_default() += 1;
     }
 
+    /// A check of a soak's analysis has its last word.
+    pub fn on_check(&mut self, unit: &str, check: &CheckStatus) {
+        if check.verdict != CheckVerdict::Open {
+            let counted =
+                self.unit(unit).checks.entry((check.name.clone(), check.verdict.name())).or_default();
+            *counted += 1;
+        }
+    }
+
     /// State was relayed from one generation to the next.
     pub fn on_handover(&mut self, seconds: f64, bytes: u64) {
         self.handover_time.observe(seconds);
@@ -233,6 +221,7 @@ impl Metrics {
             text.sample("", &[("unit", &unit.name)], f64::from(unit.generation));
         }
         canaries(text, status);
+        analyses(text, status);
         draining(text, status);
     }
 
@@ -269,6 +258,16 @@ impl Metrics {
             text.words("unit", unit, "result", &HEALTH_RESULTS, &counters.health);
         }
         text.family(
+            "aeterna_analysis_total",
+            Kind::Counter,
+            "Checks of soaks that were judged, by result: pass, fail, inconclusive.",
+        );
+        for (unit, counters) in &units {
+            for ((check, result), count) in &counters.checks {
+                text.sample("", &[("unit", unit), ("check", check), ("result", result)], *count as f64);
+            }
+        }
+        text.family(
             "aeterna_connections_stranded_total",
             Kind::Counter,
             "Connections left in the queue of a crashed generation until the next launch.",
@@ -287,6 +286,30 @@ impl Metrics {
             }
         }
         phases(text, &units);
+    }
+}
+
+/// The checks of soaks that are under way.
+fn analyses(text: &mut Text, status: &Status) {
+    let checks =
+        || status.units.iter().flat_map(|unit| unit.analysis.iter().map(move |check| (&unit.name, check)));
+    text.family(
+        "aeterna_analysis_value",
+        Kind::Gauge,
+        "What a check of the soak under way has measured: a share from 0 to 1, or a value.",
+    );
+    for (unit, check) in checks() {
+        for (generation, side) in [("new", Some(&check.new)), ("old", check.old.as_ref())] {
+            if let Some(value) = side.and_then(|side| side.share.or(side.value)) {
+                text.sample("", &[("unit", unit), ("check", &check.name), ("generation", generation)], value);
+            }
+        }
+    }
+    text.family("aeterna_analysis_limit", Kind::Gauge, "What a check of the soak under way allows.");
+    for (unit, check) in checks() {
+        if let Some(limit) = check.limit {
+            text.sample("", &[("unit", unit), ("check", &check.name)], limit);
+        }
     }
 }
 

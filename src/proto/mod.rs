@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod exposition;
 pub mod harmless;
 pub mod http;
 pub mod metrics;

@@ -168,6 +168,9 @@ pub struct ReloadRecord {
     /// The steps of a soak on steered TCP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+    /// The checks of the soak's analysis as they stood at its end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckStatus>,
     /// State bytes that were relayed.
     #[serde(default)]
     pub state_bytes: u64,
@@ -183,6 +186,100 @@ pub struct ReloadRecord {
     /// The last lines that the failed generation wrote to standard error, where they went through aeternad.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_lines: Vec<String>,
+}
+
+/// What a check of a soak's analysis says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckVerdict {
+    /// Not judged yet.
+    Open,
+    /// Within its limit.
+    Pass,
+    /// Above its limit.
+    Fail,
+    /// It could not be judged.
+    Inconclusive,
+}
+
+impl CheckVerdict {
+    /// Its word, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CheckVerdict::Open => "open",
+            CheckVerdict::Pass => "pass",
+            CheckVerdict::Fail => "fail",
+            CheckVerdict::Inconclusive => "inconclusive",
+        }
+    }
+}
+
+/// One side of a check: what was counted since the soak began, or the value at the last look.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CheckSide {
+    /// Bad requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad: Option<u64>,
+    /// All requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<u64>,
+    /// The share of bad ones, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// The value of a `Value` check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+}
+
+/// A check of a soak's analysis.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// Its name.
+    pub name: String,
+    /// `share`, `latency`, `value` or `exec`.
+    pub kind: String,
+    /// What it says.
+    pub verdict: CheckVerdict,
+    /// The figures in words.
+    pub text: String,
+    /// The new generation.
+    pub new: CheckSide,
+    /// The old one.
+    pub old: Option<CheckSide>,
+    /// What is allowed: a share, or a value.
+    pub limit: Option<f64>,
+    /// The least share of bad requests that would have been noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noticed_from: Option<f64>,
+    /// Looks that said something.
+    pub looks: u32,
+}
+
+/// What the kernel says of a generation. What cannot be known is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Processor time of all its processes, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<f64>,
+    /// Memory that cannot be reclaimed, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<u64>,
+    /// Open descriptors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptors: Option<u64>,
+    /// Processes that the kernel has killed for memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
+    /// New connections that it has got, where they are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u64>,
+    /// Connections that wait to be accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept_queue: Option<u64>,
 }
 
 /// What was asked for in one step of a soak, and what was measured where new connections may be counted (CAP_BPF).
@@ -264,6 +361,9 @@ pub struct GenerationStatus {
     /// Whether the program on disk is newer than the one that runs; unknown where nobody may look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program_is_newer: Option<bool>,
+    /// What the kernel says of it.
+    #[serde(default)]
+    pub usage: Usage,
 }
 
 /// One socket of a unit.
@@ -351,6 +451,9 @@ pub struct UnitStatus {
     /// What it cannot do here, or only at a price, in sentences: a filter that costs no_new_privs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// The checks of the soak that is under way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub analysis: Vec<CheckStatus>,
 }
 
 /// `/v1/status` and `aeternactl status --json`.

@@ -42,6 +42,7 @@ mod testing;
 pub mod textfile;
 pub mod tree;
 pub mod unixpath;
+pub mod usage;
 pub mod user;
 pub mod wait;
 pub mod wake;

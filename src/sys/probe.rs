@@ -87,8 +87,8 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
 /// Who has accepted a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answerer {
-    /// A process of the tree that was asked about.
-    Member,
+    /// A process of the tree that was asked about: its pid.
+    Member(i32),
     /// A process that is not of it.
     Other,
     /// Somebody, who has closed it already.
@@ -338,7 +338,7 @@ fn owner_of(inode: u64, tree: &TreeKey<'_>, us: i32) -> Answerer {
     let mut hidden = false;
     for pid in tree::tree(tree, us) {
         if holder::sockets_of(pid).contains(&inode) {
-            return Answerer::Member;
+            return Answerer::Member(pid);
         }
         hidden |= std::fs::read_dir(format!("/proc/{pid}/fd"))
             .is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied);

@@ -100,7 +100,15 @@ pub fn differences(old: &Unit, new: &Unit) -> Vec<Difference> {
             );
         }
     }
-    for label in [label::UNIT, label::SERVICE, label::RELOAD, label::HEALTH, label::STATE, label::DAEMON] {
+    for label in [
+        label::UNIT,
+        label::SERVICE,
+        label::RELOAD,
+        label::HEALTH,
+        label::ANALYSIS,
+        label::STATE,
+        label::DAEMON,
+    ] {
         let entries = |sections: &[Section]| {
             let mut entries: Vec<Entry> = sections
                 .iter()
@@ -110,6 +118,9 @@ pub fn differences(old: &Unit, new: &Unit) -> Vec<Difference> {
             if label == label::RELOAD {
                 entries.retain(|entry| !HOOKS.iter().any(|(key, _)| *key == entry.key));
                 entries.extend(HOOKS.iter().map(|(key, label)| hooks(key, label, sections)));
+            }
+            if label == label::ANALYSIS {
+                entries.push(hooks("Check", label::ANALYSIS_CHECK, sections));
             }
             entries
         };
@@ -122,7 +133,7 @@ pub fn differences(old: &Unit, new: &Unit) -> Vec<Difference> {
 const HOOKS: [(&str, &str); 3] =
     [("PreFlight", label::PRE_FLIGHT), ("OnSuccess", label::ON_SUCCESS), ("OnFailure", label::ON_FAILURE)];
 
-/// All hooks of one key as one value.
+/// All hooks, or checks, of one key as one value.
 fn hooks(key: &'static str, label: &str, sections: &[Section]) -> Entry {
     let hooks: Vec<String> = sections
         .iter()

@@ -5,8 +5,8 @@ use super::check::check;
 use super::diagnostic::Diagnostic;
 use super::read::{Reader, Table, nearest};
 use super::tables::{
-    PlacedSocket, label, read_about, read_daemon, read_health, read_hook, read_reload, read_service,
-    read_socket, read_state,
+    PlacedSocket, label, read_about, read_analysis, read_check, read_daemon, read_health, read_hook,
+    read_reload, read_service, read_socket, read_state,
 };
 use super::value::Specifiers;
 use std::collections::BTreeSet;
@@ -59,6 +59,7 @@ pub(super) struct Tables<'a> {
     pub(super) service: Table<'a>,
     pub(super) reload: Table<'a>,
     pub(super) health: Table<'a>,
+    pub(super) analysis: Table<'a>,
     pub(super) state: Table<'a>,
     pub(super) daemon: Table<'a>,
     /// Whether the file has anything called `Service` or nearly so, if not a table.
@@ -66,12 +67,13 @@ pub(super) struct Tables<'a> {
 }
 
 /// Top-level tables: the name in the file, the label in messages.
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 8] = [
     ("Unit", label::UNIT),
     ("Socket", label::SOCKET),
     ("Service", label::SERVICE),
     ("Reload", label::RELOAD),
     ("HealthCheck", label::HEALTH),
+    ("Analysis", label::ANALYSIS),
     ("State", label::STATE),
     ("Daemon", label::DAEMON),
 ];
@@ -103,16 +105,24 @@ fn read_tables(root: &DeTable<'_>, reader: &Reader<'_>, context: &Context, whole
     let service = read_service(&tables.service, context.pid1);
     let reload = read_reload(&tables.reload);
     let health = read_health(&tables.health);
+    let analysis = read_analysis(&tables.analysis);
     let state = read_state(&tables.state);
     let daemon = read_daemon(&tables.daemon);
-    let others =
-        [&tables.unit, &tables.service, &tables.reload, &tables.health, &tables.state, &tables.daemon];
+    let others = [
+        &tables.unit,
+        &tables.service,
+        &tables.reload,
+        &tables.health,
+        &tables.analysis,
+        &tables.state,
+        &tables.daemon,
+    ];
     for table in others.into_iter().chain(&tables.sockets) {
         table
             .report_unknown(&|key| keys().into_iter().find(|(_, name)| *name == key).map(|(table, _)| table));
     }
     let (sockets, places): (Vec<_>, Vec<_>) = placed.into_iter().map(|one| (one.socket, one.places)).unzip();
-    let mut unit = Unit { name, description, sockets, service, reload, health, state, daemon };
+    let mut unit = Unit { name, description, sockets, service, reload, health, analysis, state, daemon };
     if whole {
         check(&mut unit, &tables, &places, context);
     }
@@ -133,6 +143,7 @@ impl<'a> Tables<'a> {
             service: one("Service", label::SERVICE),
             reload: one("Reload", label::RELOAD),
             health: one("HealthCheck", label::HEALTH),
+            analysis: one("Analysis", label::ANALYSIS),
             state: one("State", label::STATE),
             daemon: one("Daemon", label::DAEMON),
             has_service: root
@@ -263,6 +274,9 @@ fn read_keys() -> Vec<(&'static str, &'static str)> {
     read_service(&tables.service, false);
     read_reload(&tables.reload);
     read_health(&tables.health);
+    read_analysis(&tables.analysis);
+    let check = Table::new(label::ANALYSIS_CHECK, None, 0, &reader);
+    read_check(&check);
     read_state(&tables.state);
     read_daemon(&tables.daemon);
     let hooks = [hook(label::PRE_FLIGHT), hook(label::ON_SUCCESS), hook(label::ON_FAILURE)];
@@ -276,6 +290,8 @@ fn read_keys() -> Vec<(&'static str, &'static str)> {
         on_success,
         on_failure,
         &tables.health,
+        &tables.analysis,
+        &check,
         &tables.state,
         &tables.daemon,
     ]

@@ -73,6 +73,7 @@ pub fn inline(
             service,
             reload: reload_defaults(),
             health: None,
+            analysis: None,
             state: super::State::default(),
             daemon: DaemonSettings::default(),
         });

@@ -52,10 +52,10 @@ pub use print::{defaults, print};
 pub use sharing::sharing;
 pub use signal::{parse_signal, signal_name};
 pub use types::{
-    Address, BindIpv6Only, CanaryBy, Check, Command, DaemonSettings, EnvironmentFile, ExitStatusSet,
-    HealthCheck, Hook, HttpTarget, Input, KillMode, Limit, Listen, ListenKind, NotifyAccess, Output, Reload,
-    Resource, Restart, Service, ServiceType, Sharing, Socket, SocketEnvironment, SocketOptions, StartOn,
-    State, Strategy, WorkingDirectory, same_endpoint,
+    Address, Analysis, AnalysisCheck, AnalysisKind, BindIpv6Only, CanaryBy, Check, Command, DaemonSettings,
+    EnvironmentFile, ExitStatusSet, HealthCheck, Hook, HttpTarget, Inconclusive, Input, KillMode, Limit,
+    Listen, ListenKind, NotifyAccess, Output, Reload, Resource, Restart, Service, ServiceType, Sharing,
+    Socket, SocketEnvironment, SocketOptions, StartOn, State, Strategy, WorkingDirectory, same_endpoint,
 };
 pub use value::check_http_address;
 pub use value::limit_key;
@@ -77,6 +77,8 @@ pub struct Unit {
     pub reload: Reload,
     /// `[HealthCheck]`, if the table is there.
     pub health: Option<HealthCheck>,
+    /// `[Analysis]`, if the table is there.
+    pub analysis: Option<Analysis>,
     /// `[State]`: how its memory moves on.
     pub state: State,
     /// `[Daemon]`: what the unit asks of the supervisor itself.

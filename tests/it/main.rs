@@ -8,6 +8,7 @@ mod common;
 mod activation;
 mod adopted_programs;
 mod adoption;
+mod analysis;
 mod applications;
 mod applications_reload;
 mod conformance;

@@ -102,7 +102,8 @@ fn every_key_of_a_unit_is_in_the_manual_and_the_reverse() {
 fn the_manuals_defaults_are_the_defaults() {
     let env = Env::new();
     let unit = "[[Socket]]\nListenStream = 8080\n[Service]\nExecStart = '/bin/true'\n\
-                [Reload]\n[HealthCheck]\nHttpGet = 'http://127.0.0.1:8080/'\n";
+                [Reload]\n[HealthCheck]\nHttpGet = 'http://127.0.0.1:8080/'\n\
+                [Analysis]\nHttpGet = 'http://127.0.0.1:8080/'\n[[Analysis.Check]]\nName = 'a'\nHistogram = 'b'\n";
     let path = env.unit("app", unit).display().to_string();
     let shown = env.daemon(&["--show", "--unit", &path]);
     assert_eq!(shown.code, 0, "{}", shown.stderr);
@@ -128,7 +129,8 @@ fn the_manuals_defaults_are_the_defaults() {
 
 /// What `--show` prints of a unit that sets next to nothing: the values that nobody wrote.
 fn defaults(shown: &str) -> BTreeMap<(String, String), String> {
-    let written = ["Name", "Description", "ListenStream", "FileDescriptorName", "ExecStart", "HttpGet"];
+    let written =
+        ["Name", "Description", "ListenStream", "FileDescriptorName", "ExecStart", "HttpGet", "Histogram"];
     let mut table = String::new();
     let mut found = BTreeMap::new();
     for line in shown.lines() {

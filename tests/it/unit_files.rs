@@ -128,8 +128,16 @@ fn printing_shows_every_key_there_is() {
                 ListenNetlink = 'route'\n[Service]\nExecStart = '/bin/a'\n[[Reload.PreFlight]]\nExec = '/bin/b'\n\
                 [[Reload.OnSuccess]]\nExec = '/bin/c'\n[[Reload.OnFailure]]\nExec = '/bin/d'\n[State]\nEnabled = true\n";
     let mut shown = BTreeSet::new();
-    for check in ["HttpGet = 'http://127.0.0.1/'", "TcpConnect = 80", "Exec = '/bin/e'"] {
-        let text = format!("{text}[HealthCheck]\n{check}\n");
+    let kinds = [
+        ("HttpGet = 'http://127.0.0.1/'", "Bad = 'a'\nOf = 'b'"),
+        ("TcpConnect = 80", "Histogram = 'a'"),
+        ("Exec = '/bin/e'", "Value = '@tasks'\nMax = 3"),
+        ("Exec = '/bin/e'", "Exec = '/bin/f'"),
+    ];
+    for (check, judged) in kinds {
+        let text = format!(
+            "{text}[HealthCheck]\n{check}\n[Analysis]\nHttpGet = 'http://127.0.0.1/'\n[[Analysis.Check]]\nName = 'a'\n{judged}\n"
+        );
         let unit = parse(&text, &context(Path::new("app.toml"))).unwrap().unit;
         let mut table = String::new();
         for line in print(&unit).lines() {
@@ -146,6 +154,7 @@ fn printing_shows_every_key_there_is() {
     for key in ["PreFlight", "OnSuccess", "OnFailure"] {
         shown.insert(("[Reload]".into(), key.into()));
     }
+    shown.insert(("[Analysis]".into(), "Check".into()));
     let known: BTreeSet<(String, String)> =
         keys().into_iter().map(|(table, key)| (table.to_string(), key.to_string())).collect();
     assert_eq!(shown, known);
@@ -364,6 +373,24 @@ const VALUES: &[(&str, &str, &[&str])] = &[
     ("[Reload]", "WatchDebounce", TIME),
     ("[Reload]", "BinaryPath", &["'/a'"]),
     ("[Reload]", "BinarySHA256", &["'ABCDEFabcdef00000000000000000000000000000000000000000000000000ff'"]),
+    (
+        "[Analysis]",
+        "HttpGet",
+        &["'http://127.0.0.1:9100/metrics'", "'unix:/run/m-${AETERNA_GENERATION}.sock:/metrics'"],
+    ),
+    ("[Analysis]", "Interval", &["'100ms'", "5"]),
+    ("[Analysis]", "Timeout", &["'500ms'"]),
+    ("[Analysis]", "FailureThreshold", &["1", "7"]),
+    ("[Analysis]", "Inconclusive", &["'promote'", "'rollback'"]),
+    ("[Analysis]", "SoakTimeMax", &["'infinity'"]),
+    (
+        "[Analysis]",
+        "Check",
+        &[
+            "{ Name = 'a', Exec = '/bin/a' }",
+            "[{ Name = 'a', Value = '@cpu_seconds / @connections', MaxRelative = 3 }, { Name = 'b', Value = '@tasks', Max = 1.5, InitialDelay = 0, BlockOnFail = false }]",
+        ],
+    ),
     ("[HealthCheck]", "Interval", &["1", "'1ms'"]),
     ("[HealthCheck]", "Timeout", &["'infinity'"]),
     ("[HealthCheck]", "InitialDelay", &["'100ms'"]),
@@ -436,6 +463,7 @@ fn valid_unit() -> impl Strategy<Value = String> {
             let needed = match *key {
                 "ExecStart" => Some("'/bin/a'"),
                 "ListenStream" => Some("8081"),
+                "Check" => Some("{ Name = 'a', Exec = ['/bin/a'] }"),
                 _ => None,
             };
             if let Some(value) = value.or(needed) {
@@ -450,8 +478,10 @@ fn valid_unit() -> impl Strategy<Value = String> {
 fn every_key_has_values_to_try() {
     let tried: BTreeSet<(&str, &str)> = VALUES.iter().map(|(table, key, _)| (*table, *key)).collect();
     let kinds = ["HttpGet", "TcpConnect", "Exec"].map(|key| ("[HealthCheck]", key));
-    let known: BTreeSet<(&str, &str)> =
-        keys().into_iter().filter(|(table, _)| !table.starts_with("[[Reload.")).collect();
+    let known: BTreeSet<(&str, &str)> = keys()
+        .into_iter()
+        .filter(|(table, _)| !table.starts_with("[[Reload.") && !table.starts_with("[[Analysis."))
+        .collect();
     assert_eq!(tried.into_iter().chain(kinds).collect::<BTreeSet<_>>(), known);
 }
 

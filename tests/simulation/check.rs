@@ -511,7 +511,13 @@ impl Checks {
         let start = longest(&|unit| unit.service.timeout_start);
         let stop = longest(&|unit| unit.service.timeout_stop);
         let drain = longest(&|unit| unit.reload.drain_timeout);
-        let soak = longest(&|unit| unit.reload.soak_time);
+        let soak = longest(&|unit| {
+            let looks = unit.analysis.as_ref().map(|analysis| {
+                let most = analysis.soak_time_max.unwrap_or(Span::ZERO).max(unit.reload.soak_time);
+                most + times(analysis.timeout, 2) + Span::from_secs(2)
+            });
+            looks.unwrap_or(unit.reload.soak_time)
+        });
         // Pre-flight; two starts of two stretches each, both stretched by EXTEND_TIMEOUT_USEC now and then;
         // soak; stops with their commands, and a killed tree's second round.
         let bound = times(Span::from_secs(6), 2)

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 #![allow(missing_docs, reason = "a test")]
 
+mod analyses;
 mod check;
 mod endings;
 mod handovers;

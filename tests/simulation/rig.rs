@@ -74,6 +74,7 @@ fn asked(question: &Question) -> String {
         Question::CheckDrain { generation, slot } => format!("drained? g{} slot{slot}", generation.0),
         Question::CheckSlot(slot) => format!("slot? {slot}"),
         Question::CountConnections => "count".into(),
+        Question::Look { new, old } => format!("look g{} {:?}", new.0, old.map(|old| old.0)),
     }
 }
 
@@ -90,6 +91,7 @@ pub(crate) fn answers(answer: &Answer, question: &Question) -> bool {
             generation == asked
         }
         (Answer::SlotState { slot, .. }, Question::CheckSlot(asked)) => slot == asked,
+        (Answer::Looked(_), Question::Look { .. }) => true,
         _ => false,
     }
 }

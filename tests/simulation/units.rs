@@ -1,6 +1,7 @@
 //! Units for the tests, built by hand: the machine never sees the file that they might have come from.
 
 use aeterna::machine::event::{Content, ContentId};
+use aeterna::proto::exposition::Selector;
 use aeterna::time::Span;
 use aeterna::unit::*;
 use std::sync::Arc;
@@ -143,6 +144,7 @@ pub(crate) fn base() -> Unit {
             binary_sha256: None,
         },
         health: None,
+        analysis: None,
         state: aeterna::unit::State::default(),
         daemon: DaemonSettings::default(),
     }
@@ -284,6 +286,9 @@ fn random_reload(random: &mut Random, unit: &mut Unit, no_overlap: bool) {
         }
     }
     if !no_overlap && random.one_in(3) {
+        unit.analysis = Some(random_analysis(random));
+    }
+    if !no_overlap && random.one_in(3) {
         let check = if random.one_in(2) {
             Check::Exec(command("/srv/check"))
         } else {
@@ -296,6 +301,48 @@ fn random_reload(random: &mut Random, unit: &mut Unit, no_overlap: bool) {
             ..health(check)
         });
     }
+}
+
+/// A share of errors, a figure of our own, a command: every kind that the machine tells apart.
+pub(crate) fn analysis() -> Analysis {
+    let selector = |text: &str| Selector::parse(text).unwrap();
+    let check = |name: &str, kind| AnalysisCheck {
+        name: name.into(),
+        kind,
+        max: Some(2.0),
+        max_relative: None,
+        min_samples: 100,
+        initial_delay: Some(Span::ZERO),
+        block_on_fail: true,
+    };
+    let errors = AnalysisKind::Share { bad: selector("bad"), of: selector("all") };
+    Analysis {
+        http_get: None,
+        interval: Span::from_secs(1),
+        timeout: Span::from_secs(2),
+        failure_threshold: 3,
+        inconclusive: Inconclusive::Promote,
+        soak_time_max: None,
+        checks: vec![
+            AnalysisCheck { max_relative: Some(1.25), ..check("errors", errors) },
+            check("tasks", AnalysisKind::Value { value: selector("@tasks"), per: None }),
+            check("smoke", AnalysisKind::Exec(command("/srv/smoke"))),
+        ],
+    }
+}
+
+fn random_analysis(random: &mut Random) -> Analysis {
+    let mut analysis = analysis();
+    analysis.inconclusive = random.pick(&[Inconclusive::Promote, Inconclusive::Rollback]);
+    analysis.soak_time_max = random.pick(&[None, Some(Span::from_secs(60))]);
+    if random.one_in(2) {
+        analysis.checks.truncate(1);
+    }
+    for check in &mut analysis.checks {
+        check.block_on_fail = !random.one_in(3);
+        check.initial_delay = random.pick(&[Some(Span::ZERO), Some(Span::from_secs(3)), None]);
+    }
+    analysis
 }
 
 fn random_state(random: &mut Random, unit: &mut Unit, accept: bool) {

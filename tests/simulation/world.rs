@@ -5,6 +5,8 @@ use crate::check::{Checks, Turned};
 use crate::units::EACH;
 use aeterna::machine::UnitMachine;
 use aeterna::machine::event::*;
+use aeterna::proto::exposition::{Kind, Sum};
+use aeterna::proto::status::Usage;
 use aeterna::time::{Monotime, Span};
 use aeterna::unit::ServiceType;
 use std::collections::VecDeque;
@@ -265,8 +267,30 @@ impl<'a> World<'a> {
     }
 
     /// Everything but the number of connections is found out now; the answer comes when it comes.
+    /// What a look sees of a generation: anything, or nothing.
+    fn seen(&mut self, worse: u32) -> Seen {
+        let usage = Usage { tasks: Some(u64::from(self.choices.below(4))), ..Usage::default() };
+        if self.choices.rarely(5) {
+            return Seen { page: Err(NoPage::TimedOut), usage };
+        }
+        let requests = f64::from(self.next_pid) * 1e3 + self.now.0 as f64 / 1e6;
+        let bad = if self.choices.rarely(2) { requests * f64::from(worse) / 3.0 } else { 0.0 };
+        let sum = |value: f64| Sum { value, kind: Kind::Counter, series: 1, ..Sum::default() };
+        let process = self.choices.below(3) as i32;
+        Seen {
+            page: Ok(Page { process, alone: self.choices.rarely(2), sums: vec![sum(bad), sum(requests)] }),
+            usage,
+        }
+    }
+
     fn asked(&mut self, ticket: Ticket, question: Question) {
         let answer = match question {
+            // A look may never come back.
+            Question::Look { .. } if !self.fair && self.choices.rarely(6) => return,
+            Question::Look { old, .. } => {
+                let new = self.seen(1);
+                Answer::Looked(Box::new(Looked { new, old: old.map(|_| self.seen(0)) }))
+            }
             Question::Load => {
                 let bad = !self.fair && self.choices.rarely(8);
                 let id = self.choices.below(EACH) + if self.accepts { EACH } else { 0 };

@@ -3,7 +3,7 @@
 use super::overview::{note, queue};
 use super::table::{Cell, Table, cell};
 use super::{Look, Tone, clean, numbers, outcome_tone, outcome_words, paint, state_tone, time};
-use crate::proto::status::{GenerationStatus, LastReload, PhaseTime, UnitStatus};
+use crate::proto::status::{CheckVerdict, GenerationStatus, LastReload, PhaseTime, UnitStatus, Usage};
 
 /// Everything about one unit.
 pub(crate) fn detail(unit: &UnitStatus, look: Look) -> String {
@@ -13,7 +13,11 @@ pub(crate) fn detail(unit: &UnitStatus, look: Look) -> String {
     }
     text.push('\n');
     text.push_str(&facts(unit).render(look, 2));
-    for (head, part) in [("Generations", generations(unit, look)), ("Sockets", sockets(unit, look))] {
+    for (head, part) in [
+        ("Generations", generations(unit, look)),
+        ("Analysis", analysis(unit, look)),
+        ("Sockets", sockets(unit, look)),
+    ] {
         if let Some(part) = part {
             text.push_str(&format!("\n{}\n{part}", paint(look, Tone::Strong, head)));
         }
@@ -103,10 +107,50 @@ fn generation_notes(generation: &GenerationStatus) -> Vec<String> {
     if let Some(status) = generation.status_text.as_ref().filter(|status| !status.is_empty()) {
         notes.push(format!("says: {status}"));
     }
+    let used = used(&generation.usage);
+    if !used.is_empty() {
+        notes.push(used);
+    }
     if generation.program_is_newer == Some(true) {
         notes.push("the program on disk is newer than the one that runs".into());
     }
     notes
+}
+
+/// What the kernel says of a generation, in one line.
+fn used(usage: &Usage) -> String {
+    let count = |count: Option<u64>, one, many| count.map(|n| super::count(n as usize, one, many));
+    let facts = [
+        usage.cpu_seconds.map(|seconds| format!("{} of processor time", time::took(seconds))),
+        usage.memory.map(|bytes| format!("{} of memory", super::bytes(bytes))),
+        count(usage.tasks, "thread", "threads"),
+        count(usage.descriptors, "descriptor", "descriptors"),
+        count(usage.oom_kills.filter(|kills| *kills > 0), "process", "processes")
+            .map(|killed| format!("{killed} killed by the kernel for memory")),
+    ];
+    facts.into_iter().flatten().collect::<Vec<String>>().join(", ")
+}
+
+/// The checks of the soak that is under way, a line each.
+fn analysis(unit: &UnitStatus, look: Look) -> Option<String> {
+    if unit.analysis.is_empty() {
+        return None;
+    }
+    let mut table = Table::new(&["CHECK", "VERDICT", "LOOKS", "FIGURES"]);
+    for check in &unit.analysis {
+        let tone = match check.verdict {
+            CheckVerdict::Fail => Tone::Bad,
+            CheckVerdict::Open | CheckVerdict::Inconclusive => Tone::Busy,
+            CheckVerdict::Pass => Tone::Good,
+        };
+        table.row(vec![
+            cell(&check.name),
+            cell(check.verdict.name()).tone(tone),
+            cell(check.looks.to_string()).right(),
+            cell(&check.text),
+        ]);
+    }
+    Some(table.render(look, 2))
 }
 
 fn sockets(unit: &UnitStatus, look: Look) -> Option<String> {

@@ -3,7 +3,7 @@
 use super::detail::phases;
 use super::table::{Table, cell};
 use super::{Look, bytes, outcome_tone, outcome_words, time, timeline};
-use crate::proto::status::{ReloadRecord, Share};
+use crate::proto::status::{CheckStatus, CheckVerdict, ReloadRecord, Share};
 
 /// The reloads of a unit, oldest first.
 pub(crate) fn history(unit: &str, reloads: &[ReloadRecord], look: Look) -> String {
@@ -50,6 +50,9 @@ fn table(reloads: &[ReloadRecord], place: Phases) -> Table {
         if !shares.is_empty() {
             table.note(&format!("new connections: {}", shares.join(", ")));
         }
+        for check in &reload.checks {
+            table.note(&judged(check));
+        }
         if !reload.reason.is_empty() && reload.reason != reload.asked {
             table.note(&reload.reason);
         }
@@ -58,6 +61,16 @@ fn table(reloads: &[ReloadRecord], place: Phases) -> Table {
         }
     }
     table
+}
+
+/// `errors: pass, 0.1 % of 3,040 requests…; from 1.1 % on it would have been noticed`.
+fn judged(check: &CheckStatus) -> String {
+    let noticed = check.noticed_from.filter(|_| check.verdict != CheckVerdict::Fail);
+    let noticed = noticed.map_or(String::new(), |share| {
+        format!("; from {:.1} % on it would have been noticed", share * 100.0)
+    });
+    let text = if check.text.is_empty() { String::new() } else { format!(", {}", check.text) };
+    format!("{}: {}{text}{noticed}", check.name, check.verdict.name())
 }
 
 /// `10% (9.8% of 5432)`: what was asked for, and what was measured.
@@ -93,6 +106,7 @@ mod tests {
             started_at: 1_763_660_000.0,
             duration: 2.5,
             phases: samples::phases(),
+            checks: vec![],
             shares: vec![Share::counted(1, 0, 0), Share::counted(10, 5432, 530), Share::uncounted(50)],
             state_bytes: 1_572_864,
             state_frames: 3,

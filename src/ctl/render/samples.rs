@@ -15,6 +15,7 @@ pub(super) fn generation(number: u32, phase: &str, pids: Vec<i32>) -> Generation
         connections: None,
         kill_in: None,
         content: "00c0ffee00c0ffee".into(),
+        usage: Usage::default(),
         program_is_newer: None,
     }
 }
@@ -52,6 +53,7 @@ pub(super) fn unit(name: &str) -> UnitStatus {
         restart_in: None,
         stored_descriptors: 0,
         pending: vec![],
+        analysis: vec![],
         notes: vec![],
     }
 }

@@ -34,6 +34,7 @@ pub fn count(metrics: &mut Metrics, unit: &str, fact: &Announcement) {
             metrics.on_handover(relayed.took.as_secs_f64(), relayed.bytes);
         }
         Announcement::Health { result, .. } => metrics.on_health(unit, result),
+        Announcement::Analysis { check } => metrics.on_check(unit, check),
         Announcement::Started { .. }
         | Announcement::Ready { .. }
         | Announcement::Ended { .. }

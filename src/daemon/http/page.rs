@@ -184,6 +184,7 @@ mod tests {
             restart_in: None,
             stored_descriptors: 0,
             pending: vec![],
+            analysis: vec![],
             notes: vec![],
         };
         Status { version: "1".into(), pid: 5, stopping: false, units: vec![unit], single: None }

@@ -140,7 +140,7 @@ impl ListenSet {
     }
 
     /// Connections in the accept queues of a slot's own sockets.
-    fn queued(&self, slot: u32) -> u32 {
+    pub fn queued(&self, slot: u32) -> u32 {
         let steered = self.endpoints.iter().filter(|endpoint| endpoint.steered());
         steered.filter_map(|e| queue(e, e.slots.get(slot as usize)?)).map(|queue| queue.length).sum()
     }

@@ -1,6 +1,7 @@
 //! What the unit's machine remembers: data and questions about it, no rule. The rules import this, never the
 //! reverse, and everything here can be stored.
 
+mod analysis;
 mod end;
 mod generation;
 mod handover;
@@ -14,6 +15,7 @@ mod stop;
 mod window;
 mod worker;
 
+pub(super) use analysis::{Increase, Judged, Judging};
 pub(super) use end::{End, Word};
 pub(super) use generation::{Generation, Kind, Listens, Phase, StartStep};
 pub(super) use handover::Handover;

@@ -1,6 +1,6 @@
 //! The reload that is under way.
 
-use super::{End, Handover};
+use super::{End, Handover, Judging};
 use crate::machine::event::{ContentId, Gen, Outcome, Proc, Relayed, Req, Ticket};
 use crate::proto::status::PhaseTime;
 use crate::time::Monotime;
@@ -32,6 +32,9 @@ pub(crate) struct Reload {
     /// How the handover ended.
     pub(crate) relayed: Option<Relayed>,
     pub(crate) stage: Stage,
+    /// The analysis of the soak.
+    #[serde(default)]
+    pub(crate) judging: Option<Box<Judging>>,
 }
 
 /// Where a reload is, with what there is only then. What each stage means is one row of `table.rs`; what a generation
@@ -119,6 +122,19 @@ pub(crate) struct Queued {
 }
 
 impl Stage {
+    /// The soak, if this is one.
+    pub(crate) fn soak_mut(&mut self) -> Option<&mut Soak> {
+        match self {
+            Stage::Beside { step: Step::Soaking(soak), .. } => Some(soak),
+            Stage::Before(_)
+            | Stage::Told { .. }
+            | Stage::StoppingOld { .. }
+            | Stage::Beside { .. }
+            | Stage::GivingUp { .. }
+            | Stage::Restoring { .. } => None,
+        }
+    }
+
     /// The content that the reload goes to, once it is known.
     pub(crate) fn content(&self) -> Option<ContentId> {
         match self {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::proto::status::{GenerationStatus, PhaseTime, SocketStatus, UnitStatus};
+use crate::proto::status::{GenerationStatus, PhaseTime, SocketStatus, UnitStatus, Usage};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -16,6 +16,7 @@ fn generation(number: u32, phase: &str, age: f64, connections: Option<u32>) -> G
         connections,
         kill_in: None,
         content: String::new(),
+        usage: Usage::default(),
         program_is_newer: None,
     }
 }
@@ -56,6 +57,7 @@ fn unit(name: &str, state: UnitState) -> UnitStatus {
         restart_in: None,
         stored_descriptors: 0,
         pending: vec![],
+        analysis: vec![],
         notes: vec![],
     }
 }
@@ -82,6 +84,7 @@ fn record(outcome: Outcome) -> ReloadRecord {
         started_at: 0.0,
         duration: 1.0,
         phases: vec![phase("pre_checking", 0.2), phase("soaking", 30.0), phase("surprising", 1.0)],
+        checks: vec![],
         shares: vec![],
         state_bytes: 0,
         state_frames: 0,

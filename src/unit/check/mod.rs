@@ -1,8 +1,8 @@
 //! Rules that concern several keys, and defaults that depend on other keys. A rule says nothing about a key whose
 //! value is wrong already.
 
+mod analysis;
 mod reload;
-
 mod service;
 mod sockets;
 mod variables;
@@ -22,6 +22,7 @@ pub(super) fn check(unit: &mut Unit, tables: &Tables<'_>, places: &[Vec<usize>],
     sockets::check(unit, tables, places);
     variables::check(unit, tables);
     reload::check(unit, tables);
+    analysis::check(unit, tables);
 }
 
 /// A key of a table, as rules name it.

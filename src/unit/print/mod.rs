@@ -1,5 +1,6 @@
 //! Canonical printing: a [`Unit`] as TOML with every default filled in.
 
+mod analysis;
 mod entries;
 mod service;
 mod socket;
@@ -43,9 +44,10 @@ pub fn print(unit: &Unit) -> String {
 /// `None` for a key that has no default: it must be given, or nothing is set without it. Defaults that depend on
 /// other keys are those of a steered TCP socket and a service of `Type = "exec"`, aeternad not being PID 1.
 pub fn defaults() -> Vec<(&'static str, &'static str, Option<String>)> {
-    const GIVEN: [&str; 5] = ["Name", "Exec", "ExecStart", "ListenStream", "HttpGet"];
+    const GIVEN: [&str; 6] = ["Name", "Exec", "ExecStart", "ListenStream", "HttpGet", "Histogram"];
     const TEXT: &str = "Socket = { ListenStream = 1 }\nService = { ExecStart = '/x' }\n\
                         HealthCheck = { HttpGet = 'http://127.0.0.1/' }\n\
+                        Analysis = { HttpGet = 'http://127.0.0.1/', Check = { Name = 'a', Histogram = 'b' } }\n\
                         Reload = { PreFlight = { Exec = '/x' }, OnSuccess = { Exec = '/x' }, OnFailure = { Exec = '/x' } }\n";
     let context =
         Context { stem: "unit".into(), file: String::new(), runtime_dir: String::new(), pid1: false };
@@ -81,6 +83,7 @@ pub(super) fn sections(unit: &Unit) -> Vec<Section> {
         sections.extend(hooks.iter().map(|one| hook(label, one)));
     }
     sections.extend(unit.health.as_ref().map(health));
+    sections.extend(unit.analysis.iter().flat_map(analysis::analysis));
     sections.push(state(&unit.state));
     let mut daemon = section(label::DAEMON);
     daemon.optional_text("Http", unit.daemon.http.as_deref());

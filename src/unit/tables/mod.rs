@@ -1,6 +1,7 @@
 //! The schema: one file per TOML table, which says what keys there are, how each is read, and its default.
 
 mod about;
+mod analysis;
 mod commands;
 mod daemon;
 mod environment;
@@ -13,6 +14,7 @@ mod socket;
 mod state;
 
 pub(super) use about::{check_name, read_about};
+pub(super) use analysis::{read_analysis, read_check};
 pub(super) use daemon::read_daemon;
 pub(super) use health::{default_statuses, read_health};
 pub(super) use reload::{read_hook, read_reload, reload_defaults};
@@ -27,6 +29,8 @@ pub(super) mod label {
     pub(crate) const SERVICE: &str = "[Service]";
     pub(crate) const RELOAD: &str = "[Reload]";
     pub(crate) const HEALTH: &str = "[HealthCheck]";
+    pub(crate) const ANALYSIS: &str = "[Analysis]";
+    pub(crate) const ANALYSIS_CHECK: &str = "[[Analysis.Check]]";
     pub(crate) const STATE: &str = "[State]";
     pub(crate) const DAEMON: &str = "[Daemon]";
     pub(crate) const PRE_FLIGHT: &str = "[[Reload.PreFlight]]";

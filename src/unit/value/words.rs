@@ -1,8 +1,8 @@
 //! Every closed set of words, once, for reading and printing.
 
 use super::super::{
-    BindIpv6Only, CanaryBy, Input, KillMode, NotifyAccess, Output, Restart, ServiceType, Sharing,
-    SocketEnvironment, StartOn, Strategy,
+    BindIpv6Only, CanaryBy, Inconclusive, Input, KillMode, NotifyAccess, Output, Restart, ServiceType,
+    Sharing, SocketEnvironment, StartOn, Strategy,
 };
 
 /// Words and what they mean.
@@ -77,6 +77,10 @@ pub(crate) const STRATEGIES: Words<Strategy> = &[
     ("replace", Strategy::Replace),
     ("signal", Strategy::Signal),
 ];
+
+/// `[Analysis] Inconclusive`.
+pub(crate) const INCONCLUSIVE: Words<Inconclusive> =
+    &[("promote", Inconclusive::Promote), ("rollback", Inconclusive::Rollback)];
 
 pub(crate) const CANARY_BY: Words<CanaryBy> =
     &[("connection", CanaryBy::Connection), ("client", CanaryBy::Client)];

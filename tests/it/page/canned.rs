@@ -157,6 +157,7 @@ pub fn generation(number: u32, phase: &str, pid: i32, age: f64, weight: Option<u
         connections: None,
         kill_in: None,
         content: "00c0ffee00c0ffee".into(),
+        usage: aeterna::proto::status::Usage::default(),
         program_is_newer: None,
     }
 }
@@ -194,6 +195,7 @@ pub fn unit(name: &str, state: UnitState, since: f64, generations: Vec<Generatio
         restart_in: None,
         stored_descriptors: 0,
         pending: vec![],
+        analysis: vec![],
         notes: vec![],
     }
 }

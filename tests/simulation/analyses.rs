@@ -1,0 +1,232 @@
+//! A soak that is judged: when both generations are looked at, and what follows.
+
+use crate::rig::Rig;
+use crate::units::{analysis, base};
+use aeterna::machine::event::*;
+use aeterna::proto::exposition::{Kind, Sum};
+use aeterna::proto::status::{CheckVerdict, Usage};
+use aeterna::time::Span;
+use aeterna::unit::{Inconclusive, Unit};
+
+/// A unit whose errors are judged, and nothing else.
+fn judged() -> Unit {
+    let mut analysis = analysis();
+    analysis.checks.truncate(1);
+    Unit { analysis: Some(analysis), ..base() }
+}
+
+fn sum(value: f64) -> Sum {
+    Sum { value, kind: Kind::Counter, series: 1, ..Sum::default() }
+}
+
+fn seen(bad: u64, all: u64) -> Seen {
+    let page = Page { process: 7, alone: true, sums: vec![sum(bad as f64), sum(all as f64)] };
+    Seen { page: Ok(page), usage: Usage::default() }
+}
+
+/// What both have counted since they were started.
+fn looked(new: (u64, u64), old: (u64, u64)) -> Answer {
+    Answer::Looked(Box::new(Looked { new: seen(new.0, new.1), old: Some(seen(old.0, old.1)) }))
+}
+
+fn blind() -> Answer {
+    let nothing = Seen { page: Err(NoPage::TimedOut), usage: Usage::default() };
+    Answer::Looked(Box::new(Looked { new: nothing.clone(), old: Some(nothing) }))
+}
+
+/// In the soak of generation 2, the first look not answered yet.
+fn soaking(unit: &Unit) -> Rig {
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit.clone());
+    rig.spawned(2);
+    assert_eq!(rig.ready(2, 0), ["look g2 Some(1)", "=SOAKING"]);
+    rig
+}
+
+/// A look a second, until `until` seconds have passed; the new one fails `bad` of 100 requests a second.
+fn look_on(rig: &mut Rig, seconds: u64, bad: u64) -> Vec<String> {
+    for second in 0..seconds {
+        let lines = rig.event(looked((second * bad, second * 100), (second, second * 900)));
+        if !lines.is_empty() {
+            return lines;
+        }
+        rig.after(1_000, &["look g2 Some(1)"]);
+    }
+    Vec::new()
+}
+
+#[test]
+fn a_release_that_fails_one_request_in_ten_is_rolled_back_and_told_why() {
+    let mut rig = soaking(&judged());
+    let lines = look_on(&mut rig, 29, 10);
+    assert!(lines.iter().any(|line| line == "=ROLLING_BACK"), "{lines:?}");
+    let announced = rig.all.iter().find_map(|action| match action {
+        Action::Announce(Announcement::Analysis { check }) => Some(check.clone()),
+        _ => None,
+    });
+    let check = announced.unwrap();
+    assert_eq!(check.verdict, CheckVerdict::Fail);
+    assert!(
+        check.text.starts_with("10.0 % of ")
+            && check.text.contains(" requests of generation 2 are bad, 0.1 % of "),
+        "{}",
+        check.text
+    );
+    assert!(
+        check.text.ends_with("allowed is 2 % or 1.25 times the old one's (sure to 99 %)"),
+        "{}",
+        check.text
+    );
+}
+
+#[test]
+fn an_equal_release_is_promoted_after_one_more_look() {
+    let mut rig = soaking(&judged());
+    assert_eq!(look_on(&mut rig, 29, 0), [""; 0]);
+    rig.event(looked((0, 2900), (29, 26_100)));
+    rig.after(1_000, &["look g2 Some(1)"]);
+    let lines = rig.event(looked((0, 3000), (30, 27_000)));
+    assert!(lines.contains(&"promoted g2".to_string()), "{lines:?}");
+    rig.outcome(Outcome::Promoted, "");
+    let check = &rig.records()[0].checks[0];
+    assert_eq!(
+        (check.verdict, check.new.of, check.old.unwrap().of),
+        (CheckVerdict::Pass, Some(3000), Some(27_000))
+    );
+    assert!(check.noticed_from.is_some_and(|share| share > 0.02 && share < 0.06), "{check:?}");
+}
+
+#[test]
+fn a_soak_without_requests_is_not_judged_and_says_so() {
+    for (inconclusive, most, word) in [
+        (Inconclusive::Promote, None, "promoted g2"),
+        (Inconclusive::Rollback, None, "=ROLLING_BACK"),
+        (Inconclusive::Promote, Some(60), "promoted g2"),
+        (Inconclusive::Rollback, Some(60), "=ROLLING_BACK"),
+    ] {
+        let mut unit = judged();
+        if let Some(analysis) = unit.analysis.as_mut() {
+            analysis.inconclusive = inconclusive;
+            analysis.soak_time_max = most.map(Span::from_secs);
+        }
+        let mut rig = soaking(&unit);
+        let mut lines = Vec::new();
+        let mut seconds = 0;
+        while !lines.contains(&word.to_string()) && seconds < 100 {
+            lines = rig.event(looked((0, 40), (0, 900)));
+            if lines.is_empty() {
+                rig.after(1_000, &["look g2 Some(1)"]);
+                seconds += 1;
+            }
+        }
+        assert_eq!(seconds, most.unwrap_or(30), "{word}");
+        if inconclusive == Inconclusive::Promote {
+            rig.outcome(Outcome::Promoted, "not judged: errors (0 of 100 requests that it needs)");
+        }
+    }
+}
+
+#[test]
+fn a_check_that_was_open_passes_as_soon_as_it_has_seen_enough() {
+    let mut unit = judged();
+    if let Some(analysis) = unit.analysis.as_mut() {
+        analysis.soak_time_max = Some(Span::from_secs(600));
+    }
+    let mut rig = soaking(&unit);
+    for second in 0..40 {
+        assert_eq!(rig.event(looked((0, second), (0, second))), [""; 0], "{second}");
+        rig.after(1_000, &["look g2 Some(1)"]);
+    }
+    let lines = rig.event(looked((0, 500), (0, 500)));
+    assert!(lines.contains(&"promoted g2".to_string()), "{lines:?}");
+}
+
+#[test]
+fn a_look_that_never_comes_back_holds_nothing_up() {
+    let mut rig = soaking(&judged());
+    // Timeout and a second.
+    rig.after(3_000, &["look g2 Some(1)"]);
+    // What comes now answers the look before: nobody waits for it, or the newest gets it once.
+    assert_eq!(rig.event(blind()), [""; 0]);
+    let mut lines = Vec::new();
+    for _ in 0..40 {
+        rig.now = rig.m.next_deadline().unwrap();
+        lines = rig.event(Event::Tick);
+        if lines.contains(&"promoted g2".to_string()) {
+            break;
+        }
+    }
+    assert!(lines.contains(&"promoted g2".to_string()), "{lines:?}");
+    rig.outcome(Outcome::Promoted, "not judged: errors (0 of 100 requests that it needs)");
+}
+
+#[test]
+fn a_failed_check_that_does_not_block_is_said_and_recorded() {
+    let mut unit = judged();
+    if let Some(analysis) = unit.analysis.as_mut() {
+        analysis.checks[0].block_on_fail = false;
+    }
+    let mut rig = soaking(&unit);
+    assert_eq!(look_on(&mut rig, 29, 50), [""; 0]);
+    rig.event(looked((1450, 2900), (29, 26_100)));
+    rig.after(1_000, &["look g2 Some(1)"]);
+    rig.event(looked((1500, 3000), (30, 27_000)));
+    rig.outcome(Outcome::Promoted, "");
+    assert_eq!(rig.records()[0].checks[0].verdict, CheckVerdict::Fail);
+}
+
+#[test]
+fn who_promotes_by_hand_overrules_and_no_look_follows() {
+    let mut rig = soaking(&judged());
+    let lines = rig.command(Command::Promote);
+    assert!(lines.contains(&"promoted g2".to_string()), "{lines:?}");
+    assert_eq!(rig.records()[0].checks[0].verdict, CheckVerdict::Inconclusive);
+    assert_eq!(rig.event(looked((500, 1000), (0, 1000))), [""; 0]);
+}
+
+#[test]
+fn a_figure_of_the_kernel_too_high_at_three_looks_in_a_row_rolls_back() {
+    let mut unit = judged();
+    let mut all = analysis();
+    all.checks.drain(..1);
+    all.checks.truncate(1);
+    unit.analysis = Some(all);
+    let mut rig = soaking(&unit);
+    let tasks = |count| {
+        let usage = Usage { tasks: Some(count), ..Usage::default() };
+        let one = Seen { page: Err(NoPage::NotAsked), usage };
+        Answer::Looked(Box::new(Looked { new: one.clone(), old: Some(one) }))
+    };
+    for count in [3, 3, 2, 3, 3] {
+        assert_eq!(rig.event(tasks(count)), [""; 0]);
+        rig.after(1_000, &["look g2 Some(1)"]);
+    }
+    let lines = rig.event(tasks(3));
+    assert!(lines.contains(&"=ROLLING_BACK".to_string()), "{lines:?}");
+}
+
+#[test]
+fn a_command_that_fails_three_times_in_a_row_rolls_back_and_one_that_cannot_say_does_not() {
+    let mut unit = judged();
+    let mut all = analysis();
+    all.checks.drain(..2);
+    unit.analysis = Some(all);
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit.clone());
+    rig.spawned(2);
+    assert_eq!(rig.ready(2, 0), ["look g2 Some(1)", "spawn 3 analysis0 - slot0", "=SOAKING"]);
+    let nothing = || Seen { page: Err(NoPage::NotAsked), usage: Usage::default() };
+    let mut proc = 3;
+    for status in [75, 1, 75, 1, 1] {
+        rig.event(Answer::Looked(Box::new(Looked { new: nothing(), old: Some(nothing()) })));
+        rig.spawned(proc);
+        let lines = rig.exits(proc, Exit::Code(status));
+        proc += 1;
+        if lines.contains(&"=ROLLING_BACK".to_string()) {
+            assert_eq!(proc, 8);
+            return;
+        }
+        rig.after(1_000, &["look g2 Some(1)", &format!("spawn {proc} analysis0 - slot0")]);
+    }
+    panic!("it was never rolled back");
+}
