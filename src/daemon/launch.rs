@@ -6,6 +6,7 @@ use crate::daemon::envfiles;
 use crate::daemon::environment::{self, Facts, Handed};
 use crate::daemon::lookups;
 use crate::daemon::releases::{self, Release, program_of};
+use crate::daemon::roles::{command_of, gets_sockets, is_first};
 use crate::daemon::shared::Shared;
 use crate::daemon::spare::{Kit, Spare};
 use crate::daemon::starting::Beginning;
@@ -188,47 +189,6 @@ fn exec_code(error: &spawn::SpawnError) -> u8 {
         (Stage::Exec | Stage::ExecPinned, false) => 126,
         _ => 1,
     }
-}
-
-/// The command of a role.
-fn command_of(unit: &Unit, role: Role) -> Option<&Command> {
-    let service = &unit.service;
-    let at = |list: &'_ [Command], index: u32| -> Option<usize> {
-        ((index as usize) < list.len()).then_some(index as usize)
-    };
-    match role {
-        Role::Main { command, .. } => at(&service.exec_start, command).map(|i| &service.exec_start[i]),
-        Role::Instance(_) => service.exec_start.first(),
-        Role::StartPre(n) => service.exec_start_pre.get(n as usize),
-        Role::StartPost(n) => service.exec_start_post.get(n as usize),
-        Role::Stop(n) => service.exec_stop.get(n as usize),
-        Role::StopPost(n) => service.exec_stop_post.get(n as usize),
-        Role::Reload(n) => service.exec_reload.get(n as usize),
-        Role::PreFlight(n) => unit.reload.pre_flight.get(n as usize).map(|hook| &hook.exec),
-        Role::OnSuccess(n) => unit.reload.on_success.get(n as usize).map(|hook| &hook.exec),
-        Role::OnFailure(n) => unit.reload.on_failure.get(n as usize).map(|hook| &hook.exec),
-        Role::Analysis(n) => {
-            let check = unit.analysis.as_ref().and_then(|analysis| analysis.checks.get(n as usize));
-            match check.map(|check| &check.kind) {
-                Some(unit::AnalysisKind::Exec(command)) => Some(command),
-                _ => None,
-            }
-        }
-        Role::Health => match unit.health.as_ref().map(|health| &health.check) {
-            Some(unit::Check::Exec(command)) => Some(command),
-            Some(unit::Check::HttpGet(_) | unit::Check::TcpConnect(_)) | None => None,
-        },
-    }
-}
-
-/// Whether a role is the one that a person at a terminal talks to.
-fn is_first(role: Role) -> bool {
-    matches!(role, Role::Main { worker: 0, .. })
-}
-
-/// Whether a role gets the sockets.
-fn gets_sockets(role: Role) -> bool {
-    matches!(role, Role::Main { .. } | Role::Instance(_))
 }
 
 /// The account of `User=`, if there is one.

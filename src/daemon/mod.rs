@@ -34,6 +34,7 @@ pub mod probes;
 pub mod relay;
 pub mod releases;
 pub mod requests;
+pub mod roles;
 pub mod saved;
 pub mod settling;
 pub mod setup;

@@ -54,7 +54,7 @@ struct UnitCounters {
     reloads: BTreeMap<Outcome, u64>,
     phases: BTreeMap<&'static str, Histogram>,
     health: BTreeMap<&'static str, u64>,
-    checks: BTreeMap<(String, &'static str), u64>,
+    checks: BTreeMap<(String, CheckVerdict), u64>,
     stranded: u64,
     canary_new: u64,
     canary_old: u64,
@@ -139,8 +139,7 @@ impl Metrics {
     /// A check of a soak's analysis has its last word.
     pub fn on_check(&mut self, unit: &str, check: &CheckStatus) {
         if check.verdict != CheckVerdict::Open {
-            let counted =
-                self.unit(unit).checks.entry((check.name.clone(), check.verdict.name())).or_default();
+            let counted = self.unit(unit).checks.entry((check.name.clone(), check.verdict)).or_default();
             *counted += 1;
         }
     }
@@ -257,16 +256,7 @@ impl Metrics {
         for (unit, counters) in &units {
             text.words("unit", unit, "result", &HEALTH_RESULTS, &counters.health);
         }
-        text.family(
-            "aeterna_analysis_total",
-            Kind::Counter,
-            "Checks of soaks that were judged, by result: pass, fail, inconclusive.",
-        );
-        for (unit, counters) in &units {
-            for ((check, result), count) in &counters.checks {
-                text.sample("", &[("unit", unit), ("check", check), ("result", result)], *count as f64);
-            }
-        }
+        judged(text, &units);
         text.family(
             "aeterna_connections_stranded_total",
             Kind::Counter,
@@ -286,6 +276,20 @@ impl Metrics {
             }
         }
         phases(text, &units);
+    }
+}
+
+/// The checks of soaks that are over.
+fn judged(text: &mut Text, units: &[(&str, &UnitCounters)]) {
+    text.family(
+        "aeterna_analysis_total",
+        Kind::Counter,
+        "Checks of soaks that were judged, by result: pass, fail, inconclusive.",
+    );
+    for (unit, counters) in units {
+        for ((check, result), count) in &counters.checks {
+            text.sample("", &[("unit", unit), ("check", check), ("result", result.name())], *count as f64);
+        }
     }
 }
 

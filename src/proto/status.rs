@@ -189,7 +189,7 @@ pub struct ReloadRecord {
 }
 
 /// What a check of a soak's analysis says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckVerdict {
     /// Not judged yet.

@@ -79,6 +79,8 @@ fn a_daemon_keeps_the_rules_that_the_simulation_plays() {
         let _ = env.reload();
         env.wait_unit("app", "one generation", |u| u.generations.len() == 1);
     }
+    // The next one starts again: without a service this aeternad would end.
+    env.next_start("");
     for command in [&["restart", "app"][..], &["rollback", "app"], &["stop", "app"]] {
         let _ = env.ctl(command);
     }

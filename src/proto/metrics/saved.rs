@@ -3,7 +3,7 @@
 use super::{
     HANDOVER_BOUNDS, HEALTH_RESULTS, Histogram, Metrics, PHASE_BOUNDS, PHASES, RESTART_REASONS, UnitCounters,
 };
-use crate::proto::status::Outcome;
+use crate::proto::status::{CheckVerdict, Outcome};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -25,6 +25,9 @@ struct SavedUnit {
     reloads: Vec<(Outcome, u64)>,
     phases: BTreeMap<String, SavedHistogram>,
     health: BTreeMap<String, u64>,
+    /// Check, result, how often.
+    #[serde(default)]
+    checks: Vec<(String, CheckVerdict, u64)>,
     stranded: u64,
     canary_new: u64,
     canary_old: u64,
@@ -86,6 +89,7 @@ impl UnitCounters {
             reloads,
             phases,
             health,
+            checks,
             stranded,
             canary_new,
             canary_old,
@@ -96,6 +100,7 @@ impl UnitCounters {
             reloads: reloads.iter().map(|(outcome, count)| (*outcome, *count)).collect(),
             phases: phases.iter().map(|(phase, one)| ((*phase).to_owned(), one.save())).collect(),
             health: texts(health),
+            checks: checks.iter().map(|((check, result), count)| (check.clone(), *result, *count)).collect(),
             stranded: *stranded,
             canary_new: *canary_new,
             canary_old: *canary_old,
@@ -112,6 +117,7 @@ impl UnitCounters {
             reloads: saved.reloads.into_iter().collect(),
             phases: saved.phases.into_iter().map(phase).collect::<Result<_, _>>()?,
             health: words(saved.health, &HEALTH_RESULTS)?,
+            checks: saved.checks.into_iter().map(|(check, result, count)| ((check, result), count)).collect(),
             stranded: saved.stranded,
             canary_new: saved.canary_new,
             canary_old: saved.canary_old,
