@@ -17,6 +17,7 @@ pub mod holder;
 pub mod inotify;
 pub mod limits;
 pub mod message;
+pub mod near;
 pub mod oom;
 pub mod peer;
 pub mod pin;

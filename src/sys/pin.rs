@@ -1,15 +1,16 @@
 //! What a name meant when it was looked at: a file or a folder held by a descriptor that opens nothing (O_PATH), and
-//! where it was. Any thread; each call may wait for the file system.
+//! where it was. Only files of this machine's own file systems are held ([`near`]): what a server or a program shows could
+//! keep whoever looks at it. Any thread.
 //!
 //! A held descriptor keeps a file that was replaced by rename, or removed, for as long as it is held: its space on the
 //! disk too, and umount(8) says "target is busy".
 
+use super::near;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{AccessFlags, faccessat};
 use serde::{Deserialize, Serialize};
-use std::ffi::OsStr;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -94,9 +95,9 @@ impl Identity {
 /// What a name leads to now.
 ///
 /// # Errors
-/// Those of stat(2).
+/// Those of stat(2), and of [`near::open`].
 pub fn identity(path: &Path) -> io::Result<Identity> {
-    Ok(Identity::of(&fstatat(AT_FDCWD, path, AtFlags::empty())?))
+    Ok(Identity::of(&fstat(near::open(None, path)?)?))
 }
 
 impl Pin {
@@ -114,33 +115,37 @@ impl Pin {
     /// (busybox, a Python environment). `path` is absolute.
     ///
     /// # Errors
-    /// `NotFound`; `PermissionDenied` if it is there and cannot be executed (a folder, no x bit).
+    /// `NotFound`; `PermissionDenied` if it is there and cannot be executed (a folder, no x bit); those of [`near::open`].
     pub fn program(path: &Path) -> io::Result<Pin> {
         let (Some(parent), Some(last)) = (path.parent(), path.file_name()) else {
             return Err(ErrorKind::PermissionDenied.into());
         };
-        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let folder = open(parent, flags | OFlag::O_DIRECTORY, Mode::empty()).map_err(missing)?;
-        let fd = openat(&folder, last, flags, Mode::empty()).map_err(missing)?;
+        let folder = near::open(None, parent).map_err(missing)?;
+        let fd = near::open(Some(folder.as_fd()), Path::new(last)).map_err(missing)?;
         let about = fstat(&fd)?;
         if !is(&about, SFlag::S_IFREG) {
             return Err(ErrorKind::PermissionDenied.into());
         }
-        faccessat(&folder, last, AccessFlags::X_OK, AtFlags::AT_EACCESS)?;
+        let held = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        match faccessat(AT_FDCWD, held.as_str(), AccessFlags::X_OK, AtFlags::AT_EACCESS) {
+            // Without /proc.
+            Err(Errno::ENOENT) => faccessat(&folder, last, AccessFlags::X_OK, AtFlags::AT_EACCESS)?,
+            allowed => allowed?,
+        }
         let name = resolved(folder.as_fd(), parent)?.join(last);
         let link =
             fstatat(&folder, last, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|at| is(&at, SFlag::S_IFLNK));
         let real = if link { resolved(fd.as_fd(), path).ok() } else { None };
-        let kind = kind(folder.as_fd(), last);
+        let kind = kind(fd.as_fd());
         Ok(Pin { fd, name, real, was: Identity::of(&about), kind })
     }
 
     /// A folder, or a file that is not executed: resolved to the end.
     ///
     /// # Errors
-    /// Those of open(2).
+    /// Those of [`near::open`].
     pub fn place(path: &Path) -> io::Result<Pin> {
-        let fd = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        let fd = near::open(None, path)?;
         let about = fstat(&fd)?;
         let name = resolved(fd.as_fd(), path)?;
         let kind = if is(&about, SFlag::S_IFDIR) { Kind::Folder } else { Kind::Unknown };
@@ -244,11 +249,8 @@ impl Pin {
 }
 
 /// A file in the place of a folder is as good as none.
-fn missing(errno: Errno) -> io::Error {
-    match errno {
-        Errno::ENOTDIR => ErrorKind::NotFound.into(),
-        errno => errno.into(),
-    }
+fn missing(error: io::Error) -> io::Error {
+    if error.kind() == ErrorKind::NotADirectory { ErrorKind::NotFound.into() } else { error }
 }
 
 fn is(about: &FileStat, kind: SFlag) -> bool {
@@ -264,10 +266,11 @@ fn resolved(fd: BorrowedFd<'_>, path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-fn kind(folder: BorrowedFd<'_>, last: &OsStr) -> Kind {
+fn kind(held: BorrowedFd<'_>) -> Kind {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let mut first = [0_u8; 4];
-    let Ok(fd) = openat(folder, last, flags, Mode::empty()) else { return Kind::Unknown };
+    let name = format!("/proc/self/fd/{}", held.as_raw_fd());
+    let Ok(fd) = open(name.as_str(), flags, Mode::empty()) else { return Kind::Unknown };
     match std::fs::File::from(fd).read(&mut first) {
         Ok(4) if first == *b"\x7fELF" => Kind::Elf,
         Ok(2..) if first.starts_with(b"#!") => Kind::Script,

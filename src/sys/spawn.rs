@@ -22,7 +22,7 @@ use super::seccomp::Listener;
 use crate::time::Span;
 use clone::Way;
 pub use errand::kill_as;
-pub use find::{find_program, pin_program};
+pub use find::{far_program, find_program, pin_program};
 use job::Job;
 pub use reasons::why_not_executed;
 use std::ffi::CString;

@@ -3,6 +3,7 @@
 use super::{Release, own_name};
 use crate::daemon::launch::{failure, not_found};
 use crate::machine::event::{Role, SpawnFailure};
+use crate::sys::near;
 use crate::sys::pin::Pin;
 use crate::sys::spawn;
 use crate::unit::{self, Command};
@@ -45,14 +46,26 @@ pub fn program_of(
     let path = env.get("PATH").map(String::as_str);
     if matches!(role, Role::OnSuccess(_) | Role::OnFailure(_)) {
         // What they do is no part of a release: they may want to move its name.
-        let name = spawn::find_program(word, path, directory).map_err(missing)?;
+        let name = spawn::find_program(word, path, directory);
+        let name = match name {
+            Err(error) if near::is_far(&error) => spawn::far_program(word, path, directory),
+            name => name,
+        };
+        let name = name.map_err(missing)?;
         return Ok(Program { name, argv, pin: None, is_new: false });
     }
     let held = release.program(word).cloned();
     let is_new = held.is_none();
     let pin = match held {
         Some(pin) => pin,
-        None => Arc::new(spawn::pin_program(word, path, directory).map_err(missing)?),
+        None => match spawn::pin_program(word, path, directory) {
+            // What a server or a program shows is not held: whoever looks at it may wait for ever.
+            Err(error) if near::is_far(&error) => {
+                let name = spawn::far_program(word, path, directory).map_err(missing)?;
+                return Ok(Program { name, argv, pin: None, is_new: false });
+            }
+            pinned => Arc::new(pinned.map_err(missing)?),
+        },
     };
     let own_name = own_name(word, directory, &pin);
     if let Some(first) = argv.first_mut() {

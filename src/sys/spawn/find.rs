@@ -1,5 +1,6 @@
 //! Finding a program by the service's own PATH.
 
+use crate::sys::near;
 use crate::sys::pin::Pin;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
@@ -47,15 +48,46 @@ fn find<T>(
     for folder in path.unwrap_or(DEFAULT_PATH).split(':') {
         match look(&base.join(folder).join(name)) {
             Ok(found) => return Ok(found),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => answer = error,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied || near::is_far(&error) => {
+                answer = error
+            }
             Err(_) => {}
         }
     }
     Err(answer)
 }
 
+/// [`find_program`] where it may be on the file system of a server or of a program: asked on another thread. One that is named
+/// with a `/` and not seen in time is what its name says; execve(2) tells the rest.
+///
+/// # Errors
+/// Those of [`find_program`]; `TimedOut`.
+pub fn far_program(name: &str, path: Option<&str>, directory: Option<&str>) -> Result<PathBuf, Error> {
+    let owned = (name.to_owned(), path.map(str::to_owned), directory.map(str::to_owned));
+    let found = near::asked(move || {
+        let (name, path, directory) = &owned;
+        find(name, path.as_deref(), directory.as_deref(), |program| {
+            executable_there(program).map(|()| program.to_owned())
+        })
+    });
+    match (found, directory) {
+        (Some(found), _) => found,
+        (None, Some(directory)) if name.contains('/') => Ok(Path::new(directory).join(name)),
+        (None, None) if name.starts_with('/') => Ok(name.into()),
+        (None, _) => Err(ErrorKind::TimedOut.into()),
+    }
+}
+
 /// Whether we could execute this file; the service's user may be allowed less, which execve(2) then says.
 fn executable(program: &Path) -> Result<(), Error> {
+    // Nobody is asked about what is near; the rest is for `far_program`.
+    match near::open(None, program) {
+        Err(error) if near::is_far(&error) => Err(error),
+        _ => executable_there(program),
+    }
+}
+
+fn executable_there(program: &Path) -> Result<(), Error> {
     let is_file = match program.metadata() {
         Ok(metadata) => metadata.is_file(),
         Err(error) if error.kind() == ErrorKind::NotADirectory => return Err(ErrorKind::NotFound.into()),

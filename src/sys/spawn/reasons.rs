@@ -1,6 +1,7 @@
 //! Why a program could not be started, in words that help: what an errno hides is looked up where it can be seen.
 
 use super::{Plan, SpawnError, Stage};
+use crate::sys::near;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -91,7 +92,14 @@ fn unmapped(stage: Stage, plan: &Plan<'_>) -> String {
 }
 
 /// What is behind an errno of execve(2), or of looking for the program: for people. `user`: who was to execute it, if not we.
+///
+/// The file is looked at on another thread: its file system may not answer. Then only the errno tells.
 pub fn why_not_executed(program: &Path, errno: i32, user: Option<u32>) -> Option<String> {
+    let program = program.to_owned();
+    near::asked(move || what_is_behind(&program, errno, user)).flatten()
+}
+
+fn what_is_behind(program: &Path, errno: i32, user: Option<u32>) -> Option<String> {
     Some(match errno {
         libc::EACCES => why_denied(program, user),
         libc::ENOENT if fs::symlink_metadata(program).is_ok() => why_not_found(program),
