@@ -264,7 +264,7 @@ fn a_script_runs_by_its_name_and_is_told_when_that_is_another() {
         told.contains("/run.sh is a script and was replaced by rename; a script runs by its name"),
         "{told}"
     );
-    assert!(told.contains("set Release"), "{told}");
+    assert!(told.contains("name it through a link"), "{told}");
     assert_eq!(env.get("app", "/").body, "two");
 }
 

@@ -72,11 +72,11 @@ impl Gone {
             ),
             Gone::ReplacedScript(_) => format!(
                 "{path} is a script and was replaced by rename; a script runs by its name. \
-                 Deploy to a folder or name of its own and set Release"
+                 Deploy each release to a folder of its own, and name it through a link (…/current/run)"
             ),
             Gone::RemovedScript(_) => format!(
                 "{path} is a script and was removed; a script runs by its name. \
-                 Deploy to a folder or name of its own and set Release"
+                 Deploy each release to a folder of its own, and name it through a link (…/current/run)"
             ),
         }
     }
@@ -97,7 +97,7 @@ mod tests {
                 "overwritten in place at 12:03:01Z, so what generation 3 ran",
             ),
             (Gone::ReplacedScript(path()), "/srv/app is a script and was replaced by rename"),
-            (Gone::RemovedScript(path()), "set Release"),
+            (Gone::RemovedScript(path()), "name it through a link"),
         ] {
             let told = gone.told(Some(Gen(3)));
             assert!(told.contains(expected), "{told}");
