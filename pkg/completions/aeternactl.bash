@@ -2,8 +2,15 @@
 
 _aeternactl() {
     local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD - 1]}"
-    local command="" options="" words="status is-active is-failed is-ready reload promote rollback start stop restart kill history events check import page upgrade doctor version help completions" index word
+    local command="" options="" words="status is-active is-failed is-ready reload promote rollback start stop restart kill history show cat events check import page upgrade doctor version help completions" index word value
+    local -a daemon=()
     COMPREPLY=()
+    # bash makes three words of --option=value.
+    if [[ "$current" == = ]]; then
+        current=""
+    elif [[ "$previous" == = ]] && ((COMP_CWORD >= 2)); then
+        previous="${COMP_WORDS[COMP_CWORD - 2]}"
+    fi
     case "$previous" in
         --control) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
         --runtime-dir) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
@@ -13,9 +20,15 @@ _aeternactl() {
     for ((index = 1; index < COMP_CWORD; index++)); do
         word="${COMP_WORDS[index]}"
         case "$word" in
-            --reason|--timeout|-s|--signal|--generation|--process|--program|--timeout|--control|--runtime-dir) ((index++)) ;;
+            --reason|--timeout|-s|--signal|--generation|--process|--program|--timeout|--control|--runtime-dir)
+                ((index++))
+                [[ "${COMP_WORDS[index]}" == = ]] && ((index++))
+                value="${COMP_WORDS[index]/#~\//$HOME/}"
+                [[ "$word" == --control || "$word" == --runtime-dir ]] && daemon+=("$word" "$value")
+                ;;
+            --control=*|--runtime-dir=*) daemon+=("$word") ;;
             -*) ;;
-            *) command="$word"; break ;;
+            *) [[ -z "$command" ]] && command="$word" ;;
         esac
     done
     case "$command" in
@@ -31,6 +44,8 @@ _aeternactl() {
         restart) options=""; words="UNITS" ;;
         kill) options="-s --signal --generation"; words="UNITS" ;;
         history) options=""; words="UNITS" ;;
+        show) options=""; words="UNITS" ;;
+        cat) options=""; words="UNITS" ;;
         events) options=""; words="UNITS" ;;
         check) options=""; words="FILES" ;;
         import) options="--process"; words="FILES" ;;
@@ -38,7 +53,7 @@ _aeternactl() {
         upgrade) options="--program --check --timeout"; words="" ;;
         doctor) options=""; words="" ;;
         version) options=""; words="" ;;
-        help) options=""; words="status is-active is-failed is-ready reload promote rollback start stop restart kill history events check import page upgrade doctor version help completions" ;;
+        help) options=""; words="status is-active is-failed is-ready reload promote rollback start stop restart kill history show cat events check import page upgrade doctor version help completions" ;;
         completions) options=""; words="bash zsh fish" ;;
     esac
     if [[ "$current" == -* ]]; then
@@ -48,7 +63,7 @@ _aeternactl() {
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
     else
         # Only now, because it asks the daemon.
-        [[ "$words" == UNITS ]] && words="$(aeternactl completions units 2>/dev/null)"
+        [[ "$words" == UNITS ]] && words="$(aeternactl "${daemon[@]}" completions units 2>/dev/null)"
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
     fi
 }

@@ -1,5 +1,24 @@
 # fish completion for aeternactl
 
+# The options of the line that say which daemon is meant.
+function __aeternactl_daemon
+    set -l value no
+    for word in (commandline -opc)
+        if test $value = yes
+            printf '%s\n' $word
+            set value no
+            continue
+        end
+        switch $word
+            case '--control=*' '--runtime-dir=*'
+                printf '%s\n' $word
+            case --control --runtime-dir
+                printf '%s\n' $word
+                set value yes
+        end
+    end
+end
+
 complete -c aeternactl -f
 complete -c aeternactl -l control -r -F -d 'the daemon\'s control socket'
 complete -c aeternactl -l runtime-dir -x -a '(__fish_complete_directories)' -d 'the daemon\'s runtime dir, where control.sock is'
@@ -8,22 +27,22 @@ complete -c aeternactl -s h -l help -d 'print this help'
 complete -c aeternactl -s V -l version -d 'print the version of aeternactl'
 
 complete -c aeternactl -n __fish_use_subcommand -a status -d 'show the units, or everything about one'
-complete -c aeternactl -n '__fish_seen_subcommand_from status' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from status' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 complete -c aeternactl -n '__fish_seen_subcommand_from status' -l watch -d 'show it again whenever something happens'
 
 complete -c aeternactl -n __fish_use_subcommand -a is-active -d 'ask whether a unit runs'
-complete -c aeternactl -n '__fish_seen_subcommand_from is-active' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from is-active' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 complete -c aeternactl -n '__fish_seen_subcommand_from is-active' -s q -l quiet -d 'print nothing: the exit status is the answer'
 
 complete -c aeternactl -n __fish_use_subcommand -a is-failed -d 'ask whether a unit has failed'
-complete -c aeternactl -n '__fish_seen_subcommand_from is-failed' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from is-failed' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 complete -c aeternactl -n '__fish_seen_subcommand_from is-failed' -s q -l quiet -d 'print nothing: the exit status is the answer'
 
 complete -c aeternactl -n __fish_use_subcommand -a is-ready -d 'ask whether every unit serves and no stop is under way'
 complete -c aeternactl -n '__fish_seen_subcommand_from is-ready' -s q -l quiet -d 'print nothing: the exit status is the answer'
 
 complete -c aeternactl -n __fish_use_subcommand -a reload -d 'replace the serving generation by a new one on the same sockets'
-complete -c aeternactl -n '__fish_seen_subcommand_from reload' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from reload' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l all -d 'reload every unit'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l no-wait -d 'do not wait for the outcome'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l force -d 'first abandon a reload that is under way'
@@ -32,31 +51,37 @@ complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l reason -x -d '
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l timeout -x -d 'wait no longer than this ("90s", "2min"); the reload goes on'
 
 complete -c aeternactl -n __fish_use_subcommand -a promote -d 'end the soak of a reload now, with success'
-complete -c aeternactl -n '__fish_seen_subcommand_from promote' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from promote' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 
 complete -c aeternactl -n __fish_use_subcommand -a rollback -d 'give up the reload, or go back to the previous generation\'s content'
-complete -c aeternactl -n '__fish_seen_subcommand_from rollback' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from rollback' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 
 complete -c aeternactl -n __fish_use_subcommand -a start -d 'start a unit'
-complete -c aeternactl -n '__fish_seen_subcommand_from start' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from start' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 
 complete -c aeternactl -n __fish_use_subcommand -a stop -d 'stop a unit; its sockets stay bound'
-complete -c aeternactl -n '__fish_seen_subcommand_from stop' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from stop' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 complete -c aeternactl -n '__fish_seen_subcommand_from stop' -l close -d 'close the unit\'s sockets too'
 
 complete -c aeternactl -n __fish_use_subcommand -a restart -d 'stop and start a unit, without overlap'
-complete -c aeternactl -n '__fish_seen_subcommand_from restart' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from restart' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 
 complete -c aeternactl -n __fish_use_subcommand -a kill -d 'send a signal to the main processes'
-complete -c aeternactl -n '__fish_seen_subcommand_from kill' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from kill' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 complete -c aeternactl -n '__fish_seen_subcommand_from kill' -s s -l signal -x -a 'SIGHUP SIGINT SIGQUIT SIGKILL SIGUSR1 SIGUSR2 SIGTERM SIGCONT SIGSTOP SIGWINCH' -d 'the signal, by name or number (default SIGTERM)'
 complete -c aeternactl -n '__fish_seen_subcommand_from kill' -l generation -x -d 'only this generation\'s main processes'
 
 complete -c aeternactl -n __fish_use_subcommand -a history -d 'show the last 32 reloads of a unit'
-complete -c aeternactl -n '__fish_seen_subcommand_from history' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from history' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
+
+complete -c aeternactl -n __fish_use_subcommand -a show -d 'print the unit that serves, with every default'
+complete -c aeternactl -n '__fish_seen_subcommand_from show' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
+
+complete -c aeternactl -n __fish_use_subcommand -a cat -d 'print the unit\'s file as it is now'
+complete -c aeternactl -n '__fish_seen_subcommand_from cat' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 
 complete -c aeternactl -n __fish_use_subcommand -a events -d 'follow what happens, as it happens'
-complete -c aeternactl -n '__fish_seen_subcommand_from events' -a '(aeternactl completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from events' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 
 complete -c aeternactl -n __fish_use_subcommand -a check -d 'validate unit files, without a daemon'
 complete -c aeternactl -n '__fish_seen_subcommand_from check' -F
@@ -77,7 +102,7 @@ complete -c aeternactl -n __fish_use_subcommand -a doctor -d 'say what this mach
 complete -c aeternactl -n __fish_use_subcommand -a version -d 'print the versions of aeternactl and of the daemon'
 
 complete -c aeternactl -n __fish_use_subcommand -a help -d 'print help, also about one command'
-complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status is-active is-failed is-ready reload promote rollback start stop restart kill history events check import page upgrade doctor version help completions'
+complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status is-active is-failed is-ready reload promote rollback start stop restart kill history show cat events check import page upgrade doctor version help completions'
 
 complete -c aeternactl -n __fish_use_subcommand -a completions -d 'print completions for a shell'
 complete -c aeternactl -n '__fish_seen_subcommand_from completions' -a 'bash zsh fish'

@@ -234,6 +234,20 @@ const COMMANDS: &[CommandSpec] = &[
         "Outcome, reason, time of each phase, and bytes of state.",
     ),
     command(
+        "show",
+        Operands::Unit,
+        &[],
+        "print the unit that serves, with every default",
+        "As TOML that reads back to the same unit. The file may be newer: \"reload --dry-run\" says what differs.",
+    ),
+    command(
+        "cat",
+        Operands::Unit,
+        &[],
+        "print the unit's file as it is now",
+        "Its path comes first, as a comment.",
+    ),
+    command(
         "events",
         Operands::MaybeUnit,
         &[],

@@ -59,8 +59,15 @@ const BASH: &str = r#"# bash completion for aeternactl
 
 _aeternactl() {
     local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD - 1]}"
-    local command="" options="" words="@commands@" index word
+    local command="" options="" words="@commands@" index word value
+    local -a daemon=()
     COMPREPLY=()
+    # bash makes three words of --option=value.
+    if [[ "$current" == = ]]; then
+        current=""
+    elif [[ "$previous" == = ]] && ((COMP_CWORD >= 2)); then
+        previous="${COMP_WORDS[COMP_CWORD - 2]}"
+    fi
     case "$previous" in
         --control) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
         --runtime-dir) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
@@ -70,9 +77,15 @@ _aeternactl() {
     for ((index = 1; index < COMP_CWORD; index++)); do
         word="${COMP_WORDS[index]}"
         case "$word" in
-            @values@) ((index++)) ;;
+            @values@)
+                ((index++))
+                [[ "${COMP_WORDS[index]}" == = ]] && ((index++))
+                value="${COMP_WORDS[index]/#~\//$HOME/}"
+                [[ "$word" == --control || "$word" == --runtime-dir ]] && daemon+=("$word" "$value")
+                ;;
+            --control=*|--runtime-dir=*) daemon+=("$word") ;;
             -*) ;;
-            *) command="$word"; break ;;
+            *) [[ -z "$command" ]] && command="$word" ;;
         esac
     done
     case "$command" in
@@ -84,7 +97,7 @@ _aeternactl() {
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
     else
         # Only now, because it asks the daemon.
-        [[ "$words" == UNITS ]] && words="$(aeternactl completions units 2>/dev/null)"
+        [[ "$words" == UNITS ]] && words="$(aeternactl "${daemon[@]}" completions units 2>/dev/null)"
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
     fi
 }
@@ -144,8 +157,17 @@ const ZSH: &str = r#"#compdef aeternactl
 # zsh completion for aeternactl
 
 _aeternactl_units() {
-    local -a units
-    units=(${(f)"$(aeternactl completions units 2>/dev/null)"})
+    local -a units daemon
+    local index word
+    # The daemon that the line names.
+    for ((index = 2; index <= $#aeternactl_line; index++)); do
+        word="$aeternactl_line[index]"
+        case "$word" in
+            --control=*|--runtime-dir=*) daemon+=("${(Q)word}") ;;
+            --control|--runtime-dir) daemon+=("$word" "${(Q)aeternactl_line[index + 1]}"); ((index++)) ;;
+        esac
+    done
+    units=(${(f)"$(aeternactl "${daemon[@]}" completions units 2>/dev/null)"})
     compadd -a units
 }
 
@@ -157,7 +179,8 @@ _aeternactl_commands() {
 }
 
 _aeternactl() {
-    local -a global
+    local -a global aeternactl_line
+    aeternactl_line=("${words[@]}")
     local line state context
     global=(
 @global@    )
@@ -192,8 +215,32 @@ fn fish_option(condition: &str, option: &OptionSpec) -> String {
     )
 }
 
+const FISH: &str = r#"# fish completion for aeternactl
+
+# The options of the line that say which daemon is meant.
+function __aeternactl_daemon
+    set -l value no
+    for word in (commandline -opc)
+        if test $value = yes
+            printf '%s\n' $word
+            set value no
+            continue
+        end
+        switch $word
+            case '--control=*' '--runtime-dir=*'
+                printf '%s\n' $word
+            case --control --runtime-dir
+                printf '%s\n' $word
+                set value yes
+        end
+    end
+end
+
+complete -c aeternactl -f
+"#;
+
 fn fish() -> String {
-    let mut text = String::from("# fish completion for aeternactl\n\ncomplete -c aeternactl -f\n");
+    let mut text = String::from(FISH);
     for option in global_options() {
         text.push_str(&fish_option("", option));
     }
@@ -213,7 +260,7 @@ fn fish_command(command: &CommandSpec) -> String {
     let operands = match command.operands {
         Operands::None => None,
         Operands::MaybeUnit | Operands::Unit | Operands::Units => {
-            Some("-a '(aeternactl completions units 2>/dev/null)'".to_string())
+            Some("-a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'".to_string())
         }
         Operands::Files => Some("-F".into()),
         Operands::Shell => Some("-a 'bash zsh fish'".into()),

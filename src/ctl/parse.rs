@@ -39,6 +39,12 @@ pub(super) enum Command {
     History {
         unit: String,
     },
+    Show {
+        unit: String,
+    },
+    Cat {
+        unit: String,
+    },
     Events {
         unit: Option<String>,
     },
@@ -246,6 +252,8 @@ impl Found {
             "is-failed" => self.is(Question::Failed(self.unit()?)),
             "is-ready" => self.is(Question::Ready),
             "history" => Command::History { unit: self.unit()? },
+            "show" => Command::Show { unit: self.unit()? },
+            "cat" => Command::Cat { unit: self.unit()? },
             "events" => Command::Events { unit: self.maybe_unit()? },
             "reload" => Command::Task(self.reload()?),
             "promote" => self.task("promotion", |unit| Request::Promote { unit })?,
@@ -428,6 +436,8 @@ mod tests {
             ("is-failed -q a", Command::Is { question: Question::Failed("a".into()), quiet: true }),
             ("is-ready --quiet", Command::Is { question: Question::Ready, quiet: true }),
             ("history a", Command::History { unit: "a".into() }),
+            ("show a", Command::Show { unit: "a".into() }),
+            ("cat a", Command::Cat { unit: "a".into() }),
             ("events", Command::Events { unit: None }),
             ("events a", Command::Events { unit: Some("a".into()) }),
             ("check x.toml y", Command::Check { files: vec!["x.toml".into(), "y".into()] }),

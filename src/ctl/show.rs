@@ -5,10 +5,13 @@ use super::failure::Failure;
 use super::interrupt::Watch;
 use super::output::Output;
 use super::render::{Timeline, detail, event, history, overview};
+use super::wait::lines;
 use crate::error::exit;
 use crate::proto::control::{Line, Reply, Request};
 use crate::proto::status::Status;
-use crate::sys::clock;
+use crate::sys::{clock, textfile};
+use crate::unit::MAX_FILE;
+use std::path::Path;
 
 /// `aeternactl status [UNIT]`.
 pub(super) fn status(
@@ -119,6 +122,40 @@ pub(super) fn show_history(
     Ok(exit::OK)
 }
 
+/// `aeternactl show UNIT`: the content that serves, with every default.
+pub(super) fn show_unit(target: &Target, unit: &str, json: bool, output: &mut Output) -> Result<u8, Failure> {
+    let reply = answer(&mut Client::ask(target, &Request::Show { unit: unit.into() })?)?;
+    let Reply::Unit { text, .. } = &reply else { return Err(unexpected()) };
+    if json {
+        output.json(&reply)
+    } else {
+        output.text(&lines(text))
+    }
+    Ok(exit::OK)
+}
+
+/// `aeternactl cat UNIT`: the file as it is now.
+pub(super) fn cat(target: &Target, unit: &str, json: bool, output: &mut Output) -> Result<u8, Failure> {
+    let status = ask_status(&mut Client::ask(target, &Request::Status { unit: Some(unit.into()) })?)?;
+    let found = status.units.iter().find(|known| known.name == unit);
+    let file = &found.ok_or_else(|| Failure::no_unit(unit))?.file;
+    if file.is_empty() {
+        return Err(Failure::Broken(format!(
+            "{unit} has no file: it was given on aeternad's command line. \"aeternactl show {unit}\" prints it as a unit."
+        )));
+    }
+    // A relative path is relative to where aeternad was started.
+    let path = Path::new("/proc").join(status.pid.to_string()).join("cwd").join(file);
+    let text = textfile::read(&path, MAX_FILE)
+        .map_err(|error| Failure::Broken(format!("cannot read {file}: {}", textfile::why(&error))))?;
+    if json {
+        output.json(&serde_json::json!({"unit": unit, "file": file, "text": text}));
+    } else {
+        output.text(&lines(&format!("# {file}\n{text}")));
+    }
+    Ok(exit::OK)
+}
+
 /// `aeternactl events [UNIT]`: until it is interrupted, or nobody reads, or the daemon ends.
 pub(super) fn events(
     target: &Target,
@@ -191,6 +228,7 @@ pub(super) fn ask_status(client: &mut Client) -> Result<Status, Failure> {
         | Reply::Changes { .. }
         | Reply::History { .. }
         | Reply::Upgrade(_)
+        | Reply::Unit { .. }
         | Reply::Version { .. } => Err(unexpected()),
     }
 }

@@ -93,6 +93,7 @@ fn conclude(reply: &Reply, progress: &Progress, json: bool, output: &mut Output)
             Reply::Changes { text, .. } => lines(text),
             Reply::Version { version } => lines(version),
             Reply::Upgrade(reply) => lines(&upgrade(reply)),
+            Reply::Unit { text, .. } => lines(text),
             Reply::Status(_) | Reply::History { .. } => "done\n".into(),
         };
         output.text(&text);
@@ -104,6 +105,7 @@ fn conclude(reply: &Reply, progress: &Progress, json: bool, output: &mut Output)
         | Reply::Changes { .. }
         | Reply::Version { .. }
         | Reply::Status(_)
+        | Reply::Unit { .. }
         | Reply::History { .. } => exit::OK,
     }
 }
@@ -135,7 +137,7 @@ fn exit_status(reloads: &[ReloadReply]) -> u8 {
 }
 
 /// A text of the daemon's own making, in whole lines and without control characters.
-fn lines(text: &str) -> String {
+pub(super) fn lines(text: &str) -> String {
     let clean = |c: char| if is_seen(c) || c == '\n' { c } else { '\u{fffd}' };
     format!("{}\n", text.trim_end_matches('\n').chars().map(clean).collect::<String>())
 }

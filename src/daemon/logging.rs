@@ -6,8 +6,10 @@ use crate::sys::fd;
 use crate::time::Span;
 use env_logger::{Builder, Target};
 use log::{Level, LevelFilter};
+use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// How a line looks.
@@ -19,6 +21,15 @@ pub enum Format {
     Json,
 }
 
+/// How the log is written: its format, and whether journald reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// How a line looks.
+    pub format: Format,
+    /// Whether every line begins with its priority, `<4>`: journald takes it off again (sd-daemon(3)).
+    pub priorities: bool,
+}
+
 /// Starts logging. `level` is a word (`info`), `filter` the text of `AETERNA_LOG`, which wins.
 pub fn start(level: &str, filter: Option<&str>, format: Format) {
     let mut builder = Builder::new();
@@ -27,6 +38,8 @@ pub fn start(level: &str, filter: Option<&str>, format: Format) {
         builder.parse_filters(filter);
     }
     let error = std::io::stderr();
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    let style = Style { format, priorities: is_journal(error.as_fd(), stream.as_deref()) };
     // Services that inherit it have ways of their own, which write at its end: so must ours.
     fd::append_only(error.as_fd());
     fd::append_only(std::io::stdout().as_fd());
@@ -34,16 +47,27 @@ pub fn start(level: &str, filter: Option<&str>, format: Format) {
     let target = fd::reopen_pipe(error.as_fd()).or_else(|| fd::dup(error.as_fd()).ok());
     match target {
         Some(target) => {
-            let sink = SINK.get_or_init(|| Mutex::new(Sink::new(target, format)));
+            let sink = SINK.get_or_init(|| Mutex::new(Sink::new(target, style)));
             builder.target(Target::Pipe(Box::new(Shared(sink))))
         }
         None => builder.target(Target::Stderr),
     };
     builder.format(move |out, record| {
-        out.write_all(line(format, record.level(), &record.args().to_string()).as_bytes())
+        out.write_all(line(style, record.level(), &record.args().to_string()).as_bytes())
     });
     // A second start in one process (a test) keeps the first logger: nothing to be done about it.
     let _ = builder.try_init();
+}
+
+/// Whether a descriptor is the stream to the journal that `JOURNAL_STREAM` names, `DEVICE:INODE` (systemd.exec(5)). A
+/// service manager leaves the variable to whoever is started below it, with other streams too.
+fn is_journal(stream: BorrowedFd<'_>, named: Option<&str>) -> bool {
+    let numbers = named.and_then(|named| named.split_once(':'));
+    let Some((Ok(device), Ok(inode))) = numbers.map(|(d, i)| (d.parse::<u64>(), i.parse::<u64>())) else {
+        return false;
+    };
+    let about = fd::dup(stream).and_then(|copy| File::from(copy).metadata());
+    about.is_ok_and(|about| (about.dev(), about.ino()) == (device, inode))
 }
 
 /// Where the log goes, for its end.
@@ -81,8 +105,10 @@ pub fn set_level(level: &str) {
 }
 
 /// One line of the log, its newline included.
-pub fn line(format: Format, level: Level, text: &str) -> String {
-    match format {
+pub fn line(style: Style, level: Level, text: &str) -> String {
+    let line = match style.format {
+        // The priority is the level, and the journal shows it in its own way.
+        Format::Text if style.priorities => format!("{}\n", printable(text)),
         Format::Text => format!("{level:5} {}\n", printable(text)),
         Format::Json => {
             let object = serde_json::json!({
@@ -92,6 +118,21 @@ pub fn line(format: Format, level: Level, text: &str) -> String {
             });
             format!("{object}\n")
         }
+    };
+    if !style.priorities {
+        return line;
+    }
+    // Each line is an entry of its own in the journal.
+    line.lines().map(|line| format!("<{}>{line}\n", priority(level))).collect()
+}
+
+/// The level in syslog's numbers.
+const fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
     }
 }
 
@@ -99,4 +140,36 @@ pub fn line(format: Format, level: Level, text: &str) -> String {
 fn printable(text: &str) -> String {
     // Most of it was made harmless where it came in; this is for what nobody thought of.
     text.replace(|c: char| !is_seen(c) && c != '\n' && c != '\t', "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_for_the_journal_has_its_priority() {
+        let style = |format, priorities| Style { format, priorities };
+        let journal = style(Format::Text, true);
+        assert_eq!(line(journal, Level::Error, "app: no"), "<3>app: no\n");
+        assert_eq!(line(journal, Level::Warn, "two\nlines"), "<4>two\n<4>lines\n");
+        assert_eq!(line(journal, Level::Info, "x"), "<6>x\n");
+        assert_eq!(line(journal, Level::Debug, "x"), "<7>x\n");
+        assert!(line(style(Format::Json, true), Level::Warn, "two\nlines").starts_with("<4>{"));
+        assert_eq!(line(style(Format::Text, false), Level::Warn, "x"), "WARN  x\n");
+    }
+
+    #[test]
+    fn the_journal_is_known_by_the_stream_itself_and_not_by_the_variable_alone() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let about = File::from(fd::dup(writer.as_fd()).unwrap()).metadata().unwrap();
+        let named = format!("{}:{}", about.dev(), about.ino());
+        assert!(is_journal(writer.as_fd(), Some(&named)));
+        assert!(!is_journal(writer.as_fd(), None));
+        for wrong in ["", ":", "1", "8:x", "18446744073709551616:1"] {
+            assert!(!is_journal(writer.as_fd(), Some(wrong)), "{wrong:?}");
+        }
+        let other = std::fs::File::open("/dev/null").unwrap();
+        assert!(!is_journal(other.as_fd(), Some(&named)));
+        drop(reader);
+    }
 }

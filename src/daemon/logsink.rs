@@ -1,7 +1,7 @@
 //! Where our own log goes: standard error, which may be a pipe or a terminal that nobody reads. A daemon that waited for its log would
 //! supervise nobody, so lines are then left out, and their number is told as soon as somebody reads again.
 
-use crate::daemon::logging::{Format, line};
+use crate::daemon::logging::{Style, line};
 use crate::sys::{clock, fd};
 use crate::time::Span;
 use std::collections::VecDeque;
@@ -24,7 +24,7 @@ const KEPT: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Sink {
     target: OwnedFd,
-    format: Format,
+    style: Style,
     /// Lines that were left out since the last one that was not.
     lost: u64,
     /// The newest lines that could not be written yet, and their bytes together.
@@ -36,8 +36,8 @@ pub struct Sink {
 
 impl Sink {
     /// Writes to `target`: a pipe in non-blocking mode, or anything else.
-    pub fn new(target: OwnedFd, format: Format) -> Sink {
-        Sink { target, format, lost: 0, kept: VecDeque::new(), bytes: 0, cut: false }
+    pub fn new(target: OwnedFd, style: Style) -> Sink {
+        Sink { target, style, lost: 0, kept: VecDeque::new(), bytes: 0, cut: false }
     }
 
     /// Whether all of it was written, or nobody will ever read it.
@@ -81,7 +81,7 @@ impl Sink {
         }
         if self.lost > 0 {
             let text = format!("{} lines were left out here: nobody read them", self.lost);
-            if !self.put(line(self.format, log::Level::Warn, &text).as_bytes(), patience) {
+            if !self.put(line(self.style, log::Level::Warn, &text).as_bytes(), patience) {
                 return false;
             }
             self.lost = 0;
@@ -119,13 +119,16 @@ impl Write for Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::logging::Format;
     use std::io::Read;
+
+    const TEXT: Style = Style { format: Format::Text, priorities: false };
 
     #[test]
     fn a_pipe_that_nobody_reads_stops_nobody_and_is_told_what_it_missed() {
         let (mut source, sink) = std::io::pipe().unwrap();
         let target = fd::reopen_pipe(sink.as_fd()).unwrap();
-        let mut log = Sink::new(target, Format::Text);
+        let mut log = Sink::new(target, TEXT);
         let long = format!("{}\n", "x".repeat(9_999));
         for _ in 0..100 {
             log.write_all(long.as_bytes()).unwrap();
@@ -156,7 +159,7 @@ mod tests {
     #[test]
     fn the_last_lines_wait_for_a_late_reader_and_not_for_none() {
         let (mut source, sink) = std::io::pipe().unwrap();
-        let mut log = Sink::new(fd::reopen_pipe(sink.as_fd()).unwrap(), Format::Text);
+        let mut log = Sink::new(fd::reopen_pipe(sink.as_fd()).unwrap(), TEXT);
         for number in 0..20_000 {
             log.write_all(format!("line {number}\n").as_bytes()).unwrap();
         }
@@ -187,7 +190,7 @@ mod tests {
             fd::Blocking::Yes,
             "its other ways stay as they are"
         );
-        let mut log = Sink::new(target, Format::Text);
+        let mut log = Sink::new(target, TEXT);
         for _ in 0..200 {
             log.write_all(format!("{}\n", "x".repeat(999)).as_bytes()).unwrap();
         }
@@ -207,7 +210,7 @@ mod tests {
     fn a_reader_that_has_gone_is_no_error() {
         let (source, sink) = std::io::pipe().unwrap();
         drop(source);
-        let mut log = Sink::new(sink.into(), Format::Json);
+        let mut log = Sink::new(sink.into(), TEXT);
         log.write_all(b"to nobody\n").unwrap();
     }
 }

@@ -15,7 +15,7 @@ use crate::proto::status::{Outcome, UnitState};
 use crate::sys::poll::{Interest, Readiness, Token};
 use crate::sys::{clock, message, peer};
 use crate::time::Span;
-use crate::unit::Output;
+use crate::unit::{Output, print};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
@@ -158,6 +158,7 @@ impl Daemon {
             Request::Version => self.result(id, Reply::Version { version: env!("CARGO_PKG_VERSION").into() }),
             Request::Status { unit } => self.status_request(id, unit.as_deref()),
             Request::History { unit } => self.history_request(id, &unit),
+            Request::Show { unit } => self.show_request(id, &unit),
             Request::Events { unit } => self.events_request(id, unit),
             Request::DryRun { units, all } => self.dry_run(id, &units, all),
             Request::Page => match self.web.page_address() {
@@ -242,6 +243,16 @@ impl Daemon {
             let unit = &self.units[index];
             let reply =
                 Reply::History { unit: unit.name.clone(), reloads: unit.history.iter().cloned().collect() };
+            self.result(id, reply);
+        }
+    }
+
+    fn show_request(&mut self, id: ClientId, name: &str) {
+        let Some(found) = self.find_units(id, &[name.to_owned()], false) else { return };
+        for index in found {
+            let unit = &self.units[index];
+            let text = print(&unit.current.unit);
+            let reply = Reply::Unit { unit: unit.name.clone(), text };
             self.result(id, reply);
         }
     }

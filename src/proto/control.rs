@@ -18,9 +18,9 @@ pub const MAX_ANSWER: usize = 32 * 1024 * 1024;
 pub const MAX_REASON: usize = 500;
 
 /// Every `command` of a [`Request`].
-pub const COMMANDS: [&str; 14] = [
+pub const COMMANDS: [&str; 15] = [
     "status", "reload", "dry_run", "start", "stop", "restart", "promote", "rollback", "kill", "history",
-    "events", "page", "upgrade", "version",
+    "show", "events", "page", "upgrade", "version",
 ];
 
 /// What `aeternactl` asks.
@@ -103,6 +103,11 @@ pub enum Request {
         /// Which.
         unit: String,
     },
+    /// [`Reply::Unit`].
+    Show {
+        /// Which.
+        unit: String,
+    },
     /// `{"event":…}` lines until the client goes.
     Events {
         /// Of one unit, or of all.
@@ -175,6 +180,13 @@ pub enum Reply {
     },
     /// To `upgrade`.
     Upgrade(UpgradeReply),
+    /// To `show`.
+    Unit {
+        /// Which unit.
+        unit: String,
+        /// The content that serves, as TOML with every default.
+        text: String,
+    },
     /// To `version`.
     Version {
         /// aeternad's version.
@@ -356,6 +368,7 @@ fn checked(mut request: Request) -> Result<Request, Refusal> {
         | Request::Rollback { .. }
         | Request::Kill { .. }
         | Request::History { .. }
+        | Request::Show { .. }
         | Request::Events { .. }
         | Request::Page
         | Request::Upgrade { .. }
@@ -446,6 +459,7 @@ mod tests {
             Request::Rollback { unit: unit() },
             Request::Kill { unit: unit(), signal: 64, generation: Some(3) },
             Request::History { unit: unit() },
+            Request::Show { unit: unit() },
             Request::Events { unit: None },
             Request::Page,
             Request::Upgrade { program: Some("/x".into()), check: true, timeout: Some(1.5) },

@@ -99,8 +99,10 @@ fn whether_a_unit_runs_is_told_by_the_exit_status() {
 #[test]
 fn unknown_units_wrong_lines_and_no_daemon() {
     let env = app();
-    for command in ["start", "stop", "restart", "reload", "status", "history", "kill", "promote", "rollback"]
-    {
+    for command in [
+        "start", "stop", "restart", "reload", "status", "history", "kill", "promote", "rollback", "show",
+        "cat",
+    ] {
         let ended = env.ctl(&[command, "nobody"]);
         assert_eq!(ended.code, 6, "{command}: {}{}", ended.stdout, ended.stderr);
         assert!(ended.stderr.contains("no unit is called \"nobody\""), "{command}: {}", ended.stderr);
@@ -115,6 +117,31 @@ fn unknown_units_wrong_lines_and_no_daemon() {
     let missing = env.ctl(&["upgrade", "--program", "/nowhere"]);
     assert_eq!(missing.code, 1);
     assert_eq!(missing.stdout, "aeternad 0.1.0 goes on: /nowhere: No such file or directory\n");
+}
+
+#[test]
+fn show_prints_what_serves_and_cat_what_lies_there() {
+    let env = app();
+    let shown = env.ctl(&["show", "app"]);
+    assert_eq!(shown.code, 0, "{}", shown.stderr);
+    assert!(shown.stdout.contains("SoakTime = ") && shown.stdout.contains("handle=USR1"), "{}", shown.stdout);
+    // What is printed is the same unit again.
+    let path = env.file("app.toml", &shown.stdout).display().to_string();
+    let again = env.daemon(&["--show", "--unit", &path]);
+    assert_eq!((again.code, again.stdout.as_str()), (0, shown.stdout.as_str()), "{}", again.stderr);
+    // A file that has not been read yet changes what `cat` prints, and nothing else.
+    let file = env.unit("app", &APP.replace("handle=USR1", "body=new"));
+    assert_eq!(env.ctl(&["show", "app"]).stdout, shown.stdout);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("body=new"));
+    let printed = env.ctl(&["cat", "app"]);
+    assert_eq!((printed.code, printed.stdout), (0, format!("# {}\n{text}", file.display())));
+    let object: Value = serde_json::from_str(&env.ctl(&["cat", "app", "--json"]).stdout).unwrap();
+    assert_eq!(object["text"], text);
+    std::fs::remove_file(&file).unwrap();
+    let gone = env.ctl(&["cat", "app"]);
+    assert_eq!(gone.code, 1);
+    assert!(gone.stderr.contains("cannot read") && gone.stderr.contains("app.toml"), "{}", gone.stderr);
 }
 
 #[test]

@@ -749,6 +749,26 @@ fn bash_completes_commands_options_and_units() {
     assert_eq!(complete(&["aeternactl", "kill", "x", "-s", "SIGH"]).end().out, "SIGHUP\n");
     assert_eq!(complete(&["aeternactl", "completions", "f"]).end().out, "fish\n");
 
+    assert_eq!(complete(&["aeternactl", "--control", "=", "/x", "pro"]).end().out, "promote\n");
+
+    // The daemon that the line names is asked, however it is written and wherever it stands.
+    let other = Canned::new();
+    let dir = other.dir.path().display().to_string();
+    let (joined, control) = (format!("--runtime-dir={dir}"), format!("{dir}/control.sock"));
+    for line in [
+        &["aeternactl", "--runtime-dir", &dir, "reload", "c"][..],
+        &["aeternactl", "--runtime-dir", "=", &dir, "reload", "c"],
+        &["aeternactl", &joined, "reload", "c"],
+        &["aeternactl", "reload", "--control", "=", &control, "c"],
+    ] {
+        let completing = complete(line);
+        let mut peer = other.accept();
+        assert_eq!(peer.request(), json!({"command": "status", "unit": null}), "{line:?}");
+        peer.send(&status(&[unit("chat"), unit("web")]));
+        drop(peer);
+        assert_eq!(completing.end().out, "chat\n", "{line:?}");
+    }
+
     let completing = complete(&["aeternactl", "reload", "c"]);
     let mut peer = canned.accept();
     assert_eq!(peer.request(), json!({"command": "status", "unit": null}));

@@ -78,11 +78,16 @@ fn the_systemd_service_is_sound() {
         ("OOMPolicy", "continue"),
         ("Restart", "always"),
         ("StartLimitIntervalSec", "0"),
+        // A signal has no exit status: whoever deploys would not hear that it failed.
+        ("ExecReload", "/usr/bin/aeternactl reload --all"),
     ] {
         assert_eq!(value(&text, key), Some(expected), "{key}");
     }
     let env = Env::new();
-    let unit = env.file("aeternad.service", &text.replace("/usr/bin/aeternad", AETERNAD));
+    let unit = env.file(
+        "aeternad.service",
+        &text.replace("/usr/bin/aeternad", AETERNAD).replace("/usr/bin/aeternactl", AETERNACTL),
+    );
     let Ok(verified) = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output()
     else {
         return skip("systemd-analyze is not installed");
