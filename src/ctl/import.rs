@@ -5,6 +5,8 @@ use super::output::Output;
 use crate::error::exit;
 use crate::unit::{Diagnostic, Imported, Source, import as convert};
 use serde_json::json;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Prints the unit that the files make, and names what it leaves out. The exit status.
@@ -67,14 +69,42 @@ fn sources_of(file: &Path) -> Result<Vec<Source>, String> {
     if !name.ends_with(".service") && !name.ends_with(".socket") {
         return Ok(sources);
     }
-    // systemd.unit(5): a template's drop-ins count for its instances, the instance's own come last.
-    let folders: Vec<String> = template.into_iter().chain([name.clone()]).collect();
-    for folder in folders {
-        for drop_in in drop_ins(&file.with_file_name(format!("{folder}.d")))? {
-            sources.push(read(&drop_in, &name)?);
-        }
+    let parent = file.parent().unwrap_or(Path::new(""));
+    for drop_in in drop_ins(&places(parent), &drop_in_folders(&name, template.as_deref()))? {
+        sources.push(read(&drop_in, &name)?);
     }
     Ok(sources)
+}
+
+/// The folders of systemd's units, the first the one that overrides the others.
+const PLACES: [&str; 5] = ["etc", "run", "usr/local/lib", "usr/lib", "lib"];
+
+/// Where drop-ins of a unit in `parent` may be: where systemd looks for them, if it is one of those folders.
+fn places(parent: &Path) -> Vec<PathBuf> {
+    for (place, kind) in PLACES.iter().flat_map(|place| [(place, "system"), (place, "user")]) {
+        let suffix = Path::new(place).join("systemd").join(kind);
+        if parent.ends_with(&suffix) {
+            let root: PathBuf =
+                parent.components().take(parent.components().count() - suffix.components().count()).collect();
+            return PLACES.iter().map(|place| root.join(place).join("systemd").join(kind)).collect();
+        }
+    }
+    vec![parent.to_path_buf()]
+}
+
+/// The names of a unit's drop-in folders, the first the one that overrides the others (systemd.unit(5)): its own, its
+/// template's, those of the names that it begins with up to a dash, that of its kind.
+fn drop_in_folders(name: &str, template: Option<&str>) -> Vec<String> {
+    let mut names: Vec<String> = vec![name.to_string()];
+    names.extend(template.map(str::to_string));
+    let (stem, kind) = name.rsplit_once('.').unwrap_or((name, ""));
+    let prefix = stem.split('@').next().unwrap_or_default();
+    let dashes = prefix.match_indices('-').map(|(at, _)| at + 1).filter(|at| *at < stem.len());
+    let mut begins: Vec<String> = dashes.map(|at| format!("{}.{kind}", &prefix[..at])).collect();
+    begins.reverse();
+    names.extend(begins);
+    names.push(kind.to_string());
+    names.iter().map(|name| format!("{name}.d")).collect()
 }
 
 /// The name of the unit that a file is, or that a drop-in belongs to.
@@ -99,32 +129,46 @@ fn existing(file: &Path, name: &str) -> (PathBuf, Option<String>) {
     }
 }
 
-/// The `*.conf` of a folder by name; none if it is not there.
-fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, String> {
-    let cannot = |error: std::io::Error| format!("cannot read {}: {error}", folder.display());
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(cannot)? {
-        let file = entry.map_err(cannot)?.path();
-        if file.extension().is_some_and(|extension| extension == "conf") {
-            files.push(file);
+/// The `*.conf` of all these folders by their names, wherever they are; of one name the first counts.
+fn drop_ins(places: &[PathBuf], folders: &[String]) -> Result<Vec<PathBuf>, String> {
+    let mut found: BTreeMap<OsString, PathBuf> = BTreeMap::new();
+    for folder in folders.iter().flat_map(|folder| places.iter().map(move |place| place.join(folder))) {
+        let cannot = |error: std::io::Error| format!("cannot read {}: {error}", folder.display());
+        if !folder.is_dir() {
+            continue;
+        }
+        for entry in std::fs::read_dir(&folder).map_err(cannot)? {
+            let file = entry.map_err(cannot)?.path();
+            if file.extension().is_some_and(|extension| extension == "conf") {
+                found.entry(file.file_name().unwrap_or_default().to_os_string()).or_insert(file);
+            }
         }
     }
-    files.sort();
-    Ok(files)
+    Ok(found.into_values().collect())
 }
 
 fn read(path: &Path, name: &str) -> Result<Source, String> {
     let file = path.display().to_string();
-    match std::fs::read(path) {
-        Ok(bytes) => {
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            Ok(Source { file, name: name.to_string(), text })
+    let bytes = std::fs::read(path).map_err(|error| format!("cannot read {file}: {error}"))?;
+    let text = text_of(&bytes).map_err(|line| {
+        format!("cannot read {file}: line {line} is not UTF-8, and a character that is guessed would be another; write it anew")
+    })?;
+    Ok(Source { file, name: name.to_string(), text })
+}
+
+/// The text of a file in UTF-8, or the line that is in another encoding. In comments it does not matter.
+fn text_of(bytes: &[u8]) -> Result<String, usize> {
+    let mut text = String::with_capacity(bytes.len());
+    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let is_comment =
+            line.trim_ascii_start().starts_with(b"#") || line.trim_ascii_start().starts_with(b";");
+        match str::from_utf8(line) {
+            Ok(line) => text.push_str(line),
+            Err(_) if is_comment => text.push_str(&String::from_utf8_lossy(line)),
+            Err(_) => return Err(index + 1),
         }
-        Err(error) => Err(format!("cannot read {file}: {error}")),
     }
+    Ok(text)
 }
 
 /// The .service beside sockets that were named alone: what they start.
@@ -170,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn drop_ins_follow_their_unit_those_of_the_template_first() {
+    fn drop_ins_follow_their_unit_by_name() {
         let dir = folder(&[
             ("a@.service", "t"),
             ("a@.service.d/2.conf", "t2"),
@@ -179,11 +223,34 @@ mod tests {
         ]);
         let sources = sources_of(&dir.path().join("a@x.service")).unwrap();
         let texts: Vec<&str> = sources.iter().map(|source| source.text.as_str()).collect();
-        assert_eq!(texts, ["t", "t2", "x1"]);
+        assert_eq!(texts, ["t", "x1", "t2"]);
         assert!(sources.iter().all(|source| source.name == "a@x.service"));
         let drop_in = sources_of(&dir.path().join("a@x.service.d/1.conf")).unwrap();
         assert_eq!(drop_in[0].name, "a@x.service");
         assert!(sources_of(&dir.path().join("b.service")).unwrap_err().contains("cannot read"));
+    }
+
+    #[test]
+    fn drop_ins_are_wherever_systemd_looks_for_them() {
+        let dir = folder(&[
+            ("usr/lib/systemd/system/a-b.service", "unit"),
+            ("usr/lib/systemd/system/a-b.service.d/1.conf", "masked"),
+            ("etc/systemd/system/a-b.service.d/1.conf", "1"),
+            ("run/systemd/system/a-b.service.d/4.conf", "4"),
+            ("usr/local/lib/systemd/system/a-.service.d/3.conf", "3"),
+            ("etc/systemd/system/a-.service.d/1.conf", "masked by the longer name"),
+            ("lib/systemd/system/service.d/2.conf", "2"),
+            ("etc/systemd/system/b.service.d/0.conf", "another's"),
+        ]);
+        let sources = sources_of(&dir.path().join("usr/lib/systemd/system/a-b.service")).unwrap();
+        let texts: Vec<&str> = sources.iter().map(|source| source.text.as_str()).collect();
+        assert_eq!(texts, ["unit", "1", "2", "3", "4"]);
+    }
+
+    #[test]
+    fn other_encodings_are_refused_with_their_line() {
+        assert_eq!(text_of(b"# caf\xe9\nA=1\n").unwrap(), "# caf\u{fffd}\nA=1\n");
+        assert_eq!(text_of(b"A=1\nB=caf\xe9\n"), Err(2));
     }
 
     #[test]

@@ -49,7 +49,10 @@ impl Source {
     /// # Errors
     /// Every error of the file, a line each.
     pub fn load(&self) -> Result<Loaded, String> {
-        self.load_beside(&[])
+        match self {
+            Source::File { path, setting } => load_file(path, setting, &[], unit::Diagnostic::with_line),
+            Source::Inline(_) => self.load_beside(&[]),
+        }
     }
 
     /// As [`Source::load`]; a text that one of `known` was parsed from is not parsed again: that is a good part of the
@@ -63,7 +66,7 @@ impl Source {
                 let hash = hash_of(&unit::print(unit));
                 Ok(Loaded { unit: Arc::clone(unit), hash, warnings: Vec::new() })
             }
-            Source::File { path, setting } => load_file(path, setting, known),
+            Source::File { path, setting } => load_file(path, setting, known, |error, _| error.to_string()),
         }
     }
 
@@ -76,7 +79,12 @@ impl Source {
     }
 }
 
-fn load_file(path: &Path, setting: &Setting, known: &[Content]) -> Result<Loaded, String> {
+fn load_file(
+    path: &Path,
+    setting: &Setting,
+    known: &[Content],
+    show: fn(&unit::Diagnostic, &str) -> String,
+) -> Result<Loaded, String> {
     let cannot = |error| format!("cannot read {}: {}", path.display(), textfile::why(&error));
     let text = textfile::read(path, unit::MAX_FILE).map_err(cannot)?;
     let hash = hash_of(&text);
@@ -89,7 +97,7 @@ fn load_file(path: &Path, setting: &Setting, known: &[Content]) -> Result<Loaded
             hash,
             warnings: parsed.warnings.iter().map(ToString::to_string).collect(),
         }),
-        Err(errors) => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+        Err(errors) => Err(errors.iter().map(|error| show(error, &text)).collect::<Vec<_>>().join("\n")),
     }
 }
 

@@ -13,12 +13,16 @@ pub fn read(path: &Path, most: u64) -> Result<String> {
     if !about.is_file() {
         return Err(Error::other("it is not a regular file"));
     }
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(most + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > most {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
         return Err(Error::other(format!("it is larger than {} KiB", most / 1024)));
     }
-    Ok(text)
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Error::new(std::io::ErrorKind::InvalidData, format!("line {line} is not UTF-8"))
+    })
 }
 
 /// The files of a folder that end in `.extension`, by name; hidden ones are an editor's.

@@ -4,12 +4,12 @@ use super::Unit;
 use super::check::check;
 use super::diagnostic::Diagnostic;
 use super::read::{Reader, Table, nearest};
+use super::syntax;
 use super::tables::{
-    PlacedSocket, label, read_about, read_analysis, read_check, read_daemon, read_health, read_hook,
+    PlacedSocket, foreign, label, read_about, read_analysis, read_check, read_daemon, read_health, read_hook,
     read_reload, read_service, read_socket, read_state,
 };
 use super::value::Specifiers;
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::LazyLock;
 use toml::Spanned;
@@ -91,7 +91,7 @@ pub fn parse(text: &str, context: &Context) -> Result<Parsed, Vec<Diagnostic>> {
     let reader = Reader::new(text, Specifiers { name, ..specifiers });
     let unit = read_tables(root.get_ref(), &reader, context, syntax.is_empty());
     reader.forget_errors_on_lines(syntax.iter().filter_map(|error| error.span()).map(|span| span.start));
-    report_syntax(&reader, &syntax);
+    syntax::report(&reader, &syntax);
     let (errors, warnings) = reader.finish(&context.file);
     if errors.is_empty() { Ok(Parsed { unit, warnings }) } else { Err(errors) }
 }
@@ -118,8 +118,7 @@ fn read_tables(root: &DeTable<'_>, reader: &Reader<'_>, context: &Context, whole
         &tables.daemon,
     ];
     for table in others.into_iter().chain(&tables.sockets) {
-        table
-            .report_unknown(&|key| keys().into_iter().find(|(_, name)| *name == key).map(|(table, _)| table));
+        table.report_unknown(&|key, known| foreign::hint(table.label(), key, known, &keys()));
     }
     let (sockets, places): (Vec<_>, Vec<_>) = placed.into_iter().map(|one| (one.socket, one.places)).unzip();
     let mut unit = Unit { name, description, sockets, service, reload, health, analysis, state, daemon };
@@ -133,7 +132,7 @@ impl<'a> Tables<'a> {
     /// Finds the tables in `root`; each that is not there is empty.
     fn open(root: &'a DeTable<'a>, reader: &'a Reader<'a>) -> Tables<'a> {
         let one = |name: &str, label: &'static str| {
-            let value = root.get(name);
+            let value = meant(root, name);
             let entries = value.and_then(|value| value.get_ref().as_table());
             Table::new(label, entries, value.map_or(0, |value| value.span().start), reader)
         };
@@ -159,9 +158,23 @@ fn table_named(name: &str) -> Option<(&'static str, &'static str)> {
     TABLES.into_iter().find(|(known, _)| *known == near)
 }
 
+/// What is called `name`, or else what is so misspelt that it means it: its contents are looked at all the same.
+fn meant<'a>(root: &'a DeTable<'a>, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+    let misspelt = |key: &str| {
+        TABLES.iter().all(|(known, _)| *known != key)
+            && table_named(key).is_some_and(|(known, _)| known == name)
+    };
+    let tables = |value: &DeValue<'_>| value.is_table() || value.is_array();
+    root.get(name).or_else(|| {
+        let mut others =
+            root.iter().filter(|(key, value)| misspelt(key.get_ref()) && tables(value.get_ref()));
+        others.next().map(|(_, value)| value)
+    })
+}
+
 /// The `[[Socket]]` tables, or the one `[Socket]`.
 fn sockets<'a>(root: &'a DeTable<'a>, reader: &'a Reader<'a>) -> Vec<Table<'a>> {
-    let nodes: Vec<&Spanned<DeValue<'a>>> = match root.get("Socket") {
+    let nodes: Vec<&Spanned<DeValue<'a>>> = match meant(root, "Socket") {
         None => Vec::new(),
         Some(value) => match value.get_ref().as_array() {
             Some(array) => array.iter().collect(),
@@ -195,8 +208,11 @@ fn report_unknown_tables(root: &DeTable<'_>, reader: &Reader<'_>) {
                 }
             }
             None if is_table || in_array => {
-                let hint = table_named(name.get_ref())
-                    .map_or(String::new(), |(_, label)| format!("; did you mean {label}?"));
+                let hint = match (foreign::of_table(name.get_ref()), table_named(name.get_ref())) {
+                    (Some(why), _) => format!("; {why}"),
+                    (None, Some((_, label))) => format!("; did you mean {label}?"),
+                    (None, None) => String::new(),
+                };
                 reader.error(value.span().start, format!("unknown table [{shown}]{hint}"));
             }
             None => {
@@ -210,45 +226,6 @@ fn report_unknown_tables(root: &DeTable<'_>, reader: &Reader<'_>) {
                 reader.error(at, format!("unknown key \"{shown}\" outside of any table; {hint}"));
             }
         }
-    }
-}
-
-/// Reports what is not TOML: on each line the first finding, the others follow from it.
-fn report_syntax(reader: &Reader<'_>, errors: &[toml::de::Error]) {
-    let mut lines = BTreeSet::new();
-    let mut placed: Vec<(usize, String)> = errors
-        .iter()
-        .map(|error| {
-            let span = error.span().unwrap_or(0..0);
-            (span.start, syntax_message(error.message(), &reader.quote(span)))
-        })
-        .collect();
-    placed.sort();
-    for (at, message) in placed {
-        if lines.insert(reader.line_of(at)) {
-            reader.error(at, message);
-        }
-    }
-}
-
-/// What the TOML parser says, in words for somebody who does not know its grammar.
-fn syntax_message(message: &str, written: &str) -> String {
-    if message.starts_with("string values must be quoted") {
-        return if written.is_empty() {
-            "a value is missing here".into()
-        } else {
-            format!("{written} is no value: text needs quotes (\"{written}\"), true and false do not")
-        };
-    }
-    match message {
-        "duplicate key" => format!("{written} is there twice"),
-        "invalid basic string, expected `\"`" => "a \" is opened and not closed on its line".into(),
-        "invalid literal string, expected `'`" => "a ' is opened and not closed on its line".into(),
-        "unexpected leading zero, expected nothing" => {
-            "a number does not begin with 0; a mode is text, such as \"0660\"".into()
-        }
-        "unexpected key or value, expected newline, `#`" => "a key has one value, and a line one key".into(),
-        other => format!("this is not TOML: {other}"),
     }
 }
 

@@ -12,7 +12,7 @@
 //! | `read` | cursors over TOML that know where everything stands and report what nobody took |
 //! | `tables` | the schema: keys, readers and defaults, one file per table |
 //! | `check` | rules that concern several keys |
-//! | `file` | the walk from a text to a unit |
+//! | `file`, `syntax` | the walk from a text to a unit; what is no TOML, for people |
 //! | `print`, `differences` | back to text, and what two units differ in |
 //! | `clash`, `overlap` | what several units cannot all have; addresses that exclude each other |
 //! | `sharing`, `verdict` | what a check says of a unit's addresses, and of files |
@@ -34,6 +34,7 @@ mod print;
 mod read;
 mod sharing;
 mod signal;
+mod syntax;
 mod tables;
 mod types;
 mod value;

@@ -31,6 +31,9 @@ pub struct FileVerdict {
     pub warnings: Vec<String>,
     /// How each address is shared between generations.
     pub sockets: Vec<SocketVerdict>,
+    /// Warnings and errors as people see them, with the lines that they are about.
+    #[serde(skip)]
+    shown: Vec<String>,
 }
 
 /// How an address is shared between generations.
@@ -57,11 +60,23 @@ impl Verdict {
         let lines = |found: Vec<Diagnostic>| found.iter().map(ToString::to_string).collect();
         let file = context.file.clone();
         let found = match parse(text, context) {
-            Err(errors) => FileVerdict { file, errors: lines(errors), ..FileVerdict::default() },
+            Err(errors) => {
+                let shown = errors.iter().map(|error| error.with_line(text)).collect();
+                FileVerdict { file, errors: lines(errors), shown, ..FileVerdict::default() }
+            }
             Ok(parsed) => {
                 let sockets = sockets(&parsed.unit);
                 self.units.push(parsed.unit);
-                FileVerdict { file, ok: true, warnings: lines(parsed.warnings), sockets, errors: Vec::new() }
+                let mark = |warning: &Diagnostic| {
+                    let shown = warning.with_line(text);
+                    match shown.split_once('\n') {
+                        Some((first, rest)) => format!("{first} (warning)\n{rest}"),
+                        None => format!("{shown} (warning)"),
+                    }
+                };
+                let shown = parsed.warnings.iter().map(mark).collect();
+                let warnings = lines(parsed.warnings);
+                FileVerdict { file, ok: true, warnings, sockets, shown, errors: Vec::new() }
             }
         };
         self.add(found);
@@ -109,12 +124,15 @@ impl Verdict {
         text
     }
 
-    /// Every warning and every error, a line each.
+    /// Every warning and every error: a line each, and below it the line of the file and carets below the place.
     pub fn complaints(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for found in &self.files {
-            lines.extend(found.warnings.iter().map(|warning| format!("{warning} (warning)")));
-            lines.extend(found.errors.iter().cloned());
+            if found.shown.is_empty() {
+                lines.extend(found.warnings.iter().map(|warning| format!("{warning} (warning)")));
+                lines.extend(found.errors.iter().cloned());
+            }
+            lines.extend(found.shown.iter().cloned());
         }
         lines.extend(self.errors.iter().cloned());
         lines
@@ -155,7 +173,7 @@ mod tests {
              (only TCP is steered unless the unit says otherwise)\n"
         );
         assert_eq!(verdict.complaints().len(), 1);
-        assert!(verdict.complaints()[0].ends_with("(warning)"));
+        assert!(verdict.complaints()[0].ends_with("(warning)\n 3 | PipeSize = 5\n   | ^^^^^^^^"));
         verdict.text(text, &context("b.toml"));
         verdict.text("[Servic]", &context("c.toml"));
         verdict.unusable(Path::new("d.toml"), "it is not there");

@@ -28,6 +28,7 @@ mod yaml;
 
 use super::Diagnostic;
 use draft::Origin;
+pub(super) use rules::reason;
 
 /// A text to import.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,6 +30,8 @@ const ORDER: &str = "units do not wait for each other; what has to be there firs
 const CONDITION: &str = "a unit has no conditions; an ExecStartPre that fails keeps it from starting";
 const CGROUP: &str = "aeternad sets no resource control; give its own service or container the limit";
 const FOLDER: &str = "aeternad makes no such folder; make it beforehand";
+const NO_EQUIVALENT: &str = "aeternad has no equivalent";
+const NO_SOCKET_OPTION: &str = "aeternad has no such option for a socket";
 const SOCKET_COMMAND: &str =
     "sockets have no commands of their own; ExecStartPre of the service runs before it starts";
 
@@ -98,7 +100,7 @@ fn why_not(key: &str) -> &'static str {
         _ if is_sandbox(key) => SANDBOX,
         _ if is_cgroup(key) => CGROUP,
         _ if key.starts_with("TTY") => "aeternad gives no service a terminal",
-        _ => "aeternad has no equivalent",
+        _ => NO_EQUIVALENT,
     }
 }
 
@@ -140,6 +142,21 @@ fn is_sandbox(key: &str) -> bool {
 fn is_cgroup(key: &str) -> bool {
     const PREFIXES: &[&str] = &["Memory", "CPU", "IO", "BlockIO", "Tasks", "IPAddress", "Device", "Managed"];
     PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// Why an option of systemd's has no equivalent in the table that is written so; `None` of what is none of its options,
+/// or nothing that there is a reason for.
+pub(in crate::unit) fn reason(table: &str, key: &str) -> Option<&'static str> {
+    let rule = match table {
+        "[Unit]" => of_unit(key),
+        "[[Socket]]" => of_socket(key),
+        "[Service]" => of_service(key),
+        _ => return None,
+    };
+    match rule {
+        Rule::Nothing(why) if ![NO_EQUIVALENT, NO_SOCKET_OPTION].contains(&why) => Some(why),
+        _ => None,
+    }
 }
 
 /// The rule for a key of a .socket file's `[Socket]`.
@@ -184,7 +201,7 @@ pub(super) fn of_socket(key: &str) -> Rule {
         "PollLimitIntervalSec" | "PollLimitBurst" => {
             Rule::Nothing("TriggerLimitIntervalSec and TriggerLimitBurst only pause here, as these do there")
         }
-        _ => Rule::Nothing("aeternad has no such option for a socket"),
+        _ => Rule::Nothing(NO_SOCKET_OPTION),
     }
 }
 
@@ -224,7 +241,7 @@ pub(super) fn of_unit(key: &str) -> Rule {
             "aeternad ends with the status of a single unit that has failed; a container sees that",
         ),
         _ if key.starts_with("Condition") || key.starts_with("Assert") => Rule::Nothing(CONDITION),
-        _ => Rule::Nothing("aeternad has no equivalent"),
+        _ => Rule::Nothing(NO_EQUIVALENT),
     }
 }
 
@@ -275,7 +292,7 @@ pub(super) fn of_install(key: &str, value: &str) -> Option<&'static str> {
         }
         "Alias" => Some("a unit has one name"),
         "Also" => Some("name the other files on the command line, or import them as units of their own"),
-        _ => Some("aeternad has no equivalent"),
+        _ => Some(NO_EQUIVALENT),
     }
 }
 

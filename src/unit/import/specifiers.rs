@@ -12,6 +12,10 @@ pub(super) struct Names {
     instance: Option<String>,
     /// A template without its instance: that is known when the TOML file has its name.
     open: bool,
+    /// A unit of a user's manager: folders and names are that user's.
+    user: bool,
+    /// A service of which each connection has an instance.
+    connections: bool,
 }
 
 impl Names {
@@ -23,7 +27,17 @@ impl Names {
             None => (stem.to_string(), None),
         };
         let open = instance.as_deref() == Some("");
-        Names { full: file.to_string(), prefix, instance, open }
+        Names { full: file.to_string(), prefix, instance, open, user: false, connections: false }
+    }
+
+    /// The same in a unit of a user's manager, if `user`.
+    pub(super) fn of_user(self, user: bool) -> Names {
+        Names { user, ..self }
+    }
+
+    /// The same in a service of which each connection has an instance, if `connections`: nobody knows its name.
+    pub(super) fn of_connections(self, connections: bool) -> Names {
+        Names { connections, ..self }
     }
 
     /// The unit's name without its type: what `[Unit] Name` is.
@@ -71,6 +85,15 @@ impl Names {
         let instance = || self.instance.clone().unwrap_or_default();
         let known = match letter {
             't' => "%t".into(),
+            'i' | 'I' | 'n' | 'N' | 'f' if self.connections => {
+                return Err(format!(
+                    "%{letter} is another one for each connection and has no equivalent; REMOTE_ADDR and REMOTE_PORT say \
+                     whose it is"
+                ));
+            }
+            'h' | 'S' | 'C' | 'L' | 'E' | 'u' | 'g' | 'U' | 'G' if self.user => {
+                return Err(format!("%{letter} of a user's unit is that user's; write what it stands for"));
+            }
             'i' | 'I' | 'n' | 'N' | 'j' | 'J' | 'f' if self.open => match letter {
                 'i' => "%i".into(),
                 'n' => "%n.service".into(),
@@ -168,5 +191,11 @@ mod tests {
         assert_eq!(template.full_name(), "chat@%i.service");
         assert_eq!(template.translate("%i %n %N %p").unwrap(), "%i %n.service %n chat");
         assert!(template.translate("%I").is_err());
+        let connection = Names::of("ask@.service").of_connections(true);
+        assert_eq!(connection.translate("%p %E").unwrap(), "ask /etc");
+        assert!(["%i", "%I", "%n", "%N", "%f"].iter().all(|text| connection.translate(text).is_err()));
+        let users = Names::of("a.service").of_user(true);
+        assert_eq!(users.translate("%n %t").unwrap(), "a.service %t");
+        assert!(["%h", "%S", "%C", "%E", "%L", "%u", "%U"].iter().all(|text| users.translate(text).is_err()));
     }
 }

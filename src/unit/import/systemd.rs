@@ -19,7 +19,12 @@ struct Socket {
 /// What the files say so far.
 struct Import<'w, 'a> {
     work: &'w mut Work<'a>,
+    /// What the unit is called after.
+    called: Names,
+    /// What the service's specifiers stand for.
     names: Names,
+    /// Whether it is a unit of a user's manager.
+    user: bool,
     description: Option<Item>,
     documentation: Vec<String>,
     service: Table,
@@ -40,18 +45,22 @@ pub(super) fn import(work: &mut Work<'_>) -> Result<(String, Draft), Finding> {
     let accepts = files.accepts(work);
     // With Accept=yes the service is a template whose instances are connections: the socket gives the name.
     let named_by = if accepts { files.sockets.first().unwrap_or(&files.service) } else { &files.service };
-    let names = Names::of(named_by);
-    let name = names.name();
+    let called = Names::of(named_by);
+    let name = called.name();
+    let user = work.sources.iter().any(|source| source.file.contains("/systemd/user/"));
+    let names = Names::of(&files.service).of_user(user).of_connections(accepts);
     let mut import = Import {
         work,
+        called,
         names,
+        user,
         description: None,
         documentation: Vec::new(),
         service: Table::new("[Service]"),
         reload: Table::new("[Reload]"),
         environment: Table::new("[Service.Environment]"),
         streams: Streams::default(),
-        sockets: files.sockets.iter().map(|file| Socket::new(file)).collect(),
+        sockets: files.sockets.iter().map(|file| Socket::new(file, user)).collect(),
         boots: false,
         lost: Vec::new(),
     };
@@ -107,9 +116,9 @@ impl Files {
 }
 
 impl Socket {
-    fn new(file: &str) -> Socket {
+    fn new(file: &str, user: bool) -> Socket {
         Socket {
-            names: Names::of(file),
+            names: Names::of(file).of_user(user),
             description: String::new(),
             listens: Vec::new(),
             options: Table::new("[[Socket]]"),
@@ -363,8 +372,8 @@ impl Import<'_, '_> {
         let has_sockets = self.sockets.iter().any(|socket| !socket.listens.is_empty());
         draft.comments.extend(self.documentation.iter().map(|place| format!("Documentation: {place}")));
         let mut unit = Table::new("[Unit]");
-        if !self.names.is_template() {
-            unit.imply("Name", toml_text(&self.names.name()));
+        if !self.called.is_template() {
+            unit.imply("Name", toml_text(&self.called.name()));
         }
         if let Some(description) = self.description.take().filter(|item| item.toml != "\"\"") {
             unit.set("Description", description);
@@ -389,7 +398,7 @@ impl Import<'_, '_> {
     fn finish_service(&mut self, has_sockets: bool, accepts: bool) {
         std::mem::take(&mut self.streams).settle(&mut self.service, self.work);
         if !self.service.has("WorkingDirectory") {
-            self.service.imply("WorkingDirectory", "\"/\"");
+            self.service.imply("WorkingDirectory", if self.user { "\"~\"" } else { "\"/\"" });
         }
         if !self.service.has("PassEnvironment") {
             self.service.imply("PassEnvironment", "[]");

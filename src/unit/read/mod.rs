@@ -5,7 +5,7 @@ mod nearest;
 mod scalar;
 mod table;
 
-pub(super) use nearest::nearest;
+pub(super) use nearest::{nearest, nearest_within};
 pub(super) use scalar::{
     bytes, choice, flag, integer, limited, list, mode, positive_time, raw_text, signal, size, specified,
     text, time, timeout,
@@ -35,6 +35,11 @@ impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str, specifiers: Specifiers) -> Reader<'a> {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Reader { text, lines, specifiers, errors: RefCell::default(), warnings: RefCell::default() }
+    }
+
+    /// The whole text.
+    pub(super) fn text(&self) -> &'a str {
+        self.text
     }
 
     /// Records an error at a byte offset of the text.

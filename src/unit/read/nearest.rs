@@ -17,6 +17,16 @@ pub(crate) fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>)
         .map(|(_, name)| name)
 }
 
+/// As [`nearest`], with at most `most` slips.
+pub(crate) fn nearest_within<'k>(
+    wrong: &str,
+    known: impl IntoIterator<Item = &'k str>,
+    most: usize,
+) -> Option<&'k str> {
+    let near = nearest(wrong, known)?;
+    (distance(&wrong.to_lowercase(), &near.to_lowercase()) <= most).then_some(near)
+}
+
 /// Insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`.
 fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().collect();

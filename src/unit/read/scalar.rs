@@ -40,6 +40,16 @@ pub(crate) fn specified(value: &Value<'_>, text: &str) -> Option<String> {
 pub(crate) fn limited<T>(value: &Value<'_>, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
     let text = match value.get() {
         DeValue::Integer(integer) if integer.radix() == 10 => integer.as_str().to_string(),
+        DeValue::Integer(integer) => {
+            return match i128::from_str_radix(integer.as_str(), integer.radix()) {
+                Ok(number) => value.fail(format!("{} is not read here; write {number}", value.written())),
+                Err(_) => value.fail(format!("{} is not read here; write a decimal number", value.written())),
+            };
+        }
+        DeValue::Float(float) => {
+            let whole = float.as_str().split('.').next().unwrap_or_default();
+            return value.fail(format!("{} is no whole number; write {whole}", value.written()));
+        }
         _ => text(value)?,
     };
     match parse(&text) {
@@ -164,6 +174,11 @@ pub(crate) fn mode(value: &Value<'_>) -> Option<u32> {
     let digits = match value.get() {
         DeValue::Integer(integer) if integer.radix() == 8 => integer.as_str(),
         DeValue::String(text) => text.as_ref(),
+        DeValue::Integer(integer) if integer.radix() == 10 && integer.as_str().len() < 5 => {
+            let digits = integer.as_str();
+            return value
+                .is_not("a mode", &format!("write octal digits in quotes, such as \"{digits:0>4}\""));
+        }
         _ => return value.is_not("a mode", HINT),
     };
     let octal = !digits.is_empty() && digits.bytes().all(|byte| (b'0'..=b'7').contains(&byte));

@@ -98,21 +98,17 @@ impl<'a> Table<'a> {
         self.asked.borrow().clone()
     }
 
-    /// Reports each key that nobody asked for. `elsewhere` names the table that knows such a key.
-    pub(crate) fn report_unknown(&self, elsewhere: &dyn Fn(&str) -> Option<&'static str>) {
+    /// Reports each key that nobody asked for. `hint` says what to do about one, given the keys that are known here;
+    /// without it the nearest of them is named.
+    pub(crate) fn report_unknown(&self, hint: &dyn Fn(&str, &[&'static str]) -> Option<String>) {
         let asked = self.asked.borrow();
         for key in self.keys_in_order() {
             if asked.contains(&key) {
                 continue;
             }
-            let hint = match (nearest(key, asked.iter().copied()), elsewhere(key)) {
-                _ if key == "PIDFile" => {
-                    "; aeternad starts the main process itself and needs none: drop the key, and \
-                     let the program stay in the foreground"
-                        .into()
-                }
-                (_, Some(table)) => format!("; it belongs in {table}"),
-                (Some(name), None) => format!("; did you mean \"{name}\"?"),
+            let hint = match (hint(key, &asked), nearest(key, asked.iter().copied())) {
+                (Some(hint), _) => format!("; {hint}"),
+                (None, Some(name)) => format!("; did you mean \"{name}\"?"),
                 (None, None) => String::new(),
             };
             self.reader

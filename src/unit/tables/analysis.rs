@@ -64,7 +64,7 @@ fn checks(value: &Value<'_>) -> Option<Vec<AnalysisCheck>> {
         };
         let table = Table::new(ANALYSIS_CHECK, Some(entries), item.at(), item.reader());
         let check = read_check(&table);
-        table.report_unknown(&|_| None);
+        table.report_unknown(&|_, _| None);
         check.map(|check| (*item, check))
     })?;
     if found.len() > MOST_CHECKS {

@@ -5,6 +5,7 @@ mod analysis;
 mod commands;
 mod daemon;
 mod environment;
+pub(super) mod foreign;
 mod health;
 mod options;
 mod process;

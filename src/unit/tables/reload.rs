@@ -70,7 +70,7 @@ fn hooks(value: &Value<'_>, label: &'static str) -> Option<Vec<Hook>> {
         };
         let table = Table::new(label, Some(entries), item.at(), item.reader());
         let hook = read_hook(&table);
-        table.report_unknown(&|key| (key == BLOCK_ON_FAIL).then_some(PRE_FLIGHT));
+        table.report_unknown(&|key, _| (key == BLOCK_ON_FAIL).then(|| format!("it belongs in {PRE_FLIGHT}")));
         hook
     })
 }

@@ -66,6 +66,9 @@ fn one_limit(resource: Resource, text: &str) -> Result<u64, String> {
     if text == "infinity" {
         return Ok(u64::MAX);
     }
+    if ["unlimited", "none", "max", "inf", "-1"].contains(&text) && resource != Resource::Nice {
+        return Err("write \"infinity\" for no limit".into());
+    }
     let count = || {
         let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let whole = "write a whole number, \"SOFT:HARD\" or \"infinity\"";
@@ -161,6 +164,7 @@ mod tests {
             (Resource::Nofile, "4096:1024", "above the hard"),
             (Resource::Nofile, "1:2:3", "whole number"),
             (Resource::Nofile, "", "whole number"),
+            (Resource::Core, "unlimited", "write \"infinity\""),
             (Resource::As, "4GB", "unit of size"),
             (Resource::Cpu, "3 parsecs", "unit of time"),
             (Resource::Nice, "-21", "-20 to +19"),
