@@ -146,7 +146,8 @@ impl Listener {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             match self.accept_now() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // A Unix listener that was shut down is ready for ever, and says that there is nobody.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_closed() => {}
                 done => return done,
             }
         }
