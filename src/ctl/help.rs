@@ -20,7 +20,8 @@ pub(super) fn overview() -> String {
         "\nThe daemon is found by --control, else --runtime-dir, else AETERNA_RUNTIME_DIR, else in /run/aeterna for\n\
          root and in $XDG_RUNTIME_DIR/aeterna or /tmp/aeterna-UID for others.\n\n\
          Exit status: 0 done, 1 failed, 2 wrong command line, 3 rolled back, or it does not run (status UNIT,\n\
-         is-active) or is not so (is-failed, is-ready), 4 a reload is under way, 5 no daemon there, 6 no such unit, 78 an invalid unit (check), 124 --timeout passed.\n\n\
+         is-active) or is not so (is-failed, is-ready), 4 a reload is under way,\n\
+         5 no daemon there, 6 no such unit, 78 an invalid unit (check), 124 --timeout passed.\n\n\
          \"aeternactl help COMMAND\" tells more about a command.\n",
     );
     text
