@@ -109,6 +109,7 @@ mod tests {
             Owner::SocketPaths(6),
             Owner::StateSocket(6),
             Owner::StateConnection(6, 8),
+            Owner::UpgradeCheck,
             Owner::Starting(4_194_304),
         ] {
             assert_eq!(Owner::of(owner.token()), Some(owner));
