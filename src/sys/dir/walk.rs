@@ -400,6 +400,8 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
+        // Another test's umask must not decide what is seen here.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         let at = |name: &str| dir.path().join(name);
         make(&at("ours"), 0, 0o755);
         make(&at("his"), STRANGER, 0o755);
@@ -408,6 +410,7 @@ mod tests {
         make(&at("sticky"), 0, 0o1777);
         for file in ["ours/file", "his/ours/file", "group/file", "sticky/ours", "sticky/his", "ours/his"] {
             fs::write(at(file), "").unwrap();
+            fs::set_permissions(at(file), Permissions::from_mode(0o644)).unwrap();
         }
         for file in ["sticky/his", "ours/his"] {
             chown(at(file), Some(STRANGER), None).unwrap();
