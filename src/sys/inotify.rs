@@ -50,6 +50,8 @@ pub struct Watcher {
     wanted: Vec<PathBuf>,
     folders: HashMap<WatchDescriptor, Folder>,
     writes: AddWatchFlags,
+    /// Whether every name on the way to a path is watched, and not only the last one.
+    ways: bool,
     /// The kernel had no room for all that happened.
     lost_count: bool,
 }
@@ -81,7 +83,24 @@ impl Watcher {
     pub fn new() -> io::Result<Watcher> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let (wanted, folders) = (Vec::new(), HashMap::new());
-        Ok(Watcher { inotify, wanted, folders, writes: AddWatchFlags::empty(), lost_count: false })
+        Ok(Watcher {
+            inotify,
+            wanted,
+            folders,
+            writes: AddWatchFlags::empty(),
+            ways: true,
+            lost_count: false,
+        })
+    }
+
+    /// As [`Watcher::new`], of names in their folders: what others do in the folders above wakes nobody.
+    pub fn of_names() -> io::Result<Watcher> {
+        Ok(Watcher { ways: false, ..Watcher::new()? })
+    }
+
+    /// Whether every name on the way to a path is watched.
+    pub fn watches_ways(&self) -> bool {
+        self.ways
     }
 
     /// Also tells what is still being written ([`Progress`]), in folders that are added after this.
@@ -110,11 +129,11 @@ impl Watcher {
 
     /// A watcher whose descriptor a program before this one has had. What has happened is in its queue still; where that was
     /// it knows after [`Watcher::resume`].
-    pub fn restored(fd: OwnedFd, wanted: Vec<PathBuf>, follows_writes: bool) -> Watcher {
+    pub fn restored(fd: OwnedFd, wanted: Vec<PathBuf>, follows_writes: bool, ways: bool) -> Watcher {
         // SAFETY: the descriptor is ours, and nobody else has it from now on.
         let inotify = unsafe { Inotify::from_raw_fd(fd.into_raw_fd()) };
         let writes = if follows_writes { AddWatchFlags::IN_MODIFY } else { AddWatchFlags::empty() };
-        Watcher { inotify, wanted, folders: HashMap::new(), writes, lost_count: false }
+        Watcher { inotify, wanted, folders: HashMap::new(), writes, ways, lost_count: false }
     }
 
     /// Learns again which folder is which: the kernel gives the same number for one that is watched already.
@@ -214,7 +233,9 @@ impl Watcher {
 
     fn watch(&mut self, path: &Path) -> io::Result<()> {
         self.watch_entry(path)?;
-        self.watch_way(path)?;
+        if self.ways {
+            self.watch_way(path)?;
+        }
         let Ok(real) = fs::canonicalize(path) else { return Ok(()) };
         if real != path {
             self.watch_entry(&real)?;

@@ -205,7 +205,7 @@ impl ListenSet {
         if names.is_empty() {
             return;
         }
-        let Ok(mut watcher) = Watcher::new() else { return };
+        let Ok(mut watcher) = Watcher::of_names() else { return };
         if names.iter().all(|name| watcher.add(name).is_ok()) {
             self.paths = Some(watcher);
         }

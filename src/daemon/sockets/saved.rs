@@ -87,6 +87,7 @@ pub struct SavedWatcher {
     fd: Key,
     wanted: Vec<StoredPath>,
     follows_writes: bool,
+    watches_ways: bool,
 }
 
 impl SavedWatcher {
@@ -99,6 +100,7 @@ impl SavedWatcher {
             fd: out.put(name, watcher.fd())?,
             wanted: watcher.wanted().iter().map(|path| StoredPath(path.clone())).collect(),
             follows_writes: watcher.follows_writes(),
+            watches_ways: watcher.watches_ways(),
         })
     }
 
@@ -108,7 +110,7 @@ impl SavedWatcher {
     /// Those of [`Incoming::take`].
     pub fn restore(self, from: &mut Incoming) -> Result<Watcher, String> {
         let wanted = self.wanted.into_iter().map(|path| path.0).collect();
-        Ok(Watcher::restored(from.take(&self.fd)?, wanted, self.follows_writes))
+        Ok(Watcher::restored(from.take(&self.fd)?, wanted, self.follows_writes, self.watches_ways))
     }
 }
 
