@@ -28,7 +28,7 @@ pub fn request(target: &HttpTarget) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The request for a page of figures in the Prometheus text format; complete only with its last byte, as [`request`].
+/// The request for a page of figures in the Prometheus text format; complete only with its last byte, as [`request()`].
 pub fn page_request(target: &HttpTarget) -> Vec<u8> {
     let (path, host, version) = (&target.path, &target.host, env!("CARGO_PKG_VERSION"));
     format!(

@@ -3,7 +3,7 @@
 //! answer is not waited for longer than a little ([`within`]).
 //!
 //! One thread works, and one more stands by as soon as the first has something to do: a close that never ends holds
-//! nobody up, until [`MOST`] of them do. What waits is bounded by [`ROOM`]: beyond it a descriptor stays open for good,
+//! nobody up, until `MOST` of them do. What waits is bounded by `ROOM`: beyond it a descriptor stays open for good,
 //! which is counted ([`take_lost`]), because the one thing that must not happen is that the caller waits.
 //!
 //! Any thread may call this. Nothing is started before the first call, and nothing wakes while there is nothing to do.
@@ -163,7 +163,7 @@ pub fn close_all(fds: Vec<OwnedFd>) {
     }
 }
 
-/// The same, and waits until it is done, at most for [`SOON`]: for a socket whose address is to be free afterwards.
+/// The same, and waits until it is done, at most for `SOON`: for a socket whose address is to be free afterwards.
 pub fn close_soon(fd: OwnedFd) {
     let done = Arc::new((Mutex::new(false), Condvar::new()));
     let tell = Arc::clone(&done);
@@ -189,7 +189,7 @@ fn lose(job: Job) {
     LOST.fetch_add(count, Ordering::Relaxed);
 }
 
-/// How many descriptors have stayed open since this was asked last, because [`ROOM`] others waited to be closed.
+/// How many descriptors have stayed open since this was asked last, because `ROOM` others waited to be closed.
 pub fn take_lost() -> u64 {
     LOST.swap(0, Ordering::Relaxed)
 }

@@ -1,6 +1,6 @@
 //! Taking over: from a stored state to a running daemon, in the process of the program before.
 //!
-//! Nothing here has an effect on the world before [`commit`]; until then an error, a panic, a fault and ten seconds without
+//! Nothing here has an effect on the world before `commit`; until then an error, a panic, a fault and ten seconds without
 //! an end lead back to the program before, which goes on with the same descriptors.
 
 use super::{BACK, Done, TAKE_OVER, VERSION, own_arguments};

@@ -1,7 +1,7 @@
 //! Names in the file system: the only place that makes, opens, links, renames, gives away or removes anything by name
 //! where somebody else than us may write.
 //!
-//! A path is walked once, to an open folder; links of strangers are not followed on the way ([`walk`]). What is done then
+//! A path is walked once, to an open folder; links of strangers are not followed on the way (`walk`). What is done then
 //! is done to names of one component in that folder, or to an inode that was opened and looked at: whoever moves things
 //! about meanwhile moves only his own. Nothing here waits for a file's other end: FIFOs and devices are opened
 //! non-blocking. Any thread.
