@@ -329,6 +329,23 @@ mod tests {
         chown(path, Some(owner), None).unwrap();
     }
 
+    /// A folder of our own that nobody else may write to, whatever umask another test has set meanwhile.
+    fn scratch() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        settle(dir.path());
+        dir
+    }
+
+    /// The same for a folder and all below it.
+    fn settle(folder: &Path) {
+        fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                settle(&entry.path());
+            }
+        }
+    }
+
     fn is_root() -> bool {
         let is_root = effective_uid() == 0;
         if !is_root {
@@ -343,9 +360,10 @@ mod tests {
 
     #[test]
     fn our_own_links_are_followed_to_any_place() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let at = |name: &str| dir.path().join(name);
         fs::create_dir_all(at("a/b/c")).unwrap();
+        settle(dir.path());
         for (link, target) in [("rel", "a/../a/b"), ("chain", "rel/c/.."), ("self", "self")] {
             symlink(target, at(link)).unwrap();
         }
@@ -367,7 +385,7 @@ mod tests {
         if !is_root() {
             return;
         }
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let at = |name: &str| dir.path().join(name);
         make(&at("his"), STRANGER, 0o755);
         make(&at("his/release"), STRANGER, 0o755);
@@ -399,9 +417,7 @@ mod tests {
         if !is_root() {
             return;
         }
-        let dir = tempfile::tempdir().unwrap();
-        // Another test's umask must not decide what is seen here.
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let dir = scratch();
         let at = |name: &str| dir.path().join(name);
         make(&at("ours"), 0, 0o755);
         make(&at("his"), STRANGER, 0o755);
@@ -435,7 +451,7 @@ mod tests {
 
     #[test]
     fn names_of_any_length_and_what_is_none() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let long = dir.path().join("n".repeat(255));
         folder(&long, Missing::Make(0o750)).unwrap();
         assert_eq!(fs::metadata(&long).unwrap().mode() & 0o7777, 0o750);
