@@ -461,6 +461,11 @@ fn any_user_and_an_init_can_be_replaced() {
     env.upgrade();
     assert_eq!(client.get("/").unwrap().status, 200);
     env.reload_well();
+    // With its init the namespace ends when it ends: what is looked at afterwards is gone before.
+    assert_eq!(env.ctl(&["stop", "app"]).code, 0);
+    let unshare = env.pid();
+    let init = env.wait("the namespace's PID 1", || process::children(unshare).first().copied());
+    env.wait("nothing left", || process::children(init).is_empty().then_some(()));
 }
 
 #[test]
