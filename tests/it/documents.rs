@@ -7,7 +7,16 @@ use common::{AETERNAD, Env, repository, skip};
 use std::path::Path;
 use std::process::Command;
 
-const DOCUMENTS: [&str; 4] = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
+/// The documents of the repository, by their paths in it.
+fn documents() -> Vec<String> {
+    let mut found: Vec<String> =
+        ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(String::from).into();
+    for entry in std::fs::read_dir(repository().join("docs")).unwrap() {
+        found.push(format!("docs/{}", entry.unwrap().file_name().to_string_lossy()));
+    }
+    assert!(found.len() > 10, "{found:?}");
+    found
+}
 
 /// Commands that no test types, and why. Everything else in a fenced block is typed.
 const NOT_TYPED: &[(&str, &str)] = &[
@@ -22,7 +31,13 @@ const NOT_TYPED: &[(&str, &str)] = &[
         "tests/it/intercept_programs.rs starts and replaces it, on another port",
     ),
     ("cargo test --no-fail-fast", "it would run this test"),
+    ("podman cp ./app CONTAINER:/release/app.new", IN_A_CONTAINER),
+    ("podman exec CONTAINER mv /release/app.new /release/app", IN_A_CONTAINER),
+    ("podman exec CONTAINER aeternactl reload app", IN_A_CONTAINER),
 ];
+
+/// A session of Podman is somebody's machine.
+const IN_A_CONTAINER: &str = "tests/it/pid1.rs does the same in namespaces of its own";
 
 /// A fenced block: its language, what is in it, the line it begins on.
 struct Block {
@@ -111,57 +126,122 @@ fn normal(line: &str) -> String {
     out
 }
 
-#[test]
-fn the_session_in_the_readme_is_typed_and_says_what_stands_there() {
-    let readme = read("README.md");
-    let blocks = blocks(&readme);
-    let session: Vec<Step> = blocks
-        .iter()
-        .filter(|block| block.language == "console")
-        .flat_map(|block| steps(&block.text))
-        .collect();
-    assert!(session.len() > 15, "{session:?}");
-    if Command::new("curl").arg("--version").output().is_err() {
-        return skip("curl is not installed");
-    }
+/// The ports that sessions use, and the folder that their daemon has.
+const PORTS: [&str; 2] = ["8080", "9091"];
+const RUNTIME_DIRS: [&str; 2] = ["/tmp/aeterna-hello", "/tmp/aeterna-guide"];
+
+/// Types the session of a document, in a folder that looks like the repository as far as a session looks at it, and
+/// compares what is said with what stands there. Returns how many commands there were.
+fn play(document: &str) -> usize {
+    let blocks = blocks(&read(document));
+    let consoles = blocks.iter().filter(|block| block.language == "console");
+    let session: Vec<Step> = consoles.flat_map(|block| steps(&block.text)).collect();
     let env = Env::new();
-    // The folder of the session is the repository as far as the session looks at it.
     let built = Path::new(AETERNAD).parent().unwrap();
-    std::fs::create_dir(env.path("target")).unwrap();
-    std::os::unix::fs::symlink(built, env.path("target/debug")).unwrap();
+    let folder = env.path("repository");
+    std::fs::create_dir_all(folder.join("target")).unwrap();
+    std::os::unix::fs::symlink(built, folder.join("target/debug")).unwrap();
+    std::os::unix::fs::symlink(repository().join("sdk"), folder.join("sdk")).unwrap();
+    if session.iter().any(|step| step.command.contains("units/apps")) {
+        std::os::unix::fs::symlink(repository().join("units"), folder.join("units")).unwrap();
+    }
     common::example("echo");
-    let port = common::port::free_port().to_string();
+    let ports = PORTS.map(|port| (port, common::port::free_port().to_string()));
+    let runtime = env.path("hello-run").display().to_string();
+    let place = folder.display().to_string();
+    let placed = |text: &str| {
+        let text = ports.iter().fold(text.to_string(), |text, (port, free)| text.replace(port, free));
+        RUNTIME_DIRS.iter().fold(text, |text, known| text.replace(known, &runtime))
+    };
+    // It soaks several times, and curl waits longer each time that nobody answers yet: more than other tests may take.
+    let mut bash = env.command("timeout");
+    bash.args(["180", "bash", "-c", &placed(&script(&session))]);
+    bash.current_dir(&folder).stdin(std::process::Stdio::null());
+    let said = String::from_utf8_lossy(&bash.output().unwrap().stdout).into_owned();
+    for (number, step) in session.iter().enumerate() {
+        let after = said.split(&format!("@@{number}\n")).nth(1);
+        let after = after.unwrap_or_else(|| panic!("{document}: $ {}\n{said}", step.command));
+        let answer = after.split("@@").next().unwrap();
+        let mut lines = answer.lines().map(normal);
+        for shown in &step.shown {
+            let shown = normal(&placed(shown).replace("/srv/aeterna", &place));
+            let there = lines.any(|line| line == shown);
+            assert!(there, "{document}: $ {}\n{answer}has no {shown:?}; all of it:\n{said}", step.command);
+        }
+    }
+    session.len()
+}
+
+/// The session as a script that marks where each command begins.
+fn script(session: &[Step]) -> String {
     let mut script = String::from("exec 2>&1\n");
     for (number, step) in session.iter().enumerate() {
         script += &format!("echo '@@{number}'\n");
-        if ["status", "reload", "rollback"]
-            .iter()
-            .any(|word| step.command.starts_with(&format!("aeternactl {word}")))
-        {
+        let asks = ["status", "reload", "rollback"].map(|word| format!("aeternactl {word}"));
+        if asks.iter().any(|asked| step.command.starts_with(asked)) {
             // Whoever types by hand is slower than the first health check and than the end of a drain.
-            script +=
-                "for n in $(seq 400); do aeternactl status | grep -q RUNNING && break; sleep 0.05; done\n";
+            script += "for n in $(seq 400); do aeternactl status 2>&1 | grep -q RUNNING && break; sleep 0.05; done\n";
         }
         if !not_typed(&step.command) {
             script += &format!("{}\n", step.command);
         }
     }
-    let runtime = env.path("hello-run").display().to_string();
-    let folder = env.dir().display().to_string();
-    let script = script.replace("8080", &port).replace("/tmp/aeterna-hello", &runtime);
-    // It soaks three times, and curl waits longer each time that nobody answers yet: more than other tests may take.
-    let mut bash = env.command("timeout");
-    bash.args(["120", "bash", "-c", &script]).stdin(std::process::Stdio::null());
-    let said = String::from_utf8_lossy(&bash.output().unwrap().stdout).into_owned();
-    for (number, step) in session.iter().enumerate() {
-        let mark = format!("@@{number}\n");
-        let after = said.split(&mark).nth(1).unwrap_or_else(|| panic!("{said}"));
-        let said = after.split("@@").next().unwrap();
-        let mut lines = said.lines().map(normal);
-        for shown in &step.shown {
-            let shown = normal(&shown.replace("8080", &port).replace("/srv/aeterna", &folder));
-            assert!(lines.any(|line| line == shown), "$ {}\n{said}has no {shown:?}", step.command);
+    script
+}
+
+#[test]
+fn the_session_in_the_readme_is_typed_and_says_what_stands_there() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        return skip("curl is not installed");
+    }
+    assert!(play("README.md") > 15);
+}
+
+/// One guide's session.
+fn guide(name: &str) {
+    for program in ["curl", "python3"] {
+        if Command::new(program).arg("--version").output().is_err() {
+            return skip(&format!("{program} is not installed"));
         }
+    }
+    let count = play(&format!("docs/{name}.md"));
+    assert!(count > 2, "{count} commands");
+}
+
+#[test]
+fn the_guide_for_a_server_is_typed_and_says_what_stands_there() {
+    guide("server");
+}
+
+#[test]
+fn the_guide_for_a_program_that_stays_as_it_is_is_typed_and_says_what_stands_there() {
+    guide("unchanged");
+}
+
+#[test]
+fn the_guide_for_a_soak_that_judges_is_typed_and_says_what_stands_there() {
+    guide("canary");
+}
+
+#[test]
+fn the_guide_for_state_is_typed_and_says_what_stands_there() {
+    guide("state");
+}
+
+#[test]
+fn the_guides_for_systemd_and_containers_are_typed_and_say_what_stands_there() {
+    guide("systemd");
+    guide("containers");
+}
+
+#[test]
+fn every_guide_with_a_session_is_typed_by_a_test() {
+    let typed = ["README.md", "server", "unchanged", "canary", "state", "systemd", "containers"];
+    for document in documents() {
+        let has_session = blocks(&read(&document)).iter().any(|block| block.language == "console");
+        let name = document.trim_start_matches("docs/").trim_end_matches(".md");
+        let known = typed.contains(&name) || typed.contains(&document.as_str());
+        assert_eq!(has_session, known, "{document}");
     }
 }
 
@@ -171,17 +251,16 @@ fn not_typed(command: &str) -> bool {
 
 #[test]
 fn every_other_command_in_a_block_is_known() {
-    for document in DOCUMENTS {
-        for block in blocks(&read(document)) {
+    for document in documents() {
+        for block in blocks(&read(&document)) {
             match block.language.as_str() {
                 "sh" => {
                     for line in block.text.lines() {
                         assert!(not_typed(line), "{document}:{}: who types {line:?}?", block.line);
                     }
                 }
-                "console" => assert_eq!(document, "README.md"),
-                // Programs and units: other tests run those that ship.
-                "toml" | "python" => {}
+                // Sessions are typed. Programs, units and drawings: other tests run those that ship.
+                "console" | "toml" | "python" | "text" => {}
                 other => panic!("{document}:{}: what is a block of {other:?}?", block.line),
             }
         }
@@ -207,8 +286,8 @@ fn valid(text: &str, place: &str) {
 #[test]
 fn every_unit_in_a_document_is_valid() {
     let mut seen = 0;
-    for document in DOCUMENTS {
-        for block in blocks(&read(document)).iter().filter(|block| block.language == "toml") {
+    for document in documents() {
+        for block in blocks(&read(&document)).iter().filter(|block| block.language == "toml") {
             valid(&block.text, &format!("{document}:{}", block.line));
             seen += 1;
         }
@@ -231,14 +310,44 @@ fn every_unit_in_a_document_is_valid() {
 
 #[test]
 fn every_link_leads_somewhere() {
-    for document in DOCUMENTS {
-        let text = read(document);
+    for document in documents() {
+        let text = read(&document);
+        let folder = repository().join(&document).parent().unwrap().to_owned();
         for (at, _) in text.match_indices("](") {
             let target = text[at + 2..].split(')').next().unwrap();
             let outside = target.contains("://") || target.starts_with('#');
-            assert!(outside || repository().join(target).exists(), "{document}: {target}");
+            assert!(outside || folder.join(target).exists(), "{document}: {target}");
         }
     }
+}
+
+#[test]
+fn what_the_guide_to_troubles_quotes_is_said_by_the_programs() {
+    let sources = sources();
+    let text = read("docs/troubleshooting.md");
+    let quoted: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("### `")?.split('`').next()).collect();
+    assert!(quoted.len() > 10, "{quoted:?}");
+    for words in quoted {
+        assert!(sources.contains(words), "nothing says {words:?}");
+    }
+}
+
+/// Every source of the programs and the tests, in one.
+fn sources() -> String {
+    let mut sources = String::new();
+    let mut todo = vec![repository().join("src"), repository().join("tests")];
+    while let Some(folder) = todo.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                sources.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    sources
 }
 
 /// Everything in backticks in the last cell of a table's row.
@@ -252,18 +361,7 @@ fn every_promise_of_security_has_a_test_that_exists() {
     let text = std::fs::read_to_string(repository().join("SECURITY.md")).unwrap();
     let (_, promises) = text.split_once("## Promises").unwrap();
     let (promises, _) = promises.split_once("## What is not promised").unwrap();
-    let mut sources = String::new();
-    let mut todo = vec![repository().join("src"), repository().join("tests")];
-    while let Some(folder) = todo.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                todo.push(path);
-            } else if path.extension().is_some_and(|ending| ending == "rs") {
-                sources.push_str(&std::fs::read_to_string(path).unwrap());
-            }
-        }
-    }
+    let sources = sources();
     let is_test = |name: &str| {
         let declared = format!("fn {name}(");
         sources.match_indices(&declared).any(|(at, _)| {

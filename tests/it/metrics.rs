@@ -202,25 +202,44 @@ fn queries(value: &serde_json::Value, found: &mut Vec<String>) {
 }
 
 #[test]
-fn the_dashboard_asks_for_metrics_that_there_are() {
+fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
     let (_env, address) = started(&[("app", "[Service]\nExecStart = \"/bin/sleep 1000\"")]);
     let text = text(&address);
-    let file = common::repository().join("units/deploy/grafana-dashboard.json");
+    let read = |name: &str| std::fs::read_to_string(common::repository().join(name)).unwrap();
     let mut asked = Vec::new();
-    queries(&serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap(), &mut asked);
+    queries(&serde_json::from_str(&read("units/deploy/grafana-dashboard.json")).unwrap(), &mut asked);
+    let alerts = read(RULES);
+    let alerts = alerts.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
+    asked.extend(alerts.map(str::to_owned));
     let words: Vec<&str> = asked
         .iter()
         .flat_map(|query| query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'))
         .filter(|word| word.starts_with("aeterna_") || word.starts_with("process_"))
         .collect();
-    assert!(words.len() > 20, "{asked:?}");
+    assert!(words.len() > 30, "{asked:?}");
     for word in words {
         let family = word.trim_end_matches("_bucket");
-        assert!(
-            text.contains(&format!("# TYPE {family} ")),
-            "the dashboard asks for {word}, which there is not"
-        );
+        assert!(text.contains(&format!("# TYPE {family} ")), "they ask for {word}, which there is not");
     }
+}
+
+/// Alerts for Prometheus.
+const RULES: &str = "units/deploy/prometheus-rules.yaml";
+
+#[test]
+fn each_alert_is_explained_and_promtool_takes_them() {
+    let rules = std::fs::read_to_string(common::repository().join(RULES)).unwrap();
+    let guide = std::fs::read_to_string(common::repository().join("docs/monitoring.md")).unwrap();
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 5, "{alerts:?}");
+    for alert in &alerts {
+        assert!(guide.contains(&format!("| {alert} | ")), "docs/monitoring.md does not explain {alert}");
+    }
+    let mut promtool = std::process::Command::new("promtool");
+    promtool.args(["check", "rules"]).arg(common::repository().join(RULES));
+    let Ok(said) = promtool.output() else { return skip("promtool is not installed") };
+    let text = String::from_utf8_lossy(&said.stdout);
+    assert!(said.status.success() && text.contains(&format!("{} rules found", alerts.len())), "{said:?}");
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn every_file_of_the_package_is_there_and_every_page_is_in_it() {
     };
     let sources: Vec<String> = assets.iter().map(source).collect();
     for source in sources.iter().filter(|source| !source.starts_with("target/release/")) {
-        let path = repository().join(source.replace("*.toml", "echo.toml"));
+        let path = repository().join(source.replace("*.toml", "echo.toml").replace("*.md", "README.md"));
         assert!(path.is_file(), "{source} is not there");
     }
     for bin in ["aeternad", "aeternactl"] {
