@@ -5,9 +5,11 @@ use super::parse::Place;
 use crate::proto::control::{Line, MAX_ANSWER, Request, parse_line, to_request_line};
 use crate::proto::paths::{control_path, runtime_dir};
 use crate::sys::peer::peer_credentials;
+use crate::sys::{claim, dir};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,7 +65,7 @@ impl Client {
     /// # Errors
     /// [`Failure::NoDaemon`], with the socket that was tried and what to do.
     pub(super) fn connect(target: &Target) -> Result<Client, Failure> {
-        let stream = connect(&target.path).map_err(|error| no_daemon(&target.path, &error))?;
+        let stream = connect(&target.path).map_err(|error| no_daemon(target, &error))?;
         check_peer(&stream, target)?;
         Ok(Client { reader: BufReader::new(stream), partial: Vec::new() })
     }
@@ -145,24 +147,54 @@ fn is_trusted(peer: u32, own: u32) -> bool {
     peer == 0 || peer == own || own == 0
 }
 
-/// Makes sure that nobody else has put a socket where the daemon's is looked for (a folder under /tmp, say).
+/// Makes sure that nobody else has put a socket where the daemon's is looked for (a folder under /tmp, say). Who listens is
+/// not enough: a service may have a listener that root has made for it.
 fn check_peer(stream: &UnixStream, target: &Target) -> Result<(), Failure> {
     let shown = target.path.display();
     let peer = peer_credentials(stream.as_fd())
         .map_err(|error| Failure::NoDaemon(format!("cannot tell who listens on {shown}: {error}")))?;
-    if is_trusted(peer.uid, target.uid) {
-        return Ok(());
-    }
+    let owner = std::fs::symlink_metadata(&target.path)
+        .map_err(|error| Failure::NoDaemon(format!("cannot tell whose {shown} is: {error}")))?
+        .uid();
+    let why = if !is_trusted(peer.uid, target.uid) {
+        format!(
+            "whoever listens on {shown} is uid {}, and neither root nor you (uid {})",
+            peer.uid, target.uid
+        )
+    } else if owner != peer.uid {
+        format!("{shown} belongs to uid {owner}, and whoever listens on it is uid {}", peer.uid)
+    } else {
+        // Root looks into the folders of others; there it is enough that folder, socket and daemon are one user's.
+        match dir::spot(&target.path) {
+            Ok(place) if place.is_safe || target.uid == 0 => return Ok(()),
+            Ok(place) => format!("somebody else could have put {shown} there ({})", place.why),
+            Err(error) => format!("cannot tell who could have put {shown} there: {error}"),
+        }
+    };
     Err(Failure::NoDaemon(format!(
-        "whoever listens on {shown} is uid {}, and neither root nor you (uid {}): not trusted.\n\
-         Say where your aeternad is: --control PATH, --runtime-dir DIR or AETERNA_RUNTIME_DIR.",
-        peer.uid, target.uid
+        "{why}: not trusted.\n\
+         Say where your aeternad is: --control PATH, --runtime-dir DIR or AETERNA_RUNTIME_DIR."
     )))
 }
 
+/// The aeternad whose folder this is, if the kernel says that one of root or our own user is there.
+pub(super) fn lives_in(folder: &Path, uid: u32) -> Option<i32> {
+    let folder = std::path::absolute(folder).ok()?;
+    claim::holder(&folder).filter(|who| is_trusted(who.uid, uid)).map(|who| who.pid)
+}
+
 /// Why there is nobody, and what to do about it.
-fn no_daemon(path: &Path, error: &io::Error) -> Failure {
+fn no_daemon(target: &Target, error: &io::Error) -> Failure {
+    let path = &target.path;
     let shown = path.display();
+    let lost =
+        matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::ConnectionRefused);
+    if let Some(pid) = path.parent().filter(|_| lost).and_then(|folder| lives_in(folder, target.uid)) {
+        return Failure::NoDaemon(format!(
+            "cannot connect to {shown}: aeternad (pid {pid}) runs, but it could not make its control socket again.\n\
+             Its log says why; kill -HUP {pid} lets it try again."
+        ));
+    }
     Failure::NoDaemon(match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => format!(
             "no aeternad is there: cannot connect to {shown}: there is no such file.\n\

@@ -1,10 +1,11 @@
 //! `aeternactl doctor`: what this machine or container allows, what each missing thing costs, and how to get it.
 //! Needs no daemon: everything is tried here, with the rights of whoever asks.
 
-use super::client::Target;
+use super::client::{Target, lives_in};
 use super::output::Output;
 use super::render;
 use crate::error::exit;
+use crate::proto::paths::control_path;
 use crate::sys::cgroup::CgroupRoot;
 use crate::sys::inotify::Watcher;
 use crate::sys::{ability, dir, limits, socket};
@@ -182,6 +183,14 @@ fn folder(path: &Path) -> Finding {
     const NAME: &str = "runtime dir";
     let shown = path.display().to_string();
     let uid = crate::sys::user::effective_uid();
+    if let Some(pid) = lives_in(path, uid).filter(|_| !control_path(path).exists()) {
+        return good(NAME, format!("{shown}: aeternad (pid {pid}) has it, but its control socket is gone"))
+            .but(
+                Verdict::Missing,
+                "aeternactl cannot reach it",
+                "its log says why it could not make it again; SIGHUP lets it try again",
+            );
+    }
     match std::fs::metadata(path) {
         Ok(found) if found.uid() == uid && found.permissions().mode() & 0o022 == 0 => good(NAME, shown),
         Ok(_) => good(NAME, format!("{shown} belongs to somebody else, or others may write to it")).but(

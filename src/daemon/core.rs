@@ -1,11 +1,11 @@
 //! The daemon's state, and how an event goes through a unit's machine and becomes effects.
 
 use crate::daemon::control::Clients;
+use crate::daemon::home::Home;
 use crate::daemon::http::web::Web;
 use crate::daemon::oom::OomWatch;
 use crate::daemon::relay::RelayOutcome;
 use crate::daemon::requests::Pending;
-use crate::daemon::setup::Home;
 use crate::daemon::shared::Shared;
 use crate::daemon::starting::Slows;
 use crate::daemon::supervised::{Supervised, Traffic};
@@ -173,6 +173,7 @@ impl Daemon {
             .chain(states)
             .chain(paused)
             .chain(self.control_again)
+            .chain(self.home.deadline())
             .chain(self.reap_more.then(clock::now))
             .chain(self.machine.next_deadline())
             .chain(self.clients.deadline())
@@ -213,6 +214,9 @@ impl Daemon {
         }
         if due(self.control_again) {
             self.resume_control();
+        }
+        if due(self.home.deadline()) {
+            self.look_at_home();
         }
         if due(self.slows.deadline()) {
             self.end_slow_starts(now);

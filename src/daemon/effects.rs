@@ -4,9 +4,9 @@
 use crate::daemon::core::Daemon;
 use crate::daemon::launch::Begun;
 use crate::daemon::spare::Spare;
-use crate::daemon::supervised::{Child, LastWords, Traffic};
+use crate::daemon::supervised::{Child, LastWords, NotifySocket, Traffic};
 use crate::daemon::token::Owner;
-use crate::daemon::{launch, load, looks, probes};
+use crate::daemon::{home, launch, load, looks, probes};
 use crate::machine::event::{
     Action, Announcement, Answer, Content, ContentId, Event, Gen, Question, Role, Spawn, SpawnFailure,
     Steering, Ticket,
@@ -129,6 +129,7 @@ impl Daemon {
                 loaded.unit.name, unit.name
             ));
         }
+        home::check_root(&loaded.unit, &self.shared.runtime_root)?;
         let others = self.units.iter().enumerate().filter(|(at, _)| *at != index);
         let others = others.map(|(_, other)| other.current.unit.as_ref());
         let clashes = unit::clashes(others.chain([loaded.unit.as_ref()]));
@@ -246,10 +247,11 @@ impl Daemon {
     /// Makes what a generation needs at its first process.
     fn need_generation(&mut self, index: usize, spawn: &Spawn) -> Result<(), SpawnFailure> {
         let Some(number) = spawn.generation else { return Ok(()) };
-        let unit = &mut self.units[index];
-        if unit.generations.contains_key(&number) {
+        if self.units[index].generations.contains_key(&number) {
             return Ok(());
         }
+        self.need_home();
+        let unit = &mut self.units[index];
         let shell = launch::prepare_generation(unit, &self.shared, spawn, index)
             .map_err(|why| SpawnFailure::ours(format!("cannot start {}: {why}", unit.name)))?;
         if let Some(socket) = &shell.kit.notify {
@@ -340,8 +342,8 @@ impl Daemon {
                 went_to: content.map(|content| content.unit.service.standard_error.clone()),
                 lines: shell.last_lines.into(),
             });
-            if let Some(socket) = &shell.kit.notify {
-                let _ = self.poller.remove(socket.fd.as_fd());
+            for fd in shell.kit.notify.iter().flat_map(NotifySocket::fds) {
+                let _ = self.poller.remove(fd);
             }
             if let Some(group) = &shell.kit.cgroup {
                 let _ = self.poller.remove(group.events_fd());

@@ -27,6 +27,9 @@ pub const ACCEPT_PAUSE: Span = Span::from_secs(1);
 /// How many processes are reaped in one turn.
 const MAX_REAPED: usize = 1024;
 
+/// SIGHUP.
+const SIGHUP: i32 = 1;
+
 /// SIGKILL.
 const SIGKILL: i32 = 9;
 
@@ -85,6 +88,8 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)], no
             Some(Owner::Paths(unit)) => daemon.paths_changed(unit),
             Some(Owner::SocketPaths(unit)) => daemon.socket_paths_changed(unit),
             Some(Owner::UpgradeCheck) => daemon.check_ready(),
+            Some(Owner::Home) => daemon.home_changed(*readiness),
+            Some(Owner::Claim) => daemon.claim_asked(),
             Some(owner @ (Owner::Control | Owner::Client(_))) => commands.push((owner, *readiness)),
             None => {}
         }
@@ -120,6 +125,9 @@ fn take_signals(daemon: &mut Daemon, signals: &Signals) {
             Ok(Some(info)) => {
                 // Exits that came before a signal are facts that it should find.
                 daemon.reap();
+                if info.signal == SIGHUP {
+                    daemon.look_at_home();
+                }
                 daemon.machine_event(DaemonEvent::Signal(info.signal));
             }
             Ok(None) => break,

@@ -19,7 +19,7 @@ use crate::machine::event::{Event, Failure, Fault, Gen, Relayed, Transfer};
 use crate::proto::srp::Role;
 use crate::sys::aside::Foreign;
 use crate::sys::poll::{Interest, Readiness, Token};
-use crate::sys::unixpath::BoundPath;
+use crate::sys::unixpath::{self, BoundPath};
 use crate::sys::{aside, clock, limits, message, peer, user};
 use crate::time::Monotime;
 use crate::unit::Unit;
@@ -43,6 +43,12 @@ pub struct StateSocket {
     wanted: Option<String>,
     /// Whether its name goes with it: not before an upgrade is over.
     is_ours: bool,
+}
+
+impl StateSocket {
+    fn is_there(&self) -> bool {
+        unixpath::identity(&self.name.path) == Some(self.name.inode)
+    }
 }
 
 impl Drop for StateSocket {
@@ -77,10 +83,36 @@ impl Daemon {
             return Ok(());
         }
         let wanted = content.state.socket_path.clone();
-        let unit = &mut self.units[index];
-        if unit.state_socket.as_ref().is_some_and(|have| have.wanted == wanted && have.owner == owner) {
+        let have = self.units[index].state_socket.as_ref();
+        if have.is_some_and(|have| have.wanted == wanted && have.owner == owner && have.is_there()) {
             return Ok(());
         }
+        self.make_state_socket(index, wanted, owner)
+    }
+
+    /// Makes it again if somebody has removed its name.
+    ///
+    /// # Errors
+    /// Which path, and why.
+    pub fn renew_state(&mut self, index: usize, made: &mut Vec<String>) -> Result<(), String> {
+        let Some(socket) = self.units[index].state_socket.as_ref().filter(|socket| !socket.is_there()) else {
+            return Ok(());
+        };
+        let (wanted, owner) = (socket.wanted.clone(), socket.owner);
+        // Who has come through the old name is heard.
+        self.accept_state(index);
+        self.make_state_socket(index, wanted, owner)?;
+        made.push(format!("the state socket of {}", self.units[index].name));
+        Ok(())
+    }
+
+    fn make_state_socket(
+        &mut self,
+        index: usize,
+        wanted: Option<String>,
+        owner: Option<(u32, u32)>,
+    ) -> Result<(), String> {
+        let unit = &mut self.units[index];
         if let Some(old) = unit.state_socket.take() {
             let _ = self.poller.remove(old.fd.as_fd());
         }

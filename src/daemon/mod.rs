@@ -15,6 +15,7 @@ pub mod event_loop;
 pub mod fdstore;
 pub mod finish;
 pub mod handover;
+pub mod home;
 pub mod http;
 pub mod inherit;
 pub mod intercept;
@@ -135,6 +136,7 @@ fn supervise(args: &args::Args) -> Result<u8, Fatal> {
         },
         daemon.home.control.path.display()
     );
+    daemon.settle_in();
     daemon.hold_releases();
     for index in 0..daemon.units.len() {
         daemon.rewatch_sockets(index);

@@ -2,7 +2,7 @@
 
 use crate::daemon::core::Daemon;
 use crate::daemon::fdstore::{self, Taken};
-use crate::daemon::supervised::Supervised;
+use crate::daemon::supervised::{NotifySocket, Supervised};
 use crate::daemon::token::Owner;
 use crate::machine::event::{Event, Gen, Notification, Role, Sender};
 use crate::proto::notify;
@@ -13,6 +13,7 @@ use crate::sys::poll::Interest;
 use crate::sys::{clock, fd, limits, process};
 use crate::time::Span;
 use crate::unit::NotifyAccess;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 
 /// The largest message that is read, bytes.
@@ -24,6 +25,13 @@ const MAX_FDS: usize = 253;
 /// How many messages are read in one turn, and for how long: a flood must not keep the loop from the other units.
 const MAX_TURN: usize = 64;
 const TURN_TIME: Span = Span::from_millis(5);
+
+/// The next message on any of its sockets.
+fn receive(socket: &NotifySocket, buffer: &mut [u8]) -> io::Result<Received> {
+    let waits = |received: &io::Result<Received>| matches!(received, Err(error) if error.kind() == ErrorKind::WouldBlock);
+    let mut received = socket.fds().map(|fd| message::recv(fd, buffer, MAX_FDS));
+    received.find(|received| !waits(received)).unwrap_or(Err(ErrorKind::WouldBlock.into()))
+}
 
 impl Daemon {
     /// Reads what waits on a generation's notify socket.
@@ -39,9 +47,9 @@ impl Daemon {
             else {
                 return;
             };
-            match message::recv(socket.fd.as_fd(), &mut buffer, MAX_FDS) {
+            match receive(socket, &mut buffer) {
                 Ok(received) => self.notified(index, number, received, &buffer),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => {
                     log::warn!("{}: cannot read a notify message: {error}", unit.name);
                     return;

@@ -5,6 +5,7 @@ use crate::daemon::args::{Args, Mode};
 use crate::daemon::control::Clients;
 use crate::daemon::core::Daemon;
 use crate::daemon::event_loop::Sources;
+use crate::daemon::home::{self, Home, Place};
 use crate::daemon::http::web::Web;
 use crate::daemon::inherit::Inherited;
 use crate::daemon::load::{self, Loaded, Setting, Source};
@@ -26,13 +27,12 @@ use crate::sys::cgroup::CgroupRoot;
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::procfs::{self, Proc};
 use crate::sys::signal::Signals;
-use crate::sys::unixpath::BoundPath;
 use crate::sys::wake::Waker;
-use crate::sys::{dir, fd, message, process, terminal, textfile, tree, user, wake};
+use crate::sys::{fd, message, process, terminal, textfile, tree, user, wake};
 use crate::time::Span;
 use crate::unit::{self, Context, DaemonSettings, Input, Verdict};
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
@@ -136,36 +136,6 @@ pub fn start_log(args: &Args, wishes: &Wishes) {
     logging::start(level, filter.as_deref(), format);
 }
 
-/// What is ours in the runtime dir for the daemon's life.
-#[derive(Debug)]
-pub struct Home {
-    /// The control socket's name, removed at the end.
-    pub control: BoundPath,
-    /// Held for as long as the daemon lives.
-    pub lock: OwnedFd,
-}
-
-/// The runtime dir, the control socket's path and the lock.
-fn home(args: &Args) -> Result<(PathBuf, PathBuf, OwnedFd), Fatal> {
-    let env = |name: &str| std::env::var(name).ok();
-    let dir = paths::runtime_dir(args.runtime_dir.as_deref(), &env, user::effective_uid());
-    let dir = std::path::absolute(&dir).unwrap_or(dir);
-    let control = args.control.as_ref().map_or_else(|| paths::control_path(&dir), PathBuf::from);
-    dir::check_runtime_dir(&dir).map_err(|why| Fatal::new(exit::FAILURE, why))?;
-    let path = dir.join("aeternad.lock");
-    let lock = dir::lock_file(&path).map_err(|error| {
-        Fatal::new(exit::FAILURE, format!("cannot lock {}: {}", path.display(), describe(&error)))
-    })?;
-    let Some(lock) = lock else {
-        let text = format!(
-            "another aeternad runs in {}; talk to it with aeternactl, or give this one its own --runtime-dir",
-            dir.display()
-        );
-        return Err(Fatal::new(exit::FAILURE, text));
-    };
-    Ok((dir, control, lock))
-}
-
 /// A daemon whose sockets are bound and whose services are not yet started.
 pub struct Ready {
     /// The daemon.
@@ -193,7 +163,7 @@ pub fn prepare(
         log::warn!("cannot become a subreaper, orphans of services go to init: {error}");
     }
     look_for_proc();
-    let (dir, control_path, lock) = home(args)?;
+    let Place { dir, control: control_path, lock, claim } = Place::take(args)?;
     let mut inherited = inherited.map_err(|why| Fatal::new(exit::FAILURE, why))?;
     // What else we were given is not for services.
     fd::close_on_exec_from(3).map_err(|error| fatal("keep stray descriptors from services", &error))?;
@@ -240,7 +210,7 @@ pub fn prepare(
         orphans: 0,
         oom: OomWatch::begin(),
         web,
-        home: Home { control: control_name, lock },
+        home: Home::new(control_name, lock, claim),
         upgrades: Upgrades::default(),
     };
     Ok(Ready { daemon, sources: Sources { signals, wakeups } })
@@ -311,6 +281,10 @@ fn bind(units: Vec<Read>, inherited: &mut Inherited) -> Result<Vec<Supervised>, 
         let Read { source, loaded } = read;
         for warning in &loaded.warnings {
             log::warn!("{warning}");
+        }
+        if let Err(why) = home::check_root(&loaded.unit, &runtime_root()) {
+            errors.push(why);
+            continue;
         }
         match ListenSet::open(&loaded.unit, inherited) {
             Err(mut why) => errors.append(&mut why),

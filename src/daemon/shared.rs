@@ -3,7 +3,7 @@
 use crate::daemon::launch::describe;
 use crate::daemon::supervised::NotifySocket;
 use crate::sys::cgroup::CgroupRoot;
-use crate::sys::{message, process, random, user};
+use crate::sys::{dir, message, process, random, user};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -61,6 +61,21 @@ impl ShortDir {
         let link = folder.join("r");
         std::os::unix::fs::symlink(target, &link)?;
         Ok(ShortDir { folder, link, is_ours: true })
+    }
+
+    /// Whether it still leads there.
+    pub fn leads_to(&self, target: &Path) -> bool {
+        std::fs::read_link(&self.link).is_ok_and(|found| found == target)
+    }
+
+    /// Makes it again under the same names, as services know them.
+    ///
+    /// # Errors
+    /// Whatever the file system says; `PermissionDenied` if somebody else has taken the folder's name.
+    pub fn make_again(&self, target: &Path) -> std::io::Result<()> {
+        dir::make_private_dir(&self.folder, 0o711)?;
+        dir::remove_file(&self.link)?;
+        std::os::unix::fs::symlink(target, &self.link)
     }
 
     /// What [`ShortDir::restored`] makes it of.
@@ -139,7 +154,7 @@ impl Shared {
             }
             format!("make the notify socket {}: {}", path.display(), describe(&error))
         })?;
-        Ok(NotifySocket { fd: fd.into(), name, shown })
+        Ok(NotifySocket { fd: fd.into(), name, shown, first: None })
     }
 
     /// The path of a unit's socket in the runtime dir, and the path that a service is given for it.

@@ -6,7 +6,7 @@ use crate::daemon::supervised::{NotifySocket, Supervised};
 use crate::machine::event::Gen;
 use crate::sys::cgroup::Cgroup;
 use crate::sys::message;
-use crate::unit::{NotifyAccess, Service};
+use crate::unit::{NotifyAccess, Service, ServiceType};
 use std::os::fd::AsFd;
 
 /// The names of one generation in the file system.
@@ -29,6 +29,13 @@ pub struct Spare {
     pub kit: Kit,
 }
 
+/// Whether a start without a notify socket would be none.
+fn needs_notify(service: &Service) -> bool {
+    matches!(service.service_type, ServiceType::Notify | ServiceType::NotifyReload)
+        || !service.watchdog.is_zero()
+        || service.fd_store_max > 0
+}
+
 impl Kit {
     /// Makes it anew.
     ///
@@ -43,7 +50,11 @@ impl Kit {
     ) -> Result<Kit, String> {
         let mut kit = Kit::default();
         if service.notify_access != NotifyAccess::None {
-            kit.notify = Some(shared.notify_socket(unit, index, number.0, owner)?);
+            match shared.notify_socket(unit, index, number.0, owner) {
+                Ok(socket) => kit.notify = Some(socket),
+                Err(why) if needs_notify(service) => return Err(why),
+                Err(why) => log::warn!("{unit}: it starts without a NOTIFY_SOCKET: cannot {why}"),
+            }
         }
         if let Some(root) = &shared.cgroups {
             kit.cgroup = root.make(&format!("{unit}.{}", number.0)).ok();

@@ -22,7 +22,7 @@ use crate::time::Monotime;
 use crate::unit::{DaemonSettings, Output};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// How many finished reloads are remembered.
@@ -64,6 +64,26 @@ pub struct NotifySocket {
     pub name: BoundPath,
     /// The path that the service is given: short enough for a sockaddr_un.
     pub shown: String,
+    /// The first one, where its name was removed and made again: a process may be connected to it.
+    pub first: Option<Foreign>,
+}
+
+impl NotifySocket {
+    /// Takes the place of one whose name is gone. What leaves the poll set with it.
+    pub fn renew(&mut self, fresh: NotifySocket) -> Option<Foreign> {
+        let old = std::mem::replace(self, fresh);
+        let (first, gone) = match old.first {
+            Some(first) => (first, Some(old.fd)),
+            None => (old.fd, None),
+        };
+        self.first = Some(first);
+        gone
+    }
+
+    /// What messages arrive on.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.first.iter().chain([&self.fd]).map(AsFd::as_fd)
+    }
 }
 
 /// What belongs to one generation.

@@ -33,6 +33,10 @@ pub enum Owner {
     SocketPaths(usize),
     /// A process on its way to its program, by its pid.
     Starting(u32),
+    /// Changes of the runtime dir, and of the table of mounts.
+    Home,
+    /// The claim on the runtime dir.
+    Claim,
     /// What a program says that is asked whether it can take our place.
     UpgradeCheck,
 }
@@ -57,6 +61,8 @@ impl Owner {
             Owner::Filter(unit, id) => (17, unit, id),
             Owner::Adopted(unit, id) => (18, unit, id),
             Owner::UpgradeCheck => (20, 0, 0),
+            Owner::Home => (21, 0, 0),
+            Owner::Claim => (22, 0, 0),
             Owner::StateSocket(unit) => (10, unit, 0),
             Owner::StateConnection(unit, id) => (11, unit, id),
             Owner::Starting(pid) => (19, 0, pid),
@@ -81,6 +87,8 @@ impl Owner {
             17 => Owner::Filter(unit, id),
             18 => Owner::Adopted(unit, id),
             20 => Owner::UpgradeCheck,
+            21 => Owner::Home,
+            22 => Owner::Claim,
             10 => Owner::StateSocket(unit),
             11 => Owner::StateConnection(unit, id),
             19 => Owner::Starting(id),
@@ -110,6 +118,8 @@ mod tests {
             Owner::StateSocket(6),
             Owner::StateConnection(6, 8),
             Owner::UpgradeCheck,
+            Owner::Home,
+            Owner::Claim,
             Owner::Starting(4_194_304),
         ] {
             assert_eq!(Owner::of(owner.token()), Some(owner));

@@ -22,6 +22,7 @@ mod endings;
 mod example_units;
 mod examples;
 mod health;
+mod home;
 mod http;
 mod idle;
 mod import;

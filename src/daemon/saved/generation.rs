@@ -7,6 +7,7 @@ use crate::daemon::releases::{Before, Release, SavedRelease};
 use crate::daemon::spare::{Kit, Spare};
 use crate::daemon::supervised::{Child, GenerationShell, NotifySocket, Stream};
 use crate::machine::event::{Content, ContentId, Gen, Proc, Role};
+use crate::sys::aside::Foreign;
 use crate::sys::cgroup::Cgroup;
 use crate::sys::tree::Main;
 use crate::sys::unixpath::BoundPath;
@@ -32,8 +33,18 @@ pub(super) struct SavedChild {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SavedKit {
-    notify: Option<(Key, BoundPath, String)>,
+    notify: Option<SavedNotify>,
     cgroup: Option<SavedCgroup>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedNotify {
+    fd: Key,
+    name: BoundPath,
+    shown: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first: Option<Key>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -114,9 +125,14 @@ pub(super) fn save_children(
 
 fn save_kit(kit: &Kit, name: &str, out: &mut Outgoing) -> Result<SavedKit, String> {
     let Kit { notify, cgroup } = kit;
-    let notify = notify.as_ref().map(|NotifySocket { fd, name: bound, shown }| {
-        let key = out.put(format_args!("{name}.notify"), fd.as_fd())?;
-        Ok::<_, String>((key, bound.clone(), shown.clone()))
+    let notify = notify.as_ref().map(|NotifySocket { fd, name: bound, shown, first }| {
+        let first = first.as_ref().map(|fd| out.put(format_args!("{name}.notify.first"), fd.as_fd()));
+        Ok::<_, String>(SavedNotify {
+            fd: out.put(format_args!("{name}.notify"), fd.as_fd())?,
+            name: bound.clone(),
+            shown: shown.clone(),
+            first: first.transpose()?,
+        })
     });
     let notify = notify.transpose()?;
     let cgroup = cgroup.as_ref().map(|group| {
@@ -229,7 +245,12 @@ pub(super) fn restore_children(
 fn restore_kit(saved: SavedKit, from: &mut Incoming) -> Result<Kit, String> {
     let SavedKit { notify, cgroup } = saved;
     let notify = match notify {
-        Some((key, name, shown)) => Some(NotifySocket { fd: from.take(&key)?.into(), name, shown }),
+        Some(SavedNotify { fd, name, shown, first }) => Some(NotifySocket {
+            fd: from.take(&fd)?.into(),
+            name,
+            shown,
+            first: first.map(|key| from.take(&key)).transpose()?.map(Foreign::from),
+        }),
         None => None,
     };
     let cgroup = match cgroup {

@@ -8,12 +8,13 @@ use crate::daemon::args;
 use crate::daemon::core::Daemon;
 use crate::daemon::event_loop::{self, Sources};
 use crate::daemon::handover::StateSocket;
+use crate::daemon::home::Home;
 use crate::daemon::oom::OomWatch;
 use crate::daemon::requests;
 use crate::daemon::saved::{self, Head, Incoming, Restored};
-use crate::daemon::setup::{self, Home, Wishes};
+use crate::daemon::setup::{self, Wishes};
 use crate::daemon::starting::Slows;
-use crate::daemon::supervised::Supervised;
+use crate::daemon::supervised::{NotifySocket, Supervised};
 use crate::daemon::token::Owner;
 use crate::daemon::upstream::Upstream;
 use crate::error::{Fatal, exit};
@@ -145,7 +146,7 @@ fn prepare(head: &Head, text: &[u8]) -> Result<Ready, String> {
         oom: OomWatch::begin(),
         slows: Slows::default(),
         web,
-        home: Home { control: control_name, lock },
+        home: Home::new(control_name, lock, None),
         upgrades,
     };
     Ok(Ready { daemon, sources: Sources { signals, wakeups }, from, under_way })
@@ -218,6 +219,7 @@ impl Daemon {
                 self.check_empty(index, generation);
             }
         }
+        self.settle_in();
         self.web.resume();
     }
 
@@ -239,8 +241,8 @@ impl Daemon {
             }
         };
         for (number, shell) in &unit.generations {
-            if let Some(notify) = &shell.kit.notify {
-                add("a notify socket", Owner::Notify(index, number.0), notify.fd.as_fd(), Interest::READ);
+            for fd in shell.kit.notify.iter().flat_map(NotifySocket::fds) {
+                add("a notify socket", Owner::Notify(index, number.0), fd, Interest::READ);
             }
         }
         for (id, stream) in &unit.streams {

@@ -37,6 +37,16 @@ pub fn lock_file(path: &Path) -> io::Result<Option<OwnedFd>> {
     Err(io::Error::other("somebody removes it again and again"))
 }
 
+/// Holds a lock on a folder together with whoever shares it, for as long as the descriptor lives.
+///
+/// # Errors
+/// Those of open(2) and flock(2).
+pub fn share_lock(folder: &Path) -> io::Result<OwnedFd> {
+    let folder = OwnedFd::from(open_folder(folder)?);
+    fd::try_lock(folder.as_fd(), Lock::Shared)?;
+    Ok(folder)
+}
+
 fn is_at(file: &OwnedFd, folder: &Folder, name: &OsStr) -> bool {
     fstat(file).is_ok_and(|stat| folder.inode_at(name) == Some(super::walk::inode(&stat)))
 }
