@@ -111,6 +111,11 @@ const RELOAD: &[OptionSpec] = &[
     with_value("timeout", "TIME", "wait no longer than this (\"90s\", \"2min\"); the reload goes on"),
 ];
 
+const ROLLBACK: &[OptionSpec] =
+    &[with_value("to", "N", "to what this generation ran, as \"releases\" shows it")];
+
+const RELEASES: &[OptionSpec] = &[with_value("drop", "N", "no longer keep what this generation ran")];
+
 const STOP: &[OptionSpec] = &[flag("close", "close the unit's sockets too")];
 
 const KILL: &[OptionSpec] = &[
@@ -193,10 +198,19 @@ const COMMANDS: &[CommandSpec] = &[
     command(
         "rollback",
         Operands::Unit,
-        &[],
-        "give up the reload, or go back to the previous generation's content",
-        "Outside a reload this is a reload itself, to the unit as the previous generation had it. The file is\n\
-         not touched, and the next reload reads it.",
+        ROLLBACK,
+        "give up the reload, or go back to the release before",
+        "Outside a reload this is a reload itself, to the release that was promoted before the one that serves:\n\
+         its unit, programs, folder and environment. Another goes to the one before that, never forward. Files\n\
+         are not touched, and the next reload reads them. Nothing is started if the release is gone.",
+    ),
+    command(
+        "releases",
+        Operands::Unit,
+        RELEASES,
+        "show what can be gone back to",
+        "The release that serves and those that are kept for a rollback: [Reload] KeepReleases says how many.\n\
+         What is kept holds its space on the disk, and its file system cannot be unmounted.",
     ),
     command(
         "start",

@@ -76,6 +76,7 @@ fn dispatch(invocation: &Invocation, uid: u32, output: &mut Output) -> Result<u8
         Command::Status { unit, watch: true } => show::watch(&target, unit.as_deref(), json, output),
         Command::Is { question, quiet } => is::answer(&target, question, *quiet, json, output),
         Command::History { unit } => show::show_history(&target, unit, json, output),
+        Command::Releases { unit } => show::show_releases(&target, unit, json, output),
         Command::Show { unit } => show::show_unit(&target, unit, json, output),
         Command::Cat { unit } => show::cat(&target, unit, json, output),
         Command::Events { unit } => show::events(&target, unit.as_deref(), json, output),

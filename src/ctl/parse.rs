@@ -39,6 +39,9 @@ pub(super) enum Command {
     History {
         unit: String,
     },
+    Releases {
+        unit: String,
+    },
     Show {
         unit: String,
     },
@@ -257,7 +260,14 @@ impl Found {
             "events" => Command::Events { unit: self.maybe_unit()? },
             "reload" => Command::Task(self.reload()?),
             "promote" => self.task("promotion", |unit| Request::Promote { unit })?,
-            "rollback" => self.task("rollback", |unit| Request::Rollback { unit })?,
+            "rollback" => {
+                let to = self.generation("to")?;
+                self.task("rollback", |unit| Request::Rollback { unit, to })?
+            }
+            "releases" => match self.generation("drop")? {
+                None => Command::Releases { unit: self.unit()? },
+                Some(generation) => self.task("release", |unit| Request::DropRelease { unit, generation })?,
+            },
             "start" => self.task("start", |unit| Request::Start { unit })?,
             "stop" => self.task("stop", |unit| Request::Stop { unit, close: self.has("close") })?,
             "restart" => self.task("restart", |unit| Request::Restart { unit })?,
@@ -382,18 +392,23 @@ impl Found {
         Ok(Some(span).filter(|span| !span.is_infinite()))
     }
 
+    /// The number that an option names.
+    fn generation(&self, option: &str) -> Result<Option<u32>, UsageError> {
+        match self.value(option) {
+            None if self.has(option) => Err(self.wrong(format!("--{option} is empty"))),
+            None => Ok(None),
+            Some(text) => {
+                let number = text.parse::<u32>().ok().filter(|number| *number > 0);
+                number.map(Some).ok_or_else(|| self.wrong(format!("{text:?} is not a generation: 1, 2, 3…")))
+            }
+        }
+    }
+
     fn kill(&self) -> Result<Command, UsageError> {
         let name = self.value("signal").unwrap_or(if self.has("signal") { "" } else { "SIGTERM" });
         let signal = parse_signal(&name.to_ascii_uppercase())
             .ok_or_else(|| self.wrong(format!("{name:?} is not a signal; write SIGHUP, HUP or 1")))?;
-        let generation = match self.value("generation") {
-            None if self.has("generation") => return Err(self.wrong("--generation is empty")),
-            None => None,
-            Some(text) => {
-                let number = text.parse::<u32>().ok().filter(|number| *number > 0);
-                Some(number.ok_or_else(|| self.wrong(format!("{text:?} is not a generation: 1, 2, 3…")))?)
-            }
-        };
+        let generation = self.generation("generation")?;
         self.task("signal", |unit| Request::Kill { unit, signal, generation })
     }
 }
@@ -436,6 +451,7 @@ mod tests {
             ("is-failed -q a", Command::Is { question: Question::Failed("a".into()), quiet: true }),
             ("is-ready --quiet", Command::Is { question: Question::Ready, quiet: true }),
             ("history a", Command::History { unit: "a".into() }),
+            ("releases a", Command::Releases { unit: "a".into() }),
             ("show a", Command::Show { unit: "a".into() }),
             ("cat a", Command::Cat { unit: "a".into() }),
             ("events", Command::Events { unit: None }),
@@ -461,7 +477,9 @@ mod tests {
         let unit = || "a".to_string();
         for (line, expected) in [
             ("promote a", Request::Promote { unit: unit() }),
-            ("rollback a", Request::Rollback { unit: unit() }),
+            ("rollback a", Request::Rollback { unit: unit(), to: None }),
+            ("rollback a --to 3", Request::Rollback { unit: unit(), to: Some(3) }),
+            ("releases a --drop=2", Request::DropRelease { unit: unit(), generation: 2 }),
             ("start a", Request::Start { unit: unit() }),
             ("stop a", Request::Stop { unit: unit(), close: false }),
             ("stop --close a", Request::Stop { unit: unit(), close: true }),

@@ -4,7 +4,7 @@ use super::client::{Client, Next, Target};
 use super::failure::Failure;
 use super::interrupt::Watch;
 use super::output::Output;
-use super::render::{Timeline, detail, event, history, overview};
+use super::render::{Timeline, detail, event, history, overview, releases};
 use super::wait::lines;
 use crate::error::exit;
 use crate::proto::control::{Line, Reply, Request};
@@ -117,6 +117,26 @@ pub(super) fn show_history(
         output.json(&reply);
     } else {
         let text = history(unit, reloads, output.look());
+        output.text(&text);
+    }
+    Ok(exit::OK)
+}
+
+/// `aeternactl releases UNIT`: what is kept to be gone back to.
+pub(super) fn show_releases(
+    target: &Target,
+    unit: &str,
+    json: bool,
+    output: &mut Output,
+) -> Result<u8, Failure> {
+    let status = ask_status(&mut Client::ask(target, &Request::Status { unit: Some(unit.into()) })?)?;
+    let Some(found) = status.units.into_iter().find(|known| known.name == unit) else {
+        return Err(Failure::no_unit(unit));
+    };
+    if json {
+        output.json(&serde_json::json!({"unit": unit, "releases": found.releases}));
+    } else {
+        let text = releases(&found.releases, output.look());
         output.text(&text);
     }
     Ok(exit::OK)

@@ -318,7 +318,7 @@ impl Daemon {
         if let Some(shell) = unit.generations.get_mut(&generation) {
             shell.served = true;
             if let Some(release) = &shell.release {
-                unit.releases.absolve(release.identity());
+                unit.releases.given_up.absolve(release.identity());
             }
         }
         self.watch_stored(index);

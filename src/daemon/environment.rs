@@ -22,6 +22,10 @@ pub struct Facts {
     pub account: Vec<(String, String)>,
     /// The contents of the `EnvironmentFile`s.
     pub from_files: Vec<(String, String)>,
+    /// What `Release` led to.
+    pub release: Option<String>,
+    /// What it leads to for the one that serves.
+    pub release_serving: Option<String>,
     /// The unit's name.
     pub unit: String,
     /// The generation; 0 for hooks outside one.
@@ -146,6 +150,12 @@ fn protocol(service: &Service, facts: &Facts) -> BTreeMap<String, String> {
     }
     if !facts.invocation.is_empty() {
         set("INVOCATION_ID", facts.invocation.clone());
+    }
+    if let Some(release) = &facts.release {
+        set("AETERNA_RELEASE", release.clone());
+    }
+    if let Some(release) = &facts.release_serving {
+        set("AETERNA_RELEASE_SERVING", release.clone());
     }
     if facts.handover {
         set("AETERNA_HANDOVER", "1".into());

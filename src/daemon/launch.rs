@@ -2,7 +2,6 @@
 //!
 //! Main thread only: it is the one that forks.
 
-use crate::daemon::envfiles;
 use crate::daemon::environment::{self, Facts, Handed};
 use crate::daemon::lookups;
 use crate::daemon::releases::{self, Release, program_of};
@@ -159,11 +158,12 @@ pub fn refused(unit: &str, plan: &Plan<'_>, error: &spawn::SpawnError) -> SpawnF
         _ => format!("{}: {why}{advice}", error.stage.words()),
     };
     let text = format!("cannot start {unit}: {text}");
-    SpawnFailure { text, code: exec_code(error), exhausted: error.is_exhaustion(), gone: false }
+    let exhausted = error.is_exhaustion();
+    SpawnFailure { text, code: exec_code(error), exhausted, gone: false, busy: error.is_busy() }
 }
 
 /// The kernel's words for an error, as strerror(3) has them.
-fn reason(error: &std::io::Error) -> String {
+pub fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "No such file or directory".into(),
         std::io::ErrorKind::PermissionDenied => "Permission denied".into(),
@@ -173,7 +173,13 @@ fn reason(error: &std::io::Error) -> String {
 
 /// `cannot start app: exec /srv/app/bin: Permission denied`.
 pub fn failure(unit: &str, what: &str, why: &str, code: u8) -> SpawnFailure {
-    SpawnFailure { text: format!("cannot start {unit}: {what}: {why}"), code, exhausted: false, gone: false }
+    SpawnFailure {
+        text: format!("cannot start {unit}: {what}: {why}"),
+        code,
+        exhausted: false,
+        gone: false,
+        busy: false,
+    }
 }
 
 /// An error without "(os error 2)": the number helps nobody who reads the words.
@@ -205,7 +211,10 @@ pub fn account_of(service: &Service) -> Result<Option<Account>, String> {
 }
 
 /// User, group and supplementary groups; `None` leaves everything as it is.
-fn credentials(service: &Service, account: Option<&Account>) -> Result<Option<Credentials>, String> {
+///
+/// # Errors
+/// Which group cannot be found, and why.
+pub fn credentials(service: &Service, account: Option<&Account>) -> Result<Option<Credentials>, String> {
     let group =
         |name: &String| user::group(name).map_err(|error| format!("group \"{name}\": {}", describe(&error)));
     if account.is_none() && service.group.is_none() && service.supplementary_groups.is_empty() {
@@ -256,7 +265,8 @@ fn facts(
     let mut facts = Facts {
         own: shared.environment.clone(),
         account: account.map(account_variables).unwrap_or_default(),
-        from_files: envfiles::read(service, credentials(service, account)?.as_ref())?,
+        from_files: release.variables(credentials(service, account)?.as_ref())?,
+        release: release.name(),
         unit: unit.name.clone(),
         generation: spawn.generation.map_or(0, |Gen(number)| number),
         invocation: shell.map_or_else(|| shared.new_invocation(), |shell| shell.invocation.clone()),
@@ -266,6 +276,10 @@ fn facts(
         fd_store_max: service.fd_store_max.max(u32::from(content.state.descriptor)),
         ..Facts::default()
     };
+    if matches!(spawn.role, Role::OnSuccess(_) | Role::OnFailure(_)) {
+        facts.release_serving =
+            unit.releases.get(unit.machine.content().id).and_then(|serving| serving.name());
+    }
     if notifies && let Some(socket) = shell.and_then(|shell| shell.kit.notify.as_ref()) {
         facts.notify_socket = Some(socket.shown.clone());
     }

@@ -2,7 +2,7 @@
 
 use crate::daemon::core::{News, Report};
 use crate::daemon::launch::{describe, not_found};
-use crate::daemon::releases::{self, Release};
+use crate::daemon::releases::Release;
 use crate::daemon::shared::Shared;
 use crate::machine::event::{Answer, Content, Event, Ticket};
 use crate::sys::near;
@@ -58,7 +58,7 @@ pub fn found(release: &Release, shared: &Shared) -> Result<Option<Arc<Pin>>, Str
     if let Some(pin) = release.program(word) {
         return Ok(Some(Arc::clone(pin)));
     }
-    let path = releases::search_path(unit, shared);
+    let path = release.search_path(shared);
     let base = release.base();
     match spawn::pin_program(word, Some(&path), base.as_deref()) {
         Ok(pin) => Ok(Some(Arc::new(pin))),

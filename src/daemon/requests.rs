@@ -180,8 +180,11 @@ impl Daemon {
                     &Command::Reload { force, remember: false, reason },
                 );
             }
-            Request::Rollback { unit } => {
-                self.reload_request(id, &[unit], false, true, &Command::Rollback { to: None })
+            Request::Rollback { unit, to } => {
+                self.reload_request(id, &[unit], false, true, &Command::Rollback { to: to.map(Gen) })
+            }
+            Request::DropRelease { unit, generation } => {
+                self.unit_request(id, unit, Command::DropRelease(Gen(generation)))
             }
             Request::Promote { unit } => self.unit_request(id, unit, Command::Promote),
             Request::Start { unit } => self.unit_request(id, unit, Command::Start),
@@ -385,6 +388,10 @@ impl Daemon {
         let reason = match words.and_then(|words| words.went_to.as_ref()).and_then(where_to_look) {
             Some(place) => format!("{reason}; {place}: StandardError = \"log\" would show it here"),
             None => reason,
+        };
+        let reason = match &unit.releases.still_there {
+            Some(still) if outcome == Some(Outcome::RolledBack) => format!("{reason}; {still}"),
+            _ => reason,
         };
         ReloadReply { unit: unit.name.clone(), outcome, reason, last_lines }
     }

@@ -7,7 +7,7 @@ use crate::sys::inotify::{Change, Progress};
 use crate::time::{Monotime, Span};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How long a file that has changed is waited for while somebody has it open and writes to it, and how long changes that
 /// do not end put a reload off: a copy over a slow line, but not a log, and not for ever.
@@ -84,6 +84,11 @@ impl Settling {
         }
         let since = *self.since.get_or_insert(now);
         self.settle_at = Some((now + debounce).min(since + LONGEST.max(debounce)));
+    }
+
+    /// Whether nothing has changed but this.
+    pub fn is_only(&self, path: &Path) -> bool {
+        !self.more && self.changed.keys().all(|changed| changed == path)
     }
 
     /// The deadline has passed.

@@ -23,6 +23,10 @@ impl Daemon {
             .filter(|(index, _)| only.is_none_or(|wanted| wanted == *index))
             .map(|(_, unit)| {
                 let mut status = in_full(unit, unit_status(unit));
+                if only.is_some() || self.units.len() == 1 {
+                    status.releases = unit.releases_status();
+                    status.notes.extend(unit.newer_on_disk(&self.shared));
+                }
                 status.notes.extend(strays.iter().filter(|_| stopped(unit)).cloned());
                 status
             })
@@ -63,7 +67,14 @@ impl Daemon {
             let _ = writeln!(text, "{}: {}", unit.name, told(difference));
             note(difference, &mut changes);
         }
-        if changes.keys.is_empty() && changes.sockets.iter().all(|socket| socket.change == "kept") {
+        changes.release = unit.changes_on_disk(&loaded.unit, &self.shared)?;
+        for line in &changes.release {
+            let _ = writeln!(text, "{}: {line}", unit.name);
+        }
+        if changes.release.is_empty()
+            && changes.keys.is_empty()
+            && changes.sockets.iter().all(|socket| socket.change == "kept")
+        {
             let _ = writeln!(text, "{}: no difference; a reload starts the same again", unit.name);
         }
         Ok((text, changes))

@@ -256,7 +256,7 @@ fn too_late(unit: &str, plan: &Plan<'_>, since: Monotime) -> SpawnFailure {
          {program}{folder} not answer?",
         clock::now().since(since)
     );
-    SpawnFailure { text, code: 1, exhausted: false, gone: false }
+    SpawnFailure { text, code: 1, exhausted: false, gone: false, busy: false }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::daemon::token::Owner;
 use crate::machine::event::Command;
 use crate::sys::clock;
 use crate::sys::inotify::Watcher;
+use crate::sys::pin;
 use crate::sys::poll::Interest;
 use std::path::Path;
 
@@ -75,7 +76,10 @@ impl Daemon {
     pub fn paths_settled(&mut self, index: usize) {
         let unit = &mut self.units[index];
         let debounce = unit.current.unit.reload.watch_debounce;
+        let release = unit.current.unit.service.release.as_deref().map(Path::new);
+        let serving = unit.releases.get(unit.current.id).and_then(|release| release.named());
         let Some(watch) = &mut unit.watch else { return };
+        let only_release = release.is_some_and(|name| watch.settling.is_only(name));
         let reason = match watch.settling.settled(clock::now(), debounce) {
             Settled::StillWritten => {
                 log::debug!("{}: what changed below its WatchPaths is still being written", unit.name);
@@ -85,6 +89,13 @@ impl Daemon {
         };
         // Where the kernel has lost count there may be folders that nobody watches yet.
         watch.watcher.catch_up();
+        if let (true, Some(name), Some(serving)) = (only_release, release, serving)
+            && pin::identity(name).is_ok_and(|now| now == serving.was())
+        {
+            // As when OnFailure has put it back.
+            log::info!("{}: {} leads to the release that serves: no reload", unit.name, name.display());
+            return;
+        }
         self.command(index, Command::Reload { force: false, remember: true, reason });
     }
 

@@ -44,6 +44,7 @@ impl Turn<'_> {
             }
             Command::Promote => self.promote_by_command(req),
             Command::Rollback { to } => self.roll_back_by_command(req, to),
+            Command::DropRelease(number) => self.drop_release(req, number),
             Command::Kill { signal, generation } => self.kill_by_command(req, signal, generation),
             Command::Shutdown => {
                 self.s.shutdown = true;
@@ -289,6 +290,24 @@ impl Turn<'_> {
             ),
             _ => why,
         })
+    }
+
+    /// Lets a release go: what it holds on the disk too, once no process of it is left.
+    fn drop_release(&mut self, req: Option<Req>, number: Gen) {
+        let Some(content) = self.s.kept.of(number).map(|entry| entry.content) else {
+            let why = format!("no release of generation {} is kept; {}", number.0, self.kept_in_words());
+            return self.failed(req, &why);
+        };
+        let reload = self.s.reload.as_ref().and_then(|reload| reload.stage.content());
+        if content == self.s.content {
+            let why = format!("generation {} runs what serves now: that stays", number.0);
+            self.failed(req, &why);
+        } else if reload == Some(content) {
+            self.failed(req, "a reload to it is under way");
+        } else {
+            self.s.kept.forget(content);
+            self.done(req, "");
+        }
     }
 
     /// `there are 2, 3 (serving) and 4`.

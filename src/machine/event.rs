@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
+pub use super::failure::SpawnFailure;
 pub use super::seen::{Looked, NoPage, Page, Seen};
 pub use crate::proto::notify::Notification;
 pub use crate::proto::status::{Outcome, ReloadRecord, Share, UnitState};
@@ -100,6 +101,8 @@ pub enum Command {
         /// Which generation; `None` for the release before the one that serves.
         to: Option<Gen>,
     },
+    /// Keep what a generation ran no longer: nothing leads back to it.
+    DropRelease(Gen),
     /// A signal to the main processes.
     Kill {
         /// The signal's number.
@@ -156,27 +159,6 @@ pub enum Sender {
     Member(i32),
     /// Nobody of ours, or already gone and not known.
     Stranger,
-}
-
-/// Why a process could not be started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SpawnFailure {
-    /// For people: `cannot start app: exec /srv/app/bin: Permission denied`.
-    pub text: String,
-    /// Whether the machine or aeternad has too little of something just now (processes, memory, descriptors): that
-    /// says nothing of the program.
-    pub exhausted: bool,
-    /// The exit code that stands for it: 127 not found, 126 not executable, else 1.
-    pub code: u8,
-    /// Whether what it was to run is gone, and nothing may run in its place: it is not tried again.
-    pub gone: bool,
-}
-
-impl SpawnFailure {
-    /// What aeternad itself could not do, in words for people.
-    pub fn ours(text: String) -> SpawnFailure {
-        SpawnFailure { text, code: 1, exhausted: false, gone: false }
-    }
 }
 
 /// What a health check found.

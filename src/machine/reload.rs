@@ -8,9 +8,6 @@ use super::turn::Turn;
 use crate::time::Monotime;
 use crate::unit::{Strategy, Unit};
 
-/// How many releases are kept beside the one that serves.
-const KEPT: u32 = 3;
-
 impl Turn<'_> {
     /// Begins a reload of the file, or to a content that was there before.
     pub(super) fn begin_reload(&mut self, req: Option<Req>, asked: String, to: Option<ContentId>) {
@@ -226,7 +223,8 @@ impl Turn<'_> {
             self.s.content = content;
             self.push(Action::Content(content));
         }
-        self.s.kept.promote(content, KEPT);
+        let keep = self.unit(content).reload.keep_releases;
+        self.s.kept.promote(content, keep);
     }
 
     /// What is due in the reload itself.

@@ -8,6 +8,10 @@ use super::turn::{Follow, Turn};
 use crate::time::Span;
 use crate::unit::StartOn;
 
+/// How long somebody who writes a program is waited for, and how often it is tried.
+const WRITER_TAKES: Span = Span::from_secs(5);
+const WRITER_PAUSE: Span = Span::from_millis(200);
+
 impl Turn<'_> {
     /// Everything of a generation is gone.
     pub(super) fn cleaned_up(&mut self, number: Gen) {
@@ -80,6 +84,9 @@ impl Turn<'_> {
 
     /// The service has ended, and no reload decides what follows.
     pub(super) fn service_ended(&mut self, end: &End) {
+        if self.waits_for_writer(end) {
+            return;
+        }
         let unit = self.unit(self.s.content);
         let service = &unit.service;
         self.s.result = Some(end.result.text().into());
@@ -108,6 +115,21 @@ impl Turn<'_> {
             self.s.ended = Some(end.exit_status());
             self.s.rest = if end.is_success() { Rest::Stopped } else { Rest::Failed };
         }
+    }
+
+    /// Somebody copies a program to the place of the one that was to be started: it is tried again soon, and not counted
+    /// as a start, for as long as a copy may take.
+    fn waits_for_writer(&mut self, end: &End) -> bool {
+        let since = self.s.busy_since.take().filter(|_| end.busy).unwrap_or(self.now);
+        if !end.busy || self.s.job.is_some() || self.now.since(since) >= WRITER_TAKES {
+            return false;
+        }
+        self.s.busy_since = Some(since);
+        self.s.starts.give_back();
+        self.s.result = Some(end.result.text().into());
+        self.s.last_end.clone_from(&end.text);
+        self.back_off(WRITER_PAUSE, Then::Launch);
+        true
     }
 
     fn back_off(&mut self, pause: Span, then: Then) {

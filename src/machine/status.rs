@@ -98,6 +98,7 @@ impl State {
             pending: self.pending.clone(),
             notes: Vec::new(),
             analysis: self.analysis_status(contents),
+            releases: Vec::new(),
         }
     }
 

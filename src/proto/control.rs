@@ -18,9 +18,23 @@ pub const MAX_ANSWER: usize = 32 * 1024 * 1024;
 pub const MAX_REASON: usize = 500;
 
 /// Every `command` of a [`Request`].
-pub const COMMANDS: [&str; 15] = [
-    "status", "reload", "dry_run", "start", "stop", "restart", "promote", "rollback", "kill", "history",
-    "show", "events", "page", "upgrade", "version",
+pub const COMMANDS: [&str; 16] = [
+    "status",
+    "reload",
+    "dry_run",
+    "start",
+    "stop",
+    "restart",
+    "promote",
+    "rollback",
+    "drop_release",
+    "kill",
+    "history",
+    "show",
+    "events",
+    "page",
+    "upgrade",
+    "version",
 ];
 
 /// What `aeternactl` asks.
@@ -87,6 +101,16 @@ pub enum Request {
     Rollback {
         /// Which.
         unit: String,
+        /// To what this generation ran; without, to the release before the one that serves.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<u32>,
+    },
+    /// Keep what a generation ran no longer: [`Reply::Done`].
+    DropRelease {
+        /// Which unit.
+        unit: String,
+        /// Which generation.
+        generation: u32,
     },
     /// [`Reply::Done`].
     Kill {
@@ -366,6 +390,7 @@ fn checked(mut request: Request) -> Result<Request, Refusal> {
         | Request::Restart { .. }
         | Request::Promote { .. }
         | Request::Rollback { .. }
+        | Request::DropRelease { .. }
         | Request::Kill { .. }
         | Request::History { .. }
         | Request::Show { .. }
@@ -456,7 +481,9 @@ mod tests {
             Request::Stop { unit: unit(), close: true },
             Request::Restart { unit: unit() },
             Request::Promote { unit: unit() },
-            Request::Rollback { unit: unit() },
+            Request::Rollback { unit: unit(), to: None },
+            Request::Rollback { unit: unit(), to: Some(3) },
+            Request::DropRelease { unit: unit(), generation: 3 },
             Request::Kill { unit: unit(), signal: 64, generation: Some(3) },
             Request::History { unit: unit() },
             Request::Show { unit: unit() },

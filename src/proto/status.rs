@@ -366,6 +366,32 @@ pub struct GenerationStatus {
     pub usage: Usage,
 }
 
+/// A release that can be gone back to, or the one that serves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseStatus {
+    /// The generation that ran it last; absent where none has yet.
+    pub generation: Option<u32>,
+    /// Whether it is the one that serves.
+    pub serves: bool,
+    /// When its unit was read, Unix time in seconds.
+    pub since: f64,
+    /// What `Release` led to, else the working directory or the program.
+    pub release: Option<String>,
+    /// The program of `ExecStart`.
+    pub program: Option<String>,
+    /// `same`, `replaced`, `removed` or `overwritten`: what its program's name leads to now.
+    pub state: String,
+    /// Why it cannot be gone back to, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<String>,
+    /// Bytes on the disk that only aeternad and its services hold.
+    #[serde(default)]
+    pub held_bytes: u64,
+    /// Whether a rollback has led away from it: it is gone back to by its number only.
+    #[serde(default)]
+    pub left: bool,
+}
+
 /// One socket of a unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SocketStatus {
@@ -454,6 +480,9 @@ pub struct UnitStatus {
     /// The checks of the soak that is under way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub analysis: Vec<CheckStatus>,
+    /// What is kept to be gone back to, and the one that serves, oldest first; where this unit alone was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub releases: Vec<ReleaseStatus>,
 }
 
 /// `/v1/status` and `aeternactl status --json`.
@@ -565,6 +594,9 @@ pub struct UnitChanges {
     pub sockets: Vec<SocketChangeLine>,
     /// Every key whose value is another one.
     pub keys: Vec<KeyChangeLine>,
+    /// What the names mean that they did not, a sentence each: program, release, folder, environment (names, no values).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub release: Vec<String>,
 }
 
 /// What becomes of an address.

@@ -16,6 +16,7 @@
 //! | `print`, `differences` | back to text, and what two units differ in |
 //! | `clash`, `overlap` | what several units cannot all have; addresses that exclude each other |
 //! | `sharing`, `verdict` | what a check says of a unit's addresses, and of files |
+//! | `release` | the name of what is deployed, and where a unit says it |
 //! | `expand`, `environment_file`, `signal` | what the launch needs of the same rules |
 
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@ mod inline;
 mod overlap;
 mod print;
 mod read;
+mod release;
 mod sharing;
 mod signal;
 mod syntax;
@@ -50,6 +52,7 @@ pub use file::{Context, MAX_FILE, Parsed, keys, parse};
 pub use import::{Imported, Source, import};
 pub use inline::{Sockets, inline, undeclared_socket};
 pub use print::{defaults, print};
+pub use release::{Named, bind, named_files};
 pub use sharing::sharing;
 pub use signal::{parse_signal, signal_name};
 pub use types::{

@@ -743,7 +743,7 @@ fn bash_completes_commands_options_and_units() {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         Ctl::new(child)
     };
-    assert_eq!(complete(&["aeternactl", "re"]).end().out, "reload restart\n");
+    assert_eq!(complete(&["aeternactl", "re"]).end().out, "reload releases restart\n");
     assert_eq!(complete(&["aeternactl", "--control", "/x", "pro"]).end().out, "promote\n");
     assert_eq!(complete(&["aeternactl", "reload", "--no"]).end().out, "--no-wait\n");
     assert_eq!(complete(&["aeternactl", "kill", "x", "-s", "SIGH"]).end().out, "SIGHUP\n");

@@ -170,14 +170,19 @@ fn the_process_contract_names_every_variable_and_state() {
     const GIVEN: [&str; 8] =
         ["LISTEN_", "AETERNA_", "NOTIFY_", "WATCHDOG_", "SERVER_STARTER_", "EINHORN_", "NGINX", "FPM_"];
     // Given only at other launches than the one below.
-    const ELSEWHERE: [&str; 4] =
-        ["AETERNA_HANDOVER", "AETERNA_STATE_SOCK", "AETERNA_FD_NAME", "AETERNA_FD_NAME_2"];
+    const ELSEWHERE: [&str; 5] = [
+        "AETERNA_HANDOVER",
+        "AETERNA_STATE_SOCK",
+        "AETERNA_RELEASE_SERVING",
+        "AETERNA_FD_NAME",
+        "AETERNA_FD_NAME_2",
+    ];
     let text = page("aeterna.7");
     let mut env = Env::new();
     let program = common::example("probe");
     let unit = format!(
         "[Socket]\nListenStream = '127.0.0.1:0'\nFileDescriptorName = 'http'\n\
-         [Service]\nExecStart = ['{}']\nType = 'notify'\nWatchdogSec = '1h'\nWorkers = 2\n\
+         [Service]\nExecStart = ['{0}']\nRelease = '{0}'\nType = 'notify'\nWatchdogSec = '1h'\nWorkers = 2\n\
          SocketEnvironment = ['server-starter', 'einhorn', 'nginx', 'php-fpm']\n",
         program.display()
     );

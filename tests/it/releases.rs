@@ -264,7 +264,7 @@ fn a_script_runs_by_its_name_and_is_told_when_that_is_another() {
         told.contains("/run.sh is a script and was replaced by rename; a script runs by its name"),
         "{told}"
     );
-    assert!(told.contains("name it through a link"), "{told}");
+    assert!(told.contains("behind a link that Release names"), "{told}");
     assert_eq!(env.get("app", "/").body, "two");
 }
 
@@ -426,4 +426,248 @@ fn a_hundred_deployments_leave_no_descriptors_behind() {
         reload_well(&env);
     }
     env.wait("no more descriptors than before", || (count(&env) <= before).then_some(()));
+}
+
+/// What a deployment of a tree is: a script beside its data, and a link that moves.
+fn deploy_tree(env: &Env, version: u32) {
+    let probe = common::example("probe").display().to_string();
+    shell(
+        env,
+        &format!(
+            "mkdir -p rels/{version}; echo {version} > rels/{version}/version; \
+             printf '#!/bin/sh\\nexec {probe} \"body=$(cat $1/version)\" \"$2\"\\n' > rels/{version}/run; \
+             chmod 755 rels/{version}/run; ln -sfn rels/{version} next; mv -T next current"
+        ),
+    );
+}
+
+/// A tree behind `Release`, and what it says of itself.
+const TREE: &str = "Release = \"{dir}/current\"\nEnvironment = { PROBE_FILE = \"{dir}/probe\", TREE = \"at={dir}/current\" }";
+
+fn write_tree(env: &Env, service: &str, reload: &str) {
+    let text = format!(
+        "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\n{TREE}\nExecStart = [\"/bin/sh\", \"{{dir}}/current/run\", \
+         \"{{dir}}/current\", \"orders={{dir}}/orders-%%g.sock\"]\nType = \"notify\"\n{service}\n[Reload]\nSoakTime = 0\nDrainTimeout = \"10s\"\n{reload}\n"
+    );
+    env.unit("app", &text);
+}
+
+fn tree(service: &str, reload: &str) -> Env {
+    let mut env = Env::new();
+    deploy_tree(&env, 1);
+    write_tree(&env, service, reload);
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    env
+}
+
+fn body(env: &Env) -> String {
+    env.get("app", "/").body.trim().to_owned()
+}
+
+fn real(env: &Env, name: &str) -> String {
+    std::fs::canonicalize(env.path(name)).unwrap().display().to_string()
+}
+
+#[test]
+fn a_tree_of_scripts_behind_release_restarts_and_rolls_back_as_it_was() {
+    let env = tree(AGAIN, "");
+    let load = Load::start(&env.address("app", 0), 2, Manner::Fresh);
+    deploy_tree(&env, 2);
+    assert_eq!(body(&env), "1");
+    let newer = env.unit_status("app").notes.join("\n");
+    let moved = format!("release: {} → {}", real(&env, "rels/1"), real(&env, "rels/2"));
+    assert!(newer.contains(&moved), "{newer}");
+    let dry = env.ctl(&["reload", "app", "--dry-run"]);
+    assert!(dry.stdout.contains(&format!("app: {moved}")), "{dry:?}");
+    reload_well(&env);
+    assert_eq!(body(&env), "2");
+    rollback(&env, &[], 0);
+    assert_eq!(body(&env), "1");
+    load.wait_answers(50);
+    let counts = load.finish();
+    assert!(counts.failed.is_empty(), "{:?}", counts.failed);
+    for _ in 0..2 {
+        kill(&env);
+        assert_eq!(body(&env), "1");
+    }
+    rollback(&env, &["--to", "2"], 0);
+    assert_eq!(body(&env), "2");
+    let shown = env.ctl(&["releases", "app"]);
+    assert!(shown.stdout.contains(&real(&env, "rels/1")), "{shown:?}");
+    assert!(shown.stdout.contains(" serving"), "{shown:?}");
+    std::fs::remove_dir_all(env.path("rels/1")).unwrap();
+    let shown = env.ctl(&["releases", "app"]);
+    assert!(shown.stdout.contains("has been removed"), "{shown:?}");
+    let told = rollback(&env, &[], 1);
+    assert!(told.contains("/rels/1, has been removed; nothing was started"), "{told}");
+    assert_eq!(body(&env), "2");
+}
+
+#[test]
+fn a_service_sees_its_release_and_a_hook_the_one_that_serves() {
+    let env = tree(
+        AGAIN,
+        "WatchPaths = [\"{dir}/current\"]\n\
+         OnFailure = { Exec = [\"/bin/sh\", \"-c\", \"echo $AETERNA_RELEASE > {dir}/was; ln -sfn $AETERNA_RELEASE_SERVING {dir}/back; mv -T {dir}/back {dir}/current\"] }",
+    );
+    let one = real(&env, "rels/1");
+    let pid = env.main_pid("app");
+    let variables = env.wait("its environment", || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+        text.contains("TREE").then_some(text)
+    });
+    for expected in [format!("AETERNA_RELEASE={one}"), format!("TREE=at={one}")] {
+        assert!(variables.split('\0').any(|known| known == expected), "{variables}");
+    }
+    assert!(
+        env.ctl(&["show", "app"]).stdout.contains(&format!("Release = \"{}/current\"", env.dir().display()))
+    );
+    env.next_start("exit=7");
+    let mark = env.mark();
+    deploy_tree(&env, 2);
+    env.wait_reloaded("app", mark);
+    // The hook puts the link back, and that is no deployment.
+    env.wait_log("leads to the release that serves: no reload");
+    env.next_start("");
+    assert_eq!(std::fs::read_to_string(env.path("was")).unwrap().trim(), real(&env, "rels/2"));
+    assert_eq!(real(&env, "current"), one);
+    assert_eq!(body(&env), "1");
+    assert_eq!(env.unit_status("app").generation, 1);
+}
+
+#[test]
+fn a_release_that_leads_nowhere_fails_the_reload_and_starts_when_it_leads_somewhere() {
+    let env = tree("", "");
+    std::fs::remove_file(env.path("current")).unwrap();
+    let done = env.ctl(&["reload", "app"]);
+    assert_eq!(done.code, 1, "{done:?}");
+    let why = format!("Release {}/current: No such file or directory", env.dir().display());
+    assert!(done.stdout.contains(&why), "{done:?}");
+    assert!(env.unit_status("app").notes.iter().any(|note| note.contains(&why)));
+    assert_eq!(body(&env), "1");
+    let mut env = Env::new();
+    write_tree(&env, "StartOn = \"connection\"", "");
+    env.start();
+    env.wait_state("app", UnitState::Listening);
+    let mut waiting = http::Client::connect(&env.address("app", 0)).unwrap();
+    waiting.send("/", "").unwrap();
+    env.wait_log("/current: No such file or directory");
+    // Who waits is served as soon as it leads somewhere.
+    deploy_tree(&env, 5);
+    assert_eq!(waiting.receive().unwrap().body.trim(), "5");
+}
+
+#[test]
+fn a_release_may_be_one_file() {
+    let mut env = Env::new();
+    let put = |env: &Env, version: u32| {
+        shell(
+            env,
+            &format!(
+                "echo {version} > app-{version}.jar; ln -sfn app-{version}.jar next; mv -T next app.jar"
+            ),
+        );
+    };
+    put(&env, 1);
+    let probe = common::example("probe").display().to_string();
+    let text = format!(
+        "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nRelease = \"{{dir}}/app.jar\"\nType = \"notify\"\n{AGAIN}\n\
+         ExecStart = [\"/bin/sh\", \"-c\", \"exec {probe} body=$(cat {{dir}}/app.jar)\"]\n[Reload]\nSoakTime = 0\n"
+    );
+    env.unit("app", &text);
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    put(&env, 2);
+    kill(&env);
+    assert_eq!(body(&env), "1");
+    reload_well(&env);
+    assert_eq!(body(&env), "2");
+    rollback(&env, &[], 0);
+    assert_eq!(body(&env), "1");
+    // Replaced under its own name: that is no release.
+    shell(&env, "echo 3 > fresh; mv fresh app-2.jar");
+    let told = rollback(&env, &["--to", "3"], 1);
+    assert!(told.contains("app-2.jar is not the file any more that generation 3 ran"), "{told}");
+}
+
+#[test]
+fn environment_files_are_what_they_were() {
+    let mut env = Env::new();
+    env.file("env", "WORD=one\nSECRET=s3cr3t-1\n");
+    let text = "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = [\"{probe}\", \"body=${WORD}\"]\nType = \"notify\"\n\
+                EnvironmentFile = [\"{dir}/env\", \"-{dir}/more\"]\nRestart = \"always\"\nRestartSec = 0\n[Reload]\nSoakTime = 0\n";
+    env.unit("app", text);
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    env.file("env", "WORD=two\nSECRET=s3cr3t-2\n");
+    env.file("more", "WORD=more\n");
+    kill(&env);
+    assert_eq!(body(&env), "one");
+    let dry = env.ctl(&["reload", "app", "--dry-run"]);
+    assert!(dry.stdout.contains("app: environment: SECRET, WORD changed in "), "{dry:?}");
+    reload_well(&env);
+    assert_eq!(body(&env), "more");
+    rollback(&env, &[], 0);
+    assert_eq!(body(&env), "one");
+    // Not where others look.
+    let all = [
+        env.log(),
+        env.ctl(&["status", "app", "--json"]).stdout,
+        env.ctl(&["show", "app"]).stdout,
+        dry.stdout,
+    ];
+    assert!(all.iter().all(|text| !text.contains("s3cr3t")), "{all:?}");
+}
+
+#[test]
+fn an_environment_file_that_exec_start_pre_makes_is_read_when_it_is_made() {
+    let mut env = Env::new();
+    env.file("env", "WORD=old\n");
+    let text = "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = [\"{probe}\", \"body=${WORD}${MORE}\"]\nType = \"notify\"\n\
+                ExecStartPre = [[\"/bin/sh\", \"-c\", \"echo WORD=new > {dir}/fresh; mv {dir}/fresh {dir}/env\"], [\"/bin/sh\", \"-c\", \"echo MORE=$WORD > {dir}/made\"]]\n\
+                EnvironmentFile = [\"{dir}/env\", \"-{dir}/made\"]\n[Reload]\nSoakTime = 0\n";
+    env.unit("app", text);
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    assert_eq!(body(&env), "newnew");
+}
+
+#[test]
+fn what_is_let_go_is_not_gone_back_to_and_its_descriptors_are_closed() {
+    let env = started(Way::Rename, "", "");
+    deploy(&env, Way::Rename, 2);
+    reload_well(&env);
+    let deleted = |env: &Env| {
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", env.pid())).unwrap();
+        let targets = fds.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        targets.filter(|target| target.to_string_lossy().contains("/app (deleted)")).count()
+    };
+    assert!(deleted(&env) > 0);
+    let shown = env.ctl(&["releases", "app"]).stdout;
+    assert!(shown.contains("its program has no name any more; "), "{shown}");
+    let refused = env.ctl(&["releases", "app", "--drop", "2"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("generation 2 runs what serves now: that stays"), "{refused:?}");
+    assert_eq!(env.ctl(&["releases", "app", "--drop", "1"]).code, 0);
+    env.wait("its descriptors are closed", || (deleted(&env) == 0).then_some(()));
+    let told = rollback(&env, &["--to", "1"], 1);
+    assert!(told.contains("no release of generation 1 is kept; there is 2 (serving)"), "{told}");
+}
+
+#[test]
+fn a_rolled_back_reload_says_that_the_disk_still_has_it() {
+    for way in [Way::Rename, Way::Link] {
+        let env = started(way, "", "");
+        deploy(&env, way, 2);
+        env.next_start("exit=7");
+        let done = env.ctl(&["reload", "app"]);
+        env.next_start("");
+        assert_eq!(done.code, 3, "{done:?}");
+        let told = "/app still is what was given up: a restart of aeternad or of the machine would run it";
+        assert!(done.stdout.contains(told), "{done:?}");
+        settled(&env);
+        let notes = env.unit_status("app").notes.join("\n");
+        assert!(notes.contains("what is on disk was given up by the reload at "), "{notes}");
+    }
 }

@@ -320,6 +320,7 @@ const VALUES: &[(&str, &str, &[&str])] = &[
     ("[Service]", "User", &["'app'", "1000"]),
     ("[Service]", "Group", &["'app'"]),
     ("[Service]", "SupplementaryGroups", &["[]", "'a'", "['a', 5]"]),
+    ("[Service]", "Release", &["'/srv/app/current'", "'/x y//'"]),
     ("[Service]", "WorkingDirectory", &["'~'", "'-~'", "'/x y'", "'-/x'"]),
     ("[Service]", "UMask", &["'0777'", "'0'"]),
     ("[Service]", "RuntimeDirectory", &["'a b/c'", "[]"]),
@@ -371,6 +372,7 @@ const VALUES: &[(&str, &str, &[&str])] = &[
     ("[Reload]", "OnFailure", &["[{ Exec = ['/a', TEXT] }]"]),
     ("[Reload]", "WatchPaths", &["[]", "'/a'", "['/a', '/%%']"]),
     ("[Reload]", "WatchDebounce", TIME),
+    ("[Reload]", "KeepReleases", &["0", "32"]),
     ("[Reload]", "BinaryPath", &["'/a'"]),
     ("[Reload]", "BinarySHA256", &["'ABCDEFabcdef00000000000000000000000000000000000000000000000000ff'"]),
     (

@@ -73,9 +73,11 @@ impl Turned<'_> {
     fn is_stop(&self) -> bool {
         let Event::Command { command, .. } = self.event else { return false };
         match command {
-            Command::Reload { .. } | Command::Promote | Command::Rollback { .. } | Command::RefuseReloads => {
-                false
-            }
+            Command::Reload { .. }
+            | Command::Promote
+            | Command::Rollback { .. }
+            | Command::DropRelease(_)
+            | Command::RefuseReloads => false,
             Command::Start
             | Command::Stop { .. }
             | Command::Restart

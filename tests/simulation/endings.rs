@@ -259,7 +259,13 @@ fn a_failed_start_is_told_apart_from_what_is_only_news() {
     // A process that could not be started has a line already.
     let mut rig = Rig::new(base());
     rig.event(Event::Boot);
-    let failure = SpawnFailure { text: "cannot start app: no".into(), code: 1, exhausted: true, gone: false };
+    let failure = SpawnFailure {
+        text: "cannot start app: no".into(),
+        code: 1,
+        exhausted: true,
+        gone: false,
+        busy: false,
+    };
     rig.event(Event::SpawnFailed { proc: Proc(1), failure });
     assert_eq!((failed(&rig), rig.state()), (0, UnitState::Failed));
 }

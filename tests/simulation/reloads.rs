@@ -177,7 +177,8 @@ fn what_was_moved_or_cannot_be_served_needs_no_rescue() {
     rig.ready(2, 0);
     rig.exits(2, CODE3);
     rig.event(Answer::SlotState { slot: 1, queued: 4, migrated: false });
-    let failure = SpawnFailure { text: "no memory".into(), code: 1, exhausted: false, gone: false };
+    let failure =
+        SpawnFailure { text: "no memory".into(), code: 1, exhausted: false, gone: false, busy: false };
     rig.row(Event::SpawnFailed { proc: Proc(3), failure }, &["forget g3", "stranded 4"]);
 }
 
@@ -510,6 +511,33 @@ fn a_rollback_never_goes_forward_but_by_the_number_of_a_generation() {
 }
 
 #[test]
+fn as_many_releases_are_kept_as_the_unit_says_and_one_is_let_go_by_a_command() {
+    let mut unit = base();
+    unit.reload.strategy = Strategy::Immediate;
+    let mut rig = Rig::running(unit.clone());
+    for id in [2, 3, 4] {
+        rig.reload_to(id, unit.clone());
+        rig.spawned(id);
+        rig.ready(id, 0);
+    }
+    let kept = |rig: &Rig| rig.m.kept().map(|kept| kept.content.0).collect::<Vec<_>>();
+    assert_eq!(kept(&rig), [1, 2, 3, 4]);
+    assert_eq!(rig.command(Command::DropRelease(Gen(9))), ["reply 4 failed"]);
+    assert_eq!(rig.command(Command::DropRelease(Gen(4))), ["reply 5 failed"], "it serves");
+    assert!(rig.command(Command::DropRelease(Gen(3))).contains(&"reply 6 done".to_owned()));
+    assert_eq!(kept(&rig), [1, 2, 4]);
+    assert_eq!(rig.command(Command::Rollback { to: Some(Gen(3)) }), ["reply 7 failed"]);
+    assert_eq!(rig.command(Command::Rollback { to: None })[0], "open 2");
+    assert_eq!(rig.command(Command::DropRelease(Gen(2))), ["reply 9 failed"], "a reload to it is under way");
+    rig.event(Answer::Opened { content: ContentId(2), result: Err("no".into()) });
+    unit.reload.keep_releases = 0;
+    rig.reload_to(5, unit);
+    rig.spawned(5);
+    rig.ready(5, 0);
+    assert_eq!(kept(&rig), [5]);
+}
+
+#[test]
 fn a_rollback_whose_target_is_gone_launches_nothing_also_where_nothing_runs() {
     let mut unit = base();
     unit.service.start_on = StartOn::Connection;
@@ -541,6 +569,7 @@ fn what_is_gone_for_good_is_not_tried_again() {
             code: 1,
             exhausted: false,
             gone: true,
+            busy: false,
         };
         rig.event(Event::SpawnFailed { proc: Proc(1), failure });
         rig.empty(1);

@@ -369,7 +369,7 @@ fn accept_units_count_their_instances() {
     rig.row(from(2, "10.0.0.1"), &["close 2", "watch"]);
     rig.row(from(3, "10.0.0.2"), &["spawn 2 instance3 g2 slot0", "watch"]);
     rig.row(from(4, "10.0.0.3"), &["close 4", "watch"]);
-    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false, gone: false };
+    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false, gone: false, busy: false };
     rig.row(Event::SpawnFailed { proc: Proc(2), failure }, &["forget g2", "close 3"]);
     // A reload: new connections get the new content, running instances stay.
     rig.reload_to(2, unit);
@@ -483,7 +483,7 @@ fn a_worker_that_comes_after_the_stop_signal_is_not_left_alive() {
     unit.service.workers = 2;
     let mut rig = Rig::new(unit);
     rig.event(Event::Boot);
-    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false, gone: false };
+    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false, gone: false, busy: false };
     rig.event(Event::SpawnFailed { proc: Proc(1), failure });
     assert_eq!(rig.spawned(2), ["signal 9 proc2"]);
 }
@@ -496,9 +496,42 @@ fn what_a_pre_command_left_is_waited_for_when_the_service_cannot_be_started() {
     rig.event(Event::Boot);
     rig.spawned(1);
     rig.exits(1, Exit::Code(0));
-    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false, gone: false };
+    let failure = SpawnFailure { text: "no".into(), code: 127, exhausted: false, gone: false, busy: false };
     let lines = rig.event(Event::SpawnFailed { proc: Proc(2), failure });
     assert_eq!(lines, ["signal 15 everyone g1", "signal 18 everyone g1", "=STOPPING"]);
     assert_eq!(rig.empty(1), ["forget g1", "=FAILED"]);
     assert_eq!(rig.m.summary().ended, Some(127));
+}
+
+#[test]
+fn a_program_that_somebody_writes_is_tried_again_for_a_while_and_that_is_no_start() {
+    for restart in [Restart::No, Restart::Always] {
+        let mut unit = base();
+        unit.service.restart = restart;
+        unit.service.restart_sec = Span::from_secs(1);
+        unit.service.start_limit_burst = 1;
+        let mut rig = Rig::new(unit);
+        rig.event(Event::Boot);
+        let failure =
+            |busy| SpawnFailure { text: "no".into(), code: 126, exhausted: false, gone: false, busy };
+        let began = rig.now;
+        let mut tries = 1;
+        while rig.now.since(began) < Span::from_secs(5) {
+            rig.event(Event::SpawnFailed { proc: Proc(tries), failure: failure(true) });
+            rig.empty(tries);
+            if rig.now.since(began) >= Span::from_secs(5) {
+                break;
+            }
+            assert_eq!(rig.state(), UnitState::Backoff, "{tries}");
+            rig.now = rig.m.next_deadline().unwrap();
+            rig.event(Event::Tick);
+            assert_eq!(rig.state(), UnitState::Starting, "{tries}");
+            tries += 1;
+        }
+        assert_eq!(tries, 26);
+        rig.event(Event::SpawnFailed { proc: Proc(tries), failure: failure(true) });
+        rig.empty(tries);
+        let then = if restart == Restart::No { UnitState::Failed } else { UnitState::Backoff };
+        assert_eq!(rig.state(), then);
+    }
 }

@@ -365,7 +365,8 @@ impl<'a> World<'a> {
         if !self.fair && self.choices.rarely(20) {
             let code = if self.choices.rarely(2) { 1 } else { 127 };
             let gone = self.choices.rarely(3);
-            let failure = SpawnFailure { text: "no such file".into(), code, exhausted: false, gone };
+            let busy = !gone && self.choices.rarely(3);
+            let failure = SpawnFailure { text: "no such file".into(), code, exhausted: false, gone, busy };
             let failed = Event::SpawnFailed { proc, failure };
             if self.choices.rarely(3) {
                 self.later.push(failed)

@@ -9,6 +9,7 @@ mod event;
 mod history;
 mod overview;
 mod progress;
+mod releases;
 mod table;
 mod time;
 mod timeline;
@@ -19,6 +20,7 @@ pub(super) use event::event;
 pub(super) use history::history;
 pub(super) use overview::overview;
 pub(super) use progress::{Progress, outcomes};
+pub(super) use releases::releases;
 pub(super) use timeline::Timeline;
 
 use crate::proto::harmless::is_seen;

@@ -54,6 +54,7 @@ pub(super) fn unit(name: &str) -> UnitStatus {
         stored_descriptors: 0,
         pending: vec![],
         analysis: vec![],
+        releases: vec![],
         notes: vec![],
     }
 }

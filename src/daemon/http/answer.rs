@@ -1,7 +1,7 @@
 //! What the main loop does with a [`Call`]: reads are answered at once, the rest becomes a command of a unit.
 //! Pure; the daemon shows itself through [`View`].
 
-use crate::machine::event::{Busy, Command, CommandResult};
+use crate::machine::event::{Busy, Command, CommandResult, Gen};
 use crate::proto::http::response::Response;
 use crate::proto::http::route::Call;
 use crate::proto::status::{Outcome, Status, UnitStatus};
@@ -48,7 +48,7 @@ pub fn task(call: &Call, view: &dyn View) -> Task {
             (unit.as_deref(), Command::Reload { force: *force, remember: false, reason: reason.clone() })
         }
         Call::Promote(unit) => (Some(unit.as_str()), Command::Promote),
-        Call::Rollback(unit) => (Some(unit.as_str()), Command::Rollback { to: None }),
+        Call::Rollback { unit, to } => (Some(unit.as_str()), Command::Rollback { to: to.map(Gen) }),
         Call::Metrics
         | Call::Health
         | Call::Ready
@@ -84,7 +84,7 @@ fn answer(call: &Call, view: &dyn View) -> Response {
             None => no_such_unit(name, view),
         },
         Call::Page => super::page::render(&view.status()),
-        Call::Events { .. } | Call::Reload { .. } | Call::Promote(_) | Call::Rollback(_) => {
+        Call::Events { .. } | Call::Reload { .. } | Call::Promote(_) | Call::Rollback { .. } => {
             Response::error(400, "this is not answered by reading", "report this")
         }
     }
@@ -217,7 +217,7 @@ mod tests {
     fn nothing_is_reloaded_while_stopping() {
         let view = Canned(vec![("a", None)], Some("aeternad is stopping"), true);
         assert_eq!(status(&reload(None, true), &view), 503);
-        assert_eq!(status(&Call::Rollback("a".into()), &view), 503);
+        assert_eq!(status(&Call::Rollback { unit: "a".into(), to: None }, &view), 503);
         assert_eq!(status(&Call::Ready, &view), 503);
         assert_eq!(status(&Call::Health, &view), 200);
     }

@@ -185,6 +185,7 @@ mod tests {
             stored_descriptors: 0,
             pending: vec![],
             analysis: vec![],
+            releases: Vec::new(),
             notes: vec![],
         };
         Status { version: "1".into(), pid: 5, stopping: false, units: vec![unit], single: None }

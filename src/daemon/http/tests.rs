@@ -228,7 +228,7 @@ fn a_unix_path_serves_too_and_is_gone_afterwards() {
         .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
-    expect(&text, 200, "Rollback(\"a\")");
+    expect(&text, 200, "Rollback { unit: \"a\", to: None }");
     bench.stop();
     assert!(!path.exists());
 }

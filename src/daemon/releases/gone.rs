@@ -12,6 +12,8 @@ pub enum Gone {
     Folder(PathBuf),
     /// Another folder has its name.
     OtherFolder(PathBuf),
+    /// Another file has its name.
+    OtherFile(PathBuf),
     /// The file was written to, at this time (seconds since 1970).
     Overwritten(PathBuf, f64),
     /// A script whose name means another file.
@@ -21,12 +23,13 @@ pub enum Gone {
 }
 
 impl Gone {
-    /// Of a folder that is entered.
-    pub fn of_folder(pin: &Pin) -> Option<Gone> {
+    /// Of a folder, or of a file that is not executed.
+    pub fn of_place(pin: &Pin) -> Option<Gone> {
         let path = pin.name().to_owned();
         match pin.look() {
             Look::Same => None,
             Look::Removed => Some(Gone::Folder(path)),
+            Look::Replaced if pin.kind() != Kind::Folder => Some(Gone::OtherFile(path)),
             Look::Replaced => Some(Gone::OtherFolder(path)),
             Look::Overwritten(at) => Some(Gone::Overwritten(path, at)),
         }
@@ -51,6 +54,7 @@ impl Gone {
         match self {
             Gone::Folder(path)
             | Gone::OtherFolder(path)
+            | Gone::OtherFile(path)
             | Gone::Overwritten(path, _)
             | Gone::ReplacedScript(path)
             | Gone::RemovedScript(path) => path,
@@ -65,6 +69,10 @@ impl Gone {
         match self {
             Gone::Folder(_) => format!("the release of {whose}, {path}, has been removed"),
             Gone::OtherFolder(_) => format!("{path} is not the folder any more that {whose} ran in"),
+            Gone::OtherFile(_) => format!(
+                "{path} is not the file any more that {whose} ran; \
+                 deploy each release under a name of its own, behind a link that Release names"
+            ),
             Gone::Overwritten(_, at) => format!(
                 "{path} was overwritten in place at {}, so what {whose} ran exists no more; \
                  replace programs by rename (mv, install, rsync without --inplace)",
@@ -72,11 +80,11 @@ impl Gone {
             ),
             Gone::ReplacedScript(_) => format!(
                 "{path} is a script and was replaced by rename; a script runs by its name. \
-                 Deploy each release to a folder of its own, and name it through a link (…/current/run)"
+                 Deploy each release to a folder of its own, behind a link that Release names (Release = \"/srv/app/current\")"
             ),
             Gone::RemovedScript(_) => format!(
                 "{path} is a script and was removed; a script runs by its name. \
-                 Deploy each release to a folder of its own, and name it through a link (…/current/run)"
+                 Deploy each release to a folder of its own, behind a link that Release names (Release = \"/srv/app/current\")"
             ),
         }
     }
@@ -97,7 +105,8 @@ mod tests {
                 "overwritten in place at 12:03:01Z, so what generation 3 ran",
             ),
             (Gone::ReplacedScript(path()), "/srv/app is a script and was replaced by rename"),
-            (Gone::RemovedScript(path()), "name it through a link"),
+            (Gone::OtherFile(path()), "/srv/app is not the file any more that generation 3 ran"),
+            (Gone::RemovedScript(path()), "behind a link that Release names"),
         ] {
             let told = gone.told(Some(Gen(3)));
             assert!(told.contains(expected), "{told}");

@@ -4,6 +4,8 @@ use super::{Gone, Part, Release};
 use crate::daemon::core::Daemon;
 use crate::daemon::{load, preflight};
 use crate::machine::event::{Answer, Content, ContentId, Gen, Ticket};
+use crate::machine::gone::GivenUp;
+use crate::sys::clock;
 use std::sync::Arc;
 
 impl Daemon {
@@ -19,11 +21,17 @@ impl Daemon {
     pub fn load(&mut self, index: usize) -> Answer {
         let result = self.read_again(index);
         let unit = &mut self.units[index];
-        Answer::Loaded(result.map(|loaded| {
+        Answer::Loaded(result.and_then(|loaded| {
             for warning in &loaded.warnings {
                 log::warn!("{}: {warning}", unit.name);
             }
             let release = Release::read(&loaded.unit, &self.shared);
+            if let Some(why) = release.missing() {
+                return Err(why.to_owned());
+            }
+            if let Some(why) = release.unheld() {
+                log::warn!("{}: {why}", unit.name);
+            }
             // What was held since may have changed the number that a content was made with.
             let mut known = unit.machine.contents();
             known.extend(unit.contents.iter().cloned());
@@ -39,7 +47,7 @@ impl Daemon {
             }
             unit.releases.fresh = Some(content.id);
             unit.releases.told = None;
-            content
+            Ok(content)
         }))
     }
 
@@ -52,9 +60,8 @@ impl Daemon {
         let unit = &mut self.units[index];
         let release = unit.release_of(content.id, &self.shared);
         let release = release.unwrap_or_else(|| Arc::new(Release::read(&content.unit, &self.shared)));
-        let goes_back = unit.releases.fresh != Some(content.id);
-        let gone = if goes_back { release.gone(Part::All) } else { None };
-        let result = match gone {
+        // What was just read is there; what is gone back to may be gone.
+        let result = match release.gone(Part::All) {
             Some(gone) => Err(self.cannot_go_back(index, content.id, &gone)),
             None if content.unit.reload.binary_sha256.is_none() => {
                 preflight::found(&release, &self.shared).map(drop)
@@ -99,11 +106,29 @@ impl Daemon {
     /// A reload has launched this generation and given it up.
     pub fn gave_up(&mut self, index: usize, generation: Gen, why: String) {
         let unit = &mut self.units[index];
-        let shell = unit.generations.get(&generation);
-        if let Some(identity) =
-            shell.and_then(|shell| shell.release.as_ref()).map(|release| release.identity())
-        {
-            unit.releases.gave_up(identity, why);
+        unit.releases.still_there = None;
+        let Some(release) = unit.generations.get(&generation).and_then(|shell| shell.release.clone()) else {
+            return;
+        };
+        let serving = unit.machine.content();
+        let serves = unit.releases.get(serving.id).map(|release| release.identity());
+        let content = unit.generations.get(&generation).and_then(|shell| unit.content(shell.content?));
+        // Whether what was wrong may be what the unit says.
+        let is_same_text = content.is_some_and(|content| content.hash == serving.hash);
+        if serves != Some(release.identity()) {
+            let identity = release.identity();
+            unit.releases.given_up.add(GivenUp { identity, at: clock::unix_time(), why });
+        }
+        // Whoever has OnFailure may be about to put it back.
+        if release.unit.reload.on_failure.is_empty() {
+            let then = "a restart of aeternad or of the machine would run it";
+            let file = Some(unit.source.file()).filter(|file| !file.is_empty());
+            unit.releases.still_there = match is_same_text {
+                true => release
+                    .still_there(&self.shared)
+                    .map(|name| format!("{name} still is what was given up: {then}")),
+                false => file.map(|file| format!("{file} still says what was given up: {then}")),
+            };
         }
     }
 

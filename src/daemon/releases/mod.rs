@@ -1,75 +1,82 @@
 //! A content's release: what the names in it meant when it was read. Every process of the content runs that: automatic
 //! restarts, workers, instances, rescues, hooks, stop commands, and what a rollback launches. Main thread.
 
+mod before;
 mod gone;
 mod load;
 mod program;
 mod saved;
 mod start;
+mod told;
 
+pub use before::Before;
 pub use gone::Gone;
 pub use program::program_of;
 pub use saved::{SavedRelease, SavedReleases};
 
+use crate::daemon::envfiles::{self, Text};
 use crate::daemon::environment::{self, Facts};
 use crate::daemon::launch;
 use crate::daemon::shared::Shared;
 use crate::machine::event::ContentId;
+use crate::machine::gone::AllGivenUp;
 use crate::sys::clock;
-use crate::sys::pin::{self, Identity, Kind, Pin};
-use crate::sys::spawn::{self, ByDescriptor, Pinned};
+use crate::sys::near;
+use crate::sys::pin::{self, Kind, Pin};
+use crate::sys::spawn::{self, ByDescriptor, Credentials, Pinned};
 use crate::unit::{self, Command, Unit};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How many releases that a reload has given up are remembered of a unit.
-const GIVEN_UP: usize = 8;
-
 /// What a content's names meant.
 #[derive(Debug, Clone)]
 pub struct Release {
-    /// The unit.
+    /// The unit as it was parsed.
+    plain: Arc<Unit>,
+    /// The same with what `Release` led to in the place of its name: what is run.
     pub unit: Arc<Unit>,
+    /// What `Release` led to.
+    named: Named,
     /// `WorkingDirectory`, where it was there.
     working: Option<Arc<Pin>>,
     /// The programs of its commands that were there, by the word that names them.
     programs: BTreeMap<String, Arc<Pin>>,
+    /// The texts of its environment files that could be read.
+    texts: Vec<Text>,
     /// A hash of all of it: two releases of one text that have it in common are the same.
     identity: u64,
     /// When it was read, seconds since 1970.
     pub read_at: f64,
 }
 
+/// What `Release` led to.
+#[derive(Debug, Clone)]
+enum Named {
+    /// The unit does not say it.
+    Nothing,
+    /// A folder or a file.
+    Held(Arc<Pin>),
+    /// It cannot be held, for this reason: its name is used.
+    Unheld(String),
+    /// Nothing: why.
+    Missing(String),
+}
+
 /// The releases of a unit's contents.
 #[derive(Debug, Default)]
 pub struct Releases {
     by_content: BTreeMap<ContentId, Arc<Release>>,
-    given_up: VecDeque<GivenUp>,
+    /// What a reload has given up.
+    pub given_up: AllGivenUp,
     /// The content that was read last: its reload goes forward.
     pub fresh: Option<ContentId>,
+    /// What was given up last and still is what the names mean: for people.
+    pub still_there: Option<String>,
     /// The content of which it was said that its program is not the newest.
     told: Option<ContentId>,
-}
-
-/// A release that a reload has launched and given up.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GivenUp {
-    identity: u64,
-    at: f64,
-    why: String,
-}
-
-/// What the names that a launch's own `ExecStartPre` may change meant before it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Before {
-    working: Option<Identity>,
-    programs: BTreeMap<String, Option<Identity>>,
 }
 
 /// Which part of a release a process needs.
@@ -83,20 +90,28 @@ pub enum Part {
 
 impl Release {
     /// Looks every name of a unit up. What is not there is looked up again at its launch.
-    pub fn read(unit: &Arc<Unit>, shared: &Shared) -> Release {
-        let unit = Arc::clone(unit);
+    pub fn read(plain: &Arc<Unit>, shared: &Shared) -> Release {
+        let named = named_by(plain);
+        let unit = bound(plain, &named);
         let working = folder_of(&unit).filter(|path| !is_runtime_directory(&unit, shared, path));
         let working = working.and_then(|path| Pin::place(Path::new(&path)).ok()).map(Arc::new);
-        let mut release =
-            Release { unit, working, programs: BTreeMap::new(), identity: 0, read_at: clock::unix_time() };
-        let unit = Arc::clone(&release.unit);
+        let mut release = Release {
+            plain: Arc::clone(plain),
+            unit: Arc::clone(&unit),
+            named,
+            working,
+            programs: BTreeMap::new(),
+            texts: texts_of(&unit),
+            identity: 0,
+            read_at: clock::unix_time(),
+        };
         let mut path = None;
         for word in words(&unit) {
             if release.programs.contains_key(word) {
                 continue;
             }
             if !word.contains('/') && path.is_none() {
-                path = Some(search_path(&unit, shared));
+                path = Some(release.search_path(shared));
             }
             let base = release.base();
             if let Ok(pin) = spawn::pin_program(word, path.as_deref(), base.as_deref()) {
@@ -105,6 +120,74 @@ impl Release {
         }
         release.identity = release.hash();
         release
+    }
+
+    /// Why nothing can be launched: `Release` leads nowhere.
+    pub fn missing(&self) -> Option<&str> {
+        match &self.named {
+            Named::Missing(why) => Some(why),
+            Named::Nothing | Named::Held(_) | Named::Unheld(_) => None,
+        }
+    }
+
+    /// Why what `Release` leads to cannot be held, if so.
+    pub fn unheld(&self) -> Option<&str> {
+        match &self.named {
+            Named::Unheld(why) => Some(why),
+            Named::Nothing | Named::Held(_) | Named::Missing(_) => None,
+        }
+    }
+
+    /// What `Release` led to.
+    pub fn named(&self) -> Option<&Pin> {
+        match &self.named {
+            Named::Held(pin) => Some(pin),
+            Named::Nothing | Named::Unheld(_) | Named::Missing(_) => None,
+        }
+    }
+
+    /// `AETERNA_RELEASE`: absent without the key.
+    pub fn name(&self) -> Option<String> {
+        match &self.named {
+            Named::Held(pin) => Some(pin.name().to_string_lossy().into_owned()),
+            Named::Unheld(_) => self.plain.service.release.clone(),
+            Named::Nothing | Named::Missing(_) => None,
+        }
+    }
+
+    /// The variables of its environment files: as they were, or where that could not be read, as they are.
+    ///
+    /// # Errors
+    /// Which file cannot be read, and why.
+    pub fn variables(&self, who: Option<&Credentials>) -> Result<Vec<(String, String)>, String> {
+        let mut all = Vec::new();
+        for file in &self.unit.service.environment_file {
+            match self.texts.iter().find(|text| text.path == file.path) {
+                Some(text) => all.extend(text.variables.iter().cloned()),
+                None => all.extend(envfiles::read(file, who)?),
+            }
+        }
+        Ok(all)
+    }
+
+    /// The PATH of its processes.
+    pub fn search_path(&self, shared: &Shared) -> String {
+        let from_files = self.texts.iter().flat_map(|text| text.variables.iter().cloned()).collect();
+        let facts = Facts { own: shared.environment.clone(), from_files, ..Facts::default() };
+        let path = environment::build(&self.unit.service, &facts).remove("PATH");
+        path.unwrap_or_else(|| environment::DEFAULT_PATH.into())
+    }
+
+    /// What is to be named for people if the names of the unit still lead to it.
+    pub fn still_there(&self, shared: &Shared) -> Option<String> {
+        let now = Release::read(&self.plain, shared);
+        if now.identity != self.identity {
+            return None;
+        }
+        match &self.plain.service.release {
+            Some(name) => Some(name.clone()),
+            None => self.main().map(|pin| pin.name().display().to_string()),
+        }
     }
 
     /// A hash of everything that it holds.
@@ -122,9 +205,9 @@ impl Release {
         self.program(self.unit.service.exec_start.first()?.argv.first()?)
     }
 
-    /// Where it is, for people: the working directory, or the program.
+    /// Where it is, for people: what `Release` led to, the working directory, or the program.
     pub fn place(&self) -> Option<&Path> {
-        self.working().or_else(|| self.main().map(Arc::as_ref)).map(Pin::name)
+        self.named().or(self.working()).or_else(|| self.main().map(Arc::as_ref)).map(Pin::name)
     }
 
     /// The working directory, where it is held.
@@ -162,20 +245,37 @@ impl Release {
             hash.update(was.mtime.0.to_le_bytes());
             hash.update(was.mtime.1.to_le_bytes());
         };
+        if let Some(pin) = self.named() {
+            add("/", pin);
+        }
         if let Some(pin) = &self.working {
             add("", pin);
         }
         for (word, pin) in &self.programs {
             add(word, pin);
         }
+        let mut text = |text: &str| {
+            hash.update(text.len().to_le_bytes());
+            hash.update(text);
+        };
+        for file in &self.texts {
+            text(&file.path);
+            for (name, value) in &file.variables {
+                text(name);
+                text(value);
+            }
+        }
         hash.finalize().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
     /// What of it is gone, if anything that a process needs is.
     pub fn gone(&self, part: Part) -> Option<Gone> {
+        if let Some(gone) = self.named().and_then(Gone::of_place) {
+            return Some(gone);
+        }
         let optional = self.unit.service.working_directory.as_ref().is_some_and(|folder| folder.optional);
         if let Some(pin) = self.working.as_ref().filter(|_| !optional)
-            && let Some(gone) = Gone::of_folder(pin)
+            && let Some(gone) = Gone::of_place(pin)
         {
             return Some(gone);
         }
@@ -187,49 +287,17 @@ impl Release {
         pins.filter_map(|pin| Gone::of_program(pin)).next()
     }
 
-    /// What the name of a main program means now, wherever the way there leads by now.
-    fn means_now(&self, word: &str) -> Option<Identity> {
-        let path = match self.program(word) {
-            Some(pin) if !word.contains('/') => pin.name().to_owned(),
-            _ => Path::new(&folder_of(&self.unit).unwrap_or_default()).join(word),
-        };
-        pin::identity(&path).ok()
-    }
-
     /// Whether the name of the main program leads to another by now; `None` if it leads nowhere, or none is held.
     pub fn newer_on_disk(&self) -> Option<bool> {
+        if let (Some(held), Some(name)) = (self.named(), &self.plain.service.release) {
+            let now = pin::identity(Path::new(name)).ok()?;
+            if now != held.was() {
+                return Some(true);
+            }
+        }
         let word = self.unit.service.exec_start.first()?.argv.first()?;
         let was = self.program(word)?.was();
         self.means_now(word).map(|now| now != was)
-    }
-
-    /// What the names mean that an `ExecStartPre` may change.
-    pub fn before(&self) -> Before {
-        let words = self.unit.service.exec_start.iter().filter_map(|command| command.argv.first());
-        let programs = words.map(|word| (word.clone(), self.means_now(word))).collect();
-        let working = folder_of(&self.unit).and_then(|path| pin::identity(Path::new(&path)).ok());
-        Before { working, programs }
-    }
-
-    /// The same with what has changed since; `None` if nothing has.
-    pub fn after(&self, before: &Before) -> Option<Release> {
-        let now = self.before();
-        if now == *before {
-            return None;
-        }
-        let mut release = self.clone();
-        if now.working != before.working {
-            let folder = folder_of(&self.unit);
-            release.working = folder.and_then(|path| Pin::place(Path::new(&path)).ok()).map(Arc::new);
-        }
-        for (word, identity) in &now.programs {
-            if before.programs.get(word) != Some(identity) {
-                // Looked up anew by the launch.
-                release.programs.remove(word);
-            }
-        }
-        release.identity = release.hash();
-        Some(release)
     }
 }
 
@@ -257,24 +325,6 @@ impl Releases {
     /// Lets those go that nobody needs any more.
     pub fn retain(&mut self, needed: impl Fn(ContentId) -> bool) {
         self.by_content.retain(|id, _| needed(*id));
-    }
-
-    /// A reload has given this one up.
-    pub fn gave_up(&mut self, identity: u64, why: String) {
-        self.absolve(identity);
-        if self.given_up.len() == GIVEN_UP {
-            self.given_up.pop_front();
-        }
-        self.given_up.push_back(GivenUp { identity, at: clock::unix_time(), why });
-    }
-
-    /// It was promoted after all.
-    pub fn absolve(&mut self, identity: u64) {
-        self.given_up.retain(|given_up| given_up.identity != identity);
-    }
-
-    fn given_up(&self, identity: u64) -> Option<&GivenUp> {
-        self.given_up.iter().find(|given_up| given_up.identity == identity)
     }
 }
 
@@ -310,15 +360,52 @@ fn words(unit: &Unit) -> impl Iterator<Item = &str> {
     ];
     let commands = lists.into_iter().flatten().chain(check);
     let commands = commands.chain(unit.reload.pre_flight.iter().map(|hook| &hook.exec));
+    let judges = unit.analysis.iter().flat_map(|analysis| &analysis.checks);
+    let commands = commands.chain(judges.filter_map(|check| match &check.kind {
+        unit::AnalysisKind::Exec(command) => Some(command),
+        _ => None,
+    }));
     let binary = unit.reload.binary_path.iter().map(String::as_str);
     commands.filter_map(|command: &Command| command.argv.first()).map(String::as_str).chain(binary)
 }
 
-/// The PATH of a unit's processes.
-pub fn search_path(unit: &Unit, shared: &Shared) -> String {
-    let facts = Facts { own: shared.environment.clone(), ..Facts::default() };
-    let path = environment::build(&unit.service, &facts).remove("PATH");
-    path.unwrap_or_else(|| environment::DEFAULT_PATH.into())
+/// What `Release` leads to.
+fn named_by(unit: &Unit) -> Named {
+    let Some(name) = &unit.service.release else { return Named::Nothing };
+    match Pin::place(Path::new(name)) {
+        Ok(pin) if pin.name().to_str().is_some() => Named::Held(Arc::new(pin)),
+        Ok(pin) => Named::Missing(format!(
+            "Release {name} leads to {}, which is no UTF-8 text",
+            pin.name().display()
+        )),
+        Err(error) if near::is_far(&error) => Named::Unheld(format!(
+            "Release {name} is on a file system that a server or another program shows, and is used by its name: \
+             a restart runs what it leads to then, and rollback cannot bring it back"
+        )),
+        Err(error) => Named::Missing(format!("Release {name}: {}", launch::reason(&error))),
+    }
+}
+
+/// The unit as it is run.
+fn bound(plain: &Arc<Unit>, named: &Named) -> Arc<Unit> {
+    match (named, &plain.service.release) {
+        (Named::Held(pin), Some(name)) => Arc::new(unit::bind(plain, name, &pin.name().to_string_lossy())),
+        _ => Arc::clone(plain),
+    }
+}
+
+/// What its environment files say, as far as that can be read.
+fn texts_of(unit: &Unit) -> Vec<Text> {
+    let service = &unit.service;
+    if service.environment_file.is_empty() {
+        return Vec::new();
+    }
+    let Ok(who) =
+        launch::account_of(service).and_then(|account| launch::credentials(service, account.as_ref()))
+    else {
+        return Vec::new();
+    };
+    service.environment_file.iter().filter_map(|file| Text::read(file, who.as_ref())).collect()
 }
 
 /// Where a program is, for the one that runs it: its name as the unit has it, or where that led through a link.

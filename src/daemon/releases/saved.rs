@@ -1,8 +1,10 @@
 //! What names meant, in a stored state.
 
-use super::{GivenUp, Release, Releases};
+use super::{Named, Release, Releases, bound};
+use crate::daemon::envfiles::Text;
 use crate::daemon::saved::{Incoming, Key, Outgoing, StoredPath};
 use crate::machine::event::{Content, ContentId};
+use crate::machine::gone::AllGivenUp;
 use crate::sys::pin::{Identity, Kind, Pin};
 use crate::unit::Unit;
 use serde::{Deserialize, Serialize};
@@ -15,8 +17,9 @@ use std::sync::Arc;
 #[serde(deny_unknown_fields)]
 pub struct SavedReleases {
     by_content: Vec<(ContentId, SavedRelease)>,
-    given_up: Vec<GivenUp>,
+    given_up: AllGivenUp,
     fresh: Option<ContentId>,
+    still_there: Option<String>,
     told: Option<ContentId>,
 }
 
@@ -24,8 +27,10 @@ pub struct SavedReleases {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedRelease {
+    named: Option<SavedNamed>,
     working: Option<SavedPin>,
     programs: Vec<(String, SavedPin)>,
+    texts: Vec<Text>,
     identity: u64,
     read_at: f64,
 }
@@ -38,6 +43,13 @@ struct SavedPin {
     real: Option<StoredPath>,
     was: Identity,
     kind: Kind,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum SavedNamed {
+    Held(SavedPin),
+    Unheld(String),
+    Missing(String),
 }
 
 impl SavedPin {
@@ -59,7 +71,15 @@ impl Release {
     /// # Errors
     /// Those of [`Outgoing::put`].
     pub fn save(&self, name: &str, out: &mut Outgoing) -> Result<SavedRelease, String> {
-        let Release { unit: _, working, programs, identity, read_at } = self;
+        let Release { plain: _, unit: _, named, working, programs, texts, identity, read_at } = self;
+        let named = match named {
+            Named::Nothing => None,
+            Named::Held(pin) => {
+                Some(SavedNamed::Held(SavedPin::save(pin, format_args!("{name}.release"), out)?))
+            }
+            Named::Unheld(why) => Some(SavedNamed::Unheld(why.clone())),
+            Named::Missing(why) => Some(SavedNamed::Missing(why.clone())),
+        };
         let working = working
             .as_ref()
             .map(|pin| SavedPin::save(pin, format_args!("{name}.working"), out))
@@ -68,7 +88,8 @@ impl Release {
         for (number, (word, pin)) in programs.iter().enumerate() {
             saved.push((word.clone(), SavedPin::save(pin, format_args!("{name}.program.{number}"), out)?));
         }
-        Ok(SavedRelease { working, programs: saved, identity: *identity, read_at: *read_at })
+        let texts = texts.clone();
+        Ok(SavedRelease { named, working, programs: saved, texts, identity: *identity, read_at: *read_at })
     }
 
     /// The release of a unit again.
@@ -76,13 +97,20 @@ impl Release {
     /// # Errors
     /// Those of [`Incoming::take`].
     pub fn restore(saved: SavedRelease, unit: &Arc<Unit>, from: &mut Incoming) -> Result<Release, String> {
-        let SavedRelease { working, programs, identity, read_at } = saved;
+        let SavedRelease { named, working, programs, texts, identity, read_at } = saved;
+        let named = match named {
+            None => Named::Nothing,
+            Some(SavedNamed::Held(pin)) => Named::Held(pin.restore(from)?),
+            Some(SavedNamed::Unheld(why)) => Named::Unheld(why),
+            Some(SavedNamed::Missing(why)) => Named::Missing(why),
+        };
         let mut held = BTreeMap::new();
         for (word, pin) in programs {
             held.insert(word, pin.restore(from)?);
         }
         let working = working.map(|pin| pin.restore(from)).transpose()?;
-        Ok(Release { unit: Arc::clone(unit), working, programs: held, identity, read_at })
+        let (plain, unit) = (Arc::clone(unit), bound(unit, &named));
+        Ok(Release { plain, unit, named, working, programs: held, texts, identity, read_at })
     }
 }
 
@@ -92,15 +120,16 @@ impl Releases {
     /// # Errors
     /// Those of [`Outgoing::put`].
     pub fn save(&self, out: &mut Outgoing) -> Result<SavedReleases, String> {
-        let Releases { by_content, given_up, fresh, told } = self;
+        let Releases { by_content, given_up, fresh, still_there, told } = self;
         let mut saved = Vec::with_capacity(by_content.len());
         for (id, release) in by_content {
             saved.push((*id, release.save(&format!("content.{}", id.0), out)?));
         }
         Ok(SavedReleases {
             by_content: saved,
-            given_up: given_up.iter().cloned().collect(),
+            given_up: given_up.clone(),
             fresh: *fresh,
+            still_there: still_there.clone(),
             told: *told,
         })
     }
@@ -114,12 +143,12 @@ impl Releases {
         contents: &BTreeMap<ContentId, Content>,
         from: &mut Incoming,
     ) -> Result<Releases, String> {
-        let SavedReleases { by_content, given_up, fresh, told } = saved;
+        let SavedReleases { by_content, given_up, fresh, still_there, told } = saved;
         let mut held = BTreeMap::new();
         for (id, release) in by_content {
             let content = contents.get(&id).ok_or("a release has no content")?;
             held.insert(id, Arc::new(Release::restore(release, &content.unit, from)?));
         }
-        Ok(Releases { by_content: held, given_up: given_up.into(), fresh, told })
+        Ok(Releases { by_content: held, given_up, fresh, still_there, told })
     }
 }

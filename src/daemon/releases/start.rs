@@ -5,6 +5,7 @@ use super::{Gone, Part, Release};
 use crate::daemon::shared::Shared;
 use crate::daemon::supervised::Supervised;
 use crate::machine::event::{ContentId, Gen, IfGone, Role, Spawn, SpawnFailure};
+use crate::machine::gone::{self, Instead, Loss};
 use crate::sys::pin::Pin;
 use crate::time::of_day;
 use crate::unit::Command;
@@ -32,7 +33,12 @@ impl Supervised {
             Some(release) => release,
             None => Arc::new(Release::read(&spawn.content.unit, shared)),
         };
-        let release = self.around_pre(spawn, release);
+        let release = self.unless_missing(shared, spawn, release);
+        let release = self.around_pre(shared, spawn, release);
+        if let (Some(why), false) = (release.missing(), matches!(spawn.role, Role::StartPre(_))) {
+            let text = format!("cannot start {}: {why}", self.name);
+            return Err(SpawnFailure { code: 127, ..SpawnFailure::ours(text) });
+        }
         let release = match spawn.role {
             Role::StartPre(0) => self.unless_gone(shared, spawn, release, Part::Places)?,
             Role::Main { .. } | Role::Instance(_) => self.unless_gone(shared, spawn, release, Part::All)?,
@@ -44,22 +50,33 @@ impl Supervised {
         Ok(release)
     }
 
+    /// `Release` led nowhere when the unit was read: it may lead somewhere by now.
+    fn unless_missing(&mut self, shared: &Shared, spawn: &Spawn, release: Arc<Release>) -> Arc<Release> {
+        if release.missing().is_none() {
+            return release;
+        }
+        let now = Arc::new(Release::read(&spawn.content.unit, shared));
+        self.releases.insert(spawn.content.id, Arc::clone(&now));
+        now
+    }
+
     /// What the launch's own `ExecStartPre` changes is taken, for this launch and from then on.
-    fn around_pre(&mut self, spawn: &Spawn, release: Arc<Release>) -> Arc<Release> {
-        // What was checked is what runs.
-        let checked = spawn.content.unit.reload.binary_sha256.is_some();
+    fn around_pre(&mut self, shared: &Shared, spawn: &Spawn, release: Arc<Release>) -> Arc<Release> {
         let shell = spawn.generation.and_then(|number| self.generations.get_mut(&number));
-        let Some(shell) = shell.filter(|_| !checked) else { return release };
-        match spawn.role {
-            Role::StartPre(0) => shell.before = Some(Box::new(release.before())),
-            Role::Main { .. } | Role::Instance(_) => {
-                let changed = shell.before.take().and_then(|before| release.after(&before));
-                if let Some(changed) = changed.map(Arc::new) {
-                    self.releases.insert(spawn.content.id, Arc::clone(&changed));
-                    return changed;
-                }
-            }
-            _ => {}
+        let Some(shell) = shell else { return release };
+        let before = match spawn.role {
+            Role::StartPre(0) => None,
+            Role::StartPre(_) | Role::Main { .. } | Role::Instance(_) => shell.before.take(),
+            _ => return release,
+        };
+        let changed = before.and_then(|before| release.after(&before, shared)).map(Arc::new);
+        let now = changed.as_ref().unwrap_or(&release);
+        if matches!(spawn.role, Role::StartPre(_)) {
+            shell.before = Some(Box::new(now.before()));
+        }
+        if let Some(changed) = changed {
+            self.releases.insert(spawn.content.id, Arc::clone(&changed));
+            return changed;
         }
         release
     }
@@ -79,31 +96,37 @@ impl Supervised {
             gone: true,
             ..SpawnFailure::ours(format!("cannot start {}: {text}", spawn.content.unit.name))
         };
-        if spawn.if_gone == IfGone::Refuse {
-            return Err(refuse(gone.told(spawn.generation)));
-        }
-        if spawn.content.unit.reload.binary_sha256.is_some() {
-            // What is there now was not checked, and must not run for what was.
-            let text = format!("{} has been written to since it was checked", gone.path().display());
-            return Err(SpawnFailure { code: 126, ..refuse(text) });
-        }
-        let ran = self.machine.generation_of(spawn.content.id).or(spawn.generation);
-        let what = told_of(&gone, ran);
         let now = Arc::new(Release::read(&spawn.content.unit, shared));
+        let given_up = self.releases.given_up.find(now.identity());
+        let loss = Loss {
+            if_gone: spawn.if_gone,
+            checked: spawn.content.unit.reload.binary_sha256.is_some(),
+            given_up: given_up.is_some(),
+            serves: spawn.content.id == self.machine.content().id,
+        };
+        let what = told_of(&gone, self.machine.generation_of(spawn.content.id).or(spawn.generation));
         let place = now.main().map_or_else(|| gone.path().to_owned(), |pin| pin.name().to_owned());
         let place = place.display();
-        if let Some(given_up) = self.releases.given_up(now.identity()) {
-            return Err(refuse(format!(
-                "{what}; what is there now, {place}, was given up by the reload at {} ({}); \
-                 put another in its place, then aeternactl start {}",
-                of_day(given_up.at),
-                given_up.why,
-                self.name
-            )));
+        let instead = gone::instead(loss);
+        match (instead, given_up) {
+            (Instead::Nothing, _) => return Err(refuse(gone.told(None))),
+            (Instead::Unchecked, _) => {
+                let text = format!("{} has been written to since it was checked", gone.path().display());
+                return Err(SpawnFailure { code: 126, ..refuse(text) });
+            }
+            (Instead::GivenUp, Some(given_up)) => {
+                return Err(refuse(format!(
+                    "{what}; what is there now, {place}, was given up by the reload at {} ({}); \
+                     put another in its place, then aeternactl start {}",
+                    of_day(given_up.at),
+                    given_up.why,
+                    self.name
+                )));
+            }
+            (Instead::GivenUp | Instead::Now | Instead::NowOnce, _) => {}
         }
         log::warn!("{}: {what}; starting what is there now, {place}, which no reload has tried", self.name);
-        // What is kept for a rollback stays what it was.
-        if spawn.content.id == self.machine.content().id {
+        if instead == Instead::Now {
             self.releases.insert(spawn.content.id, Arc::clone(&now));
         }
         Ok(now)
@@ -164,6 +187,7 @@ fn told_of(gone: &Gone, ran: Option<Gen>) -> String {
     let why = match gone {
         Gone::Folder(_) | Gone::RemovedScript(_) => "has been removed".to_owned(),
         Gone::OtherFolder(_) => "is another folder now".to_owned(),
+        Gone::OtherFile(_) => "is another file now".to_owned(),
         Gone::Overwritten(_, at) => format!("was overwritten in place at {}", of_day(*at)),
         Gone::ReplacedScript(_) => "is a script and was replaced".to_owned(),
     };

@@ -54,6 +54,8 @@ pub(crate) struct End {
     pub(crate) forked: bool,
     /// What it was to run is gone: a restart cannot mend that.
     pub(crate) gone: bool,
+    /// Somebody was just writing the program.
+    pub(crate) busy: bool,
 }
 
 impl End {
@@ -79,6 +81,7 @@ impl End {
             text: describe(exit),
             forked: false,
             gone: false,
+            busy: false,
         }
     }
 
@@ -97,6 +100,7 @@ impl End {
             text: describe(exit),
             forked: false,
             gone: false,
+            busy: false,
         }
     }
 
@@ -135,12 +139,20 @@ impl End {
         // "cannot start app: exec …": which unit it is, the reader knows.
         let why = failure.text.strip_prefix("cannot start ").and_then(|text| text.split_once(": "));
         let text = format!("could not be started: {}", why.map_or(failure.text.as_str(), |(_, why)| why));
-        End { result, exit: None, code: failure.code.max(1), text, forked: false, gone: failure.gone }
+        End {
+            result,
+            exit: None,
+            code: failure.code.max(1),
+            text,
+            forked: false,
+            gone: failure.gone,
+            busy: failure.busy,
+        }
     }
 
     /// It was given up on.
     pub(crate) fn given_up(result: Word, text: String) -> End {
-        End { result, exit: None, code: 1, text, forked: false, gone: false }
+        End { result, exit: None, code: 1, text, forked: false, gone: false, busy: false }
     }
 
     pub(crate) fn is_success(&self) -> bool {

@@ -38,6 +38,11 @@ impl Kept {
         self.trim(content, keep);
     }
 
+    /// Nothing leads back to it any more.
+    pub(crate) fn forget(&mut self, content: ContentId) {
+        self.0.retain(|entry| entry.content != content);
+    }
+
     /// Keeps the newest `keep` beside the one that serves.
     fn trim(&mut self, serving: ContentId, keep: u32) {
         let mut over = self.0.len().saturating_sub(1).saturating_sub(keep as usize);

@@ -218,6 +218,8 @@ pub(crate) struct State {
     pub(crate) triggers: Window,
     pub(crate) attempt: u32,
     pub(crate) restarts: u32,
+    /// Somebody writes the program of a start: since when.
+    pub(crate) busy_since: Option<Monotime>,
     pub(crate) result: Option<String>,
     pub(crate) idle: Option<Idle>,
     pub(crate) idle_stop: bool,
@@ -356,6 +358,7 @@ impl State {
             triggers: Window::default(),
             attempt: 0,
             restarts: 0,
+            busy_since: None,
             result: None,
             idle: None,
             idle_stop: false,

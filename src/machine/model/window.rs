@@ -27,6 +27,11 @@ impl Window {
         true
     }
 
+    /// The last one that was counted was none.
+    pub(crate) fn give_back(&mut self) {
+        self.count = self.count.saturating_sub(1);
+    }
+
     /// When the next one would be allowed: `None` for at once.
     pub(crate) fn opens(&self, now: Monotime, interval: Span, burst: u32) -> Option<Monotime> {
         if interval.is_zero() || burst == 0 || self.count < burst {

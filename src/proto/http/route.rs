@@ -42,7 +42,12 @@ pub enum Call {
     /// `POST /v1/units/NAME/promote`.
     Promote(String),
     /// `POST /v1/units/NAME/rollback`.
-    Rollback(String),
+    Rollback {
+        /// Which.
+        unit: String,
+        /// To what this generation ran.
+        to: Option<u32>,
+    },
     /// `GET /`.
     Page,
 }
@@ -78,6 +83,8 @@ struct Order {
     reason: Option<String>,
     #[serde(default)]
     force: bool,
+    #[serde(default)]
+    to: Option<u32>,
 }
 
 /// Whether there is such a path, and whether it takes this method: to be asked before the body is read.
@@ -107,27 +114,35 @@ pub fn route(head: &Head, body: &[u8]) -> Result<Call, Response> {
         Place::Unit(name) => Call::Unit(name),
         Place::Events => events(head)?,
         Place::Page => Call::Page,
-        Place::Reload => reload(order(body)?),
+        Place::Reload => reload(order(body)?)?,
         Place::UnitAction(name, action) => {
             let order = order(body)?;
             if order.unit.as_ref().is_some_and(|unit| *unit != name) {
                 return Err(Response::error(400, "path and body name two units", "leave \"unit\" out"));
             }
             match action {
-                Action::Reload => reload(Order { unit: Some(name), ..order }),
+                Action::Reload => reload(Order { unit: Some(name), ..order })?,
                 Action::Promote | Action::Rollback if order.force => {
                     return Err(Response::error(400, "only a reload can be forced", "leave \"force\" out"));
                 }
+                Action::Promote if order.to.is_some() => return Err(only_a_rollback()),
                 Action::Promote => Call::Promote(name),
-                Action::Rollback => Call::Rollback(name),
+                Action::Rollback => Call::Rollback { unit: name, to: order.to },
             }
         }
     })
 }
 
-fn reload(order: Order) -> Call {
+fn reload(order: Order) -> Result<Call, Response> {
+    if order.to.is_some() {
+        return Err(only_a_rollback());
+    }
     let reason = one_line(&order.reason.unwrap_or_default());
-    Call::Reload { unit: order.unit, reason, force: order.force }
+    Ok(Call::Reload { unit: order.unit, reason, force: order.force })
+}
+
+fn only_a_rollback() -> Response {
+    Response::error(400, "only a rollback leads to a generation", "leave \"to\" out")
 }
 
 /// No body is an empty order.
@@ -253,7 +268,15 @@ mod tests {
             assert_eq!(routed("POST", target, ""), Err(405), "{target}");
         }
         assert_eq!(routed("POST", "/v1/units/chat/promote", ""), Ok(Call::Promote("chat".into())));
-        assert_eq!(routed("POST", "/v1/units/chat/rollback", "{}"), Ok(Call::Rollback("chat".into())));
+        let to = Call::Rollback { unit: "chat".into(), to: Some(4) };
+        assert_eq!(routed("POST", "/v1/units/chat/rollback", "{\"to\": 4}"), Ok(to));
+        for wrong in ["/v1/units/chat/reload", "/v1/units/chat/promote", "/v1/reload"] {
+            assert_eq!(routed("POST", wrong, "{\"to\": 4}").unwrap_err(), 400, "{wrong}");
+        }
+        assert_eq!(
+            routed("POST", "/v1/units/chat/rollback", "{}"),
+            Ok(Call::Rollback { unit: "chat".into(), to: None })
+        );
     }
 
     #[test]
@@ -280,7 +303,10 @@ mod tests {
             }
         }
         let why = r#"{"unit":"a","reason":"it is slow"}"#;
-        assert_eq!(routed("POST", "/v1/units/a/rollback", why), Ok(Call::Rollback("a".into())));
+        assert_eq!(
+            routed("POST", "/v1/units/a/rollback", why),
+            Ok(Call::Rollback { unit: "a".into(), to: None })
+        );
         assert_eq!(routed("POST", "/v1/units/a/promote", r#"{"force":true}"#), Err(400));
         let long = format!("{{\"reason\":\"{}\"}}", "x".repeat(MAX_REASON + 9));
         let Ok(Call::Reload { reason, .. }) = routed("POST", "/v1/reload", &long) else { panic!() };

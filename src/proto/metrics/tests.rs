@@ -58,6 +58,7 @@ fn unit(name: &str, state: UnitState) -> UnitStatus {
         stored_descriptors: 0,
         pending: vec![],
         analysis: vec![],
+        releases: vec![],
         notes: vec![],
     }
 }

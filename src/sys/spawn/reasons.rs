@@ -22,6 +22,11 @@ impl SpawnError {
         }
     }
 
+    /// Whether somebody is just writing the program.
+    pub fn is_busy(&self) -> bool {
+        self.errno == libc::ETXTBSY && matches!(self.stage, Stage::Exec | Stage::ExecPinned)
+    }
+
     /// What is missing and what to do about it, where that is known; `None` where the errno says it all. Looks at the
     /// program's file.
     pub fn advice(&self, plan: &Plan<'_>) -> Option<String> {

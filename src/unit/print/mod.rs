@@ -116,6 +116,7 @@ fn reload(unit: &Unit) -> Section {
     section.no_hooks("OnFailure", &reload.on_failure);
     section.texts("WatchPaths", &reload.watch_paths);
     section.time("WatchDebounce", reload.watch_debounce);
+    section.number("KeepReleases", reload.keep_releases);
     section.optional_text("BinaryPath", reload.binary_path.as_deref());
     section.optional("BinarySHA256", reload.binary_sha256.as_deref().map(quote));
     section

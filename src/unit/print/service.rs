@@ -73,6 +73,7 @@ fn identity(section: &mut Section, service: &Service) {
     section.texts("SupplementaryGroups", &service.supplementary_groups);
     let folder = service.working_directory.as_ref().map(|folder| optional(&folder.path, folder.optional));
     section.optional("WorkingDirectory", folder);
+    section.optional_text("Release", service.release.as_deref());
     section.mode("UMask", service.umask);
     section.texts("RuntimeDirectory", &service.runtime_directory);
 }

@@ -6,6 +6,7 @@ use super::super::read::{
 use super::super::value::{INPUTS, OUTPUTS, RESOURCES, Words, parse_cpus, parse_limit};
 use super::super::{Input, Output, Service, WorkingDirectory};
 use super::environment::words;
+use super::options::absolute_path;
 use super::{set, set_some};
 
 /// Reads user, group, folder and permissions.
@@ -14,6 +15,7 @@ pub(crate) fn read_identity(table: &Table<'_>, service: &mut Service) {
     set_some(&mut service.group, table.take("Group", user_or_group));
     set(&mut service.supplementary_groups, table.take("SupplementaryGroups", |v| list(v, user_or_group)));
     set_some(&mut service.working_directory, table.take("WorkingDirectory", working_directory));
+    set_some(&mut service.release, table.take("Release", release));
     set(&mut service.umask, table.take("UMask", umask));
     set(&mut service.runtime_directory, table.take("RuntimeDirectory", |v| words(v, runtime_directory)));
 }
@@ -65,6 +67,15 @@ fn working_directory(value: &Value<'_>) -> Option<WorkingDirectory> {
         return value.is_not("a working directory", "write an absolute path, or ~ for the user's home");
     }
     Some(WorkingDirectory { path: path.to_string(), optional })
+}
+
+/// The path that a deployment moves, as the unit's other keys write it.
+fn release(value: &Value<'_>) -> Option<String> {
+    let path = absolute_path(value)?;
+    match path.trim_end_matches('/') {
+        "" => value.is_not("a release", "name a folder, a file, or best a link to one: /srv/app/current"),
+        path => Some(path.to_owned()),
+    }
 }
 
 fn umask(value: &Value<'_>) -> Option<u32> {

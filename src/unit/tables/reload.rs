@@ -11,6 +11,9 @@ use super::options::absolute_path;
 use super::{set, set_some};
 use crate::time::Span;
 
+/// The most releases that are kept: each holds its files on the disk.
+const MOST_RELEASES: i64 = 32;
+
 const BLOCK_ON_FAIL: &str = "BlockOnFail";
 
 /// What `[Reload]` is without a key. The strategy is `replace` for what cannot overlap (`check.rs` decides).
@@ -28,6 +31,7 @@ pub(crate) fn reload_defaults() -> Reload {
         on_failure: Vec::new(),
         watch_paths: Vec::new(),
         watch_debounce: Span::from_millis(200),
+        keep_releases: 3,
         binary_path: None,
         binary_sha256: None,
     }
@@ -48,6 +52,7 @@ pub(crate) fn read_reload(table: &Table<'_>) -> Reload {
     set(&mut reload.on_failure, table.take("OnFailure", |v| hooks(v, ON_FAILURE)));
     set(&mut reload.watch_paths, table.take("WatchPaths", |v| list(v, absolute_path)));
     set(&mut reload.watch_debounce, table.take("WatchDebounce", time));
+    set(&mut reload.keep_releases, table.take("KeepReleases", |v| integer(v, 0..=MOST_RELEASES)));
     set_some(&mut reload.binary_path, table.take("BinaryPath", absolute_path));
     set_some(&mut reload.binary_sha256, table.take("BinarySHA256", sha256));
     reload

@@ -59,6 +59,7 @@ pub(crate) fn service_defaults(pid1: bool) -> Service {
         group: None,
         supplementary_groups: Vec::new(),
         working_directory: None,
+        release: None,
         umask: 0o022,
         environment: Vec::new(),
         environment_file: Vec::new(),

@@ -66,6 +66,8 @@ pub struct Reload {
     pub watch_paths: Vec<String>,
     /// `WatchDebounce`.
     pub watch_debounce: Span,
+    /// `KeepReleases`: how many that were promoted are kept beside the one that serves.
+    pub keep_releases: u32,
     /// `BinaryPath`: default the program of `ExecStart`.
     pub binary_path: Option<String>,
     /// `BinarySHA256`: 64 lower-case hex digits.

@@ -252,6 +252,8 @@ pub struct Service {
     pub supplementary_groups: Vec<String>,
     /// `WorkingDirectory`: absolute, `~` for the user's home; `None` is aeternad's own.
     pub working_directory: Option<WorkingDirectory>,
+    /// `Release`: an absolute path without a slash at its end.
+    pub release: Option<String>,
     /// `UMask`, default 0022.
     pub umask: u32,
     /// `Environment`, in order, later ones win. `${VAR}` is not yet replaced.

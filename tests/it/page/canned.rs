@@ -196,6 +196,7 @@ pub fn unit(name: &str, state: UnitState, since: f64, generations: Vec<Generatio
         stored_descriptors: 0,
         pending: vec![],
         analysis: vec![],
+        releases: vec![],
         notes: vec![],
     }
 }
