@@ -3,7 +3,7 @@
 use super::output::Output;
 use crate::error::exit;
 use crate::proto::paths::unit_runtime_root;
-use crate::sys::textfile;
+use crate::sys::{links, textfile};
 use crate::unit::{Context, MAX_FILE, Verdict};
 use std::path::{Path, PathBuf};
 
@@ -38,7 +38,7 @@ fn verdict(files: &[PathBuf], uid: u32) -> Verdict {
 
 fn check_file(path: &Path, uid: u32, verdict: &mut Verdict) {
     match textfile::read(path, MAX_FILE) {
-        Ok(text) => verdict.text(&text, &Context::of_file(path, runtime_root(uid), false)),
+        Ok(text) => verdict.text(&text, &Context::of_file(path, runtime_root(uid), false), &links::look),
         Err(error) => verdict.unusable(path, &textfile::why(&error)),
     }
 }

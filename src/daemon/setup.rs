@@ -28,7 +28,7 @@ use crate::sys::poll::{Interest, Poller};
 use crate::sys::procfs::{self, Proc};
 use crate::sys::signal::Signals;
 use crate::sys::wake::Waker;
-use crate::sys::{fd, message, process, terminal, textfile, tree, user, wake};
+use crate::sys::{fd, links, message, process, terminal, textfile, tree, user, wake};
 use crate::time::Span;
 use crate::unit::{self, Context, DaemonSettings, Input, Verdict};
 use std::collections::{HashMap, VecDeque};
@@ -324,7 +324,9 @@ pub fn check(args: &Args) -> Result<Verdict, Fatal> {
 
 fn check_file(path: &Path, verdict: &mut Verdict) {
     match textfile::read(path, unit::MAX_FILE) {
-        Ok(text) => verdict.text(&text, &Context::of_file(path, runtime_root(), process::is_pid1())),
+        Ok(text) => {
+            verdict.text(&text, &Context::of_file(path, runtime_root(), process::is_pid1()), &links::look)
+        }
         Err(error) => verdict.unusable(path, &textfile::why(&error)),
     }
 }

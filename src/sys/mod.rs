@@ -17,6 +17,7 @@ pub mod held;
 pub mod holder;
 pub mod inotify;
 pub mod limits;
+pub mod links;
 pub mod message;
 pub mod near;
 pub mod nest;

@@ -15,6 +15,7 @@
 //! | `file`, `syntax` | the walk from a text to a unit; what is no TOML, for people |
 //! | `print`, `differences` | back to text, and what two units differ in |
 //! | `clash`, `overlap` | what several units cannot all have; addresses that exclude each other |
+//! | `keepable` | what a rollback could not bring back |
 //! | `sharing`, `verdict` | what a check says of a unit's addresses, and of files |
 //! | `release` | the name of what is deployed, and where a unit says it |
 //! | `expand`, `environment_file`, `signal` | what the launch needs of the same rules |
@@ -30,6 +31,7 @@ mod expand;
 mod file;
 mod import;
 mod inline;
+mod keepable;
 mod overlap;
 mod print;
 mod read;
@@ -51,6 +53,7 @@ pub use expand::{expand_command, expand_text};
 pub use file::{Context, MAX_FILE, Parsed, keys, parse};
 pub use import::{Imported, Source, import};
 pub use inline::{Sockets, inline, undeclared_socket};
+pub use keepable::{Found, What};
 pub use print::{defaults, print};
 pub use release::{Named, bind, named_files};
 pub use sharing::sharing;

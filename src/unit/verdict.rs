@@ -1,7 +1,8 @@
 //! What `aeternad --check` and `aeternactl check` say of unit files.
 
+use super::keepable::advice;
 use super::value::{SHARINGS, word_of};
-use super::{Context, Diagnostic, Unit, clashes, parse, sharing};
+use super::{Context, Diagnostic, Found, Unit, clashes, parse, sharing};
 use serde::Serialize;
 use std::path::Path;
 
@@ -16,6 +17,17 @@ pub struct Verdict {
     pub errors: Vec<String>,
     #[serde(skip)]
     units: Vec<Unit>,
+}
+
+/// A finding about a text that stands somewhere in the file.
+fn placed(text: &str, context: &Context, at: &str, message: String) -> Diagnostic {
+    let found = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with('#'));
+    let mut places = found.filter_map(|(number, line)| {
+        let before = line.get(..line.find(at)?)?;
+        Some((number + 1, before.chars().count() + 1))
+    });
+    let (line, column) = places.next().unwrap_or_default();
+    Diagnostic { file: context.file.clone(), line, column, message }
 }
 
 /// What was found in one file.
@@ -55,8 +67,8 @@ impl Verdict {
         Verdict { ok: true, ..Verdict::default() }
     }
 
-    /// Adds a file with this text.
-    pub fn text(&mut self, text: &str, context: &Context) {
+    /// Adds a file with this text; `look` says what is at a path.
+    pub fn text(&mut self, text: &str, context: &Context, look: &dyn Fn(&str) -> Found) {
         let lines = |found: Vec<Diagnostic>| found.iter().map(ToString::to_string).collect();
         let file = context.file.clone();
         let found = match parse(text, context) {
@@ -64,7 +76,11 @@ impl Verdict {
                 let shown = errors.iter().map(|error| error.with_line(text)).collect();
                 FileVerdict { file, errors: lines(errors), shown, ..FileVerdict::default() }
             }
-            Ok(parsed) => {
+            Ok(mut parsed) => {
+                let advice = advice(&parsed.unit, look);
+                parsed
+                    .warnings
+                    .extend(advice.into_iter().map(|(at, message)| placed(text, context, &at, message)));
                 let sockets = sockets(&parsed.unit);
                 self.units.push(parsed.unit);
                 let mark = |warning: &Diagnostic| {
@@ -154,17 +170,39 @@ fn sockets(unit: &Unit) -> Vec<SocketVerdict> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::What;
     use super::*;
 
     fn context(file: &str) -> Context {
         Context { stem: "a".into(), file: file.into(), runtime_dir: "/run".into(), pid1: false }
     }
 
+    fn nothing(_: &str) -> Found {
+        Found::default()
+    }
+
+    #[test]
+    fn what_cannot_be_brought_back_is_said_where_it_stands() {
+        let mut verdict = Verdict::new();
+        let text =
+            "[Service]\n# /srv/current/app.py\nExecStart = [\"/usr/bin/python3\", \"/srv/current/app.py\"]\n";
+        let look = |path: &str| Found {
+            link: Some("/srv/current".into()),
+            what: if path.ends_with("py") { What::File } else { What::Folder },
+        };
+        verdict.text(text, &context("a.toml"), &look);
+        let said = &verdict.files[0].warnings[0];
+        assert!(
+            said.starts_with("a.toml:3:35: ExecStart names /srv/current/app.py through the symlink"),
+            "{said}"
+        );
+    }
+
     #[test]
     fn good_files_are_praised_and_bad_ones_complained_of() {
         let mut verdict = Verdict::new();
         let text = "[Socket]\nListenStream = [80, '/run/x']\nPipeSize = 5\n[Service]\nExecStart = '/bin/a'\n";
-        verdict.text(text, &context("a.toml"));
+        verdict.text(text, &context("a.toml"), &nothing);
         verdict.together();
         assert!(verdict.ok);
         assert_eq!(
@@ -174,8 +212,8 @@ mod tests {
         );
         assert_eq!(verdict.complaints().len(), 1);
         assert!(verdict.complaints()[0].ends_with("(warning)\n 3 | PipeSize = 5\n   | ^^^^^^^^"));
-        verdict.text(text, &context("b.toml"));
-        verdict.text("[Servic]", &context("c.toml"));
+        verdict.text(text, &context("b.toml"), &nothing);
+        verdict.text("[Servic]", &context("c.toml"), &nothing);
         verdict.unusable(Path::new("d.toml"), "it is not there");
         verdict.together();
         assert!(!verdict.ok);

@@ -45,19 +45,28 @@ pub(crate) fn literal_word(command: &Command) -> Option<String> {
     command.argv.iter().skip(1).find_map(|word| literal_part(word, command.expand))
 }
 
+/// Whether a program runs what it is given: an interpreter, a shell, a virtual machine.
+pub(crate) fn runs_a_language(program: &str) -> bool {
+    const MORE: &[&str] = &["java", "dotnet", "deno", "bun"];
+    let base = program.rsplit('/').next().unwrap_or_default();
+    // python3.11, php8.2
+    let plain = base.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    [base, plain].iter().any(|name| LANGUAGES.contains(name) || SHELLS.contains(name) || MORE.contains(name))
+}
+
 /// Programs that are given a text in a language of its own, in which `$` and its like have a meaning.
 fn is_interpreter(command: &Command) -> bool {
-    const OTHERS: &[&str] = &[
-        "perl", "python", "python3", "ruby", "node", "php", "awk", "gawk", "mawk", "sed", "busybox", "tclsh",
-        "lua",
-    ];
     let base = |word: &String| word.rsplit('/').next().unwrap_or_default().to_string();
     let mut bases = command.argv.iter().map(base);
-    bases.any(|base| {
-        OTHERS.contains(&base.as_str())
-            || ["sh", "bash", "dash", "ash", "zsh", "ksh", "fish"].contains(&base.as_str())
-    })
+    bases.any(|base| LANGUAGES.contains(&base.as_str()) || SHELLS.contains(&base.as_str()))
 }
+
+const LANGUAGES: &[&str] = &[
+    "perl", "python", "python3", "ruby", "node", "php", "awk", "gawk", "mawk", "sed", "busybox", "tclsh",
+    "lua",
+];
+
+const SHELLS: &[&str] = &["sh", "bash", "dash", "ash", "zsh", "ksh", "fish"];
 
 fn literal_part(word: &str, expands: bool) -> Option<String> {
     if word.contains('`') && word.matches('`').count() > 1 {

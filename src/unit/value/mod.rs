@@ -10,7 +10,9 @@ mod specifier;
 mod words;
 
 pub(super) use address::{parse_address, print_address};
-pub(super) use command::{command_from_text, command_from_words, literal_word, shell_text, words_of_command};
+pub(super) use command::{
+    command_from_text, command_from_words, literal_word, runs_a_language, shell_text, words_of_command,
+};
 pub use http::check_http_address;
 pub(super) use http::parse_http_target;
 pub use limit::limit_key;
