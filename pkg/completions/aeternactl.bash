@@ -2,7 +2,7 @@
 
 _aeternactl() {
     local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD - 1]}"
-    local command="" options="" words="status is-active is-failed is-ready reload promote rollback start stop restart kill history show cat events check import page upgrade doctor version help completions" index word value
+    local command="" options="" words="status is-active is-failed is-ready reload promote rollback releases start stop restart kill history show cat events check import page upgrade doctor version help completions" index word value
     local -a daemon=()
     COMPREPLY=()
     # bash makes three words of --option=value.
@@ -15,12 +15,12 @@ _aeternactl() {
         --control) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
         --runtime-dir) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
         -s|--signal) mapfile -t COMPREPLY < <(compgen -W "SIGHUP SIGINT SIGQUIT SIGKILL SIGUSR1 SIGUSR2 SIGTERM SIGCONT SIGSTOP SIGWINCH" -- "$current"); return ;;
-        --reason|--timeout|-s|--signal|--generation|--process|--program|--timeout|--control|--runtime-dir) return ;;
+        --reason|--timeout|--to|--drop|-s|--signal|--generation|--process|--program|--timeout|--control|--runtime-dir) return ;;
     esac
     for ((index = 1; index < COMP_CWORD; index++)); do
         word="${COMP_WORDS[index]}"
         case "$word" in
-            --reason|--timeout|-s|--signal|--generation|--process|--program|--timeout|--control|--runtime-dir)
+            --reason|--timeout|--to|--drop|-s|--signal|--generation|--process|--program|--timeout|--control|--runtime-dir)
                 ((index++))
                 [[ "${COMP_WORDS[index]}" == = ]] && ((index++))
                 value="${COMP_WORDS[index]/#~\//$HOME/}"
@@ -38,7 +38,8 @@ _aeternactl() {
         is-ready) options="-q --quiet"; words="" ;;
         reload) options="--all --no-wait --force --dry-run --reason --timeout"; words="UNITS" ;;
         promote) options=""; words="UNITS" ;;
-        rollback) options=""; words="UNITS" ;;
+        rollback) options="--to"; words="UNITS" ;;
+        releases) options="--drop"; words="UNITS" ;;
         start) options=""; words="UNITS" ;;
         stop) options="--close"; words="UNITS" ;;
         restart) options=""; words="UNITS" ;;
@@ -53,7 +54,7 @@ _aeternactl() {
         upgrade) options="--program --check --timeout"; words="" ;;
         doctor) options=""; words="" ;;
         version) options=""; words="" ;;
-        help) options=""; words="status is-active is-failed is-ready reload promote rollback start stop restart kill history show cat events check import page upgrade doctor version help completions" ;;
+        help) options=""; words="status is-active is-failed is-ready reload promote rollback releases start stop restart kill history show cat events check import page upgrade doctor version help completions" ;;
         completions) options=""; words="bash zsh fish" ;;
     esac
     if [[ "$current" == -* ]]; then

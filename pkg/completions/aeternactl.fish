@@ -53,8 +53,13 @@ complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l timeout -x -d 
 complete -c aeternactl -n __fish_use_subcommand -a promote -d 'end the soak of a reload now, with success'
 complete -c aeternactl -n '__fish_seen_subcommand_from promote' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 
-complete -c aeternactl -n __fish_use_subcommand -a rollback -d 'give up the reload, or go back to the previous generation\'s content'
+complete -c aeternactl -n __fish_use_subcommand -a rollback -d 'give up the reload, or go back to the release before'
 complete -c aeternactl -n '__fish_seen_subcommand_from rollback' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from rollback' -l to -x -d 'to what this generation ran, as "releases" shows it'
+
+complete -c aeternactl -n __fish_use_subcommand -a releases -d 'show what can be gone back to'
+complete -c aeternactl -n '__fish_seen_subcommand_from releases' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from releases' -l drop -x -d 'no longer keep what this generation ran'
 
 complete -c aeternactl -n __fish_use_subcommand -a start -d 'start a unit'
 complete -c aeternactl -n '__fish_seen_subcommand_from start' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
@@ -102,7 +107,7 @@ complete -c aeternactl -n __fish_use_subcommand -a doctor -d 'say what this mach
 complete -c aeternactl -n __fish_use_subcommand -a version -d 'print the versions of aeternactl and of the daemon'
 
 complete -c aeternactl -n __fish_use_subcommand -a help -d 'print help, also about one command'
-complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status is-active is-failed is-ready reload promote rollback start stop restart kill history show cat events check import page upgrade doctor version help completions'
+complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status is-active is-failed is-ready reload promote rollback releases start stop restart kill history show cat events check import page upgrade doctor version help completions'
 
 complete -c aeternactl -n __fish_use_subcommand -a completions -d 'print completions for a shell'
 complete -c aeternactl -n '__fish_seen_subcommand_from completions' -a 'bash zsh fish'
