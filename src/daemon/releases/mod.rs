@@ -186,8 +186,15 @@ impl Release {
         }
         match &self.plain.service.release {
             Some(name) => Some(name.clone()),
-            None => self.main().map(|pin| pin.name().display().to_string()),
+            None => self.written(),
         }
+    }
+
+    /// The program of `ExecStart` as the unit has it.
+    fn written(&self) -> Option<String> {
+        let word = self.unit.service.exec_start.first()?.argv.first()?;
+        let folder = folder_of(&self.unit).filter(|_| word.contains('/')).unwrap_or_default();
+        Some(Path::new(&folder).join(word).display().to_string())
     }
 
     /// A hash of everything that it holds.
