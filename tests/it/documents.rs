@@ -31,8 +31,11 @@ const NOT_TYPED: &[(&str, &str)] = &[
         "tests/it/intercept_programs.rs starts and replaces it, on another port",
     ),
     ("cargo test --no-fail-fast", "it would run this test"),
-    ("podman cp ./app CONTAINER:/release/app.new", IN_A_CONTAINER),
-    ("podman exec CONTAINER mv /release/app.new /release/app", IN_A_CONTAINER),
+    ("podman cp ./release CONTAINER:/release/2", IN_A_CONTAINER),
+    (
+        "podman run --rm -v release:/release busybox sh -c 'ln -s 2 /release/next && mv -T /release/next /release/current'",
+        IN_A_CONTAINER,
+    ),
     ("podman exec CONTAINER aeternactl reload app", IN_A_CONTAINER),
 ];
 

@@ -41,6 +41,8 @@ mod packaging;
 mod page;
 mod pid1;
 mod releases;
+mod releases_flows;
+mod releases_languages;
 mod reload;
 mod repair;
 mod rollback;

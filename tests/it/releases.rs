@@ -12,7 +12,7 @@ const MARK: &str = "<<version ";
 
 /// How a program gets a new version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     /// `mv app.new app`.
     Rename,
     /// `rels/N/app`, and a link `current` that is moved.
@@ -21,7 +21,7 @@ enum Way {
 
 /// Runs a shell script in the world's folder: by a process of its own, because nobody can execute what somebody has open
 /// for writing, and another test may start a process just then.
-fn shell(env: &Env, script: &str) {
+pub(crate) fn shell(env: &Env, script: &str) {
     let mut command = env.command("/bin/sh");
     command.args(["-ec", script]).current_dir(env.dir());
     let done = env.finish(command);
@@ -29,7 +29,7 @@ fn shell(env: &Env, script: &str) {
 }
 
 /// Deploys a version of the probe.
-fn deploy(env: &Env, way: Way, version: u32) {
+pub(crate) fn deploy(env: &Env, way: Way, version: u32) {
     let probe = common::example("probe").display().to_string();
     let fresh = format!("cp {probe} fresh; printf '{MARK}{version}>>' >> fresh; chmod 755 fresh");
     let put = match way {
@@ -64,7 +64,7 @@ fn started(way: Way, service: &str, reload: &str) -> Env {
 }
 
 /// Which version of the probe a process runs.
-fn version(pid: i32) -> u32 {
+pub(crate) fn version(pid: i32) -> u32 {
     let program = std::fs::read(format!("/proc/{pid}/exe")).unwrap();
     let tail = String::from_utf8_lossy(&program[program.len() - 40..]).into_owned();
     let at = tail.find(MARK).unwrap_or_else(|| panic!("no version in {tail:?}"));
@@ -85,7 +85,7 @@ fn serves(env: &Env) -> u32 {
 }
 
 /// Kills a main process and waits until another has taken its place.
-fn kill(env: &Env) -> i32 {
+pub(crate) fn kill(env: &Env) -> i32 {
     let pid = env.main_pid("app");
     process::kill(pid, Signal::SIGKILL);
     let after = env.wait_unit("app", "another process", |unit| {
@@ -94,14 +94,14 @@ fn kill(env: &Env) -> i32 {
     after.main_pids[0]
 }
 
-fn reload_well(env: &Env) {
+pub(crate) fn reload_well(env: &Env) {
     let done = env.ctl(&["reload", "app"]);
     assert_eq!(done.code, 0, "{done:?}\n{}", env.log());
     settled(env);
 }
 
 /// Waits until the old generation is gone.
-fn settled(env: &Env) {
+pub(crate) fn settled(env: &Env) {
     env.wait_unit("app", "one generation", |unit| {
         unit.state == UnitState::Running && unit.generations.len() == 1
     });
@@ -429,7 +429,7 @@ fn a_hundred_deployments_leave_no_descriptors_behind() {
 }
 
 /// What a deployment of a tree is: a script beside its data, and a link that moves.
-fn deploy_tree(env: &Env, version: u32) {
+pub(crate) fn deploy_tree(env: &Env, version: u32) {
     let probe = common::example("probe").display().to_string();
     shell(
         env,

@@ -105,7 +105,8 @@ impl Supervised {
             serves: spawn.content.id == self.machine.content().id,
         };
         let what = told_of(&gone, self.machine.generation_of(spawn.content.id).or(spawn.generation));
-        let place = now.main().map_or_else(|| gone.path().to_owned(), |pin| pin.name().to_owned());
+        let place = now.named().or_else(|| now.main().map(Arc::as_ref)).map(|pin| pin.name().to_owned());
+        let place = place.unwrap_or_else(|| gone.path().to_owned());
         let place = place.display();
         let instead = gone::instead(loss);
         match (instead, given_up) {
