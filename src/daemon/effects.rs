@@ -99,9 +99,9 @@ impl Daemon {
     }
 
     fn check_drain(&mut self, index: usize, generation: Gen, slot: u32) -> Answer {
-        let (half_open, queued) = self.units[index].sockets.drain_state(slot);
+        let (half_open, queued, flows) = self.units[index].sockets.drain_state_with_flows(slot);
         let queued = if queued == 0 { self.still_answering(index, generation) } else { queued };
-        Answer::DrainState { generation, half_open, queued }
+        Answer::DrainState { generation, half_open, queued, flows }
     }
 
     fn flush_pending(&mut self, index: usize) {

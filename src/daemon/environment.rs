@@ -44,6 +44,8 @@ pub struct Facts {
     pub fd_store_max: u32,
     /// `AETERNA_STATE_SOCK`.
     pub state_socket: Option<String>,
+    /// `AETERNA_FLOW_TAG`.
+    pub flow_tag: Option<u8>,
     /// A serving predecessor.
     pub handover: bool,
     /// `INVOCATION_ID`: marks the generation's processes.
@@ -162,6 +164,9 @@ fn protocol(service: &Service, facts: &Facts) -> BTreeMap<String, String> {
     }
     if let Some(worker) = facts.worker {
         set("AETERNA_WORKER", worker.to_string());
+    }
+    if let Some(tag) = facts.flow_tag {
+        set("AETERNA_FLOW_TAG", format!("{tag:02x}"));
     }
     if let Some(path) = &facts.notify_socket {
         set("NOTIFY_SOCKET", path.clone());

@@ -250,7 +250,7 @@ pub fn directory(service: &Service, account: Option<&Account>) -> Option<String>
 
 /// Everything that the environment is made of.
 fn facts(
-    unit: &Supervised,
+    unit: &mut Supervised,
     shared: &Shared,
     spawn: &Spawn,
     release: &Release,
@@ -258,6 +258,8 @@ fn facts(
 ) -> Result<Facts, String> {
     let content = &release.unit;
     let service = &content.service;
+    let flow_tag = unit.sockets.flow_tag(&spawn.content.unit, spawn.slot);
+    let unit = &*unit;
     let shell = spawn.generation.and_then(|number| unit.generations.get(&number));
     let is_main = gets_sockets(spawn.role);
     let notifies =
@@ -271,6 +273,7 @@ fn facts(
         generation: spawn.generation.map_or(0, |Gen(number)| number),
         invocation: shell.map_or_else(|| shared.new_invocation(), |shell| shell.invocation.clone()),
         handover: spawn.handover,
+        flow_tag: flow_tag.filter(|_| spawn.generation.is_some()),
         extra: spawn.environment.clone(),
         // [State] Descriptor is room for one.
         fd_store_max: service.fd_store_max.max(u32::from(content.state.descriptor)),

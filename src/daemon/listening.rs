@@ -134,12 +134,25 @@ impl Daemon {
             unit.used_slots.insert(slot);
         }
         let held = unit.generations.values().any(|shell| shell.slot == slot);
+        if slot != unit.serving_slot && !held {
+            self.vacate_slot(index, slot);
+        }
+        let unit = &mut self.units[index];
         if unit.used_slots.contains(&slot)
             && slot != unit.serving_slot
             && !held
             && unit.left_slots.insert(slot)
         {
             self.wait_for_all(index, |socket| socket.slot == Some(slot));
+        }
+    }
+
+    /// Nobody reads the datagrams of a slot any more: those who send them go elsewhere from now on.
+    fn vacate_slot(&mut self, index: usize, slot: u32) {
+        let unit = &mut self.units[index];
+        let discarded = unit.sockets.vacate(slot);
+        if discarded > 0 {
+            log::info!("{}: {discarded} datagrams were left unread on slot {slot}", unit.name);
         }
     }
 
@@ -160,6 +173,11 @@ impl Daemon {
 
     /// How many connections wait on a slot that nobody serves.
     pub fn check_slot(&mut self, index: usize, slot: u32) -> Answer {
+        let held = self.units[index].generations.values().any(|shell| shell.slot == slot);
+        if !held && slot != self.units[index].serving_slot {
+            // Datagrams that were under way when it was left.
+            self.vacate_slot(index, slot);
+        }
         let unit = &mut self.units[index];
         let (queued, migrated) = unit.sockets.slot_state(slot, unit.serving_slot);
         Answer::SlotState { slot, queued, migrated }

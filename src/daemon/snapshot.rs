@@ -159,8 +159,16 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
     status.notes = unit.filters.notes();
     status.stored_descriptors = u32::try_from(unit.store.len()).unwrap_or(u32::MAX);
     let share = unit.sockets.measured().and_then(|measured| measured.share);
+    let flows = unit.sockets.live_flows();
+    for (row, flows) in status.sockets.iter_mut().zip(&flows) {
+        row.flows = flows.as_ref().map(|flows| flows.values().map(|live| live.count).sum());
+    }
     let several = status.generations.len() > 1;
     for generation in &mut status.generations {
+        let slot = unit.generations.get(&Gen(generation.number)).map(|shell| shell.slot);
+        let mut own =
+            flows.iter().flatten().filter_map(|flows| Some(flows.get(&slot?).map_or(0, |live| live.count)));
+        generation.flows = own.next().map(|first| first + own.sum::<u32>());
         generation.share = match generation.phase.as_str() {
             "soaking" => share,
             "serving" => share.map(|share| 100.0 - share),

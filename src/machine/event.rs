@@ -412,6 +412,15 @@ pub enum Question {
     },
 }
 
+/// The datagram flows of a slot that are not idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flowing {
+    /// How many.
+    pub live: u32,
+    /// In how long all of them will be idle, if nothing comes.
+    pub idle_in: Span,
+}
+
 /// What the shell has found out.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
@@ -444,8 +453,10 @@ pub enum Answer {
         generation: Gen,
         /// Half-open connections of the snapshot that are still there and not yet given up on.
         half_open: u32,
-        /// Connections in its accept queues.
+        /// Connections in its accept queues, datagrams that it has not read.
         queued: u32,
+        /// Its datagram flows.
+        flows: Flowing,
     },
     /// To [`Question::CheckSlot`].
     SlotState {

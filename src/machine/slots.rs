@@ -1,7 +1,7 @@
 //! Slots and steering: which generation gets new connections, how a slot is emptied before its generation is
 //! stopped, and who serves what a dead one left behind.
 
-use super::event::{Action, Announcement, ContentId, Gen, Question, SteerBy, Steering, Ticket};
+use super::event::{Action, Announcement, ContentId, Flowing, Gen, Question, SteerBy, Steering, Ticket};
 use super::model::{Clock, DirtySlot, Generation, Kind, Look, Phase, Place, Quiesce, Rest, State, StopPlan};
 use super::table::{Weight, row};
 use super::turn::Turn;
@@ -121,7 +121,8 @@ impl Turn<'_> {
     }
 
     /// Stops a generation that may have connections waiting on its slot: they are waited for first, half of
-    /// `DrainTimeout` at most.
+    /// `DrainTimeout` at most. An old generation's datagram flows are waited for until they are idle, at most all of
+    /// `DrainTimeout`; those of one that was rolled back are not: they are better off with the other.
     pub(super) fn drain(&mut self, number: Gen, timeout: Span) {
         let now = self.now;
         let plan = StopPlan { clock: Clock::Until(now.after(timeout)), exec_stop: true };
@@ -142,7 +143,10 @@ impl Turn<'_> {
             self.run_stop(number, plan);
             return;
         }
-        let wait = Quiesce::new(now, now.after(half));
+        let mut wait = Quiesce::new(now, now.after(half));
+        if self.s.place(number) == Place::Draining {
+            wait = wait.with_flows(now.after(timeout));
+        }
         if let Some(generation) = self.s.generation_mut(number) {
             generation.phase = Phase::Quiescing { wait, plan };
             generation.health.stop();
@@ -156,9 +160,10 @@ impl Turn<'_> {
         self.push(Action::BeginDrain { generation: number, slot });
     }
 
-    pub(super) fn drain_state(&mut self, ticket: Ticket, number: Gen, half_open: u32, queued: u32) {
+    /// `waiting`: connections that are half open or in a queue.
+    pub(super) fn drain_state(&mut self, ticket: Ticket, number: Gen, waiting: u32, flows: Flowing) {
         let now = self.now;
-        let is_empty = half_open == 0 && queued == 0;
+        let is_empty = waiting == 0;
         if self.s.current == Some(number) {
             self.emptying(ticket, number, is_empty);
         }
@@ -169,13 +174,25 @@ impl Turn<'_> {
         }
         let plan = *plan;
         if let Kind::Rescue { left } = &mut generation.kind {
-            *left = queued;
+            *left = waiting;
         }
-        if is_empty {
+        let live = if wait.waits_for_flows(now) { flows.live } else { 0 };
+        let (before, end) = (std::mem::replace(&mut wait.live, live), wait.flows_until);
+        if !is_empty {
+            wait.look_again(now);
+        } else if live > 0 {
+            wait.look_at_flows_again(now, flows.idle_in);
+        } else {
             generation.drained = true;
             self.run_stop(number, plan);
-        } else {
-            wait.look_again(now);
+        }
+        if live > 0 && before == 0 {
+            let most = end.map_or(String::new(), |end| format!(", {} at most", end.since(now)));
+            let text = format!(
+                "{live} datagram flows are live on generation {}: its stop signal waits until they are idle{most}",
+                number.0
+            );
+            self.announce(Announcement::Step { generation: Some(number), text });
         }
     }
 
@@ -183,8 +200,16 @@ impl Turn<'_> {
         let now = self.now;
         let Some(generation) = self.s.generation(number) else { return };
         let slot = generation.slot;
-        let Phase::Quiescing { mut wait, plan } = generation.phase else { return };
-        if wait.until.is_some_and(|until| until <= now) {
+        let Phase::Quiescing { mut wait, mut plan } = generation.phase else { return };
+        if wait.live > 0 && wait.end().is_some_and(|end| end <= now) {
+            let (number, live) = (number.0, wait.live);
+            self.warn(format!(
+                "generation {number} gets its stop signal with {live} live datagram flows: DrainTimeout has passed"
+            ));
+            // It has had no time of its own for that yet.
+            plan.clock = self.stop_timeout(Gen(number));
+            self.run_stop(Gen(number), plan);
+        } else if wait.end().is_some_and(|end| end <= now) {
             self.warn(format!(
                 "generation {} gets its stop signal although its slot is not empty: half of DrainTimeout has passed",
                 number.0

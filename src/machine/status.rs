@@ -137,6 +137,7 @@ impl State {
             ready: g.ready_at.is_some(),
             status_text: g.status_text.clone(),
             connections: None,
+            flows: None,
             kill_in: g.kill_at().map(|at| at.since(now).as_secs_f64()),
             content: format!("{:016x}", contents.get(g.content).hash),
             program_is_newer: None,

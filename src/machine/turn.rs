@@ -189,8 +189,8 @@ impl Turn<'_> {
             Answer::Opened { content, result } => self.opened(ticket, content, result),
             Answer::BinaryChecked { content, result } => self.binary_checked(ticket, content, result),
             Answer::Probed { generation, result } => self.probed(ticket, generation, result),
-            Answer::DrainState { generation, half_open, queued } => {
-                self.drain_state(ticket, generation, half_open, queued);
+            Answer::DrainState { generation, half_open, queued, flows } => {
+                self.drain_state(ticket, generation, half_open + queued, flows);
             }
             Answer::SlotState { slot, queued, migrated } => self.slot_state(ticket, slot, queued, migrated),
             Answer::Looked(seen) => self.looked(ticket, &seen.new, seen.old.as_ref()),

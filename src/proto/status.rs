@@ -339,8 +339,8 @@ pub struct GenerationStatus {
     pub pids: Vec<i32>,
     /// Percent of new connections that it gets, where sockets are steered.
     pub weight: Option<u8>,
-    /// Percent of new connections that it has really got since the weight was set, in a soak on steered TCP, where they
-    /// may be counted (CAP_BPF).
+    /// Percent of new connections and flows that it has really got since the weight was set, in a soak on steered TCP or
+    /// UDP, where they may be counted (CAP_BPF).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
     /// Seconds since it was launched.
@@ -353,6 +353,9 @@ pub struct GenerationStatus {
     /// While it drains: established connections that are left, where the kernel tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
+    /// Datagram flows that are its own and not idle, where UDP is steered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<u32>,
     /// Seconds until it is killed, while it drains or stops.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill_in: Option<f64>,
@@ -412,6 +415,12 @@ pub struct SocketStatus {
     /// How often aeternad had to repair it.
     #[serde(default)]
     pub repairs: u32,
+    /// Datagram flows that are not idle, where UDP is steered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<u32>,
+    /// How many of them are remembered at most: `FlowsMax`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows_max: Option<u32>,
 }
 
 /// The last reload, in short.

@@ -6,6 +6,7 @@
 pub mod ability;
 pub mod aside;
 pub mod borrowed;
+pub mod bpf;
 pub mod cgroup;
 pub mod claim;
 pub mod clock;
@@ -13,6 +14,7 @@ pub mod datagram;
 pub mod dir;
 pub mod fd;
 pub mod fifo;
+pub mod flows;
 pub mod held;
 pub mod holder;
 pub mod inotify;

@@ -41,6 +41,18 @@ pub fn get_int(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<c_in
     Ok(c_int::from_ne_bytes(bytes))
 }
 
+/// Bytes that wait to be read on a datagram socket, with what the kernel needs for each (`SO_MEMINFO`): 0 if nothing does.
+///
+/// # Errors
+/// `ENOPROTOOPT` before Linux 4.12.
+pub fn unread(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    const SO_MEMINFO: c_int = 55;
+    let mut bytes = [0; 9 * size_of::<u32>()];
+    get_bytes(fd, libc::SOL_SOCKET, SO_MEMINFO, &mut bytes)?;
+    let [a, b, c, d, ..] = bytes;
+    Ok(u32::from_ne_bytes([a, b, c, d]))
+}
+
 /// Takes back `SO_LINGER` with a time, which makes the last close(2) wait for the peer; with none it resets the connection,
 /// and waits for nobody. Anything but a socket is left alone.
 pub fn forget_linger(fd: BorrowedFd<'_>) {

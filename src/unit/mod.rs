@@ -60,9 +60,10 @@ pub use sharing::sharing;
 pub use signal::{parse_signal, signal_name};
 pub use types::{
     Address, Analysis, AnalysisCheck, AnalysisKind, BindIpv6Only, CanaryBy, Check, Command, DaemonSettings,
-    EnvironmentFile, ExitStatusSet, HealthCheck, Hook, HttpTarget, Inconclusive, Input, KillMode, Limit,
-    Listen, ListenKind, NotifyAccess, Output, Reload, Resource, Restart, Service, ServiceType, Sharing,
-    Socket, SocketEnvironment, SocketOptions, StartOn, State, Strategy, WorkingDirectory, same_endpoint,
+    EnvironmentFile, ExitStatusSet, FlowBy, FlowOptions, HealthCheck, Hook, HttpTarget, Inconclusive, Input,
+    KillMode, Limit, Listen, ListenKind, NotifyAccess, Output, Reload, Resource, Restart, Service,
+    ServiceType, Sharing, Socket, SocketEnvironment, SocketOptions, StartOn, State, Strategy,
+    WorkingDirectory, same_endpoint,
 };
 pub use value::check_http_address;
 pub use value::limit_key;

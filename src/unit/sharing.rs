@@ -13,8 +13,8 @@ pub fn sharing(unit: &Unit, socket: &Socket, listen: &Listen) -> (Sharing, &'sta
     match socket.sharing {
         _ if socket.accept => (Shared, "with Accept each connection gets its own instance"),
         Shared => (Shared, "the unit says so"),
-        Steered if tcp || path => (Steered, "the unit says so"),
-        Steered => (Shared, "only TCP and Unix paths that are connected to can be steered"),
+        Steered if tcp || path || listen.is_unicast_udp() => (Steered, "the unit says so"),
+        Steered => (Shared, "only TCP, UDP and Unix paths that are connected to can be steered"),
         Auto if unit.state.enabled => {
             (Shared, "with [State] connections wait while the memory moves, unless the unit says otherwise")
         }

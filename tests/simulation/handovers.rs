@@ -139,9 +139,15 @@ fn steered_on_purpose_the_old_queue_is_emptied_first() {
     assert!(lines.contains(&"steer 0 +1:100".to_string()), "{lines:?}");
     assert!(!lines.iter().any(|line| line.starts_with("relay")), "{lines:?}");
     rig.after(10, &["drained? g1 slot0"]);
-    rig.row(Answer::DrainState { generation: Gen(1), half_open: 0, queued: 1 }, &[]);
+    rig.row(
+        Answer::DrainState { generation: Gen(1), half_open: 0, queued: 1, flows: Flowing::default() },
+        &[],
+    );
     rig.after(1, &["drained? g1 slot0"]);
-    rig.row(Answer::DrainState { generation: Gen(1), half_open: 0, queued: 0 }, &["relay g1 g2"]);
+    rig.row(
+        Answer::DrainState { generation: Gen(1), half_open: 0, queued: 0, flows: Flowing::default() },
+        &["relay g1 g2"],
+    );
 }
 
 #[test]

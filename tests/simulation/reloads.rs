@@ -34,7 +34,12 @@ fn a_steered_canary_from_beginning_to_end() {
     rig.after(10_000, &["promoted g2", "steer 1", "drain g1 slot0", "=DRAINING", "reply 1 promoted"]);
     // The short requests that are in hand are over before anything else.
     rig.after(10, &["drained? g1 slot0"]);
-    let state = |half_open, queued| Answer::DrainState { generation: Gen(1), half_open, queued };
+    let state = |half_open, queued| Answer::DrainState {
+        generation: Gen(1),
+        half_open,
+        queued,
+        flows: Flowing::default(),
+    };
     rig.row(state(1, 0), &[]);
     for wait in [1, 2, 4, 8, 16, 32, 50, 50] {
         rig.after(wait, &["drained? g1 slot0"]);
@@ -153,7 +158,7 @@ fn a_crash_in_the_soak_rolls_back_and_its_queue_is_served() {
     assert_eq!(rig.ready(3, 0), ["drain g3 slot1"]);
     rig.after(10, &["drained? g3 slot1"]);
     rig.row(
-        Answer::DrainState { generation: Gen(3), half_open: 0, queued: 0 },
+        Answer::DrainState { generation: Gen(3), half_open: 0, queued: 0, flows: Flowing::default() },
         &["signal 15 everyone g3", "signal 18 everyone g3"],
     );
     rig.exits(3, TERM);

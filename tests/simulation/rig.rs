@@ -172,7 +172,12 @@ impl Rig {
 
     /// Nothing is left on the slot of a generation that drains.
     pub(crate) fn drained(&mut self, generation: u32) -> Vec<String> {
-        let state = Answer::DrainState { generation: Gen(generation), half_open: 0, queued: 0 };
+        let state = Answer::DrainState {
+            generation: Gen(generation),
+            half_open: 0,
+            queued: 0,
+            flows: Flowing::default(),
+        };
         if self.ticket(&state) == Ticket(0) {
             self.now = self.m.next_deadline().expect("a look at the slot");
             self.event(Event::Tick);

@@ -44,6 +44,7 @@ fn options() -> SocketOptions {
         directory_mode: 0o755,
         symlinks: Vec::new(),
         remove_on_stop: false,
+        flows: FlowOptions::default(),
     }
 }
 

@@ -310,7 +310,9 @@ impl<'a> World<'a> {
             Question::CheckDrain { generation, .. } => {
                 let busy = !self.fair && self.choices.rarely(3);
                 let (half_open, queued) = if busy { (1, 2) } else { (0, 0) };
-                Answer::DrainState { generation, half_open, queued }
+                let live = if self.fair { 0 } else { self.choices.below(3) };
+                let flows = Flowing { live, idle_in: Span::from_millis(100) };
+                Answer::DrainState { generation, half_open, queued, flows }
             }
             Question::CheckSlot(slot) => {
                 let (queued, migrated) = match if self.fair { 0 } else { self.choices.below(4) } {

@@ -99,8 +99,9 @@ fn generation_notes(generation: &GenerationStatus) -> Vec<String> {
     let left = generation
         .connections
         .map(|n| format!("{} left", super::count(n as usize, "connection", "connections")));
+    let flows = generation.flows.map(|n| super::count(n as usize, "live flow", "live flows"));
     let killed = generation.kill_in.map(|seconds| format!("killed in {}", time::age(seconds)));
-    let progress: Vec<String> = [left, killed].into_iter().flatten().collect();
+    let progress: Vec<String> = [left, flows, killed].into_iter().flatten().collect();
     if !progress.is_empty() {
         notes.push(progress.join(", "));
     }
@@ -167,6 +168,12 @@ fn sockets(unit: &UnitStatus, look: Look) -> Option<String> {
             queue(socket),
             cell(format!("{}{why}", socket.sharing)),
         ]);
+        if let (Some(live), Some(most)) = (socket.flows, socket.flows_max) {
+            table.note(&format!(
+                "{} of at most {most}",
+                super::count(live as usize, "live flow", "live flows")
+            ));
+        }
         if socket.repairs > 0 {
             let times = super::count(socket.repairs as usize, "time", "times");
             table

@@ -13,6 +13,7 @@ pub(super) fn generation(number: u32, phase: &str, pids: Vec<i32>) -> Generation
         ready: true,
         status_text: None,
         connections: None,
+        flows: None,
         kill_in: None,
         content: "00c0ffee00c0ffee".into(),
         usage: Usage::default(),
@@ -30,6 +31,8 @@ pub(super) fn socket(name: &str, address: &str) -> SocketStatus {
         queue: Some(0),
         limit: Some(4096),
         repairs: 0,
+        flows: None,
+        flows_max: None,
     }
 }
 

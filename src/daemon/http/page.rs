@@ -165,6 +165,8 @@ mod tests {
             queue: Some(1),
             limit: None,
             repairs: 0,
+            flows: None,
+            flows_max: None,
         };
         let unit = UnitStatus {
             name: name.into(),

@@ -173,7 +173,7 @@ impl ListenSet {
             Way::Group if nature.is_some_and(|nature| nature.plain) => {
                 endpoint.learn_group(own, slot as usize, &mut self.ids)?
             }
-            Way::Group | Way::Shared | Way::Renamed => {
+            Way::Group | Way::Shared | Way::Flows | Way::Renamed => {
                 let is_special = endpoint.way == Way::Group;
                 endpoint.learn_shared(own, &mut self.ids)?;
                 if is_special {

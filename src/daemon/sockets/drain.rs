@@ -2,6 +2,7 @@
 
 use super::endpoint::{Endpoint, Slot, Way};
 use super::{ListenSet, SocketId};
+use crate::machine::event::Flowing;
 use crate::sys::sockdiag::{self, Family, Queue, state};
 use crate::sys::{clock, holder, socket, steer};
 use crate::time::{Monotime, Span};
@@ -105,6 +106,12 @@ impl ListenSet {
         let endpoints = &self.endpoints;
         let drain = self.drains.entry(slot).or_insert_with(|| Drain::begin(endpoints));
         (drain.left(endpoints), self.queued(slot))
+    }
+
+    /// The same with what is unread on its datagram sockets, and their flows.
+    pub fn drain_state_with_flows(&mut self, slot: u32) -> (u32, u32, Flowing) {
+        let (half_open, queued) = self.drain_state(slot);
+        (half_open, queued + self.unread(slot), self.flowing(slot))
     }
 
     /// What is left on a slot whose generation is dead, half-open connections included, and whether the queues

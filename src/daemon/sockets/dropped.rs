@@ -119,7 +119,8 @@ impl Endpoint {
         // Whoever left us a socket has it still, and gives it to the next aeternad as it is then. A client's port has no
         // clients, but answers.
         let is_client = self.learned && self.listen.kind == ListenKind::Datagram;
-        if self.hidden.is_some() || self.inherited || is_client {
+        // Flows stay with the generation that has them.
+        if self.hidden.is_some() || self.inherited || is_client || self.way == Way::Flows {
             return;
         }
         if let Some(path) = &self.path {

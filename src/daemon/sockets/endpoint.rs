@@ -2,6 +2,7 @@
 
 use super::SocketId;
 use crate::sys::aside::Lent;
+use crate::sys::flows::Flows;
 use crate::sys::unixpath::{self, BoundPath, Site};
 use crate::sys::{socket, sockopt, steer};
 use crate::unit::{self, Address, Listen, ListenKind, Sharing, Socket, SocketOptions, Unit};
@@ -19,6 +20,8 @@ pub(super) enum Way {
     Shared,
     /// TCP: a listening socket per slot in one SO_REUSEPORT group, and a BPF program.
     Group,
+    /// UDP: a socket per slot in one SO_REUSEPORT group, and a BPF program that remembers flows.
+    Flows,
     /// A Unix path: a socket per slot under a hidden name, and the visible name for one of them.
     Renamed,
 }
@@ -28,6 +31,7 @@ pub(super) fn decide(unit: &Unit, socket: &Socket, listen: &Listen) -> (Way, Cow
     let (sharing, why) = unit::sharing(unit, socket, listen);
     let way = match (sharing, &listen.address) {
         (Sharing::Steered, Address::Path(_)) => Way::Renamed,
+        (Sharing::Steered, _) if listen.kind == ListenKind::Datagram => Way::Flows,
         (Sharing::Steered, _) => Way::Group,
         (Sharing::Auto | Sharing::Shared, _) => Way::Shared,
     };
@@ -69,6 +73,8 @@ pub(super) struct Endpoint {
     /// The program that we attached to the group last: attaching takes the kernel longer than anything else that
     /// is done with a socket, so what stands already is left alone. Empty where it has to be attached anew.
     pub(super) attached: Vec<steer::Instruction>,
+    /// What remembers flows, for [`Way::Flows`].
+    pub(super) flows: Option<Flows>,
     /// Slots that a generation has been given. The others' queues would be served by nobody.
     pub(super) lent: Vec<usize>,
     /// Which slot gets what arrives while there is no canary.
@@ -129,6 +135,7 @@ impl Endpoint {
         let warnings = match way {
             Way::Shared => endpoint.open_shared(ids)?,
             Way::Group => endpoint.open_group(socket::Place::FirstSlot, ids)?,
+            Way::Flows => endpoint.open_flows(ids)?,
             Way::Renamed => endpoint.open_renamed(ids)?,
         };
         if socket.accept {
@@ -202,6 +209,7 @@ impl Endpoint {
             slots: Vec::with_capacity(2),
             order: Vec::with_capacity(2),
             attached: Vec::new(),
+            flows: None,
             lent: Vec::with_capacity(1),
             target: 0,
             path: None,
@@ -216,7 +224,7 @@ impl Endpoint {
         }
     }
 
-    fn open_shared(&mut self, ids: &mut Ids) -> Result<Vec<String>, String> {
+    pub(super) fn open_shared(&mut self, ids: &mut Ids) -> Result<Vec<String>, String> {
         let opened = socket::open(&self.listen, &self.options, socket::Place::Alone).map_err(|e| e.text)?;
         self.address = opened.address;
         self.at = opened.at;
@@ -274,6 +282,7 @@ impl Endpoint {
                 self.slots.push(ids.slot(next.fd, None));
                 self.order.push(number);
             }
+            (Way::Flows, Some(at), _) => self.add_flow_slot(at, ids)?,
             (Way::Renamed, _, Address::Path(path)) => {
                 let path = Path::new(path);
                 let name = path.file_name().unwrap_or_default();
@@ -283,7 +292,7 @@ impl Endpoint {
                 let next = socket::open(&listen, &options, socket::Place::Alone).map_err(|e| e.text)?;
                 self.slots.push(ids.slot(next.fd, next.path));
             }
-            (Way::Shared | Way::Group | Way::Renamed, _, _) => {}
+            (Way::Shared | Way::Group | Way::Flows | Way::Renamed, _, _) => {}
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ mod dropped;
 mod endpoint;
 #[cfg(test)]
 mod exact_tests;
+mod flowing;
 mod repair;
 mod saved;
 mod status;
@@ -37,6 +38,7 @@ use crate::sys::{socket, sockopt, unixpath};
 use crate::unit::{Listen, Unit, same_endpoint};
 use drain::Drain;
 use endpoint::{Endpoint, Ids};
+use flowing::Tags;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -77,6 +79,7 @@ pub struct ListenSet {
     ids: Ids,
     steered: Steered,
     drains: BTreeMap<u32, Drain>,
+    tags: Tags,
     paths: Option<Watcher>,
 }
 
@@ -89,6 +92,7 @@ impl ListenSet {
             ids: Ids::default(),
             steered: Steered::default(),
             drains: BTreeMap::new(),
+            tags: Tags::default(),
             paths: None,
         };
         let (mut warnings, mut errors) = (Vec::new(), Vec::new());
@@ -237,6 +241,7 @@ impl ListenSet {
         for index in &plan {
             self.prepare(*index, slot as usize, unit.service.wants_non_blocking())?;
         }
+        self.tell_tag(slot)?;
         let endpoints = &self.endpoints;
         let lend = |((socket, listen), index): ((&'a crate::unit::Socket, &'a Listen), usize)| {
             let lent = endpoints[index].socket_of(slot as usize)?;
@@ -293,7 +298,7 @@ impl ListenSet {
                 endpoint.add_slot(&mut self.ids)?;
             }
             if endpoint.lent.is_empty() {
-                endpoint.take_target(slot);
+                endpoint.take_target(slot)?;
             }
             if !endpoint.lent.contains(&slot) {
                 endpoint.lent.push(slot);
@@ -335,6 +340,7 @@ fn update(
     if endpoint.options == socket.options {
         return warnings;
     }
+    warnings.extend(endpoint.update_flows(&socket.options.flows));
     for slot in &endpoint.slots {
         warnings.extend(endpoint.set_options(slot.fd.as_fd(), &socket.options));
         if endpoint.options.backlog != socket.options.backlog && sockopt::listens(slot.fd.as_fd()) {

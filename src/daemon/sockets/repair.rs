@@ -40,6 +40,7 @@ pub(super) fn revive(endpoint: &mut Endpoint, slot: usize, steered: &Steered) ->
     }
     match (endpoint.way, &endpoint.listen.address) {
         (Way::Group, _) => relisten(endpoint, slot, steered)?,
+        (Way::Flows, _) => endpoint.renew_flow_slot(slot)?,
         (_, Address::Path(_)) => {
             endpoint.renew(slot)?;
             steered.apply(endpoint).map_err(|error| super::steering::refused(endpoint, &error))?;
@@ -239,7 +240,9 @@ fn check(endpoint: &mut Endpoint, steered: &Steered) -> Option<String> {
         Way::Renamed => {
             steered.apply(endpoint).is_ok() && endpoint.path.as_ref().is_some_and(|p| p.is_ours())
         }
-        Way::Shared | Way::Group => endpoint.keep.as_ref().is_some_and(|keep| keep.link_at(&path).is_ok()),
+        Way::Shared | Way::Group | Way::Flows => {
+            endpoint.keep.as_ref().is_some_and(|keep| keep.link_at(&path).is_ok())
+        }
     };
     if kept {
         return Some(format!("somebody has removed {address}: put it back, with its queue"));

@@ -2,10 +2,12 @@
 
 use super::drain::Drain;
 use super::endpoint::{Endpoint, Ids, Slot, Way};
+use super::flowing::Tags;
 use super::steering::Steered;
 use super::{ListenSet, SocketId};
 use crate::daemon::saved::{Incoming, Key, Outgoing, StoredPath};
 use crate::proto::status::Share;
+use crate::sys::flows::{Figures, Flows};
 use crate::sys::inotify::Watcher;
 use crate::sys::steer::Draw;
 use crate::sys::tally::{Counts, Tally};
@@ -25,6 +27,8 @@ pub struct SavedSet {
     last_id: u32,
     steered: SavedSteered,
     drains: BTreeMap<u32, Drain>,
+    #[serde(default)]
+    tags: Tags,
     paths: Option<SavedWatcher>,
 }
 
@@ -51,6 +55,15 @@ struct SavedEndpoint {
     repairs: u32,
     hidden: Option<i32>,
     inherited: bool,
+    flows: Option<SavedFlows>,
+}
+
+/// A [`Flows`]: its maps and its program go along, and steer on meanwhile.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedFlows {
+    parts: [Key; 8],
+    figures: Figures,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -120,12 +133,13 @@ impl ListenSet {
     /// # Errors
     /// Those of [`Outgoing::put`].
     pub fn save(&self, out: &mut Outgoing) -> Result<SavedSet, String> {
-        let ListenSet { endpoints, ids: Ids(last_id), steered, drains, paths } = self;
+        let ListenSet { endpoints, ids: Ids(last_id), steered, drains, tags, paths } = self;
         Ok(SavedSet {
             endpoints: endpoints.iter().map(|endpoint| endpoint.save(out)).collect::<Result<_, _>>()?,
             last_id: *last_id,
             steered: steered.save(out)?,
             drains: drains.clone(),
+            tags: tags.clone(),
             paths: paths.as_ref().map(|paths| SavedWatcher::save(paths, "folders", out)).transpose()?,
         })
     }
@@ -135,7 +149,7 @@ impl ListenSet {
     /// # Errors
     /// Those of [`Incoming::take`].
     pub fn restore(saved: SavedSet, from: &mut Incoming) -> Result<ListenSet, String> {
-        let SavedSet { endpoints, last_id, steered, drains, paths } = saved;
+        let SavedSet { endpoints, last_id, steered, drains, tags, paths } = saved;
         Ok(ListenSet {
             endpoints: endpoints
                 .into_iter()
@@ -144,6 +158,7 @@ impl ListenSet {
             ids: Ids(last_id),
             steered: Steered::restore(steered, from)?,
             drains,
+            tags,
             paths: paths.map(|paths| paths.restore(from)).transpose()?,
         })
     }
@@ -171,6 +186,7 @@ impl Endpoint {
             order,
             // The kernel has it; to attach it again is harmless.
             attached: _,
+            flows,
             lent,
             target,
             path,
@@ -205,6 +221,7 @@ impl Endpoint {
             repairs: *repairs,
             hidden: *hidden,
             inherited: *inherited,
+            flows: flows.as_ref().map(|flows| save_flows(flows, slots, out)).transpose()?,
         })
     }
 
@@ -226,6 +243,7 @@ impl Endpoint {
             slots: saved.slots.into_iter().map(|slot| Slot::restore(slot, from)).collect::<Result<_, _>>()?,
             order: saved.order,
             attached: Vec::new(),
+            flows: saved.flows.map(|flows| restore_flows(flows, from)).transpose()?,
             lent: saved.lent,
             target: saved.target,
             path: saved.path,
@@ -239,6 +257,26 @@ impl Endpoint {
             retired: Vec::new(),
         })
     }
+}
+
+fn save_flows(flows: &Flows, slots: &[Slot], out: &mut Outgoing) -> Result<SavedFlows, String> {
+    let (parts, figures) = flows.parts();
+    let first = slots.first().map_or(0, |slot| slot.id.0);
+    let mut keys = Vec::with_capacity(parts.len());
+    for (name, fd) in parts {
+        keys.push(out.put(format_args!("flows.{first}.{name}"), fd)?);
+    }
+    let parts = keys.try_into().map_err(|_| "the parts of flows are eight")?;
+    Ok(SavedFlows { parts, figures })
+}
+
+fn restore_flows(saved: SavedFlows, from: &mut Incoming) -> Result<Flows, String> {
+    let mut taken = Vec::with_capacity(saved.parts.len());
+    for key in &saved.parts {
+        taken.push(from.take(key)?);
+    }
+    let parts = taken.try_into().map_err(|_| "the parts of flows are eight")?;
+    Ok(Flows::restored(parts, saved.figures))
 }
 
 impl Slot {

@@ -95,5 +95,7 @@ fn row(endpoint: &Endpoint) -> SocketStatus {
         queue: (!queues.is_empty()).then(|| queues.iter().map(|queue| queue.length).sum()),
         limit: queues.iter().map(|queue| queue.limit).max(),
         repairs: endpoint.repairs,
+        flows: None,
+        flows_max: endpoint.flows.as_ref().map(crate::sys::flows::Flows::max),
     }
 }

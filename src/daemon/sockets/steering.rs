@@ -5,7 +5,7 @@ use super::endpoint::{Endpoint, Way};
 use crate::machine::event::SteerBy;
 use crate::proto::status::Share;
 use crate::sys::tally::{Counts, Tally};
-use crate::sys::{socket, steer};
+use crate::sys::{flows, socket, steer};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -52,7 +52,7 @@ impl Steered {
     /// Steers one endpoint as was asked for.
     pub(super) fn apply(&self, endpoint: &mut Endpoint) -> io::Result<()> {
         let (serving, canary) = self.slots(endpoint);
-        endpoint.target = serving;
+        let before = std::mem::replace(&mut endpoint.target, serving);
         match endpoint.way {
             Way::Shared => Ok(()),
             // A name has no percentages: the new generation has it, or not.
@@ -60,6 +60,10 @@ impl Steered {
                 endpoint.show(canary.filter(|(_, w, _)| *w > 0).map_or(serving, |(slot, _, _)| slot))
             }
             Way::Group => self.attach(endpoint, serving, canary),
+            Way::Flows => {
+                let canary = canary.map(|(slot, weight, draw)| (slot as u32, weight, draw));
+                endpoint.steer_flows(before, flows::Plan { serving: serving as u32, canary })
+            }
         }
     }
 
@@ -94,10 +98,24 @@ impl Steered {
         Ok(())
     }
 
+    /// Connections and flows that were drawn, where all of them are counted.
+    fn counts(&self, endpoints: &[Endpoint]) -> Option<Counts> {
+        let (canary, ..) = self.canary?;
+        let mut sum = Counts::default();
+        if endpoints.iter().any(|endpoint| endpoint.way == Way::Group) {
+            sum = self.tally.as_ref().and_then(Tally::counts)?;
+        }
+        for flows in endpoints.iter().filter_map(|endpoint| endpoint.flows.as_ref()) {
+            sum.serving += flows.drawn(self.serving as u32);
+            sum.canary += flows.drawn(canary as u32);
+        }
+        Some(sum)
+    }
+
     /// What has come of the present step so far; `None` if there is no draw.
-    fn measured(&self) -> Option<Share> {
+    fn measured(&self, endpoints: &[Endpoint]) -> Option<Share> {
         let (_, weight, _) = self.canary.filter(|(_, weight, _)| draws(*weight))?;
-        let Some(now) = self.tally.as_ref().and_then(Tally::counts) else {
+        let Some(now) = self.counts(endpoints) else {
             return Some(Share::uncounted(weight));
         };
         let to_new = now.canary.saturating_sub(self.counted.canary);
@@ -106,26 +124,29 @@ impl Steered {
     }
 
     /// Counts where there will be a draw; forgets the soak before.
-    fn begin_step(&mut self, before: Option<(usize, u8, steer::Draw)>, is_group: bool) {
+    fn begin_step(&mut self, before: Option<(usize, u8, steer::Draw)>, endpoints: &[Endpoint]) {
         if self.canary.is_some() && before.is_none() {
             self.shares.clear();
-        }
-        if !is_group || !self.canary.is_some_and(|(_, weight, _)| draws(weight)) {
             self.tally = None;
-        } else if self.tally.is_none() {
-            self.tally = Tally::new().ok();
-            self.counted = Counts::default();
+        }
+        let is_group = endpoints.iter().any(|endpoint| endpoint.way == Way::Group);
+        let drew = before.is_some_and(|(_, weight, _)| draws(weight));
+        if !self.canary.is_some_and(|(_, weight, _)| draws(weight)) {
+            self.tally = None;
+        } else if !drew || (is_group && self.tally.is_none()) {
+            self.tally = if is_group { Tally::new().ok() } else { None };
+            self.counted = self.counts(endpoints).unwrap_or_default();
         }
     }
 }
 
 impl Endpoint {
     /// Before the first launch the socket that gets the traffic becomes the slot that is launched on, whatever
-    /// its number: what is queued already is then served.
-    pub(super) fn take_target(&mut self, slot: usize) {
+    /// its number: what is queued already is then served. The error is a sentence.
+    pub(super) fn take_target(&mut self, slot: usize) -> Result<(), String> {
         let target = self.target;
         if target == slot || target >= self.slots.len() || slot >= self.slots.len() {
-            return;
+            return Ok(());
         }
         self.slots.swap(target, slot);
         for number in &mut self.order {
@@ -136,6 +157,7 @@ impl Endpoint {
             }
         }
         self.target = slot;
+        self.place_again(&[target, slot])
     }
 }
 
@@ -158,25 +180,22 @@ impl ListenSet {
             };
             (slot, weight, draw)
         });
-        let is_group = self.has_group();
-        self.steered.begin_step(before, is_group);
+        self.steered.begin_step(before, &self.endpoints);
         self.apply_all()
     }
 
-    /// Of the new connections since the weight was set last, how many the canary got; `None` if there is no draw.
+    /// Of the new connections and flows since the weight was set last, how many the canary got; `None` if there is no
+    /// draw.
     pub fn measured(&self) -> Option<Share> {
-        self.steered.measured().filter(|_| self.has_group())
-    }
-
-    fn has_group(&self) -> bool {
-        self.endpoints.iter().any(|endpoint| endpoint.way == Way::Group)
+        let has_draw = |endpoint: &Endpoint| matches!(endpoint.way, Way::Group | Way::Flows);
+        self.steered.measured(&self.endpoints).filter(|_| self.endpoints.iter().any(has_draw))
     }
 
     /// The same with the canary's slot, before the weight changes: it becomes one of [`ListenSet::take_shares`].
     pub fn end_step(&mut self) -> Option<(u32, Share)> {
         let share = self.measured()?;
         let (slot, ..) = self.steered.canary?;
-        self.steered.counted = self.steered.tally.as_ref().and_then(Tally::counts).unwrap_or_default();
+        self.steered.counted = self.steered.counts(&self.endpoints).unwrap_or_default();
         match self.steered.shares.last_mut() {
             // Only who serves has changed.
             Some(last) if last.weight == share.weight => *last = last.and(share),

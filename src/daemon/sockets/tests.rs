@@ -46,6 +46,7 @@ fn options() -> SocketOptions {
         directory_mode: 0o755,
         symlinks: vec![],
         remove_on_stop: false,
+        flows: FlowOptions::default(),
     }
 }
 

@@ -18,12 +18,43 @@ pub(crate) struct Quiesce {
     /// No longer than this.
     pub(crate) until: Option<Monotime>,
     pub(crate) pause_ms: u64,
+    /// Live flows at the last look. While there are any, [`Quiesce::flows_until`] counts.
+    #[serde(default)]
+    pub(crate) live: u32,
+    /// Flows are waited for no longer than this; the past, where they are not waited for.
+    #[serde(default)]
+    pub(crate) flows_until: Option<Monotime>,
 }
+
+/// How soon is looked again whether flows are idle, at the earliest.
+const FLOWS_AGAIN: Span = Span::from_millis(20);
 
 impl Quiesce {
     /// Looks for the first time when the short requests that are in hand are over.
     pub(crate) fn new(now: Monotime, until: Option<Monotime>) -> Quiesce {
-        Quiesce { next: now.after(IN_HAND), asked: None, until, pause_ms: 1 }
+        let flows_until = Some(now);
+        Quiesce { next: now.after(IN_HAND), asked: None, until, pause_ms: 1, live: 0, flows_until }
+    }
+
+    /// The same, and flows are waited for until then.
+    pub(crate) fn with_flows(self, flows_until: Option<Monotime>) -> Quiesce {
+        Quiesce { flows_until, ..self }
+    }
+
+    /// Whether flows are waited for at this time.
+    pub(crate) fn waits_for_flows(&self, now: Monotime) -> bool {
+        self.flows_until.is_none_or(|until| until > now)
+    }
+
+    /// Only flows are left: looks again when they may all be idle.
+    pub(crate) fn look_at_flows_again(&mut self, now: Monotime, idle_in: Span) {
+        self.asked = None;
+        self.next = Some(now + idle_in.max(FLOWS_AGAIN));
+    }
+
+    /// When the waiting ends.
+    pub(crate) fn end(&self) -> Option<Monotime> {
+        if self.live > 0 { self.flows_until } else { self.until }
     }
 
     /// Looks now: the answer has this ticket.
@@ -40,6 +71,6 @@ impl Quiesce {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Monotime> {
-        [self.next, self.until].into_iter().flatten().min()
+        [self.next, self.end()].into_iter().flatten().min()
     }
 }

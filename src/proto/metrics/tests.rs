@@ -14,6 +14,7 @@ fn generation(number: u32, phase: &str, age: f64, connections: Option<u32>) -> G
         ready: true,
         status_text: None,
         connections,
+        flows: None,
         kill_in: None,
         content: String::new(),
         usage: Usage::default(),
@@ -31,6 +32,8 @@ fn socket(name: &str, queue: Option<u32>) -> SocketStatus {
         queue,
         limit: queue.map(|_| 4096),
         repairs: 2,
+        flows: None,
+        flows_max: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::file::Tables;
 use super::super::value::{STRATEGIES, word_of};
-use super::super::{Address, Listen, Socket};
+use super::super::{Listen, Socket};
 use super::super::{ListenKind, ServiceType, Sharing, Strategy, Unit};
 use super::{error, warn};
 
@@ -79,10 +79,11 @@ pub(crate) fn no_canary(unit: &Unit) -> Option<String> {
     (!weighed).then(|| "on shared sockets: the kernel gives a connection to whoever is first".to_string())
 }
 
-/// Whether connections to this address are divided by percentage: steered TCP.
+/// Whether connections (or flows) to this address are divided by percentage: steered TCP and UDP.
 fn takes_weights(socket: &Socket, listen: &Listen) -> bool {
-    let tcp = matches!(listen.address, Address::Port(_) | Address::Inet(_) | Address::Scoped(..));
-    tcp && listen.kind == ListenKind::Stream && !socket.accept && socket.sharing != Sharing::Shared
+    let tcp = listen.is_ip() && listen.kind == ListenKind::Stream && socket.sharing != Sharing::Shared;
+    let udp = listen.is_unicast_udp() && socket.sharing == Sharing::Steered;
+    !socket.accept && (tcp || udp)
 }
 
 /// A launch that is not ready before its deadline could never be.

@@ -14,6 +14,7 @@ pub(super) fn check(unit: &Unit, tables: &Tables<'_>, places: &[Vec<usize>]) {
     for ((socket, table), places) in unit.sockets.iter().zip(&tables.sockets).zip(places) {
         accept(socket, table, places);
         steered(socket, table, places);
+        flows(unit, socket, tables, table);
         symlinks(socket, table);
         effects(socket, table);
     }
@@ -43,22 +44,46 @@ fn accept(socket: &Socket, table: &Table<'_>, places: &[usize]) {
     }
 }
 
-/// `steered` works for TCP and for the paths of connected Unix sockets.
+/// A generation's memory moves at once, and its flows would stay.
+fn flows(unit: &Unit, socket: &Socket, tables: &Tables<'_>, table: &Table<'_>) {
+    let steered = socket.sharing == Sharing::Steered && socket.listen.iter().any(Listen::is_unicast_udp);
+    if steered && unit.state.enabled {
+        error(
+            &[(table, "Sharing"), (&tables.state, "Enabled")],
+            "Sharing = \"steered\" on a UDP address beside [State]: the memory moves to the new generation at once, and \
+             flows would stay with the old one",
+        );
+    }
+    if steered && unit.reload.drain_timeout < socket.options.flows.timeout {
+        warn(
+            &[(table, "FlowTimeoutSec"), (&tables.reload, "DrainTimeout")],
+            format!(
+                "FlowTimeoutSec ({}) is longer than DrainTimeout ({}): an old generation that had any flow ends at \
+                 DrainTimeout, before it can be known to be idle",
+                socket.options.flows.timeout, unit.reload.drain_timeout
+            ),
+        );
+    }
+}
+
+/// `steered` works for TCP, for UDP, and for the paths of connected Unix sockets.
 fn steered(socket: &Socket, table: &Table<'_>, places: &[usize]) {
     if socket.sharing != Sharing::Steered || socket.accept {
         return;
     }
     for (listen, place) in socket.listen.iter().zip(places) {
         let possible = match listen.address {
-            Address::Port(_) | Address::Inet(_) | Address::Scoped(..) => listen.kind == ListenKind::Stream,
+            Address::Port(_) | Address::Inet(_) | Address::Scoped(..) => {
+                listen.kind == ListenKind::Stream || listen.is_unicast_udp()
+            }
             Address::Path(_) => has_connections(listen),
             Address::Abstract(_) | Address::Vsock { .. } | Address::Netlink { .. } => false,
         };
         if !possible && sound(&[(table, "Sharing")]) {
             let address = print_address(listen);
             let message = format!(
-                "\"{address}\" cannot be steered: only TCP addresses and the paths of stream and sequential-packet \
-                 sockets can; put it in a [[Socket]] of its own"
+                "\"{address}\" cannot be steered: only TCP addresses, UDP addresses of one machine, and the paths of \
+                 stream and sequential-packet sockets can; put it in a [[Socket]] of its own"
             );
             table.reader().error(*place, message);
         }
@@ -167,7 +192,11 @@ fn effects(socket: &Socket, table: &Table<'_>) {
         any(|l| l.kind != ListenKind::Fifo && matches!(l.address, Address::Path(_) | Address::Abstract(_)));
     let fifo = any(|listen| listen.kind == ListenKind::Fifo);
     let queue = any(has_connections);
-    let rows: [(&'static str, bool, bool, &str); 25] = [
+    let flows = socket.sharing == Sharing::Steered && any(Listen::is_unicast_udp);
+    let rows: [(&'static str, bool, bool, &str); 28] = [
+        ("FlowBy", set.flows.by != unset.flows.by, flows, NOT_FLOWS),
+        ("FlowTimeoutSec", set.flows.timeout != unset.flows.timeout, flows, NOT_FLOWS),
+        ("FlowsMax", set.flows.max != unset.flows.max, flows, NOT_FLOWS),
         ("Backlog", set.backlog != unset.backlog, queue, "sockets without connections"),
         ("BindIPv6Only", set.bind_ipv6_only != unset.bind_ipv6_only, ip, NOT_IP),
         ("ReusePort", set.reuse_port, ip, NOT_IP),
@@ -203,6 +232,7 @@ fn effects(socket: &Socket, table: &Table<'_>) {
 
 const NOT_IP: &str = "sockets without an IP address";
 const NOT_TCP: &str = "sockets that are not TCP";
+const NOT_FLOWS: &str = "sockets other than UDP with Sharing = \"steered\"";
 const NO_PATH: &str = "sockets without a path";
 const NOT_ACCEPT: &str = "sockets without Accept = true";
 

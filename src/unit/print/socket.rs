@@ -1,7 +1,7 @@
 //! `[[Socket]]` as TOML.
 
 use super::super::tables::label;
-use super::super::value::{BIND_IPV6_ONLY, SHARINGS, print_address, word_of};
+use super::super::value::{BIND_IPV6_ONLY, FLOWS_BY, SHARINGS, print_address, word_of};
 use super::super::{Listen, ListenKind, Socket, SocketOptions};
 use super::entries::{Section, section};
 use super::toml::{array, quote};
@@ -28,6 +28,10 @@ pub(super) fn socket(socket: &Socket) -> Section {
     section.time("TriggerLimitIntervalSec", socket.trigger_limit_interval);
     section.number("TriggerLimitBurst", socket.trigger_limit_burst);
     section.word("Sharing", word_of(SHARINGS, &socket.sharing));
+    let flows = &socket.options.flows;
+    section.word("FlowBy", word_of(FLOWS_BY, &flows.by));
+    section.time("FlowTimeoutSec", flows.timeout);
+    section.number("FlowsMax", flows.max);
     section
 }
 

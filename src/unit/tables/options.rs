@@ -1,8 +1,8 @@
 //! `[[Socket]]`: what is set on the socket itself.
 
 use super::super::read::{Table, Value, bytes, choice, flag, integer, list, mode, positive_time, text, time};
-use super::super::value::{BIND_IPV6_ONLY, IP_TOS};
-use super::super::{BindIpv6Only, SocketOptions};
+use super::super::value::{BIND_IPV6_ONLY, FLOWS_BY, IP_TOS};
+use super::super::{BindIpv6Only, FlowOptions, SocketOptions};
 use super::process::user_or_group;
 use super::{set, set_some};
 use crate::time::Span;
@@ -37,6 +37,7 @@ pub(crate) fn option_defaults() -> SocketOptions {
         directory_mode: 0o755,
         symlinks: Vec::new(),
         remove_on_stop: false,
+        flows: FlowOptions::default(),
     }
 }
 
@@ -45,6 +46,13 @@ pub(crate) fn read_options(table: &Table<'_>, options: &mut SocketOptions) {
     read_bind_options(table, options);
     read_traffic_options(table, options);
     read_path_options(table, options);
+    read_flow_options(table, &mut options.flows);
+}
+
+fn read_flow_options(table: &Table<'_>, flows: &mut FlowOptions) {
+    set(&mut flows.by, table.take("FlowBy", |v| choice(v, "a FlowBy", FLOWS_BY)));
+    set(&mut flows.timeout, table.take("FlowTimeoutSec", flow_timeout));
+    set(&mut flows.max, table.take("FlowsMax", |v| integer(v, 1024..=1_048_576)));
 }
 
 fn read_bind_options(table: &Table<'_>, options: &mut SocketOptions) {
@@ -125,6 +133,15 @@ fn keep_alive_time(value: &Value<'_>) -> Option<Span> {
     let span = positive_time(value)?;
     if span > Span::from_secs(32767) {
         return value.fail("the kernel takes at most 32767 seconds here");
+    }
+    Some(span)
+}
+
+/// From a second to an hour.
+fn flow_timeout(value: &Value<'_>) -> Option<Span> {
+    let span = positive_time(value)?;
+    if span < Span::from_secs(1) || span > Span::from_secs(3600) {
+        return value.fail("it is from 1s to 1h");
     }
     Some(span)
 }

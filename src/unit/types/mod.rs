@@ -12,5 +12,8 @@ pub use service::{
     Command, EnvironmentFile, ExitStatusSet, Input, KillMode, Limit, NotifyAccess, Output, Resource, Restart,
     Service, ServiceType, SocketEnvironment, StartOn, WorkingDirectory,
 };
-pub use socket::{Address, BindIpv6Only, Listen, ListenKind, Sharing, Socket, SocketOptions, same_endpoint};
+pub use socket::{
+    Address, BindIpv6Only, FlowBy, FlowOptions, Listen, ListenKind, Sharing, Socket, SocketOptions,
+    same_endpoint,
+};
 pub use state::State;

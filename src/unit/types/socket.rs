@@ -156,6 +156,36 @@ pub struct SocketOptions {
     pub symlinks: Vec<String>,
     /// `RemoveOnStop`: remove the path (and aliases) when the socket is closed.
     pub remove_on_stop: bool,
+    /// `FlowBy` and its like.
+    #[serde(default)]
+    pub flows: FlowOptions,
+}
+
+/// How the flows of a steered datagram address are told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowOptions {
+    /// `FlowBy`.
+    pub by: FlowBy,
+    /// `FlowTimeoutSec`, 1 s to 1 h: a flow that was silent for so long is a new one.
+    pub timeout: Span,
+    /// `FlowsMax`, 1024 to 1048576: how many are remembered.
+    pub max: u32,
+}
+
+impl Default for FlowOptions {
+    fn default() -> FlowOptions {
+        FlowOptions { by: FlowBy::Address, timeout: Span::from_secs(30), max: 65_536 }
+    }
+}
+
+/// `FlowBy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FlowBy {
+    /// The remote address and port.
+    Address,
+    /// Before that the first byte of a QUIC connection ID, which the program makes `AETERNA_FLOW_TAG`.
+    Tag,
 }
 
 /// `Sharing` (contract section 6).
@@ -163,7 +193,7 @@ pub struct SocketOptions {
 pub enum Sharing {
     /// Steered for TCP, shared for everything else.
     Auto,
-    /// A slot (TCP) or a socket (Unix path) per generation.
+    /// A slot (TCP, UDP) or a socket (Unix path) per generation.
     Steered,
     /// One open file description that every generation accepts from.
     Shared,
@@ -175,6 +205,27 @@ impl Listen {
     pub fn endpoint(&self) -> Listen {
         let address = wildcard(&self.address).map_or_else(|| self.address.clone(), Address::Port);
         Listen { kind: self.kind, address }
+    }
+
+    /// Whether it is an IP address.
+    pub fn is_ip(&self) -> bool {
+        matches!(self.address, Address::Port(_) | Address::Inet(_) | Address::Scoped(..))
+    }
+
+    /// Whether it is a UDP address whose datagrams reach one socket and not all: no multicast or broadcast address.
+    pub fn is_unicast_udp(&self) -> bool {
+        let reaches_all = |at: &SocketAddr| match at.ip().to_canonical() {
+            IpAddr::V4(ip) => ip.is_multicast() || ip.is_broadcast(),
+            IpAddr::V6(ip) => ip.is_multicast(),
+        };
+        self.kind == ListenKind::Datagram
+            && match &self.address {
+                Address::Port(_) => true,
+                Address::Inet(at) | Address::Scoped(at, _) => !reaches_all(at),
+                Address::Path(_) | Address::Abstract(_) | Address::Vsock { .. } | Address::Netlink { .. } => {
+                    false
+                }
+            }
     }
 
     /// Whether the port is left to the kernel: another one for every line that says so.

@@ -1,8 +1,8 @@
 //! Every closed set of words, once, for reading and printing.
 
 use super::super::{
-    BindIpv6Only, CanaryBy, Inconclusive, Input, KillMode, NotifyAccess, Output, Restart, ServiceType,
-    Sharing, SocketEnvironment, StartOn, Strategy,
+    BindIpv6Only, CanaryBy, FlowBy, Inconclusive, Input, KillMode, NotifyAccess, Output, Restart,
+    ServiceType, Sharing, SocketEnvironment, StartOn, Strategy,
 };
 
 /// Words and what they mean.
@@ -21,6 +21,8 @@ pub(crate) const BIND_IPV6_ONLY: Words<BindIpv6Only> = &[
 
 pub(crate) const SHARINGS: Words<Sharing> =
     &[("auto", Sharing::Auto), ("steered", Sharing::Steered), ("shared", Sharing::Shared)];
+
+pub(crate) const FLOWS_BY: Words<FlowBy> = &[("address", FlowBy::Address), ("tag", FlowBy::Tag)];
 
 /// `IPTOS` by name: the bits of RFC 1349.
 pub(crate) const IP_TOS: Words<u8> =

@@ -28,6 +28,7 @@ pub mod facts;
 pub mod hammer;
 pub mod http;
 pub mod load;
+pub mod players;
 pub mod port;
 pub mod process;
 

@@ -155,6 +155,7 @@ pub fn generation(number: u32, phase: &str, pid: i32, age: f64, weight: Option<u
         ready: phase != "starting",
         status_text: None,
         connections: None,
+        flows: None,
         kill_in: None,
         content: "00c0ffee00c0ffee".into(),
         usage: aeterna::proto::status::Usage::default(),
@@ -172,6 +173,8 @@ pub fn socket(name: &str, address: &str, sharing: &str, queue: u32) -> SocketSta
         queue: Some(queue),
         limit: Some(4096),
         repairs: 0,
+        flows: None,
+        flows_max: None,
     }
 }
 
