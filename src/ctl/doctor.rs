@@ -77,7 +77,7 @@ pub(super) fn doctor(target: &Target, json: bool, output: &mut Output) -> u8 {
 
 fn kernel() -> Vec<Finding> {
     let steering = ability::steering();
-    let counted = steering.is_ok().then(counting);
+    let programs = steering.is_ok().then(programs);
     let mut findings = vec![
         interception(),
         tried(
@@ -111,19 +111,20 @@ fn kernel() -> Vec<Finding> {
         ),
         migration(),
     ];
-    findings.extend(counted);
+    findings.extend(programs);
     findings
 }
 
-fn counting() -> Finding {
-    const NAME: &str = "counted shares";
-    match ability::counting() {
-        Ok(()) => good(NAME, "status and history show the share that a canary has really got"),
+fn programs() -> Finding {
+    const NAME: &str = "eBPF steering";
+    match ability::programs() {
+        Ok(()) => good(NAME, "UDP flows stay with their generation where they are to be steered; shares are counted"),
         Err(error) => good(NAME, socket::errno_text(&error)).but(
             Verdict::Limited,
-            "a canary gets its exact share all the same, but nobody can show what was measured",
-            "CAP_BPF and no seccomp filter for aeternad: root outside containers; in Docker --cap-add BPF \
-             --security-opt seccomp=unconfined",
+            "UDP addresses are shared by both generations during a reload, whatever Sharing says; a canary on TCP gets its \
+             exact share all the same, but nobody can show what was measured",
+            "Linux 5.6 and CAP_BPF for aeternad: root outside containers; AmbientCapabilities=CAP_BPF in systemd; in Docker \
+             --cap-add BPF and a seccomp profile that allows bpf",
         ),
     }
 }

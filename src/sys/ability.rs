@@ -2,7 +2,7 @@
 //! Main thread, nothing else running: one answer starts a process.
 
 use super::spawn::{self, Plan, Traps};
-use super::{fd, limits, seccomp, sockdiag, socket, steer, tally, wait};
+use super::{fd, flows, limits, seccomp, sockdiag, socket, steer, tally, wait};
 use crate::unit::{Address, Listen, ListenKind, Resource, undeclared_socket};
 use std::io;
 use std::net::Ipv4Addr;
@@ -86,11 +86,11 @@ pub fn steering() -> io::Result<()> {
     steer::attach(opened.fd.as_fd(), &steer::to_first())
 }
 
-/// Whether new connections can be counted where they are steered.
+/// Whether UDP can be steered, and new connections counted where TCP is.
 ///
 /// # Errors
 /// Those of bpf(2): `EPERM` without CAP_BPF.
-pub fn counting() -> io::Result<()> {
+pub fn programs() -> io::Result<()> {
     let address = Address::Inet((Ipv4Addr::LOCALHOST, 0).into());
     let listen = Listen { kind: ListenKind::Stream, address };
     let options = undeclared_socket("doctor", listen.clone()).options;
@@ -99,7 +99,8 @@ pub fn counting() -> io::Result<()> {
         .map_err(|error| io::Error::other(error.text))?;
     let canary = steer::Canary { index: 0, weight: 50, draw: steer::Draw::Connection };
     let plan = steer::Plan { serving: 0, canary: Some(canary), probes: Vec::new() };
-    tally.attach(opened.fd.as_fd(), &plan)
+    tally.attach(opened.fd.as_fd(), &plan)?;
+    flows::Flows::new(64, crate::time::Span::from_secs(1)).map(drop)
 }
 
 /// Whether the kernel lists connections (sock_diag(7)).

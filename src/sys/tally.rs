@@ -1,16 +1,18 @@
 //! Counting what steering does: the same decision as [`steer::program`]'s, carried out by an eBPF program that adds each
 //! new connection of a draw to one of two counters. bpf(2), socket(7) `SO_ATTACH_REUSEPORT_EBPF`.
 //!
-//! Needs CAP_BPF and no seccomp filter, so it is tried and done without: the classic program decides the same, and nobody
+//! Needs CAP_BPF, so it is tried and done without: the classic program decides the same, and nobody
 //! knows what came of it. Classic programs have no memory, and the kernel counts nothing per listener.
 
+use super::bpf::assembler::Step;
+use super::bpf::{self, Kind, Map, Shape};
+use super::sockopt;
 use super::steer::{self, Instruction, Plan};
-use super::{seccomp, sockopt};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// New connections of a draw. Probes are in neither number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -25,74 +27,24 @@ pub struct Counts {
 /// Two counters in the kernel. Dropping it ends the counting once no program counts any more.
 #[derive(Debug)]
 pub struct Tally {
-    map: OwnedFd,
+    map: Map,
     spoilt: Cell<bool>,
 }
 
 const SERVING: i32 = 0;
 const CANARY: i32 = 1;
 
-const MAP_CREATE: libc::c_int = 0;
-const MAP_LOOKUP_ELEM: libc::c_int = 1;
-const PROG_LOAD: libc::c_int = 5;
-
-#[repr(C)]
-struct MapCreate {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-}
-
-#[repr(C)]
-struct MapElement {
-    map: u32,
-    unused: u32,
-    key: *const u32,
-    value: *mut u64,
-}
-
-#[repr(C)]
-struct ProgramLoad {
-    program_type: u32,
-    count: u32,
-    code: *const Step,
-    license: *const libc::c_char,
-    log_level: u32,
-    log_size: u32,
-    log: u64,
-}
-
-/// bpf(2). What the pointers in `argument` point to must be alive and as large as the command says.
-///
-/// Errors: `EPERM` without CAP_BPF; `ENOSYS` where there is none; `EINVAL`, `EACCES` for a program that it refuses.
-unsafe fn bpf<T>(command: libc::c_int, argument: &mut T) -> io::Result<RawFd> {
-    // SAFETY: `argument` is as long as is said; the caller answers for what it points to.
-    let done = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(argument), size_of::<T>()) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done as RawFd) }
-}
+/// Two counters of eight bytes.
+const SHAPE: Shape = Shape { kind: Kind::Array, key: 4, value: 8, entries: 2 };
 
 impl Tally {
     /// Counters that stand at nought.
     ///
     /// # Errors
-    /// `EPERM` without CAP_BPF or under a seccomp filter, `ENOSYS`, `ENOMEM`.
+    /// Those of [`bpf::available`]; `ENOMEM`.
     pub fn new() -> io::Result<Tally> {
-        const ARRAY: u32 = 2;
-        if seccomp::is_filtered() {
-            // systemd's SystemCallFilter kills who makes a call that it does not name; counting is not worth that.
-            return Err(io::Error::from_raw_os_error(libc::EPERM));
-        }
-        if cfg!(target_endian = "big") {
-            // The halves of a byte would be the other way round.
-            return Err(io::Error::from_raw_os_error(libc::ENOSYS));
-        }
-        let mut argument = MapCreate { map_type: ARRAY, key_size: 4, value_size: 8, max_entries: 2 };
-        // SAFETY: nothing is pointed to.
-        let raw = unsafe { bpf(MAP_CREATE, &mut argument) }?;
-        // SAFETY: the kernel has just made it for us, close-on-exec; nobody else knows its number.
-        let map = unsafe { OwnedFd::from_raw_fd(raw) };
-        Ok(Tally { map, spoilt: Cell::new(false) })
+        bpf::available()?;
+        Ok(Tally { map: Map::new(SHAPE)?, spoilt: Cell::new(false) })
     }
 
     /// Attaches a plan's program, which counts, as [`steer::attach`] attaches one that does not.
@@ -100,7 +52,8 @@ impl Tally {
     /// # Errors
     /// As there, and those of bpf(2). The counts are worth nothing after one.
     pub fn attach(&self, member: BorrowedFd<'_>, plan: &Plan) -> io::Result<()> {
-        let result = load(&translate(&steer::program(plan), self.map.as_raw_fd())).and_then(|program| {
+        let code = translate(&steer::program(plan), self.map.as_fd().as_raw_fd());
+        let result = bpf::load(bpf::SOCKET_FILTER, "aeterna_tally", &code).and_then(|program| {
             let number = program.as_raw_fd().to_ne_bytes();
             sockopt::set_bytes(member, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_EBPF, &number)
         });
@@ -117,7 +70,7 @@ impl Tally {
 
     /// Counters that a program before this one has made.
     pub fn restored(map: OwnedFd, spoilt: bool) -> Tally {
-        Tally { map, spoilt: Cell::new(spoilt) }
+        Tally { map: Map::restored(map, SHAPE), spoilt: Cell::new(spoilt) }
     }
 
     /// What was counted so far; `None` if a program could not be attached meanwhile.
@@ -129,44 +82,9 @@ impl Tally {
     }
 
     fn count(&self, key: i32) -> Option<u64> {
-        let (key, mut value) = (key as u32, 0_u64);
-        let mut argument = MapElement {
-            map: self.map.as_raw_fd() as u32,
-            unused: 0,
-            key: &raw const key,
-            value: &raw mut value,
-        };
-        // SAFETY: key and value are alive, and of the sizes that the map was made with.
-        unsafe { bpf(MAP_LOOKUP_ELEM, &mut argument) }.ok().map(|_| value)
+        let mut value = [0; 8];
+        self.map.get(&key.to_ne_bytes(), &mut value).ok().map(|()| u64::from_ne_bytes(value))
     }
-}
-
-fn load(code: &[Step]) -> io::Result<OwnedFd> {
-    const SOCKET_FILTER: u32 = 1;
-    let mut argument = ProgramLoad {
-        program_type: SOCKET_FILTER,
-        count: code.len() as u32,
-        code: code.as_ptr(),
-        license: c"MIT OR Apache-2.0".as_ptr(),
-        log_level: 0,
-        log_size: 0,
-        log: 0,
-    };
-    // SAFETY: the code is alive and as long as is said, the license is terminated, and no log is asked for.
-    let raw = unsafe { bpf(PROG_LOAD, &mut argument) }?;
-    // SAFETY: the kernel has just made it for us, close-on-exec; nobody else knows its number.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
-}
-
-/// One instruction, as `struct bpf_insn`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Step {
-    code: u8,
-    /// The register that is written, and the one that is read in the upper half.
-    registers: u8,
-    offset: i16,
-    value: i32,
 }
 
 /// What a call returns and the program ends with.

@@ -4,7 +4,7 @@ use super::ListenSet;
 use super::endpoint::{Endpoint, Ids, Way};
 use crate::machine::event::Flowing;
 use crate::sys::flows::{Flows, Live, Plan};
-use crate::sys::{bpf, socket, sockopt};
+use crate::sys::{socket, sockopt};
 use crate::unit::{Address, FlowBy, FlowOptions, Listen, Unit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -214,13 +214,5 @@ impl ListenSet {
         let steered = self.endpoints.iter().filter(|endpoint| endpoint.flows.is_some());
         let slots = steered.filter_map(|endpoint| endpoint.slots.get(slot as usize));
         slots.filter(|slot| sockopt::unread(slot.fd.as_fd()).is_ok_and(|bytes| bytes > 0)).count() as u32
-    }
-
-    /// Whether UDP that is to be steered would be.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn can_steer_flows() -> Result<(), String> {
-        bpf::available().map_err(|error| unavailable(&error))
     }
 }

@@ -427,11 +427,11 @@ mod tests {
                 libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
             ];
             let program = libc::sock_fprog { len: 4, filter: filter.as_ptr().cast_mut() };
+            // SAFETY: numbers only.
+            unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
             // SAFETY: the filter is alive, and the kernel copies it.
-            let end = unsafe {
-                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-                libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
-            };
+            let end =
+                unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
             let number = if end == 0 { probe() } else { 99 };
             // SAFETY: as above.
             unsafe { libc::_exit(number) }
