@@ -279,6 +279,7 @@ impl Daemon {
         if let Err(why) = unit.sockets.steer(steering.serving, steering.canary, steering.by) {
             log::error!("{}: cannot steer its connections: {why}", unit.name);
         }
+        self.keep_flows(index);
         if before != steering.serving {
             self.take_slot(index, steering.serving);
             self.leave_slot(index, before, true);

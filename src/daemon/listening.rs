@@ -154,6 +154,30 @@ impl Daemon {
         if discarded > 0 {
             log::info!("{}: {discarded} datagrams were left unread on slot {slot}", unit.name);
         }
+        self.keep_flows(index);
+    }
+
+    /// Takes down flows after a switch, and what was taken down out again after a drain, on a thread of its own.
+    pub fn keep_flows(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        let keepers = unit.sockets.take_keepers();
+        if keepers.is_empty() {
+            return;
+        }
+        let name = unit.name.clone();
+        let told = name.clone();
+        let keep = move || {
+            for (address, keeper) in keepers {
+                if let Err(error) = keeper.run() {
+                    log::warn!(
+                        "{name}: cannot take down the flows of {address} ({error}): a flood may move some"
+                    );
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("flows".into()).spawn(keep) {
+            log::warn!("{told}: cannot take down flows ({error}): a flood may move some");
+        }
     }
 
     /// A slot gets somebody who serves it.

@@ -23,7 +23,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use super::failure::SpawnFailure;
-pub use super::seen::{Looked, NoPage, Page, Seen};
+pub use super::seen::{Flowing, Looked, NoPage, Page, Seen};
 pub use crate::proto::notify::Notification;
 pub use crate::proto::status::{Outcome, ReloadRecord, Share, UnitState};
 
@@ -410,15 +410,6 @@ pub enum Question {
         /// The old one, if it lives.
         old: Option<Gen>,
     },
-}
-
-/// The datagram flows of a slot that are not idle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Flowing {
-    /// How many.
-    pub live: u32,
-    /// In how long all of them will be idle, if nothing comes.
-    pub idle_in: Span,
 }
 
 /// What the shell has found out.

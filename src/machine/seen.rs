@@ -2,6 +2,7 @@
 
 use crate::proto::exposition::Sum;
 use crate::proto::status::Usage;
+use crate::time::Span;
 use std::fmt;
 
 /// What a look has seen.
@@ -69,4 +70,13 @@ impl fmt::Display for NoPage {
             NoPage::NeverReached => f.write_str("another generation answered each time"),
         }
     }
+}
+
+/// The datagram flows of a slot that are not idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flowing {
+    /// How many.
+    pub live: u32,
+    /// In how long all of them will be idle, if nothing comes.
+    pub idle_in: Span,
 }

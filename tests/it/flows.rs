@@ -78,9 +78,10 @@ fn an_old_generation_ends_when_its_last_flow_is_idle() {
     for _ in 0..20 {
         assert_eq!(old.play(), Ok(1));
     }
-    let status = env.unit_status("app");
-    let flows = |number: u32| status.generations.iter().find(|g| g.number == number).and_then(|g| g.flows);
-    assert_eq!((flows(1), flows(2)), (Some(1), Some(1)));
+    let status = env.wait_unit("app", "a flow each", |unit| {
+        let flows: Vec<_> = unit.generations.iter().map(|g| (g.number, g.flows)).collect();
+        flows == [(1, Some(1)), (2, Some(1))]
+    });
     assert_eq!((status.sockets[0].sharing.as_str(), status.sockets[0].flows), ("steered", Some(2)));
     env.wait_state("app", UnitState::Running);
     assert_eq!(env.unit_status("app").generations.len(), 1);
@@ -158,7 +159,7 @@ fn an_upgrade_of_aeternad_in_a_drain_moves_nobody() {
         assert!(games.iter_mut().all(|game| game.play() == Ok(1)));
         assert!(new.iter_mut().all(|game| game.play() == Ok(2)));
     }
-    assert_eq!(env.unit_status("app").sockets[0].flows, Some(40));
+    env.wait_unit("app", "as many flows", |unit| unit.sockets[0].flows == Some(40));
     // And a reload after it steers them on.
     assert_eq!(env.ctl(&["reload", "app"]).code, 0);
     assert_eq!(Game::begin(&address).play(), Ok(3));
@@ -234,4 +235,41 @@ fn both_families_reach_the_slot_of_their_flow() {
     assert!(games.iter_mut().all(|game| game.play() == Ok(1)));
     assert_eq!(Game::begin(&format!("127.0.0.1:{port}")).play(), Ok(2));
     assert_eq!(Game::begin(&format!("[::1]:{port}")).play(), Ok(2));
+}
+
+/// A datagram as QUIC's with a short header, whose connection ID begins with this; who answers.
+fn from_elsewhere(address: &str, first: u8) -> u32 {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(common::WAIT)).unwrap();
+    socket.send_to(&[0x43, first, 1, 2, 3, 4], address).unwrap();
+    let mut answer = [0; 64];
+    let length = socket.recv(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..length]).split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_client_whose_address_changes_is_found_by_its_tag() {
+    if !can_steer() {
+        return;
+    }
+    let env = start("FlowBy = \"tag\"", "Strategy = \"immediate\"\nDrainTimeout = \"600s\"");
+    let address = env.address("app", 0);
+    let tag = |pid: i32| {
+        let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+        let text = String::from_utf8_lossy(&variables).into_owned();
+        let tag = text.split('\0').find_map(|pair| pair.strip_prefix("AETERNA_FLOW_TAG=").map(str::to_owned));
+        u8::from_str_radix(&tag.unwrap(), 16).unwrap()
+    };
+    let mut old = Game::begin(&address);
+    assert_eq!(old.play(), Ok(1));
+    let (first, pid) = (tag(env.main_pid("app")), env.main_pid("app"));
+    assert_eq!(env.ctl(&["reload", "app"]).code, 0);
+    let second = tag(env.main_pid("app"));
+    assert_ne!(first, second);
+    let unknown = (1..=255).find(|tag| ![first, second].contains(tag)).unwrap();
+    let found = [first, second, unknown, 0].map(|tag| from_elsewhere(&address, tag));
+    assert_eq!(found, [1, 2, 2, 2]);
+    common::process::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    env.wait_state("app", UnitState::Running);
+    assert_eq!((from_elsewhere(&address, first), old.play()), (2, Ok(2)));
 }

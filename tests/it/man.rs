@@ -170,12 +170,13 @@ fn the_process_contract_names_every_variable_and_state() {
     const GIVEN: [&str; 8] =
         ["LISTEN_", "AETERNA_", "NOTIFY_", "WATCHDOG_", "SERVER_STARTER_", "EINHORN_", "NGINX", "FPM_"];
     // Given only at other launches than the one below.
-    const ELSEWHERE: [&str; 5] = [
+    const ELSEWHERE: [&str; 6] = [
         "AETERNA_HANDOVER",
         "AETERNA_STATE_SOCK",
         "AETERNA_RELEASE_SERVING",
         "AETERNA_FD_NAME",
         "AETERNA_FD_NAME_2",
+        "AETERNA_FLOW_TAG",
     ];
     let text = page("aeterna.7");
     let mut env = Env::new();

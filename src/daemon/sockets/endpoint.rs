@@ -2,7 +2,7 @@
 
 use super::SocketId;
 use crate::sys::aside::Lent;
-use crate::sys::flows::Flows;
+use crate::sys::flows::{Flows, Keeper};
 use crate::sys::unixpath::{self, BoundPath, Site};
 use crate::sys::{socket, sockopt, steer};
 use crate::unit::{self, Address, Listen, ListenKind, Sharing, Socket, SocketOptions, Unit};
@@ -75,6 +75,8 @@ pub(super) struct Endpoint {
     pub(super) attached: Vec<steer::Instruction>,
     /// What remembers flows, for [`Way::Flows`].
     pub(super) flows: Option<Flows>,
+    /// What another thread is to do about them.
+    pub(super) keepers: Vec<Keeper>,
     /// Slots that a generation has been given. The others' queues would be served by nobody.
     pub(super) lent: Vec<usize>,
     /// Which slot gets what arrives while there is no canary.
@@ -210,6 +212,7 @@ impl Endpoint {
             order: Vec::with_capacity(2),
             attached: Vec::new(),
             flows: None,
+            keepers: Vec::new(),
             lent: Vec::with_capacity(1),
             target: 0,
             path: None,

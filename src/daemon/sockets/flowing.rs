@@ -3,7 +3,7 @@
 use super::ListenSet;
 use super::endpoint::{Endpoint, Ids, Way};
 use crate::machine::event::Flowing;
-use crate::sys::flows::{Flows, Live, Plan};
+use crate::sys::flows::{Flows, Keeper, Live, Plan};
 use crate::sys::{socket, sockopt};
 use crate::unit::{Address, FlowBy, FlowOptions, Listen, Unit};
 use serde::{Deserialize, Serialize};
@@ -116,21 +116,19 @@ impl Endpoint {
         self.place_again(&[slot])
     }
 
-    /// Sends new flows where the plan says. What is known of the slot that served before is taken down first, and what
-    /// began meanwhile after that, so that a flood that comes later pushes none of its flows out.
+    /// Sends new flows where the plan says. Those of the slot that served before are taken down, by what
+    /// [`ListenSet::take_keepers`] gives, so that a flood that comes later pushes none of them out.
     pub(super) fn steer_flows(&mut self, before: usize, plan: Plan) -> io::Result<()> {
         let leaves = before != plan.serving as usize && self.lent.contains(&before);
         let Some(flows) = &mut self.flows else { return Ok(()) };
-        let kept = if leaves { flows.keep(before as u32).map(drop) } else { Ok(()) };
+        if leaves {
+            flows.keep(before as u32)?;
+        }
         flows.steer(plan)?;
-        let kept = if leaves { kept.and_then(|()| flows.keep(before as u32).map(drop)) } else { kept };
-        kept.map_err(|error| {
-            let why = socket::errno_text(&error);
-            io::Error::other(format!(
-                "new flows go to the new generation, but the old one's could not be taken down ({why}): a flood may move \
-                 some"
-            ))
-        })
+        if leaves {
+            self.keepers.push(flows.keeper(Some(before as u32))?);
+        }
+        Ok(())
     }
 
     /// What a newer content says of flows; what has to wait, as a sentence.
@@ -163,10 +161,20 @@ impl ListenSet {
             }
             // It can only fail for want of the map, which is ours.
             let _ = flows.vacate(slot);
+            endpoint.keepers.extend(flows.keeper(None));
             let left = endpoint.slots.get(slot as usize);
             discarded += left.map_or(0, |slot| socket::discard(slot.fd.as_fd(), DISCARD_MAX));
         }
         discarded
+    }
+
+    /// What has to be done about flows, and takes a while: each with its address. For another thread.
+    pub fn take_keepers(&mut self) -> Vec<(String, Keeper)> {
+        let of = |endpoint: &mut Endpoint| {
+            let address = endpoint.address.clone();
+            std::mem::take(&mut endpoint.keepers).into_iter().map(move |keeper| (address.clone(), keeper))
+        };
+        self.endpoints.iter_mut().flat_map(of).collect()
     }
 
     /// The tag of the generation on this slot, if its unit has flows told apart by tags.
@@ -205,7 +213,7 @@ impl ListenSet {
 
     /// For each address its live flows by slot; `None` for one that has none.
     pub fn live_flows(&self) -> Vec<Option<BTreeMap<u32, Live>>> {
-        let of = |endpoint: &Endpoint| Some(endpoint.flows.as_ref()?.live().unwrap_or_default());
+        let of = |endpoint: &Endpoint| Some(endpoint.flows.as_ref()?.live_lately());
         self.endpoints.iter().map(of).collect()
     }
 

@@ -187,6 +187,8 @@ impl Endpoint {
             // The kernel has it; to attach it again is harmless.
             attached: _,
             flows,
+            // What is left out is found in the tables all the same.
+            keepers: _,
             lent,
             target,
             path,
@@ -243,6 +245,7 @@ impl Endpoint {
             slots: saved.slots.into_iter().map(|slot| Slot::restore(slot, from)).collect::<Result<_, _>>()?,
             order: saved.order,
             attached: Vec::new(),
+            keepers: Vec::new(),
             flows: saved.flows.map(|flows| restore_flows(flows, from)).transpose()?,
             lent: saved.lent,
             target: saved.target,

@@ -146,9 +146,12 @@ impl Map {
         Map { fd, shape }
     }
 
-    /// Its size.
-    pub fn shape(&self) -> Shape {
-        self.shape
+    /// Another descriptor of it.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn try_clone(&self) -> io::Result<Map> {
+        Ok(Map { fd: self.fd.try_clone()?, shape: self.shape })
     }
 
     fn fits(&self, key: &[u8], value: Option<&[u8]>) -> io::Result<()> {

@@ -12,10 +12,10 @@ mod tests;
 use super::bpf::{self, Kind, Map, Shape};
 use super::steer::Draw;
 use super::{clock, random, sockopt};
-use crate::time::Span;
+use crate::time::{Monotime, Span};
 use nix::libc;
 use program::{COUNTERS, FLOW, KEY, Maps, PLAN, SLOTS, TAGGED};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -54,7 +54,8 @@ pub struct Figures {
     salt: u32,
     epochs: [u32; SLOTS as usize],
     tags: bool,
-    keeps: bool,
+    /// Of which slots the flows are taken down, a bit each.
+    keeps: u32,
 }
 
 /// The steering of one address.
@@ -71,6 +72,8 @@ pub struct Flows {
     figures: Figures,
     /// For each slot how many datagrams had its tag at the last look, and when that was found to have grown.
     tagged: Cell<[(u64, u64); SLOTS as usize]>,
+    /// What people were told last, and until when that will do.
+    lately: RefCell<Option<(Monotime, BTreeMap<u32, Live>)>>,
 }
 
 fn shapes(max: u32) -> [(&'static str, Shape); 7] {
@@ -86,11 +89,81 @@ fn shapes(max: u32) -> [(&'static str, Shape); 7] {
     ]
 }
 
+type Key = [u8; KEY as usize];
+
+fn keys_of(map: &Map) -> io::Result<HashSet<Key>> {
+    let mut keys = HashSet::new();
+    map.walk(|key, _| {
+        keys.extend(Key::try_from(key));
+    })?;
+    Ok(keys)
+}
+
+fn is_in(keys: &HashSet<Key>, key: &[u8]) -> bool {
+    !keys.is_empty() && Key::try_from(key).is_ok_and(|key| keys.contains(&key))
+}
+
 /// What is remembered of a flow: its slot, the slot's epoch, and when it was last heard of.
 fn remembered(value: &[u8]) -> Option<(u32, u32, u64)> {
     let word = u32::from_ne_bytes(value.get(..4)?.try_into().ok()?);
     let last = u64::from_ne_bytes(value.get(8..16)?.try_into().ok()?);
     Some((word & (SLOTS - 1), word >> 4, last))
+}
+
+/// Takes down the flows of a slot, where nothing pushes them out.
+#[derive(Debug)]
+pub struct Keeper {
+    fresh: Map,
+    known: Map,
+    kept: Map,
+    epochs: [u32; SLOTS as usize],
+    slot: Option<u32>,
+    oldest: u64,
+}
+
+impl Keeper {
+    /// Does it; how many flows were taken down.
+    ///
+    /// # Errors
+    /// Those of bpf(2), `ENOMEM`: the flows stay where they are in the tables.
+    pub fn run(self) -> io::Result<u32> {
+        self.tidy()?;
+        let Some(slot) = self.slot else { return Ok(0) };
+        let epoch = self.epochs.get(slot as usize).copied().unwrap_or_default();
+        let already = keys_of(&self.kept)?;
+        let (mut keys, mut values, mut count) = (Vec::new(), Vec::new(), 0);
+        for map in [&self.known, &self.fresh] {
+            map.walk(|key, value| {
+                let lives = remembered(value)
+                    .is_some_and(|(at, then, last)| at == slot && then == epoch && last >= self.oldest);
+                if lives && !is_in(&already, key) {
+                    keys.extend(key);
+                    values.extend(value);
+                    count += 1;
+                }
+            })?;
+        }
+        self.kept.set_all(&keys, &values, count)?;
+        Ok(count as u32)
+    }
+
+    /// Takes out the flows of generations that are gone.
+    fn tidy(&self) -> io::Result<()> {
+        let mut stale = Vec::new();
+        self.kept.walk(|key, value| {
+            let current = remembered(value).is_some_and(|(slot, epoch, _)| {
+                self.epochs.get(slot as usize).is_some_and(|now| *now == epoch)
+            });
+            if !current {
+                stale.push(key.to_vec());
+            }
+        })?;
+        for key in stale {
+            // The program may have been faster.
+            let _ = self.kept.remove(&key);
+        }
+        Ok(())
+    }
 }
 
 impl Flows {
@@ -123,7 +196,7 @@ impl Flows {
             salt: 0,
             epochs: [1; SLOTS as usize],
             tags: false,
-            keeps: false,
+            keeps: 0,
         };
         let flows = Flows {
             plan,
@@ -136,6 +209,7 @@ impl Flows {
             program,
             figures,
             tagged: Cell::default(),
+            lately: RefCell::default(),
         };
         flows.write(flows.word())?;
         Ok(flows)
@@ -143,7 +217,8 @@ impl Flows {
 
     /// The descriptors with their names, and the numbers, for the program after this one.
     pub fn parts(&self) -> ([(&'static str, BorrowedFd<'_>); 8], Figures) {
-        let Flows { plan, slots, fresh, known, kept, tags, counts, program, figures, tagged: _ } = self;
+        let Flows { plan, slots, fresh, known, kept, tags, counts, program, figures, tagged: _, lately: _ } =
+            self;
         let all = [
             ("plan", plan.as_fd()),
             ("slots", slots.as_fd()),
@@ -174,6 +249,7 @@ impl Flows {
             figures,
             // What has come until now counts as having come now.
             tagged: Cell::default(),
+            lately: RefCell::default(),
         }
     }
 
@@ -210,7 +286,7 @@ impl Flows {
         let Figures { serving, canary, tags, keeps, .. } = self.figures;
         let mut flags = 0;
         flags |= if tags { program::TAGS } else { 0 };
-        flags |= if keeps { program::KEPT } else { 0 };
+        flags |= if keeps != 0 { program::KEPT } else { 0 };
         let (mut serving, mut canary_slot, mut threshold) = (serving, serving, 0);
         match canary {
             Some((slot, 100.., _)) => serving = slot,
@@ -282,75 +358,54 @@ impl Flows {
             *entry = (self.tagged(slot), 0);
         }
         self.tagged.set(tagged);
-        self.write(self.word())?;
-        self.tidy();
-        if self.figures.keeps && self.kept_is_empty() {
-            self.figures.keeps = false;
-            self.write(self.word())?;
-        }
-        Ok(())
+        self.figures.keeps &= !(1 << slot);
+        self.write(self.word())
     }
 
-    fn kept_is_empty(&self) -> bool {
-        let mut is_empty = true;
-        self.kept.walk(|_, _| is_empty = false).is_ok() && is_empty
-    }
-
-    /// Takes out of what was kept the flows of generations that are gone.
-    fn tidy(&self) {
-        if !self.figures.keeps {
-            return;
-        }
-        let mut stale = Vec::new();
-        let _ = self.kept.walk(|key, value| {
-            let current = remembered(value).is_some_and(|(slot, epoch, _)| {
-                self.figures.epochs.get(slot as usize).is_some_and(|now| *now == epoch)
-            });
-            if !current {
-                stale.push(key.to_vec());
-            }
-        });
-        for key in stale {
-            let _ = self.kept.remove(&key);
-        }
-    }
-
-    /// Takes down the live flows of a slot, where nothing pushes them out: before new flows go elsewhere, and once more
-    /// after that. How many there were.
+    /// From now on what is taken down of this slot's flows counts first. They are not in the way of anything: what
+    /// [`Flows::keeper`] has not taken down yet is still found in the tables.
     ///
     /// # Errors
-    /// Those of bpf(2): the flows stay where they are in the tables.
-    pub fn keep(&mut self, slot: u32) -> io::Result<u32> {
-        self.tidy();
-        let epoch = self.figures.epochs.get(slot as usize).copied().unwrap_or_default();
-        let oldest = clock::now().0.saturating_sub(self.figures.timeout.0);
-        let already = self.keys_kept()?;
-        let (mut keys, mut values, mut count) = (Vec::new(), Vec::new(), 0);
-        for map in [&self.known, &self.fresh] {
-            map.walk(|key, value| {
-                let lives = remembered(value)
-                    .is_some_and(|(at, then, last)| at == slot && then == epoch && last >= oldest);
-                if lives && !already.contains(key) {
-                    keys.extend(key);
-                    values.extend(value);
-                    count += 1;
-                }
-            })?;
-        }
-        self.kept.set_all(&keys, &values, count)?;
-        self.figures.keeps = self.figures.keeps || count > 0;
-        self.write(self.word())?;
-        Ok(count as u32)
+    /// Those of bpf(2).
+    pub fn keep(&mut self, slot: u32) -> io::Result<()> {
+        self.figures.keeps |= 1 << slot;
+        self.write(self.word())
     }
 
-    fn keys_kept(&self) -> io::Result<HashSet<Vec<u8>>> {
-        let mut keys = HashSet::new();
-        if self.figures.keeps {
-            self.kept.walk(|key, _| {
-                keys.insert(key.to_vec());
-            })?;
+    /// What takes down the live flows of a slot, or only what was taken down of generations that are gone out again: it
+    /// takes a while, and may run on any thread.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn keeper(&self, slot: Option<u32>) -> io::Result<Keeper> {
+        Ok(Keeper {
+            fresh: self.fresh.try_clone()?,
+            known: self.known.try_clone()?,
+            kept: self.kept.try_clone()?,
+            epochs: self.figures.epochs,
+            slot,
+            oldest: clock::now().0.saturating_sub(self.figures.timeout.0),
+        })
+    }
+
+    fn keys_kept(&self) -> io::Result<HashSet<Key>> {
+        if self.figures.keeps == 0 { Ok(HashSet::new()) } else { keys_of(&self.kept) }
+    }
+
+    /// As [`Flows::live`], or what that said a short while ago if it takes long: for people.
+    pub fn live_lately(&self) -> BTreeMap<u32, Live> {
+        // Not more than a fiftieth of the time is spent on it.
+        const REST: u64 = 50;
+        let began = clock::now();
+        if let Some((fresh_until, live)) = &*self.lately.borrow()
+            && began < *fresh_until
+        {
+            return live.clone();
         }
-        Ok(keys)
+        let live = self.live().unwrap_or_default();
+        let now = clock::now();
+        *self.lately.borrow_mut() = Some((now + Span(now.since(began).0.saturating_mul(REST)), live.clone()));
+        live
     }
 
     /// The live flows of each slot that has any.
@@ -373,12 +428,12 @@ impl Flows {
         };
         for map in [&self.known, &self.fresh] {
             map.walk(|key, value| {
-                if !kept.contains(key) {
+                if !is_in(&kept, key) {
                     count(value);
                 }
             })?;
         }
-        if self.figures.keeps {
+        if self.figures.keeps != 0 {
             self.kept.walk(|_, value| count(value))?;
         }
         if self.figures.tags {

@@ -156,6 +156,10 @@ fn where_a_slot_has_no_socket_the_serving_one_gets_it() {
     assert_eq!(send(&client, &members), 0, "its slot is there again, and it was never another's");
 }
 
+fn take_down(flows: &Flows, slot: u32) -> u32 {
+    flows.keeper(Some(slot)).unwrap().run().unwrap()
+}
+
 /// Datagrams from sources of which none is seen again: each has an address of its own.
 fn flood(at: SocketAddr, members: &[UdpSocket], count: u32, twice: bool) {
     for n in 0..count {
@@ -191,28 +195,32 @@ fn what_was_taken_down_at_the_switch_is_pushed_out_by_nobody() {
     for client in &real {
         assert_eq!(send(client, &members), 0);
     }
-    assert_eq!(flows.keep(0).unwrap(), 50);
+    flows.keep(0).unwrap();
+    assert_eq!(take_down(&flows, 0), 50);
     flows.steer(Plan { serving: 1, canary: None }).unwrap();
-    assert_eq!(flows.keep(0).unwrap(), 0, "they are all there already");
+    assert_eq!(take_down(&flows, 0), 0, "they are all there already");
     flood(at, &members, 8_000, true);
     assert_eq!(real.iter().filter(|client| send(client, &members) == 0).count(), 50);
     assert_eq!(flows.live().unwrap()[&0].count, 50, "a drain sees them");
     // The next switch beside them.
     let between = client(at);
     assert_eq!(send(&between, &members), 1);
-    assert!(flows.keep(1).unwrap() > 0);
+    flows.keep(1).unwrap();
+    assert!(take_down(&flows, 1) > 0);
     flows.steer(Plan { serving: 2, canary: None }).unwrap();
     flows.vacate(0).unwrap();
     assert!(real.iter().all(|client| send(client, &members) == 2));
     assert_eq!(send(&between, &members), 1);
     flows.vacate(1).unwrap();
-    assert!(!flows.figures.keeps, "nothing is kept for anybody");
+    assert_eq!(flows.figures.keeps, 0, "nothing is kept for anybody");
+    flows.keeper(None).unwrap().run().unwrap();
+    assert_eq!(keys_of(&flows.kept).unwrap().len(), 0);
     assert_eq!(send(&between, &members), 2);
 }
 
 #[test]
 fn a_walk_of_many_flows_is_short() {
-    let Ok(mut flows) = Flows::new(65_536, Span::from_secs(600)) else { return println!("skipped") };
+    let Ok(flows) = Flows::new(65_536, Span::from_secs(600)) else { return println!("skipped") };
     let now = clock::now().0;
     let mut keys = Vec::new();
     let mut values = Vec::new();
@@ -227,10 +235,32 @@ fn a_walk_of_many_flows_is_short() {
     let began = std::time::Instant::now();
     let live = flows.live().unwrap()[&0].count;
     let walked = began.elapsed();
-    let kept = flows.keep(0).unwrap();
+    let kept = take_down(&flows, 0);
     println!("{live} flows: a walk {walked:?}, kept in {:?}", began.elapsed() - walked);
     assert!(live > 50_000 && kept == live);
     assert!(walked < Duration::from_secs(2));
+}
+
+#[test]
+fn what_comes_by_its_tag_keeps_a_generation_alive() {
+    let Some((mut flows, members, at)) = group("127.0.0.1:0", 2, 1024, Span::from_secs(60)) else { return };
+    flows.tag(9, Some(1)).unwrap();
+    assert_eq!(flows.live().unwrap(), BTreeMap::new());
+    let client = client(at);
+    client.send(&[0x5a, 9, 0]).unwrap();
+    assert_eq!((taker(&members), flows.tagged(1)), (1, 1));
+    let live = flows.live().unwrap();
+    assert_eq!((live.len(), live[&1].count), (1, 1), "it is in no table");
+    // A long header has another's connection ID, and a tag that nobody has is none.
+    for other in [[0xda, 9, 0], [0x5a, 8, 0]] {
+        client.send(&other).unwrap();
+        assert_eq!(taker(&members), 0);
+    }
+    flows.tag(9, None).unwrap();
+    flows.vacate(1).unwrap();
+    assert_eq!(flows.live().unwrap().get(&1), None);
+    client.send(&[0x5a, 9, 0]).unwrap();
+    assert_eq!(taker(&members), 0);
 }
 
 /// What the program is to do, in another way.
