@@ -64,6 +64,41 @@ pub fn of_day(unix: f64) -> String {
     format!("{:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60)
 }
 
+/// A Unix time as `2026-11-20 18:30:05Z`: UTC, because the daemon's log is compared with those of other
+/// machines.
+pub fn date(unix: f64) -> String {
+    let total = whole_time(unix);
+    let (days, second) = (total / 86_400, total % 86_400);
+    let (year, month, day) = civil(days);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+}
+
+/// As [`date`], with milliseconds and a `T`: for lines that are compared with logs.
+pub fn stamp(unix: f64) -> String {
+    let milliseconds = whole_time(unix * 1000.0);
+    let text = date((milliseconds / 1000) as f64);
+    format!("{}.{:03}Z", text.trim_end_matches('Z').replace(' ', "T"), milliseconds % 1000)
+}
+
+/// Whole seconds from 0 to the year 9999; nonsense is 0.
+fn whole_time(seconds: f64) -> u64 {
+    // `as` saturates and turns NaN into 0.
+    (seconds as u64).min(253_402_300_799_999)
+}
+
+/// Year, month and day of the day that is `days` after 1970-01-01, in the Gregorian calendar.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // Years that begin in March put the leap day at their end; 719468 days lie between 0000-03-01 and 1970.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
 impl Monotime {
     /// How long after `earlier` this is; zero if it is not.
     pub const fn since(self, earlier: Monotime) -> Span {
@@ -246,6 +281,24 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_are_right_at_the_edges_of_the_calendar() {
+        for (unix, text) in [
+            (0.0, "1970-01-01 00:00:00Z"),
+            (68_169_599.0, "1972-02-28 23:59:59Z"),
+            (68_169_600.0, "1972-02-29 00:00:00Z"),
+            (951_782_400.0, "2000-02-29 00:00:00Z"),
+            (951_868_800.0, "2000-03-01 00:00:00Z"),
+            (1_763_660_000.0, "2025-11-20 17:33:20Z"),
+            (4_102_444_800.0, "2100-01-01 00:00:00Z"),
+            (4_107_542_400.0, "2100-03-01 00:00:00Z"),
+        ] {
+            assert_eq!(date(unix), text);
+        }
+        assert_eq!(stamp(1_763_660_000.25), "2025-11-20T17:33:20.250Z");
+        assert!(!stamp(f64::MAX).is_empty());
+    }
 
     #[test]
     fn patience_is_bounded_however_often_somebody_is_late() {

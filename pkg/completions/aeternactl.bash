@@ -2,7 +2,7 @@
 
 _aeternactl() {
     local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD - 1]}"
-    local command="" options="" words="status is-active is-failed is-ready reload promote rollback releases start stop restart kill history show cat events check import page upgrade doctor version help completions" index word value
+    local command="" options="" words="status is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat logs events check import page upgrade doctor version help completions" index word value
     local -a daemon=()
     COMPREPLY=()
     # bash makes three words of --option=value.
@@ -15,12 +15,12 @@ _aeternactl() {
         --control) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
         --runtime-dir) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
         -s|--signal) mapfile -t COMPREPLY < <(compgen -W "SIGHUP SIGINT SIGQUIT SIGKILL SIGUSR1 SIGUSR2 SIGTERM SIGCONT SIGSTOP SIGWINCH" -- "$current"); return ;;
-        --reason|--timeout|--to|--drop|-s|--signal|--generation|--process|--program|--timeout|--control|--runtime-dir) return ;;
+        --reason|--timeout|--timeout|--to|--drop|-s|--signal|--generation|-n|--lines|--since|--generation|-n|--lines|--since|--process|--program|--timeout|--control|--runtime-dir) return ;;
     esac
     for ((index = 1; index < COMP_CWORD; index++)); do
         word="${COMP_WORDS[index]}"
         case "$word" in
-            --reason|--timeout|--to|--drop|-s|--signal|--generation|--process|--program|--timeout|--control|--runtime-dir)
+            --reason|--timeout|--timeout|--to|--drop|-s|--signal|--generation|-n|--lines|--since|--generation|-n|--lines|--since|--process|--program|--timeout|--control|--runtime-dir)
                 ((index++))
                 [[ "${COMP_WORDS[index]}" == = ]] && ((index++))
                 value="${COMP_WORDS[index]/#~\//$HOME/}"
@@ -37,6 +37,7 @@ _aeternactl() {
         is-failed) options="-q --quiet"; words="UNITS" ;;
         is-ready) options="-q --quiet"; words="" ;;
         reload) options="--all --no-wait --force --dry-run --reason --timeout"; words="UNITS" ;;
+        load) options="--no-wait --dry-run --timeout"; words="" ;;
         promote) options=""; words="UNITS" ;;
         rollback) options="--to"; words="UNITS" ;;
         releases) options="--drop"; words="UNITS" ;;
@@ -47,14 +48,15 @@ _aeternactl() {
         history) options=""; words="UNITS" ;;
         show) options=""; words="UNITS" ;;
         cat) options=""; words="UNITS" ;;
-        events) options=""; words="UNITS" ;;
+        logs) options="-f --follow -n --lines --since --generation"; words="UNITS" ;;
+        events) options="-n --lines --since --no-follow"; words="UNITS" ;;
         check) options=""; words="FILES" ;;
         import) options="--process"; words="FILES" ;;
         page) options=""; words="" ;;
         upgrade) options="--program --check --timeout"; words="" ;;
         doctor) options=""; words="" ;;
         version) options=""; words="" ;;
-        help) options=""; words="status is-active is-failed is-ready reload promote rollback releases start stop restart kill history show cat events check import page upgrade doctor version help completions" ;;
+        help) options=""; words="status is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat logs events check import page upgrade doctor version help completions" ;;
         completions) options=""; words="bash zsh fish" ;;
     esac
     if [[ "$current" == -* ]]; then

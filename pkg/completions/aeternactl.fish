@@ -43,12 +43,17 @@ complete -c aeternactl -n '__fish_seen_subcommand_from is-ready' -s q -l quiet -
 
 complete -c aeternactl -n __fish_use_subcommand -a reload -d 'replace the serving generation by a new one on the same sockets'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
-complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l all -d 'reload every unit'
+complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l all -d 'reload every unit, and take in new and removed unit files'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l no-wait -d 'do not wait for the outcome'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l force -d 'first abandon a reload that is under way'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l dry-run -d 'print what would change, and do nothing'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l reason -x -d 'why, for the history'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l timeout -x -d 'wait no longer than this ("90s", "2min"); the reload goes on'
+
+complete -c aeternactl -n __fish_use_subcommand -a load -d 'take in new, changed and removed unit files'
+complete -c aeternactl -n '__fish_seen_subcommand_from load' -l no-wait -d 'do not wait for the outcome'
+complete -c aeternactl -n '__fish_seen_subcommand_from load' -l dry-run -d 'print what would be done, and do nothing'
+complete -c aeternactl -n '__fish_seen_subcommand_from load' -l timeout -x -d 'wait no longer than this ("90s", "2min"); everything goes on'
 
 complete -c aeternactl -n __fish_use_subcommand -a promote -d 'end the soak of a reload now, with success'
 complete -c aeternactl -n '__fish_seen_subcommand_from promote' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
@@ -85,8 +90,18 @@ complete -c aeternactl -n '__fish_seen_subcommand_from show' -a '(aeternactl (__
 complete -c aeternactl -n __fish_use_subcommand -a cat -d 'print the unit\'s file as it is now'
 complete -c aeternactl -n '__fish_seen_subcommand_from cat' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 
+complete -c aeternactl -n __fish_use_subcommand -a logs -d 'show the last lines that a unit has written'
+complete -c aeternactl -n '__fish_seen_subcommand_from logs' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'go on with what is written from now on'
+complete -c aeternactl -n '__fish_seen_subcommand_from logs' -s n -l lines -x -d 'only the last N of the past'
+complete -c aeternactl -n '__fish_seen_subcommand_from logs' -l since -x -d 'only those of the last TIME ("10min", "2h")'
+complete -c aeternactl -n '__fish_seen_subcommand_from logs' -l generation -x -d 'only this generation\'s lines'
+
 complete -c aeternactl -n __fish_use_subcommand -a events -d 'follow what happens, as it happens'
 complete -c aeternactl -n '__fish_seen_subcommand_from events' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
+complete -c aeternactl -n '__fish_seen_subcommand_from events' -s n -l lines -x -d 'only the last N of the past'
+complete -c aeternactl -n '__fish_seen_subcommand_from events' -l since -x -d 'only those of the last TIME ("10min", "2h")'
+complete -c aeternactl -n '__fish_seen_subcommand_from events' -l no-follow -d 'end after those of the past; all of them without -n and --since'
 
 complete -c aeternactl -n __fish_use_subcommand -a check -d 'validate unit files, without a daemon'
 complete -c aeternactl -n '__fish_seen_subcommand_from check' -F
@@ -107,7 +122,7 @@ complete -c aeternactl -n __fish_use_subcommand -a doctor -d 'say what this mach
 complete -c aeternactl -n __fish_use_subcommand -a version -d 'print the versions of aeternactl and of the daemon'
 
 complete -c aeternactl -n __fish_use_subcommand -a help -d 'print help, also about one command'
-complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status is-active is-failed is-ready reload promote rollback releases start stop restart kill history show cat events check import page upgrade doctor version help completions'
+complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat logs events check import page upgrade doctor version help completions'
 
 complete -c aeternactl -n __fish_use_subcommand -a completions -d 'print completions for a shell'
 complete -c aeternactl -n '__fish_seen_subcommand_from completions' -a 'bash zsh fish'

@@ -103,7 +103,7 @@ const QUIET: &[OptionSpec] = &[OptionSpec {
 }];
 
 const RELOAD: &[OptionSpec] = &[
-    flag("all", "reload every unit"),
+    flag("all", "reload every unit, and take in new and removed unit files"),
     flag("no-wait", "do not wait for the outcome"),
     flag("force", "first abandon a reload that is under way"),
     flag("dry-run", "print what would change, and do nothing"),
@@ -115,6 +115,32 @@ const ROLLBACK: &[OptionSpec] =
     &[with_value("to", "N", "to what this generation ran, as \"releases\" shows it")];
 
 const RELEASES: &[OptionSpec] = &[with_value("drop", "N", "no longer keep what this generation ran")];
+
+const LOAD: &[OptionSpec] = &[
+    flag("no-wait", "do not wait for the outcome"),
+    flag("dry-run", "print what would be done, and do nothing"),
+    with_value("timeout", "TIME", "wait no longer than this (\"90s\", \"2min\"); everything goes on"),
+];
+
+const LINES: OptionSpec =
+    OptionSpec { short: Some('n'), long: "lines", value: Some("N"), help: "only the last N of the past" };
+
+const SINCE: OptionSpec = with_value("since", "TIME", "only those of the last TIME (\"10min\", \"2h\")");
+
+const LOGS: &[OptionSpec] = &[
+    OptionSpec {
+        short: Some('f'),
+        long: "follow",
+        value: None,
+        help: "go on with what is written from now on",
+    },
+    LINES,
+    SINCE,
+    with_value("generation", "N", "only this generation's lines"),
+];
+
+const EVENTS: &[OptionSpec] =
+    &[LINES, SINCE, flag("no-follow", "end after those of the past; all of them without -n and --since")];
 
 const STOP: &[OptionSpec] = &[flag("close", "close the unit's sockets too")];
 
@@ -187,6 +213,16 @@ const COMMANDS: &[CommandSpec] = &[
         "Prints each phase as it begins, then the outcome. Interrupting aeternactl leaves the reload running.\n\
          Exit status: 0 promoted, 1 failed before anything was launched, 3 rolled back or ended by another\n\
          command, 4 refused because a reload is under way, 6 no such unit, 124 --timeout passed.",
+    ),
+    command(
+        "load",
+        Operands::None,
+        LOAD,
+        "take in new, changed and removed unit files",
+        "Looks through what --unit names. A new file is started as at boot, a changed one is reloaded; what is gone\n\
+         from a folder is stopped and dropped. A file that cannot be used shows as a failed unit, with its errors,\n\
+         and costs no other unit anything. \"reload --all\" does the same, and reloads what has not changed too.\n\
+         Exit status: as reload.",
     ),
     command(
         "promote",
@@ -262,11 +298,19 @@ const COMMANDS: &[CommandSpec] = &[
         "Its path comes first, as a comment.",
     ),
     command(
+        "logs",
+        Operands::Unit,
+        LOGS,
+        "show the last lines that a unit has written",
+        "UNIT/3 or --generation 3: those of one generation. The last 1000 lines (128 KiB) of each unit are kept, if its\n\
+         StandardOutput or StandardError is \"log\"; hooks are among them. Times are UTC.",
+    ),
+    command(
         "events",
         Operands::MaybeUnit,
-        &[],
+        EVENTS,
         "follow what happens, as it happens",
-        "One line an event, until interrupted.",
+        "One line an event, until interrupted. The last 512 events of all units are kept.",
     ),
     command(
         "check",

@@ -2,6 +2,7 @@
 
 use crate::error::exit;
 use crate::proto::control::{Refusal, RefusalCode};
+use crate::proto::harmless::is_seen;
 use serde_json::{Value, json};
 
 /// Ends a command.
@@ -23,7 +24,7 @@ impl Failure {
     /// The daemon's answer does not have the unit that was asked for.
     pub(super) fn no_unit(name: &str) -> Failure {
         let message = format!("there is no unit {name:?}");
-        Failure::Refused(Refusal { code: RefusalCode::NoSuchUnit, message })
+        Failure::Refused(Refusal::new(RefusalCode::NoSuchUnit, message))
     }
 
     /// The exit status of aeternactl (contract section 3; for SIGINT what a shell makes of it).
@@ -37,7 +38,22 @@ impl Failure {
         }
     }
 
-    /// For a person.
+    /// For a person: whole lines, below them what the unit wrote last.
+    pub(super) fn text(&self) -> String {
+        let mut text = self.message().to_owned();
+        if let Failure::Refused(Refusal { last_lines, .. }) = self
+            && !last_lines.is_empty()
+        {
+            text.push_str("\n  the last lines that it wrote:");
+            for line in last_lines {
+                let clean: String = line.chars().map(|c| if is_seen(c) { c } else { '\u{fffd}' }).collect();
+                text.push_str(&format!("\n  | {clean}"));
+            }
+        }
+        text
+    }
+
+    /// Why, for a person.
     pub(super) fn message(&self) -> &str {
         match self {
             Failure::Refused(refusal) => &refusal.message,
@@ -50,6 +66,9 @@ impl Failure {
 
     /// `{"error":{"code":…,"message":…}}`, in the daemon's words where it has one.
     pub(super) fn to_json(&self) -> Value {
+        if let Failure::Refused(refusal) = self {
+            return json!({"error": refusal});
+        }
         let code = match self {
             Failure::NoDaemon(_) => json!("no_daemon"),
             Failure::Refused(refusal) => json!(refusal.code),

@@ -15,6 +15,7 @@ mod help;
 mod import;
 mod interrupt;
 mod is;
+mod logs;
 mod output;
 mod parse;
 mod render;
@@ -62,7 +63,7 @@ fn run(invocation: &Invocation, output: &mut Output) -> u8 {
         if invocation.json {
             output.json(&failure.to_json());
         } else {
-            output.complain(&format!("aeternactl: {}", failure.message()));
+            output.complain(&format!("aeternactl: {}", failure.text()));
         }
         failure.exit_status()
     })
@@ -79,7 +80,10 @@ fn dispatch(invocation: &Invocation, uid: u32, output: &mut Output) -> Result<u8
         Command::Releases { unit } => show::show_releases(&target, unit, json, output),
         Command::Show { unit } => show::show_unit(&target, unit, json, output),
         Command::Cat { unit } => show::cat(&target, unit, json, output),
-        Command::Events { unit } => show::events(&target, unit.as_deref(), json, output),
+        Command::Events { unit, past } => show::events(&target, unit.as_deref(), past, json, output),
+        Command::Logs { unit, generation, past } => {
+            logs::logs(&target, (unit, *generation), past, json, output)
+        }
         Command::Task(task) => wait::run(&target, task, json, output),
         Command::Version => show::version(&target, json, output),
         Command::Completions { shell: Shell::Units } => show::unit_names(&target, json, output),

@@ -50,6 +50,12 @@ pub(super) enum Command {
     },
     Events {
         unit: Option<String>,
+        past: Past,
+    },
+    Logs {
+        unit: String,
+        generation: Option<u32>,
+        past: Past,
     },
     Task(Task),
     Check {
@@ -79,6 +85,36 @@ pub(super) enum Question {
     Failed(String),
     /// Whether every unit serves.
     Ready,
+}
+
+/// How far back, and whether what comes follows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Past {
+    /// The last so many.
+    pub(super) lines: Option<u32>,
+    /// Those of the last so long.
+    pub(super) within: Option<Span>,
+    pub(super) follow: bool,
+}
+
+impl Default for Past {
+    /// Nothing of the past; what comes follows.
+    fn default() -> Past {
+        Past { lines: None, within: None, follow: true }
+    }
+}
+
+impl Past {
+    /// The Unix time of its beginning.
+    pub(super) fn since(&self, now: f64) -> Option<f64> {
+        self.within.map(|within| now - within.as_secs_f64())
+    }
+
+    /// The events of this past.
+    pub(super) fn events(&self, unit: Option<&str>, now: f64) -> Request {
+        let Past { lines, follow, .. } = *self;
+        Request::Events { unit: unit.map(String::from), lines, since: self.since(now), follow }
+    }
 }
 
 /// Something that the daemon is to do, and how it is spoken of.
@@ -257,8 +293,15 @@ impl Found {
             "history" => Command::History { unit: self.unit()? },
             "show" => Command::Show { unit: self.unit()? },
             "cat" => Command::Cat { unit: self.unit()? },
-            "events" => Command::Events { unit: self.maybe_unit()? },
+            "events" => {
+                Command::Events { unit: self.maybe_unit()?, past: self.past(!self.has("no-follow"))? }
+            }
+            "logs" => {
+                let (unit, generation) = self.unit_and_generation()?;
+                Command::Logs { unit, generation, past: self.past(self.has("follow"))? }
+            }
             "reload" => Command::Task(self.reload()?),
+            "load" => Command::Task(self.load()?),
             "promote" => self.task("promotion", |unit| Request::Promote { unit })?,
             "rollback" => {
                 let to = self.generation("to")?;
@@ -369,6 +412,51 @@ impl Found {
         Ok(Task { request: Request::DryRun { units, all }, name, see, timeout })
     }
 
+    fn past(&self, follow: bool) -> Result<Past, UsageError> {
+        let lines = match self.value("lines") {
+            None if self.has("lines") => return Err(self.wrong("--lines is empty")),
+            None => None,
+            Some(text) => {
+                let number =
+                    text.parse().map_err(|_| self.wrong(format!("--lines: {text:?} is no number")))?;
+                Some(number)
+            }
+        };
+        let within = match self.value("since") {
+            None if self.has("since") => return Err(self.wrong("--since is empty")),
+            None => None,
+            Some(text) => {
+                let text = text.trim_start_matches('-').trim_end_matches(" ago");
+                Some(text.parse().map_err(|error| {
+                    self.wrong(format!("--since is how long ago, such as \"10min\": {error}"))
+                })?)
+            }
+        };
+        Ok(Past { lines, within, follow })
+    }
+
+    /// `UNIT`, `UNIT/3`, or `--generation 3`.
+    fn unit_and_generation(&self) -> Result<(String, Option<u32>), UsageError> {
+        let number = |text: &str| {
+            text.parse().map_err(|_| self.wrong(format!("{text:?} is not a generation's number")))
+        };
+        let by_option = self.value("generation").map(number).transpose()?;
+        let unit = self.unit()?;
+        match (unit.split_once('/'), by_option) {
+            (Some(_), Some(_)) => {
+                Err(self.wrong(format!("both {unit:?} and --generation name a generation")))
+            }
+            (Some((unit, text)), None) => Ok((unit.to_owned(), Some(number(text)?))),
+            (None, generation) => Ok((unit, generation)),
+        }
+    }
+
+    fn load(&self) -> Result<Task, UsageError> {
+        let (wait, dry_run) = (!self.has("no-wait"), self.has("dry-run"));
+        let (name, see) = ("the load of all unit files".into(), "aeternactl status".into());
+        Ok(Task { request: Request::Load { wait, dry_run }, name, see, timeout: self.timeout()? })
+    }
+
     fn upgrade(&self) -> Result<Task, UsageError> {
         let program = self.value("program").map(|path| {
             // aeternad has another working directory.
@@ -454,8 +542,22 @@ mod tests {
             ("releases a", Command::Releases { unit: "a".into() }),
             ("show a", Command::Show { unit: "a".into() }),
             ("cat a", Command::Cat { unit: "a".into() }),
-            ("events", Command::Events { unit: None }),
-            ("events a", Command::Events { unit: Some("a".into()) }),
+            ("events", Command::Events { unit: None, past: Past::default() }),
+            (
+                "events a -n 5 --no-follow",
+                Command::Events {
+                    unit: Some("a".into()),
+                    past: Past { lines: Some(5), within: None, follow: false },
+                },
+            ),
+            (
+                "logs a/3 -f --since 10min",
+                Command::Logs {
+                    unit: "a".into(),
+                    generation: Some(3),
+                    past: Past { lines: None, within: Some(Span::from_secs(600)), follow: true },
+                },
+            ),
             ("check x.toml y", Command::Check { files: vec!["x.toml".into(), "y".into()] }),
             ("version", Command::Version),
             ("--version", Command::OwnVersion),

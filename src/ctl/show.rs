@@ -4,6 +4,7 @@ use super::client::{Client, Next, Target};
 use super::failure::Failure;
 use super::interrupt::Watch;
 use super::output::Output;
+use super::parse::Past;
 use super::render::{Timeline, detail, event, history, overview, releases};
 use super::wait::lines;
 use crate::error::exit;
@@ -41,7 +42,7 @@ pub(super) fn watch(
 ) -> Result<u8, Failure> {
     let request = Request::Status { unit: unit.map(String::from) };
     // The events first: what happens between the two is then seen.
-    let mut events = Client::ask(target, &Request::Events { unit: unit.map(String::from) })?;
+    let mut events = Client::ask(target, &Past::default().events(unit, clock::unix_time()))?;
     let mut client = Client::ask(target, &request)?;
     if output.is_live() && !json {
         // Bars and ages grow also while nothing happens.
@@ -78,7 +79,7 @@ pub(super) fn watch(
 fn something(events: &mut Client) -> Result<bool, Failure> {
     match events.next()? {
         Next::Line(Line::Event(_)) => Ok(true),
-        Next::Tick | Next::Line(Line::Result(_)) => Ok(false),
+        Next::Tick | Next::Line(Line::Lines(_)) | Next::Line(Line::Result(_)) => Ok(false),
         Next::Line(Line::Error(refusal)) => Err(Failure::Refused(refusal)),
         Next::End => Err(Failure::Broken("aeternad has closed the connection: it has ended".into())),
     }
@@ -176,14 +177,15 @@ pub(super) fn cat(target: &Target, unit: &str, json: bool, output: &mut Output) 
     Ok(exit::OK)
 }
 
-/// `aeternactl events [UNIT]`: until it is interrupted, or nobody reads, or the daemon ends.
+/// `aeternactl events [UNIT]`: until it is interrupted, or nobody reads, or the daemon ends; or only those of the past.
 pub(super) fn events(
     target: &Target,
     unit: Option<&str>,
+    past: &Past,
     json: bool,
     output: &mut Output,
 ) -> Result<u8, Failure> {
-    let mut client = Client::ask(target, &Request::Events { unit: unit.map(String::from) })?;
+    let mut client = Client::ask(target, &past.events(unit, clock::unix_time()))?;
     let unread = until_unread(&client)?;
     loop {
         match next_event(&mut client) {
@@ -200,7 +202,7 @@ pub(super) fn events(
 }
 
 /// Watches whether somebody still reads what a command without an end writes.
-fn until_unread(client: &Client) -> Result<Watch, Failure> {
+pub(super) fn until_unread(client: &Client) -> Result<Watch, Failure> {
     let watch = client.handle().and_then(Watch::until_unread);
     watch.map_err(|error| Failure::Broken(format!("cannot watch standard output: {error}")))
 }
@@ -257,7 +259,7 @@ pub(super) fn ask_status(client: &mut Client) -> Result<Status, Failure> {
 fn answer(client: &mut Client) -> Result<Reply, Failure> {
     loop {
         match client.next()? {
-            Next::Line(Line::Event(_)) => {}
+            Next::Line(Line::Event(_) | Line::Lines(_)) => {}
             Next::Tick => return Err(Failure::TimedOut("aeternad does not answer".into())),
             Next::Line(Line::Result(reply)) => return Ok(reply),
             Next::Line(Line::Error(refusal)) => return Err(Failure::Refused(refusal)),
@@ -275,7 +277,7 @@ fn next_event(client: &mut Client) -> Result<Option<crate::proto::status::EventL
             Next::Line(Line::Event(event)) => return Ok(Some(event)),
             Next::Line(Line::Result(_)) => return Ok(None),
             Next::Line(Line::Error(refusal)) => return Err(Failure::Refused(refusal)),
-            Next::Tick => {}
+            Next::Tick | Next::Line(Line::Lines(_)) => {}
             Next::End => {
                 return Err(Failure::Broken("aeternad has closed the connection: it has ended".into()));
             }

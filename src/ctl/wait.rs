@@ -44,7 +44,7 @@ fn follow(
                     output.text(&text);
                 }
             }
-            Ok(Next::Line(Line::Event(_))) => {}
+            Ok(Next::Line(Line::Event(_) | Line::Lines(_))) => {}
             Ok(Next::Line(Line::Result(reply))) => break Ok(reply),
             Ok(Next::Line(Line::Error(refusal))) => break Err(Failure::Refused(refusal)),
             Ok(Next::Tick) => progress.tick(),
@@ -153,6 +153,7 @@ mod tests {
             let reply = |outcome: &Option<Outcome>| ReloadReply {
                 unit: "a".into(),
                 outcome: *outcome,
+                file: None,
                 reason: String::new(),
                 last_lines: vec![],
             };

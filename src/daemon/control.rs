@@ -13,12 +13,12 @@ mod saved;
 
 pub use saved::SavedClients;
 
-use crate::proto::control::{Line, Refusal, RefusalCode, Request, to_line};
-use crate::proto::status::EventLine;
+use crate::proto::control::{Line, LogLines, Refusal, RefusalCode, Request, to_line};
+use crate::proto::status::{EventLine, LogLine};
 use crate::time::{Monotime, Span};
 use client::Client;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::ops::Bound;
 use std::os::unix::net::UnixStream;
@@ -31,6 +31,9 @@ pub const REQUEST_TIME: Span = Span::from_secs(10);
 
 /// Events are dropped for a client that has more than this to read, bytes.
 pub const MAX_QUEUE: usize = 256 * 1024;
+
+/// How many events are kept for those who ask later.
+pub const MAX_PAST: usize = 512;
 
 /// A connected client. Numbers are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -68,12 +71,14 @@ pub struct Clients {
     last: u64,
     /// Whose request was handed out last.
     heard: ClientId,
+    /// The last events.
+    past: VecDeque<EventLine>,
 }
 
 impl Clients {
     /// Nobody yet; `own_uid` and root may connect.
     pub fn new(own_uid: u32) -> Clients {
-        Clients { own_uid, clients: BTreeMap::new(), last: 0, heard: ClientId(0) }
+        Clients { own_uid, clients: BTreeMap::new(), last: 0, heard: ClientId(0), past: VecDeque::new() }
     }
 
     /// Takes a connection over. `uid` is the peer's, from SO_PEERCRED. The loop then waits until it is readable.
@@ -98,7 +103,7 @@ impl Clients {
             self.clients.insert(ClientId(self.last), Client::new(stream));
             return Ok(ClientId(self.last));
         };
-        let refusal = to_line(&Line::Error(Refusal { code: RefusalCode::Failed, message: text }));
+        let refusal = to_line(&Line::Error(Refusal::new(RefusalCode::Failed, text)));
         // A new socket has room for one line; whoever is gone already needs none.
         let _ = stream.write_all(&refusal);
         Err(why)
@@ -162,6 +167,8 @@ impl Clients {
         let Some(client) = self.clients.get_mut(&id) else { return };
         match line {
             Line::Event(event) => client.push_event(event.time, &to_line(line)),
+            // Asked for, and no more than is kept.
+            Line::Lines(_) => client.push_asked(&to_line(line)),
             Line::Result(_) | Line::Error(_) => client.push_answer(&to_line(line)),
         }
     }
@@ -174,8 +181,49 @@ impl Clients {
         }
     }
 
-    /// Sends an event to everybody who has subscribed to its unit.
+    /// From now on the client gets the lines of a unit's output, of one generation or of all.
+    pub fn subscribe_lines(&mut self, id: ClientId, unit: &str, generation: Option<u32>) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.subscribe_lines(unit, generation);
+        }
+    }
+
+    /// Whether anybody wants the lines of a unit's output.
+    pub fn wants_lines(&self, unit: &str) -> bool {
+        self.clients.values().any(|client| client.follows(unit).is_some())
+    }
+
+    /// Sends lines of a unit's output to everybody who wants them; `missing` came before them and is not kept.
+    pub fn broadcast_lines(&mut self, unit: &str, lines: &[LogLine], missing: u64) {
+        for client in self.clients.values_mut() {
+            let Some(generation) = client.follows(unit) else { continue };
+            let wanted = |line: &&LogLine| generation.is_none() || line.generation == generation;
+            let lines: Vec<LogLine> = lines.iter().filter(wanted).cloned().collect();
+            if !lines.is_empty() || missing > 0 {
+                client.push_lines(LogLines { unit: unit.to_owned(), lines, missing });
+            }
+        }
+    }
+
+    /// Sends the events of the past: the last `count` of them, from `since` on.
+    pub fn send_past(&mut self, id: ClientId, unit: Option<&str>, count: usize, since: Option<f64>) {
+        let wanted = |event: &&EventLine| {
+            unit.is_none_or(|unit| unit == event.unit) && since.is_none_or(|since| event.time >= since)
+        };
+        let mut past: Vec<&EventLine> = self.past.iter().rev().filter(wanted).take(count).collect();
+        past.reverse();
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        for event in past {
+            client.push_asked(&to_line(&Line::Event(event.clone())));
+        }
+    }
+
+    /// Remembers an event for those who ask later, and sends it to everybody who has subscribed to its unit.
     pub fn broadcast(&mut self, event: &EventLine) {
+        if self.past.len() >= MAX_PAST {
+            self.past.pop_front();
+        }
+        self.past.push_back(event.clone());
         let mut line = None;
         for client in self.clients.values_mut().filter(|client| client.hears(&event.unit)) {
             let line = line.get_or_insert_with(|| to_line(&Line::Event(event.clone())));

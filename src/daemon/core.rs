@@ -1,6 +1,7 @@
 //! The daemon's state, and how an event goes through a unit's machine and becomes effects.
 
 use crate::daemon::control::Clients;
+use crate::daemon::files::Files;
 use crate::daemon::home::Home;
 use crate::daemon::http::web::Web;
 use crate::daemon::oom::OomWatch;
@@ -49,6 +50,8 @@ pub enum News {
 pub struct Daemon {
     /// The units, in the order of the command line.
     pub units: Vec<Supervised>,
+    /// Their files.
+    pub files: Files,
     /// The machine above them.
     pub machine: DaemonMachine,
     /// What they share.
@@ -142,6 +145,7 @@ impl Daemon {
             unit.summary = Some(summary);
             self.summary_changed(index, summary);
         }
+        self.drop_if_left(index);
     }
 
     /// A command for a unit that nobody waits for.
@@ -231,7 +235,7 @@ impl Daemon {
 
     /// A unit by its name.
     pub fn unit_named(&self, name: &str) -> Option<usize> {
-        self.units.iter().position(|unit| unit.name == name)
+        self.units_here().find(|(_, unit)| unit.name == name).map(|(index, _)| index)
     }
 
     /// Whether an action is the kind that changes what the log says at `debug`.

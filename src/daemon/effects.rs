@@ -130,9 +130,9 @@ impl Daemon {
             ));
         }
         home::check_root(&loaded.unit, &self.shared.runtime_root)?;
-        let others = self.units.iter().enumerate().filter(|(at, _)| *at != index);
+        let others = self.units_here().filter(|(at, _)| *at != index);
         let others = others.map(|(_, other)| other.current.unit.as_ref());
-        let clashes = unit::clashes(others.chain([loaded.unit.as_ref()]));
+        let clashes = unit::clashes_of(&loaded.unit, others);
         if clashes.is_empty() { Ok(loaded) } else { Err(clashes.join("\n")) }
     }
 

@@ -134,6 +134,18 @@ impl Daemon {
         Ok(())
     }
 
+    /// The unit's SRP socket and its connections are closed: nothing of the unit is left.
+    pub fn drop_state_socket(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        if let Some(old) = unit.state_socket.take() {
+            let _ = self.poller.remove(old.fd.as_fd());
+        }
+        for stream in unit.endpoint.take_all() {
+            let _ = self.poller.remove(stream.as_fd());
+            aside::close(stream.into());
+        }
+    }
+
     /// Somebody connects.
     pub fn accept_state(&mut self, index: usize) {
         for _ in 0..MAX_TURN {

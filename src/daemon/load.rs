@@ -70,6 +70,14 @@ impl Source {
         }
     }
 
+    /// Where the file is; nothing for a unit without one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Source::File { path, .. } => Some(path),
+            Source::Inline(_) => None,
+        }
+    }
+
     /// The file's name for people; empty for a unit without a file.
     pub fn file(&self) -> String {
         match self {

@@ -15,7 +15,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// `INFO app: RUNNING → SOAKING (generation 2 is ready)`.
+    /// `2026-11-20T18:30:05.120Z INFO  app: RUNNING → SOAKING (generation 2 is ready)`.
     Text,
     /// One JSON object a line.
     Json,
@@ -109,7 +109,9 @@ pub fn line(style: Style, level: Level, text: &str) -> String {
     let line = match style.format {
         // The priority is the level, and the journal shows it in its own way.
         Format::Text if style.priorities => format!("{}\n", printable(text)),
-        Format::Text => format!("{level:5} {}\n", printable(text)),
+        Format::Text => {
+            format!("{} {level:5} {}\n", crate::time::stamp(crate::sys::clock::unix_time()), printable(text))
+        }
         Format::Json => {
             let object = serde_json::json!({
                 "time": crate::sys::clock::unix_time(),
@@ -155,7 +157,8 @@ mod tests {
         assert_eq!(line(journal, Level::Info, "x"), "<6>x\n");
         assert_eq!(line(journal, Level::Debug, "x"), "<7>x\n");
         assert!(line(style(Format::Json, true), Level::Warn, "two\nlines").starts_with("<4>{"));
-        assert_eq!(line(style(Format::Text, false), Level::Warn, "x"), "WARN  x\n");
+        let stamped = line(style(Format::Text, false), Level::Warn, "x");
+        assert!(stamped.ends_with("Z WARN  x\n") && stamped.starts_with("20"), "{stamped}");
     }
 
     #[test]

@@ -151,7 +151,8 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         let told = format!("WARN  {lost} lines were left out here: nobody read them");
         let at = lines.len() - 2 - kept;
-        assert_eq!((lines[at], lines[lines.len() - 1]), (told.as_str(), "again"));
+        assert!(lines[at].ends_with(&told), "{}", lines[at]);
+        assert_eq!(lines[lines.len() - 1], "again");
         let rest = lines[..at].iter().chain(&lines[at + 1..lines.len() - 1]);
         assert!(rest.into_iter().all(|line| line.bytes().all(|byte| byte == b'x')));
     }
@@ -173,7 +174,7 @@ mod tests {
         drop((log, sink));
         let text = reader.join().unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        let told = lines.iter().find_map(|line| line.strip_prefix("WARN  ")).unwrap();
+        let told = lines.iter().find_map(|line| Some(line.split_once(" WARN  ")?.1)).unwrap();
         let lost: usize = told.split(' ').next().unwrap().parse().unwrap();
         let whole = lines.iter().filter(|line| line.starts_with("line ")).count();
         // One may have been cut, and is there whole once more.

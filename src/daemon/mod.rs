@@ -13,6 +13,7 @@ pub mod envfiles;
 pub mod environment;
 pub mod event_loop;
 pub mod fdstore;
+pub mod files;
 pub mod finish;
 pub mod handover;
 pub mod home;
@@ -20,6 +21,7 @@ pub mod http;
 pub mod inherit;
 pub mod intercept;
 pub mod launch;
+pub mod linelog;
 pub mod listening;
 pub mod load;
 pub mod logging;
@@ -122,10 +124,10 @@ fn print(text: &str) -> Result<u8, Fatal> {
 fn supervise(args: &args::Args) -> Result<u8, Fatal> {
     // Before we open anything: what we open would be taken for what we were promised and not given.
     let inherited = Inherited::take();
-    let units = setup::read_units(args)?;
+    let (units, unusable) = setup::read_usable(args)?;
     let wishes = setup::wishes(&units);
     setup::start_log(args, &wishes);
-    let setup::Ready { mut daemon, sources } = setup::prepare(args, units, &wishes, inherited)?;
+    let setup::Ready { mut daemon, sources } = setup::prepare(args, units, unusable, &wishes, inherited)?;
     log::info!(
         "aeternad {} runs, pid {}, {}, control socket {}",
         env!("CARGO_PKG_VERSION"),
@@ -137,6 +139,10 @@ fn supervise(args: &args::Args) -> Result<u8, Fatal> {
         daemon.home.control.path.display()
     );
     daemon.settle_in();
+    for unusable in &daemon.files.unusable {
+        log::error!("{}", unusable.why);
+    }
+    daemon.name_unusable();
     daemon.hold_releases();
     for index in 0..daemon.units.len() {
         daemon.rewatch_sockets(index);

@@ -1,41 +1,27 @@
 //! Requests on the control socket: what is asked goes to the machines, what they answer goes back.
 
+mod answer;
+mod load;
+mod past;
 mod saved;
 
+pub use answer::{Part, Pending};
 pub use saved::SavedPending;
 
 use crate::daemon::control::ClientId;
 use crate::daemon::core::Daemon;
 use crate::daemon::event_loop::ACCEPT_PAUSE;
+use crate::daemon::files::How;
 use crate::daemon::token::Owner;
 use crate::daemon::upgrade::{self, Wish};
-use crate::machine::event::{Command, CommandResult, Event, Gen, Req};
-use crate::proto::control::{Line, Refusal, RefusalCode, ReloadReply, Reply, Request};
-use crate::proto::status::{Outcome, UnitState};
+use crate::machine::event::{Command, Gen};
+use crate::proto::control::{Line, Refusal, RefusalCode, Reply, Request};
 use crate::sys::poll::{Interest, Readiness, Token};
 use crate::sys::{clock, message, peer};
 use crate::time::Span;
-use crate::unit::{Output, print};
+use crate::unit::print;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-
-/// A request that waits for its end.
-#[derive(Debug)]
-pub struct Pending {
-    /// Who asked.
-    pub client: ClientId,
-    /// Every unit that it is about, in the order asked for.
-    parts: Vec<Part>,
-    /// Whether the answer is a list of reloads.
-    reload: bool,
-}
-
-#[derive(Debug)]
-struct Part {
-    req: Req,
-    unit: usize,
-    result: Option<CommandResult>,
-}
 
 /// How many clients are accepted in one turn, and how long requests are carried out in one: what other clients and units
 /// have to say is not put off for longer.
@@ -150,7 +136,7 @@ impl Daemon {
     }
 
     fn refuse(&mut self, id: ClientId, code: RefusalCode, message: String) {
-        self.send(id, &Line::Error(Refusal { code, message }));
+        self.send(id, &Line::Error(Refusal::new(code, message)));
     }
 
     fn request(&mut self, id: ClientId, request: Request) {
@@ -159,7 +145,12 @@ impl Daemon {
             Request::Status { unit } => self.status_request(id, unit.as_deref()),
             Request::History { unit } => self.history_request(id, &unit),
             Request::Show { unit } => self.show_request(id, &unit),
-            Request::Events { unit } => self.events_request(id, unit),
+            Request::Events { unit, lines, since, follow } => {
+                self.events_request(id, unit, (lines, since), follow);
+            }
+            Request::Logs { unit, generation, lines, since, follow } => {
+                self.logs_request(id, &unit, generation, (lines, since), follow);
+            }
             Request::DryRun { units, all } => self.dry_run(id, &units, all),
             Request::Page => match self.web.page_address() {
                 Ok(note) => self.result(id, Reply::Done { note }),
@@ -172,16 +163,17 @@ impl Daemon {
                 self.ask_upgrade(Some(id), &Wish { program, only_check: check, patience });
             }
             Request::Reload { units, all, wait, force, reason } => {
-                self.reload_request(
-                    id,
-                    &units,
-                    all,
-                    wait,
-                    &Command::Reload { force, remember: false, reason },
-                );
+                let command = Command::Reload { force, remember: false, reason };
+                if all {
+                    self.load_request(id, wait, &How::All(command));
+                } else {
+                    self.reload_request(id, &units, wait, &command);
+                }
             }
+            Request::Load { wait, dry_run: false } => self.load_request(id, wait, &How::Changed),
+            Request::Load { dry_run: true, .. } => self.dry_load(id, &How::Changed),
             Request::Rollback { unit, to } => {
-                self.reload_request(id, &[unit], false, true, &Command::Rollback { to: to.map(Gen) })
+                self.reload_request(id, &[unit], true, &Command::Rollback { to: to.map(Gen) })
             }
             Request::DropRelease { unit, generation } => {
                 self.unit_request(id, unit, Command::DropRelease(Gen(generation)))
@@ -206,10 +198,7 @@ impl Daemon {
     }
 
     /// Finds the units that a request names, or answers that one is not there.
-    fn find_units(&mut self, id: ClientId, names: &[String], all: bool) -> Option<Vec<usize>> {
-        if all {
-            return Some((0..self.units.len()).collect());
-        }
+    fn find_units(&mut self, id: ClientId, names: &[String]) -> Option<Vec<usize>> {
         if names.is_empty() {
             self.refuse(id, RefusalCode::BadRequest, "no unit named".into());
             return None;
@@ -217,7 +206,12 @@ impl Daemon {
         let mut found: Vec<usize> = Vec::new();
         for name in names {
             let Some(index) = self.unit_named(name) else {
-                let known: Vec<&str> = self.units.iter().map(|unit| unit.name.as_str()).collect();
+                if let Some(unusable) = self.unusable(name) {
+                    let text = format!("{name} cannot be used:\n{}", unusable.why);
+                    self.refuse(id, RefusalCode::Failed, text);
+                    return None;
+                }
+                let known: Vec<&str> = self.units_here().map(|(_, unit)| unit.name.as_str()).collect();
                 let text = format!("no unit is called \"{name}\"; there is {}", known.join(", "));
                 self.refuse(id, RefusalCode::NoSuchUnit, text);
                 return None;
@@ -233,7 +227,11 @@ impl Daemon {
         let status = match unit {
             None => self.status(None),
             Some(name) => {
-                let Some(found) = self.find_units(id, &[name.to_owned()], false) else { return };
+                if self.unit_named(name).is_none() && self.unusable(name).is_some() {
+                    let status = self.status_of_unusable(name);
+                    return self.result(id, Reply::Status(Box::new(status)));
+                }
+                let Some(found) = self.find_units(id, &[name.to_owned()]) else { return };
                 self.status(found.first().copied())
             }
         };
@@ -241,7 +239,7 @@ impl Daemon {
     }
 
     fn history_request(&mut self, id: ClientId, name: &str) {
-        let Some(found) = self.find_units(id, &[name.to_owned()], false) else { return };
+        let Some(found) = self.find_units(id, &[name.to_owned()]) else { return };
         for index in found {
             let unit = &self.units[index];
             let reply =
@@ -251,7 +249,7 @@ impl Daemon {
     }
 
     fn show_request(&mut self, id: ClientId, name: &str) {
-        let Some(found) = self.find_units(id, &[name.to_owned()], false) else { return };
+        let Some(found) = self.find_units(id, &[name.to_owned()]) else { return };
         for index in found {
             let unit = &self.units[index];
             let text = print(&unit.current.unit);
@@ -260,18 +258,17 @@ impl Daemon {
         }
     }
 
-    fn events_request(&mut self, id: ClientId, unit: Option<String>) {
-        if let Some(name) = &unit
-            && self.find_units(id, std::slice::from_ref(name), false).is_none()
-        {
-            return;
+    fn dry_run(&mut self, id: ClientId, names: &[String], all: bool) {
+        if all {
+            let command = Command::Reload { force: false, remember: false, reason: String::new() };
+            return self.dry_load(id, &How::All(command));
         }
-        self.clients.subscribe(id, unit.as_deref());
+        let Some(found) = self.find_units(id, names) else { return };
+        self.tell_differences(id, String::new(), found);
     }
 
-    fn dry_run(&mut self, id: ClientId, names: &[String], all: bool) {
-        let Some(found) = self.find_units(id, names, all) else { return };
-        let mut text = String::new();
+    /// What these units' files would change, after `text`.
+    fn tell_differences(&mut self, id: ClientId, mut text: String, found: Vec<usize>) {
         let mut units = Vec::new();
         for index in found {
             match self.differences(index) {
@@ -286,125 +283,29 @@ impl Daemon {
     }
 
     fn unit_request(&mut self, id: ClientId, name: String, command: Command) {
-        let Some(found) = self.find_units(id, &[name], false) else { return };
+        if matches!(command, Command::Start | Command::Restart) && self.start_unusable(id, &name) {
+            return;
+        }
+        let Some(found) = self.find_units(id, &[name]) else { return };
         self.ask(id, &found, &command, false);
     }
 
-    fn reload_request(&mut self, id: ClientId, names: &[String], all: bool, wait: bool, command: &Command) {
-        let Some(found) = self.find_units(id, names, all) else { return };
+    fn reload_request(&mut self, id: ClientId, names: &[String], wait: bool, command: &Command) {
+        if let ([name], Command::Reload { .. }) = (names, command)
+            && self.start_unusable(id, name)
+        {
+            return;
+        }
+        let Some(found) = self.find_units(id, names) else { return };
         self.ask(id, &found, command, true);
+        self.answer_now_unless(id, wait);
+    }
+
+    /// Whoever does not wait hears now that it is under way.
+    fn answer_now_unless(&mut self, id: ClientId, wait: bool) {
         if !wait && let Some(at) = self.pending.iter().position(|pending| pending.client == id) {
-            // Under way: whoever does not wait hears so now.
             let pending = self.pending.remove(at);
             self.answer(pending);
-        }
-    }
-
-    /// Hands a command to units and waits for their answers.
-    fn ask(&mut self, client: ClientId, units: &[usize], command: &Command, reload: bool) {
-        let parts: Vec<Part> =
-            units.iter().map(|unit| Part { req: self.new_req(), unit: *unit, result: None }).collect();
-        let asked: Vec<(Req, usize)> = parts.iter().map(|part| (part.req, part.unit)).collect();
-        for unit in units {
-            // Its progress, until the answer.
-            self.clients.subscribe(client, Some(&self.units[*unit].name));
-        }
-        self.pending.push(Pending { client, parts, reload });
-        for (req, unit) in asked {
-            self.queue.push_back((unit, Event::Command { req: Some(req), command: command.clone() }));
-        }
-        self.settle();
-    }
-
-    /// A machine's answer.
-    pub fn reply(&mut self, index: usize, req: Req, result: CommandResult) {
-        if self.web.hears(req, &result) {
-            return;
-        }
-        let Some(at) = self.pending.iter().position(|wait| wait.parts.iter().any(|part| part.req == req))
-        else {
-            return;
-        };
-        log::debug!("{}: request {} ends: {result:?}", self.units[index].name, req.0);
-        let waits = &mut self.pending[at];
-        if let Some(part) = waits.parts.iter_mut().find(|part| part.req == req) {
-            part.result = Some(result);
-        }
-        if waits.parts.iter().all(|part| part.result.is_some()) {
-            let pending = self.pending.remove(at);
-            self.answer(pending);
-        }
-    }
-
-    fn answer(&mut self, pending: Pending) {
-        let client = pending.client;
-        let reloads_only =
-            |result: &Option<CommandResult>| matches!(result, None | Some(CommandResult::Reload { .. }));
-        let single = pending.parts.len() == 1;
-        if pending.reload && (!single || pending.parts.iter().all(|part| reloads_only(&part.result))) {
-            let reloads = pending.parts.into_iter().map(|part| self.reload_reply(part)).collect();
-            self.result(client, Reply::Reloads { reloads });
-        } else if let Some(part) = pending.parts.into_iter().next() {
-            self.answer_one(client, part);
-        }
-    }
-
-    fn answer_one(&mut self, client: ClientId, part: Part) {
-        match part.result {
-            Some(CommandResult::Done(note)) => {
-                // The summary of this very moment: the answer comes before the unit's is taken over.
-                let stopped = self.units[part.unit].machine.summary().state == UnitState::Stopped;
-                let strays = if stopped { self.about_strays() } else { None };
-                let notes: Vec<String> =
-                    [note, strays.unwrap_or_default()].into_iter().filter(|n| !n.is_empty()).collect();
-                self.result(client, Reply::Done { note: notes.join("; ") });
-            }
-            Some(CommandResult::Busy(why)) => self.refuse(client, RefusalCode::Busy, why),
-            Some(CommandResult::Failed(why)) => self.refuse(client, RefusalCode::Failed, why),
-            Some(CommandResult::Reload { .. }) | None => {
-                let reloads = vec![self.reload_reply(part)];
-                self.result(client, Reply::Reloads { reloads });
-            }
-        }
-    }
-
-    fn reload_reply(&self, part: Part) -> ReloadReply {
-        let unit = &self.units[part.unit];
-        let (outcome, reason) = match part.result {
-            None => (None, "under way".to_owned()),
-            Some(CommandResult::Reload { outcome, reason }) => (Some(outcome), reason),
-            Some(CommandResult::Done(note)) => (Some(Outcome::Promoted), note),
-            Some(CommandResult::Busy(why)) => (Some(Outcome::Refused), why),
-            Some(CommandResult::Failed(why)) => (Some(Outcome::Failed), why),
-        };
-        let failed = matches!(outcome, Some(Outcome::RolledBack | Outcome::Failed | Outcome::Aborted));
-        let last_lines = match unit.history.back() {
-            Some(record) if failed && record.outcome != Outcome::Promoted => record.last_lines.clone(),
-            _ => Vec::new(),
-        };
-        let new =
-            unit.history.back().filter(|_| failed && last_lines.is_empty()).and_then(|r| r.new_generation);
-        let words = unit.last_words.as_ref().filter(|words| Some(words.generation.0) == new);
-        let reason = match words.and_then(|words| words.went_to.as_ref()).and_then(where_to_look) {
-            Some(place) => format!("{reason}; {place}: StandardError = \"log\" would show it here"),
-            None => reason,
-        };
-        let reason = match &unit.releases.still_there {
-            Some(still) if outcome == Some(Outcome::RolledBack) => format!("{reason}; {still}"),
-            _ => reason,
-        };
-        ReloadReply { unit: unit.name.clone(), outcome, reason, last_lines }
-    }
-}
-
-/// Where a failed generation's last words went, if not through us.
-fn where_to_look(output: &Output) -> Option<&'static str> {
-    match output {
-        Output::Log => None,
-        Output::Null => Some("what it wrote to standard error went nowhere"),
-        Output::Inherit => Some("what it wrote is where aeternad's own output goes"),
-        Output::Socket | Output::File(_) | Output::Append(_) => {
-            Some("what it wrote is where StandardError says")
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::daemon::args::{Args, Mode};
 use crate::daemon::control::Clients;
 use crate::daemon::core::Daemon;
 use crate::daemon::event_loop::Sources;
+use crate::daemon::files::{Files, Unusable};
 use crate::daemon::home::{self, Home, Place};
 use crate::daemon::http::web::Web;
 use crate::daemon::inherit::Inherited;
@@ -49,7 +50,7 @@ pub struct Read {
 /// # Errors
 /// Exit status 78 with every error of every file; 2 if it is the command line that makes no unit.
 pub fn read_units(args: &Args) -> Result<Vec<Read>, Fatal> {
-    let setting = Setting { runtime_root: runtime_root(), pid1: process::is_pid1() };
+    let setting = setting();
     let sources: Vec<Source> = if args.command.is_empty() {
         let files = load::find(&args.units)?;
         // The daemon goes on reading them: from wherever it was started.
@@ -68,6 +69,60 @@ pub fn read_units(args: &Args) -> Result<Vec<Read>, Fatal> {
     }
     errors.extend(unit::clashes(units.iter().map(|read: &Read| read.loaded.unit.as_ref())));
     if errors.is_empty() { Ok(units) } else { Err(Fatal::new(exit::CONFIG, errors.join("\n"))) }
+}
+
+/// Reads every unit of the command line that can be used; and what cannot, which costs the others nothing. Of two that
+/// want the same, the first has it.
+///
+/// # Errors
+/// Exit status 78 with every error of every file if none can be used; 2 if it is the command line that makes no unit.
+pub fn read_usable(args: &Args) -> Result<(Vec<Read>, Vec<Unusable>), Fatal> {
+    if !args.command.is_empty() {
+        return Ok((read_units(args)?, Vec::new()));
+    }
+    let (mut units, mut unusable): (Vec<Read>, Vec<Unusable>) = (Vec::new(), Vec::new());
+    let setting = setting();
+    for root in roots(args) {
+        let files = match load::files_of(&root) {
+            Ok(files) => files,
+            Err(why) => {
+                unusable.push(Unusable::new(&root, format!("cannot use {}: {why}", root.display())));
+                continue;
+            }
+        };
+        for path in files {
+            let is_there = |read: &Read| read.source.path() == Some(path.as_path());
+            if units.iter().any(is_there) || unusable.iter().any(|one| one.path == path) {
+                continue;
+            }
+            let source = Source::File { path: path.clone(), setting: setting.clone() };
+            let agrees = |loaded: Loaded| {
+                let others = units.iter().map(|read| read.loaded.unit.as_ref());
+                let clashes = unit::clashes_of(&loaded.unit, others);
+                if clashes.is_empty() { Ok(loaded) } else { Err(clashes.join("\n")) }
+            };
+            match source.load().and_then(agrees) {
+                Ok(loaded) => units.push(Read { source, loaded }),
+                Err(why) => unusable.push(Unusable::new(&path, why)),
+            }
+        }
+    }
+    if units.is_empty() { Err(none_left(exit::CONFIG, &unusable)) } else { Ok((units, unusable)) }
+}
+
+/// Nothing can be run: why.
+fn none_left(code: u8, unusable: &[Unusable]) -> Fatal {
+    Fatal::new(code, unusable.iter().map(|one| one.why.as_str()).collect::<Vec<_>>().join("\n"))
+}
+
+/// What `--unit` names. The daemon goes on reading it: from wherever it was started.
+fn roots(args: &Args) -> Vec<PathBuf> {
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    args.units.iter().map(|path| whole(Path::new(path))).collect()
+}
+
+fn setting() -> Setting {
+    Setting { runtime_root: runtime_root(), pid1: process::is_pid1() }
 }
 
 fn inline(args: &Args, setting: &Setting) -> Result<Source, Fatal> {
@@ -151,6 +206,7 @@ pub struct Ready {
 pub fn prepare(
     args: &Args,
     units: Vec<Read>,
+    mut unusable: Vec<Unusable>,
     wishes: &Wishes,
     inherited: Result<Inherited, String>,
 ) -> Result<Ready, Fatal> {
@@ -167,7 +223,7 @@ pub fn prepare(
     let mut inherited = inherited.map_err(|why| Fatal::new(exit::FAILURE, why))?;
     // What else we were given is not for services.
     fd::close_on_exec_from(3).map_err(|error| fatal("keep stray descriptors from services", &error))?;
-    let supervised = bind(units, &mut inherited)?;
+    let supervised = bind(units, &mut unusable, &mut inherited)?;
     for warning in inherited.close() {
         log::warn!("{warning}");
     }
@@ -189,6 +245,7 @@ pub fn prepare(
     let daemon = Daemon {
         slows: Slows::default(),
         units: supervised,
+        files: Files::new(roots(args), setting(), unusable),
         machine,
         shared,
         poller,
@@ -273,21 +330,28 @@ fn shared(dir: &Path, original_nofile: (u64, u64)) -> Shared {
     }
 }
 
-/// Binds every unit's sockets; says of every address what is wrong with it, not only of the first.
-fn bind(units: Vec<Read>, inherited: &mut Inherited) -> Result<Vec<Supervised>, Fatal> {
+/// Binds every unit's sockets; says of every address what is wrong with it, not only of the first. A unit whose sockets
+/// cannot be bound cannot be used.
+///
+/// # Errors
+/// Exit status 69 if there is no other.
+fn bind(
+    units: Vec<Read>,
+    unusable: &mut Vec<Unusable>,
+    inherited: &mut Inherited,
+) -> Result<Vec<Supervised>, Fatal> {
     let mut bound = Vec::with_capacity(units.len());
-    let mut errors = Vec::new();
     for read in units {
         let Read { source, loaded } = read;
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
-        if let Err(why) = home::check_root(&loaded.unit, &runtime_root()) {
-            errors.push(why);
-            continue;
-        }
-        match ListenSet::open(&loaded.unit, inherited) {
-            Err(mut why) => errors.append(&mut why),
+        let root = home::check_root(&loaded.unit, &runtime_root()).map_err(|why| vec![why]);
+        match root.and_then(|()| ListenSet::open(&loaded.unit, inherited)) {
+            Err(errors) => {
+                let path = source.path().unwrap_or(Path::new(&loaded.unit.name));
+                unusable.push(Unusable::new(path, errors.join("\n")));
+            }
             Ok((sockets, warnings)) => {
                 for warning in warnings {
                     log::warn!("{}: {warning}", loaded.unit.name);
@@ -298,7 +362,7 @@ fn bind(units: Vec<Read>, inherited: &mut Inherited) -> Result<Vec<Supervised>, 
             }
         }
     }
-    if errors.is_empty() { Ok(bound) } else { Err(Fatal::new(exit::UNAVAILABLE, errors.join("\n"))) }
+    if bound.is_empty() { Err(none_left(exit::UNAVAILABLE, unusable)) } else { Ok(bound) }
 }
 
 /// `--check`: what is good for standard output, or every error.

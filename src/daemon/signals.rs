@@ -8,7 +8,7 @@ use crate::daemon::supervised::{Child, GenerationShell, Supervised};
 use crate::machine::event::{Announcement, Gen, Proc, Role, Target};
 use crate::sys::tree::{self, Main, Member, TreeKey};
 use crate::sys::{process, procfs, spawn};
-use crate::unit::{Strategy, Unit, signal_name};
+use crate::unit::{Input, Strategy, Unit, signal_name};
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 
@@ -88,7 +88,8 @@ impl Daemon {
 
     /// The size of the terminal that we share with the one service has changed.
     pub fn window_changed(&mut self) {
-        if let (true, [unit]) = (self.shared.terminal, &self.units[..]) {
+        let whose = self.units.iter().find(|unit| unit.current.unit.service.standard_input == Input::Inherit);
+        if let (true, Some(unit)) = (self.shared.terminal, whose) {
             for child in living(unit).filter(|child| is_main(child)) {
                 self.send_to_child(unit, child, SIGWINCH);
             }

@@ -1,7 +1,7 @@
 //! `status`: what the machines say, and beside it what only the kernel and the shell know.
 
 use crate::daemon::core::Daemon;
-use crate::daemon::supervised::Supervised;
+use crate::daemon::supervised::{Standing, Supervised};
 use crate::machine::event::Gen;
 use crate::proto::status::{
     GenerationStatus, KeyChangeLine, SingleStatus, SocketChangeLine, Status, UnitChanges, UnitState,
@@ -11,28 +11,35 @@ use crate::sys::{clock, usage};
 use crate::unit::{self, Difference, Needs, SocketChange, Unit};
 use std::fmt::Write;
 
+/// How many of a unit's last lines its status shows.
+const SHOWN_LINES: usize = 10;
+
 impl Daemon {
     /// A snapshot of everything, or of one unit.
     pub fn status(&self, only: Option<usize>) -> Status {
         let stopped = |unit: &Supervised| unit.summary.is_some_and(|now| now.state == UnitState::Stopped);
         let strays = if self.units.iter().any(stopped) { self.about_strays() } else { None };
-        let units: Vec<UnitStatus> = self
-            .units
-            .iter()
-            .enumerate()
+        let mut units: Vec<UnitStatus> = self
+            .units_here()
             .filter(|(index, _)| only.is_none_or(|wanted| wanted == *index))
             .map(|(_, unit)| {
                 let mut status = in_full(unit, unit_status(unit));
-                if only.is_some() || self.units.len() == 1 {
+                if only.is_some() || self.units_here().count() == 1 {
                     status.releases = unit.releases_status();
                     status.notes.extend(unit.newer_on_disk(&self.shared));
+                }
+                if only.is_some() {
+                    status.last_lines = unit.log.last(SHOWN_LINES, None);
                 }
                 status.notes.extend(strays.iter().filter(|_| stopped(unit)).cloned());
                 status
             })
             .collect();
+        if only.is_none() {
+            units.extend(self.unusable_status(None));
+        }
         let single = match units.as_slice() {
-            [one] if self.units.len() == 1 => Some(single(one)),
+            [one] if self.units_here().count() + self.files.unusable.len() == 1 => Some(single(one)),
             _ => None,
         };
         Status {
@@ -44,10 +51,18 @@ impl Daemon {
         }
     }
 
+    /// A snapshot of the file of this name that cannot be used.
+    pub fn status_of_unusable(&self, name: &str) -> Status {
+        let units = self.unusable_status(Some(name));
+        let (version, pid) = (env!("CARGO_PKG_VERSION").into(), self.shared.pid);
+        Status { version, pid, stopping: self.stopping, units, single: None }
+    }
+
     /// As [`Daemon::status`], without what metrics do not show and what takes time to find out.
     pub fn figures(&self) -> Status {
         let (version, pid) = (env!("CARGO_PKG_VERSION").into(), self.shared.pid);
-        let units = self.units.iter().map(unit_status).collect();
+        let units = self.units_here().map(|(_, unit)| unit_status(unit));
+        let units = units.chain(self.unusable_status(None)).collect();
         Status { version, pid, stopping: self.stopping, units, single: None }
     }
 
@@ -157,6 +172,9 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
     }
     status.sockets = unit.sockets.status();
     status.notes = unit.filters.notes();
+    if unit.standing == Standing::Leaving {
+        status.notes.push("its file is gone: it is dropped when it has stopped".into());
+    }
     status.stored_descriptors = u32::try_from(unit.store.len()).unwrap_or(u32::MAX);
     let share = unit.sockets.measured().and_then(|measured| measured.share);
     let flows = unit.sockets.live_flows();

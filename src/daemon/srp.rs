@@ -249,6 +249,12 @@ impl Endpoint {
         std::mem::take(&mut self.ended)
     }
 
+    /// Every connection: nothing of the unit is left. Take them out of the poll set before they are closed.
+    pub fn take_all(&mut self) -> Vec<UnixStream> {
+        let open = std::mem::take(&mut self.conns).into_values().filter_map(Conn::into_stream);
+        open.chain(self.take_ended().into_iter().map(|(_, stream)| stream)).collect()
+    }
+
     /// The newest connection of a generation in a role.
     fn find(&self, generation: Gen, role: Role) -> Option<ConnId> {
         let fits = |conn: &Conn| conn.is(generation, role);

@@ -1,9 +1,10 @@
 //! The daemon's own machine at work: signals, stopping, the exit status.
 
 use crate::daemon::core::Daemon;
+use crate::daemon::files::How;
 use crate::daemon::upgrade::{self, Wish};
 use crate::machine::daemon::{DaemonAction, DaemonEvent};
-use crate::machine::event::Summary;
+use crate::machine::event::{Command, Summary};
 use crate::sys::{clock, signal};
 use crate::time::Monotime;
 
@@ -32,8 +33,17 @@ impl Daemon {
 
     fn perform_daemon(&mut self, action: DaemonAction) {
         match action {
+            DaemonAction::ReloadAll => {
+                let reason = "SIGHUP".to_owned();
+                let command = Command::Reload { force: false, remember: true, reason };
+                let _ = self.take_files(&How::All(command));
+                // Each is counted on to say something.
+                for index in self.staying() {
+                    self.units[index].summary = None;
+                }
+            }
             DaemonAction::All(command) => {
-                for index in 0..self.units.len() {
+                for index in self.units_here().map(|(index, _)| index).collect::<Vec<usize>>() {
                     // It counts on an answer from each, also where nothing changes.
                     self.units[index].summary = None;
                     self.command(index, command.clone());
@@ -41,6 +51,7 @@ impl Daemon {
             }
             DaemonAction::NotReady => {
                 self.stopping = true;
+                self.call_off_arrivals();
                 log::info!("stopping");
             }
             DaemonAction::Notify(text) => self.upstream.tell(&text),

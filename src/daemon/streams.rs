@@ -1,11 +1,15 @@
 //! A unit's log pipes: from readable to a line in the log.
 
 use crate::daemon::core::Daemon;
+use crate::daemon::linelog::priority;
 use crate::daemon::logpipe::{LogPipe, Turn};
 use crate::daemon::supervised::{LAST_LINES, Stream, Supervised};
 use crate::daemon::token::Owner;
 use crate::machine::event::Gen;
+use crate::proto::status::LogLine;
+use crate::sys::clock;
 use crate::sys::poll::Interest;
+use log::Level;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// As many turns as the largest pipe of a service without privileges takes (fs.pipe-max-size): 1 MiB.
@@ -37,7 +41,14 @@ impl Daemon {
     /// Reads one pipe.
     pub fn read_log(&mut self, index: usize, id: u32) -> Turn {
         let Some(unit) = self.units.get_mut(index) else { return Turn::Closed };
+        let mark = unit.log.end();
         let turn = read(unit, id);
+        if self.clients.wants_lines(&unit.name) {
+            // A turn of reading is a batch: whoever follows gets it as one line. What it pushed out itself is missing.
+            let lines: Vec<LogLine> = unit.log.since(mark).cloned().collect();
+            let missing = unit.log.end().saturating_sub(mark).saturating_sub(lines.len() as u64);
+            self.clients.broadcast_lines(&unit.name, &lines, missing);
+        }
         if turn == Turn::Closed
             && let Some(stream) = unit.streams.remove(&id)
         {
@@ -67,15 +78,34 @@ fn read(unit: &mut Supervised, id: u32) -> Turn {
     let (generation, pid, is_error) = (stream.generation, stream.pid, stream.is_error);
     let mut last =
         generation.and_then(|number| unit.generations.get_mut(&number)).map(|shell| &mut shell.last_lines);
-    let name = &unit.name;
+    let (name, log) = (&unit.name, &mut unit.log);
     stream.pipe.read(&mut |line| {
         let number = generation.map_or(String::new(), |Gen(number)| format!(".{number}"));
-        log::info!(target: "service", "{name}{number}[{pid}]: {line}");
-        if is_error && let Some(lines) = last.as_deref_mut() {
+        let (priority, text) = priority(line);
+        log::log!(target: "service", level(priority), "{name}{number}[{pid}]: {text}");
+        if let Some(lines) = last.as_deref_mut() {
             if lines.len() == LAST_LINES {
                 lines.pop_front();
             }
-            lines.push_back(line.to_owned());
+            lines.push_back(text.to_owned());
         }
+        log.push(LogLine {
+            time: clock::unix_time(),
+            generation: generation.map(|number| number.0),
+            pid,
+            error: is_error,
+            priority,
+            text: text.to_owned(),
+        });
     })
+}
+
+/// The level of a line that says its priority; the others are all alike.
+const fn level(priority: Option<u8>) -> Level {
+    match priority {
+        Some(0..=3) => Level::Error,
+        Some(4) => Level::Warn,
+        Some(7) => Level::Debug,
+        None | Some(_) => Level::Info,
+    }
 }

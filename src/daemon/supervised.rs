@@ -4,6 +4,7 @@ use crate::daemon::complaints::Complaints;
 use crate::daemon::fdstore::FdStore;
 use crate::daemon::handover::StateSocket;
 use crate::daemon::intercept::{Adopted, Filters};
+use crate::daemon::linelog::LineLog;
 use crate::daemon::load::Source;
 use crate::daemon::logpipe::LogPipe;
 use crate::daemon::releases::{Before, Release, Releases};
@@ -31,7 +32,7 @@ pub const HISTORY: usize = 32;
 /// How many of them can be refused ones.
 const REFUSED: usize = 8;
 
-/// How many of a generation's last lines on standard error are kept for the answer of a failed reload.
+/// How many of a generation's last lines are kept for the answer of a failed reload.
 pub const LAST_LINES: usize = 20;
 
 /// A process that was started and not yet reaped.
@@ -115,7 +116,7 @@ pub struct GenerationShell {
     pub before: Option<Box<Before>>,
     /// With `InterceptBind`: what it has bound and listens on.
     pub adopted: Adopted,
-    /// Its last lines on standard error, where they go through us.
+    /// Its last lines, where they go through us.
     pub last_lines: VecDeque<String>,
 }
 
@@ -140,7 +141,7 @@ impl GenerationShell {
 pub struct LastWords {
     /// Whose.
     pub generation: Gen,
-    /// Its last lines on standard error, where they went through us.
+    /// Its last lines, where they went through us.
     pub lines: Vec<String>,
     /// Its `StandardError`.
     pub went_to: Option<Output>,
@@ -177,6 +178,8 @@ pub struct Supervised {
     pub name: String,
     /// Where it is read from.
     pub source: Source,
+    /// Whether it is still there.
+    pub standing: Standing,
     /// The machine that decides.
     pub machine: UnitMachine,
     /// What it said last about itself; nothing before its first event.
@@ -227,6 +230,8 @@ pub struct Supervised {
     pub state_complaints: Complaints,
     /// With `InterceptBind`: the filters of its processes, and what has to be listened on.
     pub filters: Filters,
+    /// The last lines of its output, of all generations and hooks.
+    pub log: LineLog,
     /// Log pipes by id.
     pub streams: HashMap<u32, Stream>,
     /// The newest id of a log pipe.
@@ -243,6 +248,17 @@ pub struct Supervised {
     pub restarts: BTreeMap<String, u64>,
     /// A relay of state that is not begun, because an upgrade is about to be made.
     pub put_off: Option<Transfer>,
+}
+
+/// Where a unit stands with its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// It is a unit of this aeternad.
+    Here,
+    /// Its file is gone: it is being stopped, and is dropped then.
+    Leaving,
+    /// It was dropped. Its place is kept for the next unit, so that the others keep their numbers.
+    Gone,
 }
 
 /// What the poll set waits for on a unit's sockets.
@@ -262,6 +278,7 @@ impl Supervised {
         Supervised {
             name: content.unit.name.clone(),
             source,
+            standing: Standing::Here,
             machine,
             summary: None,
             deadline: None,
@@ -287,6 +304,7 @@ impl Supervised {
             complaints: Complaints::default(),
             state_complaints: Complaints::default(),
             filters: Filters::default(),
+            log: LineLog::default(),
             streams: HashMap::new(),
             last_stream: 0,
             state_socket: None,
@@ -296,6 +314,14 @@ impl Supervised {
             restarts: BTreeMap::new(),
             put_off: None,
         }
+    }
+
+    /// The place of a unit that was dropped.
+    pub fn gone(machine: UnitMachine) -> Supervised {
+        let content = machine.content().clone();
+        let source = Source::Inline(Arc::clone(&content.unit));
+        let gone = Supervised::new(source, content, ListenSet::default(), machine);
+        Supervised { name: String::new(), standing: Standing::Gone, ..gone }
     }
 
     /// The unit of a content in use.
@@ -309,7 +335,7 @@ impl Supervised {
         Some(&content.unit.state)
     }
 
-    /// The last lines that a generation wrote to standard error, where they went through us.
+    /// The last lines that a generation wrote, where they went through us.
     pub fn last_lines(&self, number: Gen) -> Vec<String> {
         match (self.generations.get(&number), &self.last_words) {
             (Some(shell), _) => shell.last_lines.iter().cloned().collect(),

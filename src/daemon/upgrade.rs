@@ -262,7 +262,7 @@ impl Daemon {
 
     fn checked(&mut self, verdict: Result<Verdict, String>) {
         let result = verdict.map(|verdict| {
-            let units = self.units.len();
+            let units = self.units_here().count();
             let word = if units == 1 { "unit" } else { "units" };
             self.upgrades.to.clone_from(&verdict.version);
             format!("{}: aeternad {} can take over {units} {word}", self.upgrades.shown, verdict.version)

@@ -36,6 +36,18 @@ pub enum DaemonEvent {
         /// What it says.
         summary: Summary,
     },
+    /// A unit's file was found while aeternad runs. It counts from its first summary on.
+    Added {
+        /// Its number: one that is free, or the next one.
+        unit: usize,
+    },
+    /// A unit was stopped because its file is gone, and is no more. Its number is free.
+    Removed {
+        /// Which unit.
+        unit: usize,
+    },
+    /// So many unit files cannot be used: no unit stands for them.
+    Unusable(usize),
     /// aeternad is to stop for another reason than a signal: as SIGTERM.
     Stop,
     /// A deadline may have passed.
@@ -47,6 +59,9 @@ pub enum DaemonEvent {
 pub enum DaemonAction {
     /// This command for every unit, in order; nobody waits for the answers.
     All(Command),
+    /// Look for new, changed and removed unit files, and reload every unit; each of them says something afterwards.
+    /// Nobody waits for the answers.
+    ReloadAll,
     /// `/ready` is 503 from now on.
     NotReady,
     /// Tell the supervisor above (NOTIFY_SOCKET): an sd_notify(3) message.
@@ -80,11 +95,35 @@ enum Course {
     Exited,
 }
 
+/// What is known of the unit with a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Known {
+    /// There is none: its file was removed.
+    Free,
+    /// It has said nothing yet.
+    Silent,
+    /// What it said last.
+    Says(Summary),
+}
+
+impl Known {
+    fn summary(&self) -> Option<&Summary> {
+        match self {
+            Known::Says(summary) => Some(summary),
+            Known::Free | Known::Silent => None,
+        }
+    }
+}
+
 /// The machine of aeternad.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DaemonMachine {
     stop_delay: Span,
-    units: Vec<Option<Summary>>,
+    units: Vec<Known>,
+    /// Unit files that cannot be used.
+    unusable: usize,
+    /// Whether a unit was removed, or a file was unusable: what is left is not all that aeternad was started for.
+    had_others: bool,
     course: Course,
     /// Whether READY=1 was said.
     ready: bool,
@@ -100,7 +139,9 @@ impl DaemonMachine {
     pub fn new(units: usize, stop_delay: Span) -> DaemonMachine {
         DaemonMachine {
             stop_delay,
-            units: vec![None; units],
+            units: vec![Known::Silent; units],
+            unusable: 0,
+            had_others: false,
             course: Course::Running,
             ready: false,
             reloading: None,
@@ -114,6 +155,13 @@ impl DaemonMachine {
         match event {
             DaemonEvent::Signal(signal) => self.signal(now, signal, out),
             DaemonEvent::Summary { unit, summary } => self.summary(unit, summary, out),
+            DaemonEvent::Added { unit } => self.added(unit),
+            DaemonEvent::Removed { unit } => self.removed(unit, out),
+            DaemonEvent::Unusable(count) => {
+                self.unusable = count;
+                self.had_others |= count > 0;
+                self.say_ready(out);
+            }
             DaemonEvent::Stop => self.stop(now, self.stop_delay, out),
             DaemonEvent::Tick => {}
         }
@@ -161,12 +209,8 @@ impl DaemonMachine {
     fn reload_all(&mut self, now: Monotime, out: &mut Vec<DaemonAction>) {
         let microseconds = now.0 / 1_000;
         out.push(DaemonAction::Notify(format!("RELOADING=1\nMONOTONIC_USEC={microseconds}")));
-        self.reloading = Some(vec![false; self.units.len()]);
-        out.push(DaemonAction::All(Command::Reload {
-            force: false,
-            remember: true,
-            reason: "SIGHUP".into(),
-        }));
+        self.reloading = Some(self.units.iter().map(|unit| *unit == Known::Free).collect());
+        out.push(DaemonAction::ReloadAll);
     }
 
     fn stop(&mut self, now: Monotime, delay: Span, out: &mut Vec<DaemonAction>) {
@@ -194,20 +238,47 @@ impl DaemonMachine {
         self.course = Course::Stopping { code };
         out.push(DaemonAction::All(Command::Shutdown));
         // What they said before this does not count: each answers the command with a summary.
-        self.units.iter_mut().flatten().for_each(|summary| {
-            if summary.state == UnitState::Stopped {
+        for unit in &mut self.units {
+            if let Known::Says(summary) = unit
+                && summary.state == UnitState::Stopped
+            {
                 summary.state = UnitState::Stopping;
             }
-        });
+        }
     }
 
     fn alive(&self) -> bool {
-        self.units.iter().flatten().any(|summary| summary.alive)
+        self.units.iter().filter_map(Known::summary).any(|summary| summary.alive)
+    }
+
+    fn added(&mut self, unit: usize) {
+        if unit == self.units.len() {
+            self.units.push(Known::Silent);
+        } else if let Some(known) = self.units.get_mut(unit) {
+            *known = Known::Silent;
+        }
+        if let Some(answered) = &mut self.reloading {
+            answered.resize(self.units.len(), false);
+            answered.get_mut(unit).into_iter().for_each(|answered| *answered = false);
+        }
+    }
+
+    fn removed(&mut self, unit: usize, out: &mut Vec<DaemonAction>) {
+        let Some(known) = self.units.get_mut(unit) else { return };
+        *known = Known::Free;
+        self.had_others = true;
+        if let Some(answered) = self.reloading.as_mut().and_then(|answered| answered.get_mut(unit)) {
+            *answered = true;
+        }
+        self.say_ready(out);
     }
 
     fn summary(&mut self, unit: usize, summary: Summary, out: &mut Vec<DaemonAction>) {
         let Some(known) = self.units.get_mut(unit) else { return };
-        *known = Some(summary);
+        if *known == Known::Free {
+            return;
+        }
+        *known = Known::Says(summary);
         if let Some(answered) = self.reloading.as_mut().and_then(|answered| answered.get_mut(unit)) {
             *answered = true;
         }
@@ -219,16 +290,20 @@ impl DaemonMachine {
         if self.course != Course::Running {
             return;
         }
-        let all: Option<Vec<Summary>> = self.units.iter().copied().collect();
-        let Some(all) = all else { return };
+        if self.units.contains(&Known::Silent) {
+            return;
+        }
+        let all: Vec<Summary> = self.units.iter().filter_map(Known::summary).copied().collect();
+        let settled = all.iter().filter(|summary| summary.boot).all(|summary| summary.settled);
+        // What was added has come up, or has not, before that is said.
         let over = self.reloading.as_ref().is_some_and(|answered| answered.iter().all(|a| *a))
+            && settled
             && !all.iter().any(|summary| summary.reloading);
         if over {
             self.reloading = None;
         }
-        let settled = all.iter().filter(|summary| summary.boot).all(|summary| summary.settled);
         let first = settled && !self.ready;
-        let status = describe(&all);
+        let status = describe(&all, self.unusable);
         if first || (over && self.ready) {
             self.ready = true;
             out.push(DaemonAction::Notify(format!("READY=1\nSTATUS={status}")));
@@ -268,7 +343,12 @@ impl DaemonMachine {
             Course::Running | Course::Delaying { .. } | Course::Exited => return,
         };
         let over = |summary: &Summary| !summary.alive && summary.state == UnitState::Stopped;
-        if self.units.iter().all(|unit| unit.as_ref().is_some_and(over)) {
+        let done = |unit: &Known| match unit {
+            Known::Free => true,
+            Known::Silent => false,
+            Known::Says(summary) => over(summary),
+        };
+        if self.units.iter().all(done) {
             self.exit(code, out);
         }
     }
@@ -280,8 +360,10 @@ impl DaemonMachine {
 
     /// The exit status of the one service that aeternad was started for, when that has ended by itself.
     fn own_status(&self) -> Option<u8> {
-        let all: Option<Vec<&Summary>> = self.units.iter().map(Option::as_ref).collect();
-        let mut boot = all?.into_iter().filter(|summary| summary.boot);
+        if self.had_others || self.units.contains(&Known::Silent) {
+            return None;
+        }
+        let mut boot = self.units.iter().filter_map(Known::summary).filter(|summary| summary.boot);
         match (boot.next(), boot.next()) {
             (Some(only), None) => only.ended,
             (Some(_) | None, _) => None,
@@ -290,7 +372,7 @@ impl DaemonMachine {
 }
 
 /// One line for `systemctl status`.
-fn describe(all: &[Summary]) -> String {
+fn describe(all: &[Summary], unusable: usize) -> String {
     // The older generation serves while a reload's new one is STARTING.
     let serves = |summary: &&Summary| {
         matches!(summary.state, UnitState::Running | UnitState::Draining | UnitState::Listening)
@@ -299,12 +381,13 @@ fn describe(all: &[Summary]) -> String {
     };
     let serving = all.iter().filter(serves).count();
     let has_failed = |summary: &&Summary| matches!(summary.state, UnitState::Failed | UnitState::Backoff);
-    let failed = all.iter().filter(has_failed).count();
-    let units = if all.len() == 1 { "unit" } else { "units" };
+    let failed = all.iter().filter(has_failed).count() + unusable;
+    let count = all.len() + unusable;
+    let units = if count == 1 { "unit" } else { "units" };
     if failed > 0 {
-        format!("{serving} of {} {units} serve, {failed} failed", all.len())
+        format!("{serving} of {count} {units} serve, {failed} failed")
     } else {
-        format!("{serving} of {} {units} serve", all.len())
+        format!("{serving} of {count} {units} serve")
     }
 }
 
@@ -464,7 +547,7 @@ mod tests {
         rig.says(1, RUNNING);
         let said = rig.signal(SIGHUP);
         assert_eq!(said[0], DaemonAction::Notify("RELOADING=1\nMONOTONIC_USEC=1000".into()));
-        assert!(matches!(&said[1], DaemonAction::All(Command::Reload { remember: true, force: false, .. })));
+        assert_eq!(said[1], DaemonAction::ReloadAll);
         let reloading = Summary { state: UnitState::PreChecking, reloading: true, ..RUNNING };
         let starting = Summary { state: UnitState::Starting, reloading: true, ..RUNNING };
         assert_eq!(rig.says(0, starting), [], "the older generation serves");
@@ -476,6 +559,56 @@ mod tests {
         assert!(!ready(rig.says(1, reloading)));
         assert!(ready(rig.says(1, RUNNING)));
         assert!(!ready(rig.says(1, RUNNING)));
+    }
+
+    #[test]
+    fn a_sighup_is_over_when_what_was_added_has_come_up_and_what_was_removed_is_gone() {
+        let ready = |out: Vec<DaemonAction>| {
+            out.iter().any(|a| matches!(a, DaemonAction::Notify(text) if text.starts_with("READY=1")))
+        };
+        let mut rig = Rig::new(2, 0);
+        rig.says(0, RUNNING);
+        rig.says(1, RUNNING);
+        rig.signal(SIGHUP);
+        rig.event(DaemonEvent::Added { unit: 2 });
+        assert!(!ready(rig.says(0, RUNNING)));
+        assert!(!ready(rig.says(2, Summary { state: UnitState::Starting, settled: false, ..RUNNING })));
+        assert!(!ready(rig.says(1, RUNNING)));
+        assert!(ready(rig.says(2, RUNNING)));
+        let mut rig = Rig::new(2, 0);
+        rig.says(0, RUNNING);
+        rig.says(1, RUNNING);
+        rig.signal(SIGHUP);
+        rig.says(0, RUNNING);
+        assert!(ready(rig.event(DaemonEvent::Removed { unit: 1 })));
+        // Its number is used again.
+        rig.event(DaemonEvent::Added { unit: 1 });
+        assert_eq!(rig.says(1, STOPPED), [DaemonAction::Notify("STATUS=1 of 2 units serve".into())]);
+    }
+
+    #[test]
+    fn what_is_left_after_a_removal_or_beside_an_unusable_file_does_not_end_the_daemon() {
+        let ended = Summary { state: UnitState::Failed, alive: false, ended: Some(7), ..RUNNING };
+        let stops = |out: &[DaemonAction]| out.contains(&DaemonAction::All(Command::Shutdown));
+        let mut rig = Rig::new(2, 0);
+        rig.says(0, ended);
+        rig.says(1, RUNNING);
+        assert!(!stops(&rig.event(DaemonEvent::Removed { unit: 1 })));
+        assert!(!stops(&rig.says(0, ended)));
+        // A removed unit is not waited for.
+        rig.signal(SIGTERM);
+        assert_eq!(rig.says(0, STOPPED), [DaemonAction::Exit(0)]);
+
+        let mut rig = Rig::new(1, 0);
+        rig.event(DaemonEvent::Unusable(1));
+        let said = rig.says(0, RUNNING);
+        assert_eq!(said, [DaemonAction::Notify("READY=1\nSTATUS=1 of 2 units serve, 1 failed".into())]);
+        assert!(!stops(&rig.says(0, ended)));
+        assert!(!stops(&rig.event(DaemonEvent::Unusable(0))));
+        let mut rig = Rig::new(1, 0);
+        rig.event(DaemonEvent::Unusable(0));
+        rig.says(0, RUNNING);
+        assert!(stops(&rig.says(0, ended)));
     }
 
     #[test]

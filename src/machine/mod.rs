@@ -104,6 +104,14 @@ impl UnitMachine {
         UnitMachine { contents: Contents::new(content), state: State::new(id) }
     }
 
+    /// As [`UnitMachine::new`], in the place of another unit, which is gone: answers to its questions, which may still be
+    /// on their way, are nobody's here.
+    pub fn in_place_of(gone: &UnitMachine, content: Content) -> UnitMachine {
+        let mut machine = UnitMachine::new(content);
+        machine.state.next_ticket = gone.state.next_ticket;
+        machine
+    }
+
     /// The only mutation: what happens, and what is then to be done, appended to `out`.
     pub fn handle(&mut self, now: Monotime, event: Event, out: &mut Vec<Action>) {
         self.turn(now, out, |turn| turn.event(event));

@@ -99,6 +99,7 @@ impl State {
             notes: Vec::new(),
             analysis: self.analysis_status(contents),
             releases: Vec::new(),
+            last_lines: Vec::new(),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use crate::proto::harmless::{LONGEST, harmless};
 use crate::proto::nearest::nearest;
-use crate::proto::status::{EventLine, Outcome, ReloadRecord, Status, UnitChanges};
+use crate::proto::status::{EventLine, LogLine, Outcome, ReloadRecord, Status, UnitChanges};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -18,9 +18,10 @@ pub const MAX_ANSWER: usize = 32 * 1024 * 1024;
 pub const MAX_REASON: usize = 500;
 
 /// Every `command` of a [`Request`].
-pub const COMMANDS: [&str; 16] = [
+pub const COMMANDS: [&str; 18] = [
     "status",
     "reload",
+    "load",
     "dry_run",
     "start",
     "stop",
@@ -32,6 +33,7 @@ pub const COMMANDS: [&str; 16] = [
     "history",
     "show",
     "events",
+    "logs",
     "page",
     "upgrade",
     "version",
@@ -64,6 +66,17 @@ pub enum Request {
         /// For the history.
         #[serde(default)]
         reason: String,
+    },
+    /// Take in what is new in the files and folders of `--unit`, reload what has changed, stop and drop what is gone:
+    /// [`Reply::Reloads`] when all of that has ended (or at once with `wait` false); with `dry_run`
+    /// [`Reply::Changes`]. A `reload` of all does the same, and reloads what has not changed too.
+    Load {
+        /// Whether the answer waits for the end.
+        #[serde(default = "yes")]
+        wait: bool,
+        /// Only say what would be done.
+        #[serde(default)]
+        dry_run: bool,
     },
     /// What a reload would change: [`Reply::Changes`].
     DryRun {
@@ -132,11 +145,38 @@ pub enum Request {
         /// Which.
         unit: String,
     },
-    /// `{"event":…}` lines until the client goes.
+    /// `{"event":…}` lines until the client goes; with `follow` false those of the past, and then [`Reply::Done`].
     Events {
         /// Of one unit, or of all.
         #[serde(default)]
         unit: Option<String>,
+        /// First the last so many of the past; all that are kept with `since` alone, else none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lines: Option<u32>,
+        /// First those of the past from this Unix time on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<f64>,
+        /// Whether what happens from now on follows.
+        #[serde(default = "yes", skip_serializing_if = "is_yes")]
+        follow: bool,
+    },
+    /// The last lines of output: one `{"lines":…}` line and then [`Reply::Done`]; with `follow` more of them until the
+    /// client goes.
+    Logs {
+        /// Of which unit.
+        unit: String,
+        /// Of one generation; of all, and of hooks, without.
+        #[serde(default)]
+        generation: Option<u32>,
+        /// The last so many; all that are kept without.
+        #[serde(default)]
+        lines: Option<u32>,
+        /// From this Unix time on.
+        #[serde(default)]
+        since: Option<f64>,
+        /// Whether what comes from now on follows.
+        #[serde(default)]
+        follow: bool,
     },
     /// The page's address, with a token made for it: [`Reply::Done`], the note is the address.
     Page,
@@ -160,16 +200,38 @@ fn yes() -> bool {
     true
 }
 
+fn is_yes(yes: &bool) -> bool {
+    *yes
+}
+
 /// One line of the daemon's answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Line {
     /// Something happened; more lines follow.
     Event(EventLine),
+    /// Output of a unit; more lines follow.
+    Lines(LogLines),
     /// The answer: the last line.
     Result(Reply),
     /// The request failed: the last line.
     Error(Refusal),
+}
+
+/// Lines of a unit's output, oldest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogLines {
+    /// Whose.
+    pub unit: String,
+    /// The lines; none where there are none yet.
+    pub lines: Vec<LogLine>,
+    /// Lines that were left out before these: they came faster than they were read.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missing: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The answer to a request that was carried out.
@@ -178,7 +240,8 @@ pub enum Line {
 pub enum Reply {
     /// To `status`.
     Status(Box<Status>),
-    /// To `reload` (and to a `rollback` outside a reload): one entry a unit.
+    /// To `reload`, `load` (and to a `rollback` outside a reload): one entry a unit, and one for each file that cannot be
+    /// used.
     Reloads {
         /// In the order asked for.
         reloads: Vec<ReloadReply>,
@@ -265,6 +328,18 @@ impl UpgradeOutcome {
     }
 }
 
+/// What has become of a unit's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileChange {
+    /// It is new: the unit was started.
+    Added,
+    /// It is gone: the unit was stopped and dropped.
+    Removed,
+    /// It cannot be used.
+    Unusable,
+}
+
 /// How one unit's reload ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReloadReply {
@@ -272,6 +347,9 @@ pub struct ReloadReply {
     pub unit: String,
     /// How; `None` when nobody waited for the end.
     pub outcome: Option<Outcome>,
+    /// What has become of its file, if that is more than a reload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileChange>,
     /// Why, for people.
     #[serde(default)]
     pub reason: String,
@@ -287,6 +365,9 @@ pub struct Refusal {
     pub code: RefusalCode,
     /// For people: what, on what, why, and what to do.
     pub message: String,
+    /// The last lines that the unit wrote meanwhile, where they went through aeternad.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_lines: Vec<String>,
 }
 
 /// The kinds of [`Refusal`], each with an exit status of `aeternactl`.
@@ -306,9 +387,14 @@ pub enum RefusalCode {
 }
 
 impl Refusal {
+    /// A refusal; `message` for people.
+    pub fn new(code: RefusalCode, message: impl Into<String>) -> Refusal {
+        Refusal { code, message: message.into(), last_lines: Vec::new() }
+    }
+
     /// A request that the daemon does not understand; `message` for people.
     pub fn bad(message: impl Into<String>) -> Refusal {
-        Refusal { code: RefusalCode::BadRequest, message: message.into() }
+        Refusal::new(RefusalCode::BadRequest, message)
     }
 }
 
@@ -385,6 +471,7 @@ fn checked(mut request: Request) -> Result<Request, Refusal> {
             return Err(Refusal::bad(format!("there is no signal {signal}: signals are 1 to 64")));
         }
         Request::Status { .. }
+        | Request::Load { .. }
         | Request::Start { .. }
         | Request::Stop { .. }
         | Request::Restart { .. }
@@ -395,6 +482,7 @@ fn checked(mut request: Request) -> Result<Request, Refusal> {
         | Request::History { .. }
         | Request::Show { .. }
         | Request::Events { .. }
+        | Request::Logs { .. }
         | Request::Page
         | Request::Upgrade { .. }
         | Request::Version => {}
@@ -477,6 +565,7 @@ mod tests {
             Request::Status { unit: Some(unit()) },
             Request::Reload { units: vec![unit()], all: false, wait: true, force: true, reason: "x".into() },
             Request::DryRun { units: vec![], all: true },
+            Request::Load { wait: true, dry_run: false },
             Request::Start { unit: unit() },
             Request::Stop { unit: unit(), close: true },
             Request::Restart { unit: unit() },
@@ -487,7 +576,8 @@ mod tests {
             Request::Kill { unit: unit(), signal: 64, generation: Some(3) },
             Request::History { unit: unit() },
             Request::Show { unit: unit() },
-            Request::Events { unit: None },
+            Request::Events { unit: None, lines: None, since: None, follow: true },
+            Request::Logs { unit: unit(), generation: None, lines: Some(7), since: None, follow: false },
             Request::Page,
             Request::Upgrade { program: Some("/x".into()), check: true, timeout: Some(1.5) },
             Request::Upgrade { program: None, check: false, timeout: None },
@@ -588,7 +678,8 @@ mod tests {
         for line in [
             Line::Event(event),
             Line::Result(Reply::Done { note: "ü".into() }),
-            Line::Error(Refusal { code: RefusalCode::Busy, message: "a reload is under way".into() }),
+            Line::Error(Refusal::new(RefusalCode::Busy, "a reload is under way")),
+            Line::Lines(LogLines { unit: "a".into(), lines: vec![], missing: 3 }),
         ] {
             let bytes = to_line(&line);
             assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), 1);

@@ -91,6 +91,11 @@ impl Metrics {
         self.units.entry(unit.to_owned()).or_default()
     }
 
+    /// A unit is no more: what was counted of it is dropped.
+    pub fn forget(&mut self, unit: &str) {
+        self.units.remove(unit);
+    }
+
     /// A unit came out of state `from` after `seconds`. Counts drains: the other phases come with the record
     /// of their reload, a drain outlasts it.
     pub fn on_state(&mut self, unit: &str, from: UnitState, seconds: f64) {

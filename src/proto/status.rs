@@ -183,7 +183,7 @@ pub struct ReloadRecord {
     /// How long that took, seconds.
     #[serde(default)]
     pub state_seconds: f64,
-    /// The last lines that the failed generation wrote to standard error, where they went through aeternad.
+    /// The last lines that the failed generation wrote, where they went through aeternad.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_lines: Vec<String>,
 }
@@ -492,6 +492,9 @@ pub struct UnitStatus {
     /// What is kept to be gone back to, and the one that serves, oldest first; where this unit alone was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub releases: Vec<ReleaseStatus>,
+    /// Its last lines of output, if it was asked for alone and they come through aeternad.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_lines: Vec<LogLine>,
 }
 
 /// `/v1/status` and `aeternactl status --json`.
@@ -592,6 +595,25 @@ pub struct EventLine {
     /// A reload's outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+}
+
+/// A line of a service's output that came through aeternad (`StandardOutput = "log"`): `aeternactl logs --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When it was read, Unix time in seconds.
+    pub time: f64,
+    /// The generation that wrote it; `None` for a hook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
+    /// The process that was started and that has the stream.
+    pub pid: i32,
+    /// Whether it came on standard error.
+    pub error: bool,
+    /// The priority that it gave itself, 0 (emergency) to 7 (debug): `<3>text`, as for the journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// What was written, made harmless.
+    pub text: String,
 }
 
 /// What a reload would change in one unit: `aeternactl reload --dry-run --json`.

@@ -17,6 +17,19 @@ pub fn clashes<'a>(units: impl IntoIterator<Item = &'a Unit>) -> Vec<String> {
     found
 }
 
+/// A line for each thing that `unit` claims, or sees differently, and one of `others`, which agree among themselves.
+pub fn clashes_of<'a>(unit: &Unit, others: impl IntoIterator<Item = &'a Unit>) -> Vec<String> {
+    let mut found = Vec::new();
+    for other in others {
+        found.extend(clash(other, unit));
+        found.extend(quarrels(&[other, unit]));
+    }
+    // What it sees differently than several is one mistake.
+    let mut seen = std::collections::BTreeSet::new();
+    found.retain(|line| seen.insert(line.clone()));
+    found
+}
+
 /// What two units both claim: a name, an address.
 fn clash(one: &Unit, other: &Unit) -> Vec<String> {
     let mut found = Vec::new();
@@ -130,6 +143,12 @@ mod tests {
             ]
         );
         assert_eq!(clashes(&all[1..3]), [] as [&str; 0]);
+        let of_last = clashes_of(&all[3], &all[..2]);
+        assert_eq!(
+            of_last,
+            ["[Daemon] StopDelaySec is \"1min\" in the unit \"a\" and \"3s\" in \"c\"; there is one \
+                              aeternad for all"]
+        );
         let wide = [
             unit("a", "[Socket]\nListenStream = 8080"),
             unit("b", "[Socket]\nListenStream = '127.0.0.1:8080'"),

@@ -45,7 +45,7 @@ mod value;
 mod variables;
 mod verdict;
 
-pub use clash::{clashes, daemon_keys_that_differ};
+pub use clash::{clashes, clashes_of, daemon_keys_that_differ};
 pub use diagnostic::Diagnostic;
 pub use differences::{Difference, Needs, SocketChange, differences};
 pub use environment_file::{EnvironmentText, parse_environment_file};

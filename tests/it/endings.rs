@@ -159,7 +159,7 @@ fn a_stop_gives_up_what_cannot_be_killed_and_names_it() {
     assert_eq!(stopped.code, 0, "{}", stopped.stderr);
     let line = env.wait_log("was killed and does not end");
     assert!(
-        line.starts_with("WARN") && line.contains(&format!("process {} (sleep, state ", immortal.init)),
+        line.contains("Z WARN ") && line.contains(&format!("process {} (sleep, state ", immortal.init)),
         "{line}"
     );
     assert_eq!(env.unit_status("app").state, UnitState::Stopped);
@@ -352,7 +352,7 @@ fn what_has_failed_is_said_at_every_level() {
         for level in ["error", "warn"] {
             let log = failing_at(level, &service);
             assert!(
-                log.lines().any(|line| line.starts_with("ERROR app: ") && line.contains(words)),
+                log.lines().any(|line| line.contains(" ERROR app: ") && line.contains(words)),
                 "{level}: {words}: {log}"
             );
         }
@@ -388,7 +388,7 @@ fn a_program_that_goes_into_the_background_is_told_what_to_do() {
         );
         env.start();
         let line = env.wait_log("stay in the foreground");
-        assert!(line.starts_with("WARN") || line.starts_with("ERROR"), "{line}");
+        assert!(line.contains("Z WARN ") || line.contains("Z ERROR "), "{line}");
     }
 }
 
@@ -400,7 +400,7 @@ fn a_signal_that_means_nothing_is_said_to() {
     for (signal, name) in [(Signal::SIGWINCH, "SIGWINCH"), (Signal::SIGALRM, "SIGALRM")] {
         env.signal(signal);
         let line = env.wait_log(&format!("{name} means nothing to aeternad"));
-        assert!(line.starts_with("WARN") && line.contains("SIGTERM"), "{line}");
+        assert!(line.contains("Z WARN ") && line.contains("SIGTERM"), "{line}");
     }
     env.wait_state("app", UnitState::Running);
 }

@@ -21,6 +21,7 @@ mod dropped;
 mod endings;
 mod example_units;
 mod examples;
+mod files;
 mod flows;
 mod health;
 mod home;

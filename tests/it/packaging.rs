@@ -71,6 +71,8 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 #[test]
 fn the_systemd_service_is_sound() {
     let text = read(&deploy("aeternad.service"));
+    // It would keep every valid unit down for an invalid one.
+    assert!(!text.contains("--check") && !read(&deploy("aeternad.openrc")).contains("--check"), "{text}");
     for (key, expected) in [
         ("Type", "notify"),
         // Any other mode kills every service when aeternad dies.

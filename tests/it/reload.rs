@@ -194,7 +194,7 @@ fn a_storm_of_sighups_is_one_reload_and_one_that_is_remembered() {
         env.signal(Signal::SIGHUP);
     }
     // Served after the signals: they have been read.
-    env.wait_log("event Command { req: None, command: Reload");
+    env.wait_log("command: Reload {");
     env.status();
     assert_eq!(env.ctl(&["promote", "app"]).code, 0);
     env.wait_unit("app", "generation 3 soaks", |u| {

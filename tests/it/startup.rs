@@ -26,6 +26,11 @@ fn refused(env: &Env, more: &[&str]) -> Finished {
     env.daemon(&arguments)
 }
 
+/// What a check says of this folder of units.
+fn check(env: &Env) -> Finished {
+    env.daemon(&["--check", "--unit", &env.path("units").display().to_string()])
+}
+
 #[test]
 fn wrong_command_lines_end_with_2_and_say_why() {
     let env = Env::new();
@@ -97,11 +102,11 @@ fn good_units_are_ok_and_shown_as_they_parse_back() {
 }
 
 #[test]
-fn two_units_with_one_address_or_one_name_are_invalid() {
+fn two_units_with_one_address_or_one_name_are_found_by_check() {
     let env = Env::new();
     env.unit("a", "[Socket]\nListenStream = \"127.0.0.1:1234\"\n[Service]\nExecStart = \"/bin/true\"");
     env.unit("b", "[Socket]\nListenStream = \"127.0.0.1:1234\"\n[Service]\nExecStart = \"/bin/true\"");
-    let ended = refused(&env, &[]);
+    let ended = check(&env);
     assert_eq!(ended.code, 78);
     assert!(
         ended.stderr.contains("the units \"a\" and \"b\" both listen on 127.0.0.1:1234"),
@@ -109,12 +114,12 @@ fn two_units_with_one_address_or_one_name_are_invalid() {
         ended.stderr
     );
     env.unit("b", "[Unit]\nName = \"a\"\n[Service]\nExecStart = \"/bin/true\"");
-    let ended = refused(&env, &[]);
+    let ended = check(&env);
     assert_eq!(ended.code, 78);
     assert!(ended.stderr.contains("two units are called \"a\""), "{}", ended.stderr);
     env.unit("b", "[Service]\nExecStart = \"/bin/true\"\n[Daemon]\nLogLevel = \"info\"");
     env.unit("a", "[Service]\nExecStart = \"/bin/true\"\n[Daemon]\nLogLevel = \"warn\"");
-    let ended = refused(&env, &[]);
+    let ended = check(&env);
     assert_eq!(ended.code, 78);
     assert!(ended.stderr.contains("LogLevel"), "{}", ended.stderr);
 }

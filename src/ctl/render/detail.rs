@@ -1,5 +1,6 @@
 //! `aeternactl status UNIT`: everything about one unit.
 
+use super::logs::log_line;
 use super::overview::{note, queue};
 use super::table::{Cell, Table, cell};
 use super::{Look, Tone, clean, numbers, outcome_tone, outcome_words, paint, state_tone, time};
@@ -28,6 +29,12 @@ pub(crate) fn detail(unit: &UnitStatus, look: Look) -> String {
             paint(look, Tone::Strong, "Last reload"),
             last_reload(reload, look)
         ));
+    }
+    if !unit.last_lines.is_empty() {
+        text.push_str(&format!("\n{}\n", paint(look, Tone::Strong, "Last lines")));
+        for line in &unit.last_lines {
+            text.push_str(&format!("  {}", log_line(&unit.name, line, look)));
+        }
     }
     text
 }

@@ -2,8 +2,8 @@
 
 use super::event::tone;
 use super::{Look, Tone, clean, outcome_tone, outcome_words, paint, state_tone, time};
-use crate::proto::control::ReloadReply;
-use crate::proto::status::{EventLine, UnitState};
+use crate::proto::control::{FileChange, ReloadReply};
+use crate::proto::status::{EventLine, Outcome, UnitState};
 use std::collections::BTreeMap;
 
 /// What has been seen of the units that are waited for.
@@ -88,8 +88,15 @@ impl Progress {
 /// How reloads ended: a line each, and what the failed generation wrote last.
 pub(crate) fn outcomes(reloads: &[ReloadReply], progress: &Progress, look: Look) -> String {
     let mut text = String::new();
+    if reloads.is_empty() {
+        text.push_str("nothing has changed\n");
+    }
     for reload in reloads {
         let unit = clean(&reload.unit);
+        if let Some(change) = reload.file {
+            text.push_str(&of_file(reload, change, look));
+            continue;
+        }
         let Some(outcome) = reload.outcome else {
             text.push_str(&format!("{unit}: the reload has begun\n"));
             continue;
@@ -97,7 +104,7 @@ pub(crate) fn outcomes(reloads: &[ReloadReply], progress: &Progress, look: Look)
         let length = progress.length(&reload.unit).map(|length| format!(" after {}", time::took(length)));
         let words = paint(look, outcome_tone(outcome), outcome_words(outcome));
         let reason =
-            if reload.reason.is_empty() { String::new() } else { format!(": {}", clean(&reload.reason)) };
+            if reload.reason.is_empty() { String::new() } else { format!(": {}", lines(&reload.reason)) };
         text.push_str(&format!("{unit}: {words}{}{reason}\n", length.unwrap_or_default()));
         if !reload.last_lines.is_empty() {
             text.push_str("  the last lines of the new generation:\n");
@@ -109,12 +116,36 @@ pub(crate) fn outcomes(reloads: &[ReloadReply], progress: &Progress, look: Look)
     text
 }
 
+/// What has become of a unit whose file is new or gone, or cannot be used.
+fn of_file(reload: &ReloadReply, change: FileChange, look: Look) -> String {
+    let unit = clean(&reload.unit);
+    let good = match (change, reload.outcome) {
+        (FileChange::Added, Some(Outcome::Promoted)) => Some("started: its file is new"),
+        (FileChange::Added, None) => Some("its start has begun: its file is new"),
+        (FileChange::Removed, Some(Outcome::Promoted)) => Some("stopped and dropped: its file is gone"),
+        (FileChange::Removed, None) => Some("its stop has begun: its file is gone"),
+        (FileChange::Added | FileChange::Removed | FileChange::Unusable, _) => None,
+    };
+    if let Some(good) = good {
+        return format!("{unit}: {}\n", paint(look, Tone::Good, good));
+    }
+    let bad = match change {
+        FileChange::Added => "its file is new, and it does not start",
+        FileChange::Removed => "its file is gone, and it does not stop",
+        FileChange::Unusable => "its file cannot be used",
+    };
+    format!("{unit}: {}:\n  {}\n", paint(look, Tone::Bad, bad), lines(&reload.reason))
+}
+
+/// A reason of one or more lines, those after the first indented.
+fn lines(reason: &str) -> String {
+    reason.lines().map(clean).collect::<Vec<String>>().join("\n  ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::samples;
     use super::*;
-    use crate::proto::status::Outcome;
-
     const PLAIN: Look = Look { colour: false, width: None };
 
     fn change(at: f64, state: UnitState, lasted: f64) -> EventLine {
@@ -122,7 +153,7 @@ mod tests {
     }
 
     fn reply(outcome: Option<Outcome>, reason: &str) -> ReloadReply {
-        ReloadReply { unit: "chat".into(), outcome, reason: reason.into(), last_lines: vec![] }
+        ReloadReply { unit: "chat".into(), outcome, file: None, reason: reason.into(), last_lines: vec![] }
     }
 
     #[test]

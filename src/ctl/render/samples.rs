@@ -58,6 +58,7 @@ pub(super) fn unit(name: &str) -> UnitStatus {
         pending: vec![],
         analysis: vec![],
         releases: vec![],
+        last_lines: vec![],
         notes: vec![],
     }
 }

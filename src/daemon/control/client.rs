@@ -1,7 +1,7 @@
 //! One client: the bytes of its requests, and what it has yet to read.
 
 use super::{MAX_QUEUE, REQUEST_TIME, Wants};
-use crate::proto::control::{Line, MAX_REQUEST, Refusal, Request, parse_request, to_line};
+use crate::proto::control::{Line, LogLines, MAX_REQUEST, Refusal, Request, parse_request, to_line};
 use crate::proto::status::EventLine;
 use crate::time::Monotime;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ pub(super) enum Phase {
 pub(super) enum Topics {
     All,
     Units(Vec<String>),
+    /// No events: the lines of a unit's output, of one generation or of all.
+    Lines(String, Option<u32>),
 }
 
 #[derive(Debug)]
@@ -193,9 +195,36 @@ impl Client {
         self.flush();
     }
 
+    /// Queues what was asked for and is bounded by itself.
+    pub(super) fn push_asked(&mut self, line: &[u8]) {
+        self.output.extend(line);
+        self.flush();
+    }
+
+    /// Queues lines of output, or drops them: the next ones then say how many are missing.
+    pub(super) fn push_lines(&mut self, mut lines: LogLines) {
+        let count = lines.lines.len() as u64;
+        lines.missing += self.dropped;
+        let lines_missing = lines.missing;
+        let line = to_line(&Line::Lines(lines));
+        if self.output.len() + line.len() > MAX_QUEUE {
+            self.dropped = lines_missing + count;
+            return;
+        }
+        self.dropped = 0;
+        self.output.extend(line);
+        self.flush();
+    }
+
     /// Queues the number of dropped events, if there are any.
     fn tell_dropped(&mut self) {
         if self.dropped == 0 {
+            return;
+        }
+        if let Topics::Lines(unit, _) = &self.topics {
+            let missing = std::mem::take(&mut self.dropped);
+            let lines = LogLines { unit: unit.clone(), lines: Vec::new(), missing };
+            self.output.extend(to_line(&Line::Lines(lines)));
             return;
         }
         let event = EventLine {
@@ -236,6 +265,19 @@ impl Client {
             (_, None) => self.topics = Topics::All,
             (Topics::Units(units), Some(unit)) => units.push(unit.to_string()),
             (Topics::All, Some(_)) => {}
+            (topics @ Topics::Lines(..), Some(unit)) => *topics = Topics::Units(vec![unit.to_string()]),
+        }
+    }
+
+    pub(super) fn subscribe_lines(&mut self, unit: &str, generation: Option<u32>) {
+        self.topics = Topics::Lines(unit.to_owned(), generation);
+    }
+
+    /// Which generation's lines of this unit it gets, `None` for all; `None` if it gets none.
+    pub(super) fn follows(&self, unit: &str) -> Option<Option<u32>> {
+        match &self.topics {
+            Topics::Lines(wanted, generation) if wanted == unit => Some(*generation),
+            Topics::Lines(..) | Topics::All | Topics::Units(_) => None,
         }
     }
 
@@ -244,6 +286,7 @@ impl Client {
         match &self.topics {
             Topics::All => true,
             Topics::Units(units) => units.iter().any(|u| u == unit),
+            Topics::Lines(..) => false,
         }
     }
 

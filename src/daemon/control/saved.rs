@@ -3,6 +3,7 @@
 use super::client::{Client, Phase, Topics};
 use super::{ClientId, Clients, Wants};
 use crate::daemon::saved::{Incoming, Key, Outgoing};
+use crate::proto::status::EventLine;
 use crate::time::Monotime;
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
@@ -15,6 +16,7 @@ pub struct SavedClients {
     clients: Vec<(ClientId, SavedClient)>,
     last: u64,
     heard: ClientId,
+    past: Vec<EventLine>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,12 +41,13 @@ impl Clients {
     /// # Errors
     /// Those of [`Outgoing::put`].
     pub fn save(&self, out: &mut Outgoing) -> Result<SavedClients, String> {
-        let Clients { own_uid, clients, last, heard } = self;
+        let Clients { own_uid, clients, last, heard, past } = self;
         let mut saved = Vec::with_capacity(clients.len());
         for (id, client) in clients {
             saved.push((*id, client.save(*id, out)?));
         }
-        Ok(SavedClients { own_uid: *own_uid, clients: saved, last: *last, heard: *heard })
+        let past = past.iter().cloned().collect();
+        Ok(SavedClients { own_uid: *own_uid, clients: saved, last: *last, heard: *heard, past })
     }
 
     /// The clients again; [`Clients::watched`] says what to wait for.
@@ -52,8 +55,9 @@ impl Clients {
     /// # Errors
     /// Those of [`Incoming::take`].
     pub fn restore(saved: SavedClients, from: &mut Incoming) -> Result<Clients, String> {
-        let SavedClients { own_uid, clients, last, heard } = saved;
-        let mut restored = Clients { own_uid, clients: std::collections::BTreeMap::new(), last, heard };
+        let SavedClients { own_uid, clients, last, heard, past } = saved;
+        let mut restored =
+            Clients { own_uid, clients: std::collections::BTreeMap::new(), last, heard, past: past.into() };
         for (id, client) in clients {
             restored.clients.insert(id, Client::restore(client, from)?);
         }

@@ -214,7 +214,7 @@ fn a_client_that_is_gone_ends_without_harm() {
 fn a_slow_reader_loses_events_and_is_told_how_many() {
     let mut world = World::new();
     world.says(b"{\"command\":\"events\"}\n");
-    assert_eq!(world.request(), Some(Request::Events { unit: None }));
+    assert_eq!(world.request(), Some(Request::Events { unit: None, lines: None, since: None, follow: true }));
     world.clients.subscribe(world.id, None);
     let text = "x".repeat(1000);
     let mut sent = 0;

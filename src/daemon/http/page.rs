@@ -188,6 +188,7 @@ mod tests {
             pending: vec![],
             analysis: vec![],
             releases: Vec::new(),
+            last_lines: vec![],
             notes: vec![],
         };
         Status { version: "1".into(), pid: 5, stopping: false, units: vec![unit], single: None }

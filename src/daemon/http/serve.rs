@@ -71,7 +71,7 @@ impl View for Daemon {
     }
 
     fn unit(&self, name: &str) -> Option<UnitStatus> {
-        let index = self.unit_named(name)?;
+        let Some(index) = self.unit_named(name) else { return self.unusable_status(Some(name)).pop() };
         Daemon::status(self, Some(index)).units.pop()
     }
 
@@ -88,20 +88,21 @@ impl View for Daemon {
         if self.stopping {
             return Some("aeternad is stopping".to_owned());
         }
+        let unusable = self.files.unusable.iter().map(|one| format!("{} is FAILED", one.name));
         let rest: Vec<String> = self
-            .units
-            .iter()
-            .filter_map(|unit| match unit.summary {
+            .units_here()
+            .filter_map(|(_, unit)| match unit.summary {
                 Some(now) if now.state.serves(now.reloading) => None,
                 Some(now) => Some(format!("{} is {}", unit.name, now.state.name())),
                 None => Some(format!("{} has not begun", unit.name)),
             })
+            .chain(unusable)
             .collect();
         if rest.is_empty() { None } else { Some(rest.join(", ")) }
     }
 
     fn names(&self) -> Vec<String> {
-        self.units.iter().map(|unit| unit.name.clone()).collect()
+        self.staying().into_iter().map(|index| self.units[index].name.clone()).collect()
     }
 
     fn busy(&self, unit: &str) -> Option<Busy> {

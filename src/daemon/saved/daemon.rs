@@ -4,6 +4,7 @@ use super::unit::{self, SavedUnit};
 use super::{Incoming, Key, Outgoing, StoredPath};
 use crate::daemon::control::{Clients, SavedClients};
 use crate::daemon::core::Daemon;
+use crate::daemon::files::{Files, SavedFiles};
 use crate::daemon::http::{SavedHttp, web::Web};
 use crate::daemon::requests::{Pending, SavedPending};
 use crate::daemon::shared::{Shared, ShortDir};
@@ -23,6 +24,7 @@ use std::os::fd::{AsFd, OwnedFd};
 #[serde(deny_unknown_fields)]
 pub struct SavedDaemon {
     machine: DaemonMachine,
+    files: SavedFiles,
     shared: SavedShared,
     lock: Key,
     control: Key,
@@ -67,6 +69,7 @@ struct SavedUpgrades {
 pub fn save(daemon: &Daemon, under_way: Option<Done>) -> Result<(SavedDaemon, Outgoing), String> {
     let Daemon {
         units,
+        files,
         machine,
         shared,
         // Made anew.
@@ -108,6 +111,7 @@ pub fn save(daemon: &Daemon, under_way: Option<Done>) -> Result<(SavedDaemon, Ou
     let mut out = Outgoing::default();
     let saved = SavedDaemon {
         machine: machine.clone(),
+        files: files.save(),
         shared: save_shared(shared),
         lock: out.put("lock", home.lock.as_fd())?,
         control: out.put("control", control.as_fd())?,
@@ -170,6 +174,8 @@ fn save_shared(shared: &Shared) -> SavedShared {
 pub struct Restored {
     /// The units.
     pub units: Vec<Supervised>,
+    /// Their files.
+    pub files: Files,
     /// The machine above them.
     pub machine: DaemonMachine,
     /// What they share.
@@ -217,6 +223,7 @@ pub fn restore(saved: SavedDaemon, from: &mut Incoming) -> Result<Restored, Stri
     let pending = saved.pending.into_iter().map(|one| Pending::restore(one, count));
     Ok(Restored {
         units,
+        files: Files::restore(saved.files, count)?,
         machine: saved.machine,
         shared: restore_shared(saved.shared),
         lock: from.take(&saved.lock)?,
@@ -265,6 +272,7 @@ impl Restored {
         let mut out = Outgoing::default();
         Ok(SavedDaemon {
             machine: self.machine.clone(),
+            files: self.files.save(),
             shared: save_shared(&self.shared),
             lock: out.put("lock", self.lock.as_fd())?,
             control: out.put("control", self.control.as_fd())?,

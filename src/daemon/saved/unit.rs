@@ -9,12 +9,13 @@ use crate::daemon::complaints::Complaints;
 use crate::daemon::fdstore::{FdStore, SavedStore};
 use crate::daemon::handover::{SavedStateSocket, StateSocket};
 use crate::daemon::intercept::{Filters, SavedFilters};
+use crate::daemon::linelog::{LineLog, SavedLines};
 use crate::daemon::load::{Setting, Source};
 use crate::daemon::releases::{Releases, SavedReleases};
 use crate::daemon::settling::{SavedSettling, Settling};
 use crate::daemon::sockets::{ListenSet, PeerName, SavedSet, SavedWatcher};
 use crate::daemon::srp::{Endpoint, SavedSrp};
-use crate::daemon::supervised::{LastWords, PathWatch, Supervised, Traffic};
+use crate::daemon::supervised::{LastWords, PathWatch, Standing, Supervised, Traffic};
 use crate::machine::event::{Conn, Content, ContentId, Gen, ReloadRecord, Summary, Transfer};
 use crate::machine::{SavedState, UnitMachine};
 use crate::sys::aside::Foreign;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 pub(super) struct SavedUnit {
     name: String,
     source: SavedSource,
+    standing: Standing,
     contents: Vec<SavedContent>,
     /// Which of them are in use.
     used: Vec<ContentId>,
@@ -61,6 +63,7 @@ pub(super) struct SavedUnit {
     complaints: Complaints,
     state_complaints: Complaints,
     filters: SavedFilters,
+    log: SavedLines,
     streams: Vec<SavedStream>,
     last_stream: u32,
     state_socket: Option<SavedStateSocket>,
@@ -109,6 +112,7 @@ pub(super) fn save(
     let Supervised {
         name,
         source,
+        standing,
         machine,
         summary,
         deadline,
@@ -134,6 +138,7 @@ pub(super) fn save(
         complaints,
         state_complaints,
         filters,
+        log,
         streams,
         last_stream,
         state_socket,
@@ -157,6 +162,7 @@ pub(super) fn save(
                 SavedSource::Inline { text: unit::print(unit), runtime_root: runtime_root.to_owned(), pid1 }
             }
         },
+        standing: *standing,
         contents: all,
         used: contents.iter().map(|content| content.id).collect(),
         machines,
@@ -187,6 +193,7 @@ pub(super) fn save(
         complaints: complaints.clone(),
         state_complaints: state_complaints.clone(),
         filters: filters.save(out)?,
+        log: log.save(),
         streams: save_streams(streams, out)?,
         last_stream: *last_stream,
         state_socket: state_socket.as_ref().map(|socket| socket.save(out)).transpose()?,
@@ -267,6 +274,7 @@ fn try_restore(saved: SavedUnit, from: &mut Incoming) -> Result<Supervised, Stri
     Ok(Supervised {
         name: saved.name,
         source,
+        standing: saved.standing,
         machine,
         summary: saved.summary,
         deadline: saved.deadline,
@@ -292,6 +300,7 @@ fn try_restore(saved: SavedUnit, from: &mut Incoming) -> Result<Supervised, Stri
         complaints: saved.complaints,
         state_complaints: saved.state_complaints,
         filters: Filters::restore(saved.filters, from)?,
+        log: LineLog::restore(saved.log),
         streams: restore_streams(saved.streams, from)?,
         last_stream: saved.last_stream,
         state_socket: saved.state_socket.map(|socket| StateSocket::restore(socket, from)).transpose()?,

@@ -73,7 +73,7 @@ pub struct Watched<'a> {
 }
 
 /// The sockets of one unit.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ListenSet {
     endpoints: Vec<Endpoint>,
     ids: Ids,
@@ -87,14 +87,7 @@ impl ListenSet {
     /// Binds every address of a unit, or takes it over from `inherited`. Gives warnings beside the set; on an
     /// error nothing stays bound, and each address that failed has its sentence.
     pub fn open(unit: &Unit, inherited: &mut Inherited) -> Result<(ListenSet, Vec<String>), Vec<String>> {
-        let mut set = ListenSet {
-            endpoints: Vec::with_capacity(unit.listens().count()),
-            ids: Ids::default(),
-            steered: Steered::default(),
-            drains: BTreeMap::new(),
-            tags: Tags::default(),
-            paths: None,
-        };
+        let mut set = ListenSet::default();
         let (mut warnings, mut errors) = (Vec::new(), Vec::new());
         // Every address has its choice before any name: a name must not take what another address means.
         let mut gifts: Vec<_> = unit.listens().map(|(_, listen)| inherited.claim(listen)).collect();

@@ -105,6 +105,7 @@ fn prepare(head: &Head, text: &[u8]) -> Result<Ready, String> {
     let (reports, inbox) = mpsc::channel();
     let Restored {
         units,
+        files,
         machine,
         shared,
         lock,
@@ -125,6 +126,7 @@ fn prepare(head: &Head, text: &[u8]) -> Result<Ready, String> {
     let daemon = Daemon {
         upstream: Upstream::restored(upstream, &shared.environment, shared.pid),
         units,
+        files,
         machine,
         shared,
         poller,

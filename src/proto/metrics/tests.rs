@@ -62,6 +62,7 @@ fn unit(name: &str, state: UnitState) -> UnitStatus {
         pending: vec![],
         analysis: vec![],
         releases: vec![],
+        last_lines: vec![],
         notes: vec![],
     }
 }

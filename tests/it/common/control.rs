@@ -26,7 +26,7 @@ pub fn raw(socket: &Path, line: &str) -> io::Result<Line> {
     stream.write_all(b"\n")?;
     for line in BufReader::new(stream).lines() {
         match serde_json::from_str(&line?)? {
-            Line::Event(_) => {}
+            Line::Event(_) | Line::Lines(_) => {}
             last @ (Line::Result(_) | Line::Error(_)) => return Ok(last),
         }
     }

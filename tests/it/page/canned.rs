@@ -200,6 +200,7 @@ pub fn unit(name: &str, state: UnitState, since: f64, generations: Vec<Generatio
         pending: vec![],
         analysis: vec![],
         releases: vec![],
+        last_lines: vec![],
         notes: vec![],
     }
 }
