@@ -358,7 +358,9 @@ impl Found {
 
     fn maybe_command(&self) -> Result<Option<&'static CommandSpec>, UsageError> {
         let Some(name) = self.maybe_unit()? else { return Ok(None) };
-        find(&name).map(Some).ok_or_else(|| self.wrong(unknown_command(&name)))
+        // Not "aeternactl help help": the list of commands is what helps.
+        let unknown = || UsageError(format!("{}\nTry \"aeternactl help\".", unknown_command(&name)));
+        find(&name).map(Some).ok_or_else(unknown)
     }
 
     fn shell(&self) -> Result<Shell, UsageError> {

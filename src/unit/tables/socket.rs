@@ -99,7 +99,16 @@ fn read_addresses(table: &Table<'_>) -> (Vec<Listen>, Vec<usize>) {
 fn listen(value: &Value<'_>, kind: ListenKind) -> Option<Listen> {
     let text = match value.get().as_integer() {
         Some(port) if port.radix() == 10 => port.as_str(),
-        _ => raw_text(value)?,
+        Some(port) => {
+            // As a string it would be no address either.
+            let number = i64::from_str_radix(port.as_str(), port.radix());
+            let meant = number.map_or_else(|_| "8080".to_owned(), |number| number.to_string());
+            return value.is_not("a port", &format!("write a decimal number, {meant}"));
+        }
+        None if value.get().as_float().is_some() => {
+            return value.is_not("a port", "write a whole number, such as 8080");
+        }
+        None => raw_text(value)?,
     };
     match parse_address(kind, text, &value.reader().specifiers) {
         Ok(address) => Some(Listen { kind, address }),
