@@ -67,6 +67,8 @@ impl Daemon {
     pub fn record(&mut self, index: usize, mut record: ReloadRecord) {
         record.started_at = clock::unix_time() - record.duration;
         let unit = &mut self.units[index];
+        // Whatever is still being read for it is in vain.
+        unit.checking = None;
         if record.new_generation.is_some() {
             record.shares = unit.sockets.take_shares();
         }

@@ -2,6 +2,7 @@
 //!
 //! Main thread only: it is the one that forks.
 
+use crate::daemon::checked::Demand;
 use crate::daemon::environment::{self, Facts, Handed};
 use crate::daemon::lookups;
 use crate::daemon::releases::{self, Release, program_of};
@@ -74,6 +75,7 @@ pub fn launch(
     let directory = release.base();
     let program = program_of(&name, &release, spawn.role, command, &env, directory.as_deref())?;
     unit.hold_program(spawn, &release, command, program.pin.as_ref().filter(|_| program.is_new));
+    let demand = Demand::of(&release, shared, spawn.role, program.pin.as_ref())?.map(Arc::new);
     let handed = hand_over(unit, spawn).map_err(|why| fail("hand it its sockets", &why))?;
     let group = spawn.generation.and_then(|number| handed.generations.get(&number)?.kit.cgroup.as_ref());
     let who = credentials(service, account.as_ref()).map_err(|why| fail("find its groups", &why))?;
@@ -82,7 +84,8 @@ pub fn launch(
     let plan = Plan {
         program: c_string(program.name.as_os_str().as_encoded_bytes())
             .map_err(|why| fail("run its program", &why))?,
-        pinned: program.pin.as_deref().map(releases::pinned),
+        pinned: program.pin.as_deref().map(|pin| Demand::pinned(demand.as_deref(), releases::pinned(pin))),
+        checked: demand.as_deref().map(Demand::checked),
         argv: arguments(command, &program.argv).map_err(|why| fail("run its command", &why))?,
         env: environment_block(&env, &environment::unreadable(service, &shared.unreadable, &env))
             .map_err(|why| fail("make its environment", &why))?,
@@ -107,18 +110,29 @@ pub fn launch(
         joins_cgroup: group.is_some_and(Cgroup::was_killed),
     };
     let started = spawn::start(&plan, patience).map_err(|error| refused(&name, &plan, &error))?;
-    let (pid, pidfd, begun) = match started {
+    let (pid, pidfd, begun) = begun(started, &plan, &content, demand.clone());
+    Ok(Launched { pid, pidfd, invocation: facts.invocation, logs: streams.into_logs(), begun })
+}
+
+/// The process as far as it has come: its pid, its pidfd and what it still needs.
+fn begun(
+    started: Started,
+    plan: &Plan<'_>,
+    content: &Unit,
+    demand: Option<Arc<Demand>>,
+) -> (i32, Option<OwnedFd>, Begun) {
+    match started {
         Started::Running(process) => {
-            warn_of_limits(&name, service, process.lowered);
+            warn_of_limits(&content.name, &content.service, process.lowered);
+            Demand::executed(demand.as_deref(), &content.name, &process);
             (process.pid, process.pidfd, Begun::Running(process.listener))
         }
         Started::Slow(starting) => {
             let (pid, pidfd) = (starting.pid(), starting.pidfd());
-            let beginning = Beginning { starting, plan: plan.outline(), limit: service.timeout_start };
-            (pid, pidfd, Begun::Slow(Box::new(beginning)))
+            let (plan, limit) = (plan.outline(), content.service.timeout_start);
+            (pid, pidfd, Begun::Slow(Box::new(Beginning { starting, plan, limit, demand })))
         }
-    };
-    Ok(Launched { pid, pidfd, invocation: facts.invocation, logs: streams.into_logs(), begun })
+    }
 }
 
 /// Why a program that was looked for cannot be executed.
@@ -150,6 +164,10 @@ pub fn refused(unit: &str, plan: &Plan<'_>, error: &spawn::SpawnError) -> SpawnF
     let advice = error.advice(plan).map_or_else(String::new, |text| format!(" ({text})"));
     let text = match error.stage {
         Stage::Exec | Stage::ExecPinned => format!("exec {program}: {why}{advice}"),
+        Stage::Checksum => {
+            let advice = error.advice(plan).unwrap_or(why);
+            format!("{} is not the program that BinarySHA256 names: {advice}", spawn::checked_name(plan))
+        }
         Stage::Directory => {
             let folder =
                 plan.directory.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
@@ -192,7 +210,7 @@ fn exec_code(error: &spawn::SpawnError) -> u8 {
     let missing = std::io::Error::from_raw_os_error(error.errno).kind() == std::io::ErrorKind::NotFound;
     match (error.stage, missing) {
         (Stage::Exec | Stage::ExecPinned, true) => 127,
-        (Stage::Exec | Stage::ExecPinned, false) => 126,
+        (Stage::Exec | Stage::ExecPinned | Stage::Checksum, false) => 126,
         _ => 1,
     }
 }

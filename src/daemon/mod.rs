@@ -5,6 +5,7 @@
 
 pub mod announce;
 pub mod args;
+pub mod checked;
 pub mod complaints;
 pub mod control;
 pub mod core;

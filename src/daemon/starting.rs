@@ -5,6 +5,7 @@
 //! Every start is waited for a little, which is where it ends nearly always. How long is a matter of a budget: whoever makes
 //! starts late again and again, in one unit or in many, does not get more of the main thread's time by that.
 
+use crate::daemon::checked::Demand;
 use crate::daemon::core::Daemon;
 use crate::daemon::launch;
 use crate::daemon::token::Owner;
@@ -15,6 +16,7 @@ use crate::sys::{clock, process};
 use crate::time::{Monotime, Patience, Span};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 /// How long any start may be waited for, if its unit has not been late lately, and how much longer.
 const ALWAYS: Span = Span::from_millis(3);
@@ -41,6 +43,8 @@ pub struct Slow {
     starting: Starting,
     /// What it is to become, for the words of a failure.
     plan: Plan<'static>,
+    /// What its program has to have in it.
+    demand: Option<Arc<Demand>>,
     /// Whether its generation was waiting to be empty when it was started.
     watched_empty: bool,
     since: Monotime,
@@ -96,6 +100,8 @@ pub struct Beginning {
     pub plan: Plan<'static>,
     /// `TimeoutStartSec`.
     pub limit: Span,
+    /// What its program has to have in it.
+    pub demand: Option<Arc<Demand>>,
 }
 
 impl Daemon {
@@ -108,7 +114,7 @@ impl Daemon {
         beginning: Beginning,
     ) {
         let now = clock::now();
-        let Beginning { starting, plan, limit } = beginning;
+        let Beginning { starting, plan, limit, demand } = beginning;
         self.slows.late.insert(index, now + MEMORY);
         let pid = starting.pid();
         log::debug!("{}: pid {pid} has not got to its program yet", self.units[index].name);
@@ -119,6 +125,7 @@ impl Daemon {
             generation,
             starting,
             plan,
+            demand,
             watched_empty,
             since: now,
             deadline: now + limit,
@@ -140,21 +147,22 @@ impl Daemon {
     pub fn start_ready(&mut self, pid: i32) -> bool {
         let Some(slow) = self.slows.waiting.remove(&pid) else { return false };
         let _ = self.poller.remove(slow.starting.as_fd());
-        let Slow { unit, proc, generation, starting, plan, watched_empty, since, deadline, ended } = slow;
-        let rest = |starting| Slow {
-            unit,
-            proc,
-            generation,
-            starting,
-            plan: plan.clone(),
-            watched_empty,
-            since,
-            deadline,
-            ended,
-        };
+        let Slow { unit, proc, generation, starting, plan, demand, watched_empty, since, deadline, ended } =
+            slow;
         match starting.settle() {
             Ok(Started::Slow(starting)) => {
-                let slow = rest(starting);
+                let slow = Slow {
+                    unit,
+                    proc,
+                    generation,
+                    starting,
+                    plan,
+                    demand,
+                    watched_empty,
+                    since,
+                    deadline,
+                    ended,
+                };
                 self.watch_start(pid, slow);
                 false
             }
@@ -164,6 +172,7 @@ impl Daemon {
                 true
             }
             Ok(Started::Running(process)) => {
+                Demand::executed(demand.as_deref(), &self.units[unit].name, &process);
                 self.start_succeeded(unit, proc, generation, process);
                 false
             }

@@ -7,6 +7,7 @@ use crate::daemon::intercept::{Adopted, Filters};
 use crate::daemon::linelog::LineLog;
 use crate::daemon::load::Source;
 use crate::daemon::logpipe::LogPipe;
+use crate::daemon::preflight::Checking;
 use crate::daemon::releases::{Before, Release, Releases};
 use crate::daemon::settling::Settling;
 use crate::daemon::sockets::{ListenSet, PeerName};
@@ -248,6 +249,8 @@ pub struct Supervised {
     pub restarts: BTreeMap<String, u64>,
     /// A relay of state that is not begun, because an upgrade is about to be made.
     pub put_off: Option<Transfer>,
+    /// A check of a program that is under way.
+    pub checking: Option<Checking>,
 }
 
 /// Where a unit stands with its file.
@@ -313,6 +316,7 @@ impl Supervised {
             watch: None,
             restarts: BTreeMap::new(),
             put_off: None,
+            checking: None,
         }
     }
 

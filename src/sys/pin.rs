@@ -15,6 +15,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Which file, and what it was like. Renaming, unlinking and chmod change none of this; writing does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -37,6 +38,9 @@ pub struct Stamp {
     /// The last change.
     pub ctime: (i64, i64),
 }
+
+/// How long ago a file must have been changed for its stamp to tell, seconds: FAT's clock is the coarsest.
+const SETTLED: f64 = 3.0;
 
 /// What the first bytes of a file say about how it is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +76,8 @@ pub struct Pin {
     real: Option<PathBuf>,
     was: Identity,
     kind: Kind,
+    /// The sum that was read of it, and what it was like then.
+    sum: Mutex<Option<(Stamp, [u8; 32])>>,
 }
 
 impl Identity {
@@ -108,7 +114,7 @@ impl Pin {
 
     /// One that a program before this one has held.
     pub fn restored(fd: OwnedFd, name: PathBuf, real: Option<PathBuf>, was: Identity, kind: Kind) -> Pin {
-        Pin { fd, name, real, was, kind }
+        Pin { fd, name, real, was, kind, sum: Mutex::new(None) }
     }
 
     /// A program: the folder in `path` is resolved, the last component is not, because programs go by their names
@@ -137,7 +143,7 @@ impl Pin {
             fstatat(&folder, last, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|at| is(&at, SFlag::S_IFLNK));
         let real = if link { resolved(fd.as_fd(), path).ok() } else { None };
         let kind = kind(fd.as_fd());
-        Ok(Pin { fd, name, real, was: Identity::of(&about), kind })
+        Ok(Pin { fd, name, real, was: Identity::of(&about), kind, sum: Mutex::new(None) })
     }
 
     /// A folder, or a file that is not executed: resolved to the end.
@@ -149,7 +155,7 @@ impl Pin {
         let about = fstat(&fd)?;
         let name = resolved(fd.as_fd(), path)?;
         let kind = if is(&about, SFlag::S_IFDIR) { Kind::Folder } else { Kind::Unknown };
-        Ok(Pin { fd, name, real: None, was: Identity::of(&about), kind })
+        Ok(Pin { fd, name, real: None, was: Identity::of(&about), kind, sum: Mutex::new(None) })
     }
 
     /// Its descriptor: for execveat(2), not for reading.
@@ -187,6 +193,19 @@ impl Pin {
             identity: Identity::of(&about),
             ctime: (about.st_ctime as i64, about.st_ctime_nsec as i64),
         })
+    }
+
+    /// It was read through, and has this SHA-256 sum; `stamp` is from before that. `now` is the time, seconds since 1970.
+    pub fn has_sum(&self, sum: [u8; 32], stamp: Stamp, now: f64) {
+        // A file that was changed a moment ago may be changed again within the same tick of its file system's clock, unseen.
+        let is_settled = stamp.ctime.0 as f64 + SETTLED < now;
+        *self.sum.lock().unwrap_or_else(PoisonError::into_inner) = is_settled.then_some((stamp, sum));
+    }
+
+    /// Whether it is known to have this sum still: it was read, and nothing about it has changed since.
+    pub fn is_known_by(&self, sum: &[u8; 32], stamp: &Stamp) -> bool {
+        let known = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().is_some_and(|(was, known)| was == stamp && known == sum)
     }
 
     /// What its name leads to now.

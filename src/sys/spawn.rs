@@ -18,6 +18,7 @@ mod reasons;
 
 use super::aside::Foreign;
 use super::message;
+use super::pin::Stamp;
 use super::seccomp::Listener;
 use crate::time::Span;
 use clone::Way;
@@ -39,6 +40,8 @@ pub struct Plan<'a> {
     pub program: CString,
     /// Which file `program` has to be; `None`: whichever it is.
     pub pinned: Option<Pinned<'a>>,
+    /// What a file has to have in it.
+    pub checked: Option<Checked<'a>>,
     /// The arguments, the program's own name first.
     pub argv: Vec<CString>,
     /// The whole environment, each `NAME=VALUE`.
@@ -111,6 +114,21 @@ pub enum ByDescriptor {
     Always,
 }
 
+/// What a file has to have in it before anything is executed.
+///
+/// The child reads it, before it becomes the service's user: nobody waits for that, and who ends the child ends it.
+#[derive(Debug, Clone)]
+pub struct Checked<'a> {
+    /// The file, open for reading; `None`: it is known to have it.
+    pub file: Option<BorrowedFd<'a>>,
+    /// Its SHA-256 sum.
+    pub sum: [u8; 32],
+    /// What it was like before anybody read it: it has to be like that at its execution.
+    pub stamp: Stamp,
+    /// Its name, for people.
+    pub name: CString,
+}
+
 impl Plan<'_> {
     /// What words about a failure need of it, when the descriptors have gone.
     pub fn outline(&self) -> Plan<'static> {
@@ -119,6 +137,12 @@ impl Plan<'_> {
         Plan {
             directory: self.directory.clone(),
             credentials: self.credentials.clone(),
+            checked: self.checked.as_ref().map(|checked| Checked {
+                file: None,
+                sum: checked.sum,
+                stamp: checked.stamp,
+                name: checked.name.clone(),
+            }),
             ..Plan::new(self.program.clone(), stdio)
         }
     }
@@ -141,6 +165,7 @@ impl<'a> Plan<'a> {
             argv: vec![program.clone()],
             program,
             pinned: None,
+            checked: None,
             env: Vec::new(),
             stamp_listen_pid: false,
             stamp_watchdog_pid: false,
@@ -227,12 +252,14 @@ pub enum Stage {
     Exec,
     /// The program, by its descriptor.
     ExecPinned,
+    /// The sum of a file.
+    Checksum,
 }
 
 impl Stage {
     /// The step with this number.
     fn of(number: u32) -> Option<Stage> {
-        const ALL: [Stage; 16] = [
+        const ALL: [Stage; 17] = [
             Stage::Clone,
             Stage::Signals,
             Stage::Session,
@@ -249,6 +276,7 @@ impl Stage {
             Stage::NoNewPrivileges,
             Stage::Exec,
             Stage::ExecPinned,
+            Stage::Checksum,
         ];
         ALL.into_iter().find(|stage| *stage as u32 == number)
     }
@@ -272,6 +300,7 @@ impl Stage {
             Stage::NoNewPrivileges => "set no_new_privs",
             Stage::Exec => "execute the program",
             Stage::ExecPinned => "execute the held program",
+            Stage::Checksum => "check the program",
         }
     }
 }
@@ -302,12 +331,18 @@ impl SpawnError {
         let advice = self.advice(plan).unwrap_or_else(|| reason.to_owned());
         match (self.stage, &plan.directory) {
             (Stage::Exec | Stage::ExecPinned, _) => format!("cannot execute {program}: {advice}"),
+            (Stage::Checksum, _) => format!("cannot execute {}: {advice}", checked_name(plan)),
             (Stage::Directory, Some(directory)) => {
                 format!("cannot change to the directory {}: {reason}", directory.to_string_lossy())
             }
             _ => format!("cannot {} of {program}: {advice}", self.stage.words()),
         }
     }
+}
+
+/// The name of the file that has to have a sum.
+pub fn checked_name<'a>(plan: &'a Plan<'_>) -> std::borrow::Cow<'a, str> {
+    plan.checked.as_ref().map_or(&plan.program, |checked| &checked.name).to_string_lossy()
 }
 
 /// A process that has not got to its program in time: it goes on by itself, and tells by a pipe.
@@ -383,7 +418,10 @@ fn spawn_by(plan: &Plan<'_>, ways: &[Way]) -> Result<Process, SpawnError> {
 /// [`start`] by the given ways.
 fn start_by(plan: &Plan<'_>, ways: &[Way], patience: Span) -> Result<Started, SpawnError> {
     // Whoever shares our memory shares the badness too, as long as it is not suspended: see __set_oom_adj of the kernel.
-    if !patience.is_zero() && plan.oom_score_adjust.is_none() && clone::may_share() {
+    // What is read through takes its time.
+    let is_short =
+        plan.oom_score_adjust.is_none() && plan.checked.as_ref().is_none_or(|checked| checked.file.is_none());
+    if !patience.is_zero() && is_short && clone::may_share() {
         let mut job = Job::new(plan);
         let channel = channel(plan)?;
         job.channel = channel.as_ref().map(|(_, theirs)| theirs.as_raw_fd());

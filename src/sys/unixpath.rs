@@ -4,7 +4,7 @@
 //! that was looked at: that it is a socket, and the very one that we hold. A name is removed only if it is ours or proved
 //! stale: a socket that refuses connections.
 
-use super::dir::{Folder, Kind, Node, with_umask};
+use super::dir::{Folder, Kind, Node};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::sys::stat::{Mode, fchmod};
 use serde::{Deserialize, Serialize};
@@ -354,6 +354,10 @@ pub fn bind(fd: BorrowedFd<'_>, place: &Site, birth: Birth) -> io::Result<BoundP
         name: place.name.clone(),
     };
     let finish = || -> io::Result<()> {
+        // While it is ours.
+        if first_mode == birth.mode && node.mode() != birth.mode & 0o7777 {
+            node.set_mode(birth.mode)?;
+        }
         if has_owner {
             node.set_owner(birth.owner.0, birth.owner.1)?;
         }
@@ -433,10 +437,9 @@ fn bind_short(fd: BorrowedFd<'_>, place: &Site, mode: u32) -> io::Result<()> {
     let path = [&place.path, &through].into_iter().find(|path| fits(path));
     let address = UnixAddr::new(path.ok_or_else(|| io::Error::from_raw_os_error(nix::libc::ENAMETOOLONG))?)?;
     let mode = Mode::from_bits_truncate(mode & 0o7777);
-    // The new inode gets the socket's own mode, less the umask.
+    // The new inode gets the socket's own mode, less what our umask takes: whoever has made sure of it gives that back.
     fchmod(fd, mode)?;
-    let mask = !mode & Mode::from_bits_truncate(0o777);
-    Ok(with_umask(mask, || nix::sys::socket::bind(fd.as_raw_fd(), &address))?)
+    Ok(nix::sys::socket::bind(fd.as_raw_fd(), &address)?)
 }
 
 /// For a last component that fits no sockaddr: bound under a short name, then linked to the long one.

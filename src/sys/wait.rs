@@ -94,6 +94,19 @@ pub fn reap(pid: i32) -> io::Result<()> {
     }
 }
 
+/// Reaps a child if it is dead already. Never blocks.
+///
+/// # Errors
+/// As [`reap`].
+pub fn reap_if_dead(pid: i32) -> io::Result<bool> {
+    if pid < 1 {
+        return Err(io::Error::from_raw_os_error(libc::ECHILD));
+    }
+    // SAFETY: a null status is allowed.
+    let reaped = unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+    if reaped < 0 { Err(io::Error::last_os_error()) } else { Ok(reaped == pid) }
+}
+
 /// Waits for the end of a child, until then at most, and reaps it; how it ended. `None` if it has not, or is no child.
 pub fn status_within(pid: i32, until: crate::time::Monotime) -> Option<WaitStatus> {
     use super::stream::{Watch, wait};

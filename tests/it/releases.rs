@@ -327,6 +327,57 @@ fn what_was_not_checked_does_not_run_in_the_place_of_what_was() {
     assert!(env.processes().iter().all(|seen| !seen.command.contains("/app orders=")));
 }
 
+/// A unit on demand with the sum of the program that is there.
+fn with_sum() -> (Env, String) {
+    let env = Env::new();
+    deploy(&env, Way::Rename, 1);
+    shell(&env, "sha256sum app | cut -d ' ' -f 1 | tr -d '\\n' > sum");
+    let sum = std::fs::read_to_string(env.path("sum")).unwrap();
+    write(&env, "{dir}/app", ON_DEMAND, &format!("BinarySHA256 = \"{sum}\""));
+    (env, sum)
+}
+
+#[test]
+fn a_start_runs_only_what_has_the_sum() {
+    let (mut env, _) = with_sum();
+    // Before aeternad has seen anything.
+    shell(&env, "printf x >> app");
+    env.start();
+    env.wait_state("app", UnitState::Listening);
+    drop(http::connect(&env.address("app", 0)));
+    env.wait_state("app", UnitState::Failed);
+    let line = env.wait_log("is not the program that BinarySHA256 names");
+    assert!(line.contains("/app is not the program"), "{line}");
+    assert!(line.contains("it does not have the SHA-256 sum that is wanted"), "{line}");
+    assert!(env.processes().iter().all(|seen| !seen.command.contains("/app orders=")));
+}
+
+#[test]
+fn a_restart_sees_a_change_that_leaves_length_and_time_as_they_were() {
+    let (mut env, sum) = with_sum();
+    env.start();
+    env.wait_state("app", UnitState::Listening);
+    env.get("app", "/");
+    // What was read is executed by its descriptor, whatever its name means by then.
+    assert_eq!(serves(&env), 1);
+    let pid = env.main_pid("app");
+    process::kill(pid, Signal::SIGTERM);
+    env.wait_state("app", UnitState::Listening);
+    shell(
+        &env,
+        "touch -r app then; size=$(stat -c %s app); printf x | dd of=app bs=1 seek=$((size - 1)) conv=notrunc 2>&1; touch -r then app",
+    );
+    drop(http::connect(&env.address("app", 0)));
+    env.wait_state("app", UnitState::Failed);
+    env.wait_log("is not the program that BinarySHA256 names");
+    // The right one again: its sum is what counts, not its stamp.
+    shell(&env, "printf '>' | dd of=app bs=1 seek=$((size = $(stat -c %s app) - 1)) conv=notrunc 2>&1");
+    shell(&env, &format!("echo {sum} app | sha256sum -c -"));
+    assert_eq!(env.ctl(&["start", "app"]).code, 0, "{}", env.log());
+    env.get("app", "/");
+    assert_eq!(serves(&env), 1);
+}
+
 #[test]
 fn what_a_reload_has_given_up_is_not_taken_in_the_place_of_what_is_gone() {
     let env = on_demand();

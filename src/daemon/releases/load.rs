@@ -69,15 +69,11 @@ impl Daemon {
             None => {
                 let name = self.units[index].name.clone();
                 let pin = preflight::found(&release, &self.shared);
-                return preflight::check_binary(
-                    index,
-                    ticket,
-                    content,
-                    pin,
-                    name,
-                    self.reports.clone(),
-                    self.waker.clone(),
-                );
+                let (reports, waker) = (self.reports.clone(), self.waker.clone());
+                let checking = preflight::check_binary(index, ticket, content, pin, name, reports, waker);
+                // One that nobody waits for any more breaks off.
+                self.units[index].checking = Some(checking);
+                return;
             }
         };
         self.found_out(index, ticket, Answer::BinaryChecked { content: content.id, result });

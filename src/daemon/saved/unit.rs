@@ -147,6 +147,8 @@ pub(super) fn save(
         watch,
         restarts,
         put_off,
+        // The machine asks again.
+        checking: _,
     } = unit;
     out.of_unit(name);
     let (all, machines) = every_content(unit);
@@ -309,6 +311,7 @@ fn try_restore(saved: SavedUnit, from: &mut Incoming) -> Result<Supervised, Stri
         watch: saved.watch.map(|watch| restore_watch(watch, from)).transpose()?,
         restarts: saved.restarts,
         put_off: saved.put_off,
+        checking: None,
     })
 }
 

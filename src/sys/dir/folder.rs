@@ -5,16 +5,12 @@ use nix::errno::Errno;
 use nix::fcntl::{
     AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat, renameat,
 };
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, mkdirat, umask};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, mkfifoat, symlinkat, unlinkat};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-
-/// The process has one umask: two threads that change and restore it must not interleave.
-static UMASK: Mutex<()> = Mutex::new(());
 
 /// An open folder: it stays the same one wherever its path leads later.
 #[derive(Debug)]
@@ -44,28 +40,26 @@ pub struct Node {
     stat: FileStat,
 }
 
-/// Makes whatever `make` makes with exactly the permissions that it asks for.
-pub(super) fn without_umask<T>(make: impl FnOnce() -> T) -> T {
-    with_umask(Mode::empty(), make)
-}
-
-/// Runs `make` under another umask. No other thread of ours does the same meanwhile.
-pub(in crate::sys) fn with_umask<T>(mask: Mode, make: impl FnOnce() -> T) -> T {
-    let guard = UMASK.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = umask(mask);
-    let made = make();
-    umask(before);
-    drop(guard);
-    made
-}
-
 /// Makes a folder with exactly this mode; one that is there is left as it is.
+///
+/// Our umask belongs to all our threads, and stays: what it has taken from a new folder is given to it afterwards, if what
+/// stands there is one of ours and empty, and so nothing that somebody has put in its place to have it opened.
 pub(super) fn make_folder(at: impl AsFd, name: &OsStr, mode: u32) -> io::Result<()> {
-    let mode = Mode::from_bits_truncate(mode & 0o7777);
-    match without_umask(|| mkdirat(at, name, mode)) {
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        Err(error) => Err(error.into()),
+    let wanted = mode & 0o7777;
+    match mkdirat(&at, name, Mode::from_bits_truncate(wanted)) {
+        Ok(()) => {}
+        Err(Errno::EEXIST) => return Ok(()),
+        Err(error) => return Err(error.into()),
     }
+    let folder = Folder { fd: place(&at, name)? };
+    let made = fstat(&folder.fd)?;
+    let is_whole = made.st_mode & 0o7777 & wanted == wanted;
+    if is_whole || kind(&made) != SFlag::S_IFDIR || made.st_uid != super::super::user::effective_uid() {
+        return Ok(());
+    }
+    // Who may not look into it finds nothing in it either.
+    let is_empty = folder.names(1).map_or(true, |names| names.iter().all(|name| name == "." || name == ".."));
+    if is_empty { folder.set_mode(wanted) } else { Ok(()) }
 }
 
 impl Folder {
@@ -267,9 +261,11 @@ impl Folder {
     ///
     /// # Errors
     /// Those of mkfifo(3).
+    ///
+    /// Our umask counts.
     pub fn make_fifo(&self, name: &OsStr, mode: u32) -> io::Result<()> {
         let mode = Mode::from_bits_truncate(mode & 0o7777);
-        match without_umask(|| mkfifoat(&self.fd, name, mode)) {
+        match mkfifoat(&self.fd, name, mode) {
             Ok(()) | Err(Errno::EEXIST) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -319,6 +315,11 @@ impl Node {
         self.stat.st_uid
     }
 
+    /// Its permissions, when it was opened.
+    pub fn mode(&self) -> u32 {
+        self.stat.st_mode & 0o7777
+    }
+
     /// How many names it has now.
     pub fn names(&self) -> u64 {
         // Its width differs between machines.
@@ -338,8 +339,16 @@ impl Node {
     /// Sets its permissions. Not a link's, which has none.
     ///
     /// # Errors
-    /// Those of chmod(2); `ENOENT` without /proc.
+    /// Those of chmod(2); `ENOENT` without /proc before Linux 6.6.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        const SYS_FCHMODAT2: libc::c_long = 452;
+        let fd = self.fd.as_raw_fd();
+        // SAFETY: an empty string and numbers.
+        let done =
+            unsafe { libc::syscall(SYS_FCHMODAT2, fd, c"".as_ptr(), mode & 0o7777, libc::AT_EMPTY_PATH) };
+        if done == 0 {
+            return Ok(());
+        }
         let mode = Mode::from_bits_truncate(mode & 0o7777);
         // fchmod(2) takes no such descriptor; this way leads to the very inode, whatever its names are.
         let through = through_proc(self.fd.as_fd());

@@ -12,7 +12,6 @@ mod open;
 mod remove;
 mod walk;
 
-pub(in crate::sys) use folder::with_umask;
 pub use folder::{Folder, Kind, Node};
 pub(in crate::sys) use home::open_folder;
 pub use home::{

@@ -4,7 +4,9 @@
 use super::job::{Job, SIGNALS};
 use super::{ByDescriptor, Pinned, SpawnError, Stage, clone};
 use crate::sys::limits::Pair;
+use crate::sys::pin::Stamp;
 use crate::sys::seccomp;
+use sha2::{Digest, Sha256};
 use std::convert::Infallible;
 use std::ffi::{CStr, c_long, c_void};
 use std::os::fd::AsRawFd;
@@ -31,6 +33,7 @@ fn run(job: &mut Job<'_>) -> Result<Infallible, SpawnError> {
     set_oom_score(job)?;
     set_nice(job)?;
     set_affinity(job)?;
+    check_sum(job)?;
     // Before the limits: a limit on descriptors is for the program, not for this.
     move_aside(job)?;
     place_descriptors(&mut job.sources)?;
@@ -126,6 +129,48 @@ fn set_nice(job: &Job<'_>) -> Step {
         Some(nice) => check(Stage::Nice, unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }.into()),
         None => Ok(()),
     }
+}
+
+/// Reads a file through that has to have a sum. Before the service's user has any power over us.
+fn check_sum(job: &mut Job<'_>) -> Step {
+    let Some(checked) = &job.plan.checked else { return Ok(()) };
+    let Some(file) = checked.file.map(|file| file.as_raw_fd()) else { return Ok(()) };
+    let mut hash = Sha256::new();
+    let mut at: libc::off_t = 0;
+    loop {
+        let (room, length) = (job.buffer.as_mut_ptr(), job.buffer.len());
+        // SAFETY: `room` is writable for its length.
+        let count = unsafe { libc::pread(file, room.cast(), length, at) };
+        if count == 0 {
+            break;
+        }
+        check(Stage::Checksum, count as c_long)?;
+        hash.update(job.buffer.get(..count as usize).unwrap_or_default());
+        at += count as libc::off_t;
+        // Who was told to end does not read on: signals are blocked, and have their default effect here.
+        clone::set_mask(0);
+        clone::set_mask(u64::MAX);
+    }
+    if hash.finalize()[..] != checked.sum {
+        return Err(SpawnError { stage: Stage::Checksum, errno: WRONG_SUM });
+    }
+    still_unchanged(&checked.stamp, file)
+}
+
+/// EKEYREJECTED: what was read is not what was wanted.
+pub(super) const WRONG_SUM: i32 = 129;
+
+/// Whether an open file is as it was when it was read. Nobody can set the time of its last change back.
+fn still_unchanged(stamp: &Stamp, fd: i32) -> Step {
+    // SAFETY: a structure of integers, for which zeroes are valid.
+    let mut about: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel's answer has room in `about`.
+    check(Stage::Checksum, unsafe { libc::fstat(fd, &raw mut about) }.into())?;
+    let now = (about.st_ctime as i64, about.st_ctime_nsec as i64);
+    if (now, about.st_size as u64) == (stamp.ctime, stamp.identity.size) {
+        return Ok(());
+    }
+    Err(SpawnError { stage: Stage::Checksum, errno: libc::ESTALE })
 }
 
 fn set_affinity(job: &Job<'_>) -> Step {
@@ -390,7 +435,12 @@ fn stamp_pid(job: &mut Job<'_>) {
 fn execute(job: &Job<'_>) -> Result<Infallible, SpawnError> {
     match &job.plan.pinned {
         None => Err(execute_name(job, &job.plan.program)),
-        Some(pinned) if pinned.by == ByDescriptor::Always => execute_checked(job, pinned),
+        Some(pinned) if pinned.by == ByDescriptor::Always => {
+            if let Some(checked) = &job.plan.checked {
+                still_unchanged(&checked.stamp, job.program.unwrap_or(-1))?;
+            }
+            execute_checked(job, pinned)
+        }
         Some(pinned) => execute_pinned(job, pinned),
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Job<'a> {
     pub(super) lowered: u32,
     /// What the child leaves behind when it fails.
     pub(super) failure: Option<SpawnError>,
+    /// What the child reads into.
+    pub(super) buffer: Vec<u8>,
     /// Whether this process may be dumped and traced, and the child may change that.
     was_dumpable: bool,
 }
@@ -59,6 +61,9 @@ pub(super) struct Identity {
     pub(super) gid: Option<u32>,
     pub(super) uid: Option<u32>,
 }
+
+/// How much of a file is read at once, bytes.
+const BUFFER: usize = 128 * 1024;
 
 /// The digits of a pid and the final null.
 const ROOM: usize = 11;
@@ -119,6 +124,11 @@ impl<'a> Job<'a> {
             capabilities: Capabilities::to_drop(),
             lowered: 0,
             failure: None,
+            buffer: if plan.checked.as_ref().is_some_and(|checked| checked.file.is_some()) {
+                vec![0; BUFFER]
+            } else {
+                Vec::new()
+            },
             was_dumpable: identity.changes_user() && nix::sys::prctl::get_dumpable().unwrap_or(false),
             identity,
             plan,

@@ -1,5 +1,6 @@
 //! Why a program could not be started, in words that help: what an errno hides is looked up where it can be seen.
 
+use super::child::WRONG_SUM;
 use super::{Plan, SpawnError, Stage};
 use crate::sys::near;
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -36,6 +37,8 @@ impl SpawnError {
             return why_not_executed(program, self.errno, plan.credentials.as_ref().map(|who| who.uid));
         }
         let text = match (self.stage, self.errno) {
+            (Stage::Checksum, WRONG_SUM) => "it does not have the SHA-256 sum that is wanted",
+            (Stage::Checksum, libc::ESTALE) => "somebody has written to it since it was read",
             (Stage::ExecPinned, libc::ENOENT | libc::ENOSYS | libc::ESTALE) => {
                 "its name means another file by now, and it cannot be executed without a name"
             }
