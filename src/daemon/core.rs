@@ -4,6 +4,7 @@ use crate::daemon::control::Clients;
 use crate::daemon::files::Files;
 use crate::daemon::home::Home;
 use crate::daemon::http::web::Web;
+use crate::daemon::intercept::Called;
 use crate::daemon::oom::OomWatch;
 use crate::daemon::relay::RelayOutcome;
 use crate::daemon::requests::Pending;
@@ -43,6 +44,8 @@ pub enum News {
     Looked(Event, Vec<SocketAddr>),
     /// A relay is over.
     Relayed(Box<RelayOutcome>),
+    /// The caller of a trapped call was read.
+    Called(Box<Called>),
 }
 
 /// The whole daemon. Lives on the main thread.

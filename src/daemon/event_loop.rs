@@ -157,6 +157,7 @@ impl Daemon {
             match news {
                 News::Event(event) => self.deliver(unit, event),
                 News::Relayed(outcome) => self.state_relayed(unit, *outcome),
+                News::Called(called) => self.called(unit, *called),
                 News::Probed(event, from) => {
                     self.end_probes(unit, from);
                     self.deliver(unit, event);

@@ -16,13 +16,14 @@ pub mod takeover;
 
 use crate::daemon::control::ClientId;
 use crate::daemon::core::Daemon;
+use crate::daemon::intercept;
 use crate::daemon::launch::describe;
 use crate::daemon::saved::{self, Head, StoredPath};
 use crate::daemon::token::Owner;
 use crate::machine::upgrade::{UpgradeAction, UpgradeAnswer, UpgradeEvent, UpgradeMachine};
 use crate::proto::control::{Reply, UpgradeOutcome, UpgradeReply};
 use crate::sys::fd::CloseOnExec;
-use crate::sys::{clock, fd, replace, user};
+use crate::sys::{aside, borrowed, clock, fd, replace, user};
 use crate::time::{Monotime, Span};
 use check::{Check, Verdict};
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,9 @@ pub const PATIENCE: Span = Span::from_secs(10);
 
 /// How long the second question may take: nothing else is done meanwhile.
 const LAST_CHECK: Span = Span::from_secs(5);
+
+/// How long a close that has just begun may take.
+const A_MOMENT: Span = Span::from_millis(10);
 
 /// Our own version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -294,7 +298,13 @@ impl Daemon {
         if !self.slows.is_empty() {
             return Some("a process is still on its way to its program; try again".to_owned());
         }
-        self.web.unfinished().then(|| "an HTTP request is being answered; try again".to_owned())
+        if let Some(unit) = self.units.iter().find(|unit| unit.filters.has_pending()) {
+            return Some(format!("{}: what it binds is being read; try again, or stop it", unit.name));
+        }
+        if self.web.unfinished() {
+            return Some("an HTTP request is being answered; try again".to_owned());
+        }
+        may_hang(A_MOMENT)
     }
 
     /// What was put off is begun now.
@@ -349,6 +359,9 @@ impl Daemon {
         {
             return why;
         }
+        if let Some(why) = may_hang(A_MOMENT) {
+            return why;
+        }
         log::info!("upgrade: {} takes over", self.upgrades.shown);
         let (name, rest) = own_arguments();
         let first = OsString::from(format!("{TAKE_OVER}{}", stored.memory.as_raw_fd()));
@@ -361,6 +374,15 @@ impl Daemon {
         let error = passed.unwrap_or_else(|error| error);
         format!("cannot execute {}: {}", self.upgrades.shown, describe(&error))
     }
+}
+
+/// Whether a thread may wait for a file system that does not answer. The kernel cannot end it as long as that is so, and
+/// execve(2) would wait for it, with all of us.
+fn may_hang(patience: Span) -> Option<String> {
+    let is_quiet = intercept::is_quiet() && borrowed::is_quiet() && aside::is_quiet_within(patience);
+    let text = "something that a service has shown or given us is being looked at or closed: if trying again does not help, \
+                its file system (FUSE, NFS) does not answer";
+    (!is_quiet).then(|| text.to_owned())
 }
 
 /// A stored state, and what goes with it.

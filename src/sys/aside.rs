@@ -59,6 +59,8 @@ struct Queue {
 struct Pool {
     queue: Mutex<Queue>,
     come: Condvar,
+    /// A thread has become idle.
+    done: Condvar,
 }
 
 /// Closes and removes.
@@ -71,7 +73,7 @@ static LOST: AtomicU64 = AtomicU64::new(0);
 impl Pool {
     const fn new() -> Pool {
         let queue = Queue { jobs: VecDeque::new(), threads: 0, idle: 0 };
-        Pool { queue: Mutex::new(queue), come: Condvar::new() }
+        Pool { queue: Mutex::new(queue), come: Condvar::new(), done: Condvar::new() }
     }
 
     fn locked(&self) -> MutexGuard<'_, Queue> {
@@ -123,8 +125,26 @@ impl Pool {
             job.work();
             queue = self.locked();
             queue.idle += 1;
+            self.done.notify_all();
         }
     }
+
+    /// Waits until nothing is being done and nothing waits to be done; whether it has come to that.
+    fn is_quiet_within(&self, patience: Duration) -> bool {
+        let is_busy = |queue: &mut Queue| !queue.jobs.is_empty() || queue.idle < queue.threads;
+        let (mut queue, _) = self
+            .done
+            .wait_timeout_while(self.locked(), patience, is_busy)
+            .unwrap_or_else(PoisonError::into_inner);
+        !is_busy(&mut queue)
+    }
+}
+
+/// Whether no thread of this module has anything to do, now or within `patience` for each kind of jobs. One that waits for
+/// a file system that does not answer cannot even be ended: who executes another program would wait for it.
+pub fn is_quiet_within(patience: Span) -> bool {
+    let patience = Duration::from_nanos(patience.0);
+    ENDS.is_quiet_within(patience) && ANSWERS.is_quiet_within(patience)
 }
 
 /// Asks something on another thread, and waits at most for `patience`; what comes later is dropped. `None`: it did not come in
@@ -329,6 +349,21 @@ mod tests {
             assert_eq!(within(Span::from_millis(1), move || never.recv()), None);
         }
         drop(kept);
+    }
+
+    #[test]
+    fn whoever_wants_to_end_all_threads_hears_of_one_that_may_not_end() {
+        crate::sys::testing::isolated(
+            "sys::aside::tests::whoever_wants_to_end_all_threads_hears_of_one_that_may_not_end",
+            || {
+                assert!(is_quiet_within(Span::ZERO), "nothing was ever done");
+                let (ends, never) = mpsc::channel::<()>();
+                assert!(run(move || drop(never.recv())));
+                assert!(!is_quiet_within(Span::from_millis(1)));
+                drop(ends);
+                assert!(is_quiet_within(Span::from_secs(60)));
+            },
+        );
     }
 
     #[test]

@@ -38,6 +38,11 @@ use libc::{
     SYS_setfsgid32 as SYS_setfsgid, SYS_setfsuid32 as SYS_setfsuid, SYS_setgroups32 as SYS_setgroups,
 };
 
+/// Whether nobody hangs in a file system, or is just in one.
+pub fn is_quiet() -> bool {
+    HANGING.load(Ordering::Relaxed) == 0
+}
+
 /// Runs `work` as `who`, as far as files go, and waits for it, two seconds at most: then it goes on by itself, and what it
 /// opens is closed.
 ///

@@ -65,6 +65,12 @@ pub fn of(process: i32, inode: u64) -> io::Result<References> {
     Ok(found)
 }
 
+/// The inode number of a thread's socket; `None` if the descriptor is none.
+pub fn inode_of(tid: i32, fd: i32) -> Option<u64> {
+    let target = fs::read_link(format!("/proc/{tid}/fd/{fd}")).ok()?;
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
 fn info(process: i32, number: i32) -> String {
     fs::read_to_string(format!("/proc/{process}/fdinfo/{number}")).unwrap_or_default()
 }

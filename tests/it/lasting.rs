@@ -2,8 +2,10 @@
 //! last, and a `status` that is answered all the same.
 
 use crate::common;
+use crate::intercept::{intercepted, python};
 use aeterna::proto::status::UnitState;
 use common::Env;
+use common::port::free_port;
 
 /// A socket that lingers for an hour with data that nobody reads, and ways to hand it to aeternad.
 const LINGERING: &str = r#"
@@ -148,4 +150,126 @@ fn a_folder_that_does_not_answer_holds_up_its_own_unit_only() {
         assert_eq!(env.ctl(&["restart", "held"]).code, 0);
         env.wait_state("held", UnitState::Running);
     }
+}
+
+/// A program with a file system of its own (fuse(4)), in a mount namespace of its own, with one file that it never lets
+/// anybody read; eight threads name their addresses and paths in its mapping. As soon as somebody wants to read that, there
+/// is a file `argv[1]`. `argv[2]` is an empty folder.
+const UNSHOWN: &str = "
+import ctypes, mmap, struct, threading
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.unshare(0x20000): sys.exit(9)
+libc.mount(None, b'/', None, 0x44000, None)
+device = os.open('/dev/fuse', os.O_RDWR)
+options = b'fd=%d,rootmode=40000,user_id=0,group_id=0' % device
+if libc.mount(b'unshown', sys.argv[2].encode(), b'fuse', 0, options): sys.exit(9)
+SIZE = 8 * 4096
+def about(node):
+  mode, size = (0o40755, 0) if node == 1 else (0o100644, SIZE)
+  return struct.pack('<6Q10I', node, size, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+def server():
+  while True:
+    request = os.read(device, 1 << 20)
+    _, kind, unique, node = struct.unpack_from('<IIQQ', request)
+    if kind == 15: open(sys.argv[1], 'w').close()
+    if kind in (2, 15): continue
+    answers = {
+      26: struct.pack('<4I2H2I2H8I', 7, 31, 0, 0, 0, 0, 4096, 1, 0, 0, *[0] * 8),
+      1: struct.pack('<4Q2I', 2, 0, 9999, 9999, 0, 0) + about(2),
+      3: struct.pack('<Q2I', 9999, 0, 0) + about(node),
+      14: struct.pack('<Q2I', 1, 0, 0), 18: b'', 25: b'',
+    }
+    body = answers.get(kind)
+    error, body = (0, body) if body is not None else (-38, b'')
+    os.write(device, struct.pack('<IiQ', 16 + len(body), error, unique) + body)
+# Not in this memory: it cannot be changed while somebody waits for a page of it.
+if os.fork() == 0: server()
+# Who has both ends cannot be ended: he waits for himself.
+os.close(device)
+libc.mmap.restype = ctypes.c_void_p
+fd = os.open(sys.argv[2] + '/file', os.O_RDONLY)
+at = libc.mmap(None, ctypes.c_size_t(SIZE), 1, 2, fd, ctypes.c_long(0))
+def work(number):
+  where, mine = ctypes.c_void_p(at + 4096 * number), socket.socket()
+  if number < 6: libc.bind(mine.fileno(), where, 16)
+  else: libc.unlink(where)
+";
+
+#[test]
+fn memory_that_nobody_can_read_holds_up_its_own_unit_only() {
+    if !nix::unistd::geteuid().is_root() || std::fs::File::open("/dev/fuse").is_err() {
+        return common::skip("no FUSE, or not root");
+    }
+    let mut env = Env::new();
+    std::fs::create_dir(env.path("unshown")).unwrap();
+    let (good, bad) = (free_port(), free_port());
+    let program = format!(
+        "{UNSHOWN}
+s = tcp(); s.bind(('127.0.0.1', {bad})); s.listen(9)
+for number in range(8): threading.Thread(target=work, args=[number], daemon=True).start()
+serve(s)"
+    );
+    let command = python(&env, &program);
+    env.unit("bad", &intercepted(&format!("{command} {{dir}}/wanted {{dir}}/unshown")));
+    let script = "import socket, sys\ns = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+                  s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen(9)\nwhile True: s.accept()[0].close()\n";
+    let file = env.file("good.py", script);
+    env.unit("good", &intercepted(&format!("/usr/bin/python3 {} {good}", file.display())));
+    env.start();
+    env.wait_state("good", UnitState::Running);
+    let wanted = || env.path("wanted").exists().then_some(());
+    env.wait("somebody to read its memory", wanted);
+    // aeternad answers, and reads the others' calls.
+    for _ in 0..3 {
+        assert_eq!(env.ctl(&["reload", "good"]).code, 0, "{}", env.log());
+    }
+    // A thread that waits like this cannot be ended: execve(2) would wait for it.
+    let refused = env.ctl(&["upgrade", "--timeout", "1s"]);
+    assert_eq!(refused.code, 4, "{refused:?}");
+    assert!(refused.stdout.contains("bad: what it binds is being read"), "{refused:?}");
+    // And who has hung can be ended, and begin again.
+    std::fs::remove_file(env.path("wanted")).unwrap();
+    assert_eq!(env.ctl(&["restart", "bad"]).code, 0, "{}", env.log());
+    env.wait("somebody to read its memory", wanted);
+    assert_eq!(env.unit_status("good").state, UnitState::Running);
+    assert_eq!(env.ctl(&["stop", "bad"]).code, 0, "{}", env.log());
+    env.wait_state("bad", UnitState::Stopped);
+    assert_eq!(env.ctl(&["upgrade"]).code, 0, "{}", env.log());
+    assert_eq!(env.ctl(&["reload", "good"]).code, 0, "{}", env.log());
+}
+
+/// A program with such a file system that answers everything but the closing of its file, hands that over, and writes
+/// `argv[1]` when it is asked to close it.
+const UNCLOSED: &str = "
+fd = os.open(sys.argv[2] + '/file', os.O_RDONLY)
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); notify.connect(os.environ['NOTIFY_SOCKET'])
+socket.send_fds(notify, [b'X_NOTHING=1'], [fd])
+notify.send(b'READY=1')
+while True: time.sleep(1000)
+";
+
+#[test]
+fn a_file_that_does_not_close_holds_nobody_up_and_no_upgrade_hangs_on_it() {
+    if !nix::unistd::geteuid().is_root() || std::fs::File::open("/dev/fuse").is_err() {
+        return common::skip("no FUSE, or not root");
+    }
+    let mut env = Env::new();
+    std::fs::create_dir(env.path("unshown")).unwrap();
+    let (server, _) = UNSHOWN.split_once("libc.mmap.restype").unwrap();
+    // 25 is FLUSH: close(2) waits for it.
+    let server =
+        server.replace("kind == 15:", "kind == 25:").replace("(2, 15)", "(2, 25)").replace(", 25: b''", "");
+    let command = python(&env, &format!("{server}{UNCLOSED}"));
+    env.unit(
+        "bad",
+        &format!("[Service]\nExecStart = \"{command} {{dir}}/wanted {{dir}}/unshown\"\nType = \"notify\"\nNotifyAccess = \"all\"\n"),
+    );
+    env.start();
+    env.wait_state("bad", UnitState::Running);
+    env.wait("somebody to close its file", || env.path("wanted").exists().then_some(()));
+    let refused = env.ctl(&["upgrade", "--timeout", "1s"]);
+    assert_eq!(refused.code, 4, "{refused:?}");
+    assert!(refused.stdout.contains("its file system (FUSE, NFS) does not answer"), "{refused:?}");
+    assert_eq!(env.ctl(&["stop", "bad"]).code, 0, "{}", env.log());
+    assert_eq!(env.ctl(&["upgrade"]).code, 0, "{}", env.log());
 }

@@ -4,23 +4,20 @@
 //! [`Listener::is_valid`] before anything is done that the look has decided.
 
 use super::address::{self, Name};
+use super::reading::{Read, Seen};
 use super::{BOUND_MAX, GO_ON, Level};
 use crate::daemon::sockets::{Found, Wanted};
 use crate::daemon::supervised::Supervised;
 use crate::machine::event::Gen;
 use crate::proto::harmless::{LONGEST, harmless};
-use crate::sys::aside::Foreign;
-use crate::sys::seccomp::{self, Answer, Call, Listener, What};
+use crate::sys::registration::References;
+use crate::sys::seccomp::{Answer, Call, Listener, What};
+use crate::sys::socket;
 use crate::sys::unixpath::{BoundPath, Site};
-use crate::sys::{socket, sockopt};
 use crate::unit::{Address, Listen, ListenKind, Unit};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-
-/// The longest sockaddr, bytes.
-const SOCKADDR_MAX: u32 = 128;
 
 /// How many folders of names are held open for sockets that do not listen yet.
 const SITES_MAX: usize = 32;
@@ -48,24 +45,25 @@ impl Outcome {
     }
 }
 
-/// A socket of the caller, as far as we can see it.
-pub(super) struct Seen {
-    pub(super) own: Option<Foreign>,
-    pub(super) kind: ListenKind,
-    pub(super) v6_only: Option<bool>,
-    pub(super) inode: u64,
-}
-
 /// Decides about a call, and does what comes before its answer.
-pub(super) fn handle(unit: &mut Supervised, listener: &Listener, number: Gen, call: &Call) -> Outcome {
+pub(super) fn handle(
+    unit: &mut Supervised,
+    listener: &Listener,
+    number: Gen,
+    call: &Call,
+    mut read: Read,
+) -> Outcome {
     if !unit.generations.contains_key(&number) {
         return GO_ON;
     }
-    let mut at = Handler { unit, listener, number, call };
+    let mut at = Handler { unit, listener, number, call, known: std::mem::take(&mut read.known) };
+    if let Some(error) = &read.not_copied {
+        at.tell_not_copied(error);
+    }
     match call.what {
-        What::Bind { fd, address, length } => at.bind(fd, address, length),
-        What::Listen { fd, .. } => at.listen(fd),
-        What::Unlink { folder, name } => at.unlink(folder, name),
+        What::Bind { fd, .. } => at.bind(fd, read),
+        What::Listen { fd, .. } => read.seen.map_or(GO_ON, |seen| at.listen(fd, seen)),
+        What::Unlink { .. } => at.unlink(read.target),
         What::Other => GO_ON,
     }
 }
@@ -75,6 +73,8 @@ pub(super) struct Handler<'a> {
     pub(super) listener: &'a Listener,
     pub(super) number: Gen,
     pub(super) call: &'a Call,
+    /// What else of the caller's process refers to its socket.
+    pub(super) known: References,
 }
 
 impl Handler<'_> {
@@ -94,35 +94,18 @@ impl Handler<'_> {
         Arc::clone(&content.unwrap_or(&self.unit.current).unit)
     }
 
-    /// Looks at the caller's descriptor; `None` if it is no socket that could be held.
-    pub(super) fn see(&mut self, fd: i32) -> Option<Seen> {
-        let tid = self.call.tid;
-        let inode = inode_of(tid, fd)?;
-        let own = seccomp::process_of(tid).and_then(|process| seccomp::copy_fd(process, fd));
-        match own {
-            Ok(own) => {
-                let nature = sockopt::nature(own.as_fd()).ok().flatten()?;
-                Some(Seen { own: Some(own), kind: nature.kind, v6_only: nature.v6_only, inode })
-            }
-            Err(error) => {
-                let why = socket::errno_text(&error);
-                self.say(
-                    Level::Warning,
-                    &format!(
-                        "its sockets cannot be copied (pidfd_getfd: {why}): they are bound with default options; \
-                         CAP_SYS_PTRACE for aeternad or declared sockets cure that"
-                    ),
-                );
-                let kind = address::kind_of(&seccomp::protocol_name(tid, fd).ok()?)?;
-                Some(Seen { own: None, kind, v6_only: None, inode })
-            }
-        }
+    fn tell_not_copied(&mut self, error: &std::io::Error) {
+        let why = socket::errno_text(error);
+        let text = format!(
+            "its sockets cannot be copied (pidfd_getfd: {why}): they are bound with default options; \
+             CAP_SYS_PTRACE for aeternad or declared sockets cure that"
+        );
+        self.say(Level::Warning, &text);
     }
 
-    fn bind(&mut self, fd: i32, address: u64, length: u32) -> Outcome {
-        let tid = self.call.tid;
-        let bytes = match seccomp::memory(tid, address, length.min(SOCKADDR_MAX) as usize) {
-            Ok(bytes) => bytes,
+    fn bind(&mut self, fd: i32, read: Read) -> Outcome {
+        let name = match read.name {
+            Ok(name) => name,
             Err(error) => {
                 let why = socket::errno_text(&error);
                 let text = format!(
@@ -132,20 +115,16 @@ impl Handler<'_> {
                 return GO_ON;
             }
         };
-        let name = address::parse(&bytes);
-        let site = match &name {
-            Name::Path(path) => match address::resolve(tid, None, path) {
-                Some(spot) if spot.is_ours => Some(spot.site),
-                Some(_) => return self.tell_elsewhere(path),
-                None => return GO_ON,
-            },
-            Name::Ip(_) | Name::Abstract(_) => None,
-            Name::Other => return GO_ON,
+        let site = match (&name, read.spot) {
+            (Name::Path(_), Some(spot)) if spot.is_ours => Some(spot.site),
+            (Name::Path(path), Some(_)) => return self.tell_elsewhere(path),
+            (Name::Path(_), None) | (Name::Other, _) => return GO_ON,
+            (Name::Ip(_) | Name::Abstract(_), _) => None,
         };
         let Some(address) = address::address(&name, site.as_ref().map(|site| site.path.as_path())) else {
             return GO_ON;
         };
-        let Some(seen) = self.see(fd) else { return GO_ON };
+        let Some(seen) = read.seen else { return GO_ON };
         if !self.listener.is_valid(self.call) {
             return GO_ON;
         }
@@ -228,19 +207,18 @@ impl Handler<'_> {
         }
     }
 
-    fn listen(&mut self, fd: i32) -> Outcome {
-        let Some(inode) = inode_of(self.call.tid, fd) else { return GO_ON };
+    fn listen(&mut self, fd: i32, seen: Seen) -> Outcome {
+        let inode = seen.inode;
         if let Some(held) = self.unit.sockets.address_of(inode) {
             return self.listen_held(held);
         }
         if let Some(held) =
             self.unit.generations.get_mut(&self.number).and_then(|s| s.adopted.own.remove(&inode))
         {
-            return self.join(fd, inode, held);
+            return self.join(held, seen);
         }
         let bound = self.unit.generations.get_mut(&self.number);
         let Some(wanted) = bound.and_then(|shell| shell.adopted.bound.remove(&inode)) else { return GO_ON };
-        let Some(seen) = self.see(fd).filter(|seen| seen.inode == inode) else { return GO_ON };
         if !self.listener.is_valid(self.call) {
             return GO_ON;
         }
@@ -294,23 +272,11 @@ impl Handler<'_> {
     }
 
     /// A name that is held stays, and the caller believes that it is gone.
-    fn unlink(&mut self, folder: i32, name: u64) -> Outcome {
-        const AT_FDCWD: i32 = -100;
-        let tid = self.call.tid;
-        let Ok(text) = seccomp::string(tid, name) else { return GO_ON };
-        let path = PathBuf::from(std::ffi::OsString::from_vec(text));
-        let from = (folder != AT_FDCWD).then_some(folder);
-        let Some(spot) = address::resolve(tid, from, &path) else { return GO_ON };
-        let held = spot.site.identity().and_then(|inode| self.unit.sockets.address_at(inode));
+    fn unlink(&mut self, target: Option<(u64, u64)>) -> Outcome {
+        let held = target.and_then(|inode| self.unit.sockets.address_at(inode));
         if held.is_some() && self.listener.is_valid(self.call) {
             return Outcome::answer(Answer::Done);
         }
         GO_ON
     }
-}
-
-/// The inode number of a thread's socket; `None` if the descriptor is none.
-fn inode_of(tid: i32, fd: i32) -> Option<u64> {
-    let target = std::fs::read_link(format!("/proc/{tid}/fd/{fd}")).ok()?;
-    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }

@@ -1,6 +1,7 @@
 //! bind(2) to an address that is not held.
 
-use super::call::{Handler, Outcome, Seen};
+use super::call::{Handler, Outcome};
+use super::reading::Seen;
 use super::{GO_ON, Level};
 use crate::daemon::sockets::{Found, Wanted, is_wider};
 use crate::sys::aside::Foreign;

@@ -1,7 +1,8 @@
 //! `InterceptBind`: sockets for programs that know nothing of socket activation (contract section 5).
 //!
 //! A process of such a unit is started under a filter (`sys::seccomp`) that sends its calls of bind(2),
-//! listen(2) and unlink(2), and its descendants', to us; the loop answers them at once.
+//! listen(2) and unlink(2), and its descendants', to us; a thread reads what they want (`reading`), the loop decides and
+//! answers.
 //!
 //! How an address becomes ours, and why so:
 //!
@@ -32,10 +33,13 @@ pub mod address;
 mod call;
 mod fresh;
 mod held;
+mod reading;
 mod replace;
 mod saved;
 
 use held::{anybody_has, has_any, hold_datagrams};
+use reading::Read;
+pub use reading::{Called, is_quiet};
 pub use saved::{SavedAdopted, SavedFilters};
 
 use crate::daemon::core::Daemon;
@@ -45,7 +49,7 @@ use crate::daemon::token::Owner;
 use crate::machine::event::{Event, Gen, Missing};
 use crate::sys::clock;
 use crate::sys::poll::{Interest, Readiness};
-use crate::sys::seccomp::{self, Answer, Listener};
+use crate::sys::seccomp::{self, Answer, Call, Listener};
 use crate::sys::unixpath::Site;
 use crate::time::{Monotime, Span};
 use crate::unit::{Listen, ListenKind, Unit};
@@ -90,6 +94,10 @@ pub struct Filters {
 struct Filter {
     listener: Listener,
     generation: Gen,
+    /// Calls that were received and not answered yet.
+    pending: Vec<Call>,
+    /// Nothing more is received: until a time, or until one of them is answered.
+    paused: Option<Option<Monotime>>,
 }
 
 /// What a generation has bound and listens on.
@@ -122,7 +130,9 @@ impl Daemon {
                 let id = unit.filters.last;
                 match self.poller.add(Owner::Filter(index, id).token(), listener.as_fd(), Interest::READ) {
                     Ok(()) => {
-                        unit.filters.live.insert(id, Filter { listener, generation });
+                        unit.filters
+                            .live
+                            .insert(id, Filter { listener, generation, pending: Vec::new(), paused: None });
                         unit.filters.refused = None;
                         unit.look_later(generation);
                         if !seccomp::is_admin() {
@@ -145,35 +155,32 @@ impl Daemon {
     /// Something happened on a filter's descriptor.
     pub fn trapped(&mut self, index: usize, id: u32, readiness: Readiness) {
         let Some(unit) = self.units.get_mut(index) else { return };
-        let Some(filter) = unit.filters.live.remove(&id) else { return };
+        let Some(filter) = unit.filters.live.get(&id) else { return };
         let mut gone = readiness.hangup && !readiness.readable;
-        let mut news = None;
         if readiness.readable {
             match filter.listener.receive() {
-                Ok(Some(call)) => news = self.answer_call(index, &filter, &call),
+                Ok(Some(call)) => self.read_caller(index, id, call),
                 Ok(None) => {}
                 Err(error) => {
-                    log::error!("{}: cannot read a system call: {error}", self.units[index].name);
+                    log::error!("{}: cannot read a system call: {error}", unit.name);
                     gone = readiness.hangup;
                 }
             }
         }
-        if gone {
+        if gone && let Some(filter) = self.units[index].filters.live.remove(&id) {
             let _ = self.poller.remove(filter.listener.as_fd());
-        } else {
-            self.units[index].filters.live.insert(id, filter);
-        }
-        if let Some((generation, address)) = news {
-            self.listens(index, generation, address);
         }
     }
 
-    /// Answers one call; what its generation listens on since then.
-    fn answer_call(&mut self, index: usize, filter: &Filter, call: &seccomp::Call) -> Option<(Gen, Listen)> {
-        let outcome = call::handle(&mut self.units[index], &filter.listener, filter.generation, call);
-        if let Err(error) = filter.listener.answer(call, outcome.answer) {
-            log::error!("{}: cannot answer a system call: {error}", self.units[index].name);
-        }
+    /// Decides about one call: its answer, and what its generation listens on since then.
+    fn decide(
+        &mut self,
+        index: usize,
+        filter: &Filter,
+        call: &Call,
+        read: Read,
+    ) -> (Answer, Option<(Gen, Listen)>) {
+        let outcome = call::handle(&mut self.units[index], &filter.listener, filter.generation, call, read);
         self.follow_sockets(index);
         if let Some(address) = outcome.given {
             let at = clock::now() + SILENT_LISTEN;
@@ -187,12 +194,13 @@ impl Daemon {
             let generation = filter.generation;
             self.queue.push_back((index, Event::Listened { generation, missing: Missing::Nothing }));
         }
-        outcome.listens.map(|address| (filter.generation, address))
+        (outcome.answer, outcome.listens.map(|address| (filter.generation, address)))
     }
 
     /// Programs that look before they call listen(2), as HAProxy does, find that their socket listens already.
     pub fn silent_listens(&mut self, index: usize) {
         let now = clock::now();
+        self.resume_filters(index, now);
         let given = &mut self.units[index].filters.given;
         let due: Vec<_> = given.extract_if(.., |(at, ..)| *at <= now).collect();
         for (_, generation, address) in due {
@@ -334,9 +342,15 @@ impl Filters {
         }
     }
 
+    /// Whether a call has no answer yet.
+    pub fn has_pending(&self) -> bool {
+        self.live.values().any(|filter| !filter.pending.is_empty())
+    }
+
     /// When [`Daemon::silent_listens`] has something to do.
     pub fn deadline(&self) -> Option<Monotime> {
-        self.given.iter().map(|(at, ..)| *at).chain(self.looks.iter().map(|(at, _)| *at)).min()
+        let paused = self.live.values().filter_map(|filter| filter.paused.flatten());
+        self.given.iter().map(|(at, ..)| *at).chain(self.looks.iter().map(|(at, _)| *at)).chain(paused).min()
     }
 
     /// What the program of a unit binds by itself, whether the unit declares it or not.

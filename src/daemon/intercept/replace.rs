@@ -4,7 +4,8 @@
 //! copy in another process. What can be seen is led to the held socket. Where that cannot be, the program keeps its own
 //! socket, which takes the held one's place among the slots; where neither can be, that is said.
 
-use super::call::{Handler, Outcome, Seen};
+use super::call::{Handler, Outcome};
+use super::reading::Seen;
 use super::{GO_ON, Level};
 use crate::sys::process::pid;
 use crate::sys::registration::{self, References};
@@ -17,7 +18,7 @@ impl Handler<'_> {
     /// Puts the held socket in place of the caller's own.
     pub(super) fn give(&mut self, fd: i32, held: &Listen, seen: &Seen) -> Outcome {
         let process = seccomp::process_of(self.call.tid).unwrap_or(self.call.tid);
-        let known = registration::of(process, seen.inode).unwrap_or_default();
+        let known = std::mem::take(&mut self.known);
         if let Some(own) =
             seen.own.as_ref().filter(|_| known.in_ring || self.is_elsewhere(process, seen.inode))
         {
@@ -51,8 +52,7 @@ impl Handler<'_> {
 
     /// The same for a socket that was bound beside another one of its own generation.
     pub(super) fn put(&mut self, fd: i32, held: &Listen, seen: &Seen) -> Result<(), String> {
-        let process = seccomp::process_of(self.call.tid).unwrap_or(self.call.tid);
-        let known = registration::of(process, seen.inode).unwrap_or_default();
+        let known = std::mem::take(&mut self.known);
         self.put_known(fd, held, seen, &known)
     }
 
@@ -107,9 +107,8 @@ impl Handler<'_> {
     }
 
     /// The caller's own socket, which is bound beside the held one, listens: it is its slot's from now on.
-    pub(super) fn join(&mut self, fd: i32, inode: u64, held: Listen) -> Outcome {
-        let seen = self.see(fd).filter(|seen| seen.inode == inode && self.listener.is_valid(self.call));
-        let Some(own) = seen.and_then(|seen| seen.own) else { return GO_ON };
+    pub(super) fn join(&mut self, held: Listen, seen: Seen) -> Outcome {
+        let Some(own) = seen.own.filter(|_| self.listener.is_valid(self.call)) else { return GO_ON };
         match self.unit.sockets.join(&held, self.slot(), own) {
             Ok(()) => Outcome::listens(held),
             Err(error) => {

@@ -1,4 +1,5 @@
-//! The filters of a unit's processes in a stored state. Between two turns of the loop no call is received and unanswered.
+//! The filters of a unit's processes in a stored state. Nothing is
+//! stored while a call was received and not answered.
 
 use super::{Adopted, Filter, Filters};
 use crate::daemon::saved::{Incoming, Key, Outgoing, StoredPath};
@@ -47,10 +48,11 @@ impl Filters {
     pub fn save(&self, out: &mut Outgoing) -> Result<SavedFilters, String> {
         let Filters { live, last, promoted, expected, given, looks, said, refused } = self;
         let mut saved = Vec::with_capacity(live.len());
-        for (id, Filter { listener, generation }) in live {
+        // Nothing is stored while a call has no answer; who was paused is heard again.
+        for (id, Filter { listener, generation, pending: _, paused: _ }) in live {
             saved.push((*id, out.put(format_args!("filter.{id}"), listener.as_fd())?, *generation));
         }
-        saved.sort();
+        saved.sort_by_key(|(id, ..)| *id);
         Ok(SavedFilters {
             live: saved,
             last: *last,
@@ -73,7 +75,7 @@ impl Filters {
             Filters { last, promoted, expected, given, looks, said, refused, live: HashMap::new() };
         for (id, key, generation) in live {
             let listener = Listener::new(from.take(&key)?);
-            filters.live.insert(id, Filter { listener, generation });
+            filters.live.insert(id, Filter { listener, generation, pending: Vec::new(), paused: None });
         }
         Ok(filters)
     }
