@@ -40,6 +40,9 @@ const LAST_CHECK: Span = Span::from_secs(5);
 /// How long a close that has just begun may take.
 const A_MOMENT: Span = Span::from_millis(10);
 
+/// How long one that has begun since may take, before nothing can be taken back.
+const AT_LAST: Span = Span::from_secs(1);
+
 /// Our own version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -359,7 +362,8 @@ impl Daemon {
         {
             return why;
         }
-        if let Some(why) = may_hang(A_MOMENT) {
+        // What has come since the last turn. It ends at once, or never.
+        if let Some(why) = may_hang(AT_LAST) {
             return why;
         }
         log::info!("upgrade: {} takes over", self.upgrades.shown);

@@ -1,5 +1,6 @@
 //! Text files of a bounded size, and folders of them.
 
+use super::dir;
 use std::ffi::OsStr;
 use std::io::{Error, Read, Result};
 use std::path::{Path, PathBuf};
@@ -9,12 +10,8 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// Those of the file system, and what kind of file it is, or that it is too large.
 pub fn read(path: &Path, most: u64) -> Result<String> {
-    let about = std::fs::metadata(path)?;
-    if !about.is_file() {
-        return Err(Error::other("it is not a regular file"));
-    }
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    dir::open_regular(path)?.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(Error::other(format!("it is larger than {} KiB", most / 1024)));
     }

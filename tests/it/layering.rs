@@ -111,6 +111,252 @@ fn pure_folders_forbid_unsafe_code() {
     }
 }
 
+/// What makes, changes or opens something by a name. Whoever may write to a folder on the way decides what that is, so
+/// `sys/dir/` does it, by descriptors.
+const CHANGES: &[&str] = &[
+    "create_dir",
+    "create_dir_all",
+    "DirBuilder",
+    "remove_dir",
+    "remove_dir_all",
+    "remove_file",
+    "hard_link",
+    "symlink(",
+    "symlinkat",
+    "set_permissions",
+    "fs::rename",
+    "fs::write",
+    "fs::copy",
+    "File::create",
+    "File::open",
+    "File::options",
+    "OpenOptions",
+    "fs::chown",
+    "lchown",
+    "fchownat",
+    "fchmodat",
+    "mkdir",
+    "mkdirat",
+    "mkfifo",
+    "mkfifoat",
+    "mknod",
+    "mknodat",
+    "unlink",
+    "unlinkat",
+    "renameat",
+    "renameat2",
+    "linkat",
+    "fcntl::open",
+    "fcntl::openat",
+    "openat",
+    "openat2",
+    "SYS_openat2",
+    "libc::open",
+    "libc::openat",
+    "libc::chmod",
+    "libc::chown",
+    "libc::rename",
+    "libc::link",
+    "libc::symlink",
+    "libc::truncate",
+    "truncate(",
+    "libc::mount",
+    "mount(",
+    "chroot",
+    "chdir",
+    "execve",
+    "execv",
+    "UnixListener::bind",
+    "UnixDatagram::bind",
+    "UnixStream::connect",
+    "bind_addr",
+    "UnixAddr::new",
+    "mkstemp",
+    "mkdtemp",
+    "setxattr",
+];
+
+/// What looks at something by a name: it may be another thing by the time that it is used, and its file system may not
+/// answer. The kernel's own names (/proc, /sys) are nobody's.
+const LOOKS: &[&str] = &[
+    "fs::read",
+    "fs::read_to_string",
+    "fs::read_dir",
+    "fs::read_link",
+    "fs::metadata",
+    "fs::symlink_metadata",
+    "fs::canonicalize",
+    "fs::exists",
+    ".metadata(",
+    ".symlink_metadata(",
+    ".canonicalize(",
+    ".read_dir(",
+    ".read_link(",
+    ".exists(",
+    ".try_exists(",
+    ".is_dir(",
+    ".is_file(",
+    ".is_symlink(",
+    "fstatat",
+    "libc::stat(",
+    "libc::lstat(",
+    "faccessat",
+    "access(",
+    "getxattr",
+    "readlink",
+    "readlinkat",
+    "add_watch",
+    "statvfs(",
+    "statfs(",
+];
+
+/// Who does it all the same: where, which of the two, and why.
+const BY_NAME: &[(&str, &[&str], &str)] = &[
+    ("sys/dir/", CHANGES, "this is the place"),
+    ("sys/dir/", LOOKS, "this is the place"),
+    ("ctl/", CHANGES, "runs as whoever typed it, on his own files"),
+    ("ctl/", LOOKS, "runs as whoever typed it, on his own files"),
+    ("sdk/", CHANGES, "runs in the service, on what its supervisor names"),
+    (
+        "daemon/shared.rs",
+        CHANGES,
+        "a folder of a random name in /tmp, which must not be there, and what is in it: ours",
+    ),
+    ("daemon/shared.rs", LOOKS, "the same"),
+    ("daemon/http/bind.rs", CHANGES, "an abstract name is no name in a file system"),
+    ("daemon/http/facts.rs", LOOKS, "names of the kernel"),
+    ("daemon/http/token.rs", LOOKS, "of a file that was just read by descriptor: only to warn"),
+    ("daemon/logging.rs", LOOKS, "of a descriptor"),
+    ("daemon/load.rs", LOOKS, "units are named by whoever starts us"),
+    ("daemon/home.rs", LOOKS, "whether to say that the runtime dir is new"),
+    (
+        "sys/cgroup.rs",
+        CHANGES,
+        "the control group file system is the kernel's; names in it are made of checked unit names",
+    ),
+    ("sys/cgroup.rs", LOOKS, "the same"),
+    ("sys/claim.rs", LOOKS, "the name of the folder above the runtime dir, to spell an abstract name"),
+    ("sys/datagram.rs", CHANGES, "NOTIFY_SOCKET of our own supervisor"),
+    ("sys/fd.rs", CHANGES, "/dev/null"),
+    ("sys/fifo.rs", CHANGES, "a name of one component in a folder that sys::dir has opened"),
+    ("sys/held.rs", LOOKS, "names of the kernel"),
+    ("sys/holder.rs", LOOKS, "names of the kernel"),
+    ("sys/inotify.rs", LOOKS, "inotify takes names; only changes are heard there, nothing is read or made"),
+    ("sys/limits.rs", LOOKS, "names of the kernel"),
+    ("sys/near.rs", CHANGES, "opens for nothing, to find out whose the file system is"),
+    ("sys/nest.rs", CHANGES, "names of the kernel"),
+    ("sys/nest.rs", LOOKS, "inotify takes names; what was heard is looked at by sys::dir"),
+    ("sys/oom.rs", LOOKS, "names of the kernel"),
+    ("sys/pin.rs", CHANGES, "by the descriptor of a pin, through /proc"),
+    ("sys/pin.rs", LOOKS, "the same; a name only to show it, where /proc does not tell it"),
+    ("sys/probe.rs", CHANGES, "whom a health check asks: on a thread, with its time limit"),
+    ("sys/procfs.rs", CHANGES, "/proc"),
+    ("sys/registration.rs", LOOKS, "names of the kernel"),
+    ("sys/replace.rs", CHANGES, "a descriptor is executed"),
+    (
+        "sys/replace.rs",
+        LOOKS,
+        "of a descriptor; and the program that root wants to have executed, to refuse others' files",
+    ),
+    ("sys/seccomp.rs", CHANGES, "the numbers of calls"),
+    ("sys/seccomp.rs", LOOKS, "names of the kernel, on a thread"),
+    ("sys/sockdiag.rs", LOOKS, "names of the kernel"),
+    ("sys/spawn/child.rs", CHANGES, "the child, as the service's user"),
+    ("sys/spawn/child.rs", LOOKS, "the child, as the service's user"),
+    ("sys/spawn/find.rs", LOOKS, "whether a program is there: the kernel decides again when it is executed"),
+    ("sys/spawn/reasons.rs", LOOKS, "words for an error that was; on a thread"),
+    ("sys/terminal.rs", CHANGES, "/dev/console"),
+    ("sys/textfile.rs", LOOKS, "units are named by whoever starts us"),
+    ("sys/tree.rs", LOOKS, "names of the kernel"),
+    (
+        "sys/unixpath.rs",
+        CHANGES,
+        "bind(2) and connect(2) take names: short ones through the open folder, and what came of it is checked",
+    ),
+    ("sys/unixpath.rs", LOOKS, "of a descriptor, through /proc"),
+    ("sys/usage.rs", CHANGES, "a file of a control group, below its descriptor"),
+    ("sys/usage.rs", LOOKS, "names of the kernel"),
+    ("sys/user.rs", LOOKS, "/etc/nsswitch.conf and the socket of nscd"),
+];
+
+/// Functions of nix that take a name, by their modules: to import one is to use it.
+const IMPORTED: &[(&str, &[&str], &[&str])] = &[
+    ("nix::fcntl::", &["open", "openat", "openat2", "renameat", "renameat2"], CHANGES),
+    ("nix::fcntl::", &["readlink", "readlinkat"], LOOKS),
+    (
+        "nix::unistd::",
+        &[
+            "unlink",
+            "unlinkat",
+            "linkat",
+            "symlinkat",
+            "mkdir",
+            "mkfifo",
+            "mkfifoat",
+            "chown",
+            "fchownat",
+            "chdir",
+        ],
+        CHANGES,
+    ),
+    ("nix::unistd::", &["access", "faccessat"], LOOKS),
+    ("nix::sys::stat::", &["mkdirat", "mknod", "mknodat", "fchmodat", "utimensat"], CHANGES),
+    ("nix::sys::stat::", &["stat", "lstat", "fstatat"], LOOKS),
+];
+
+/// Every use of a name in a file: line, word, and which of the two.
+fn uses_of_names(source: &Source) -> Vec<(usize, String, &'static [&'static str])> {
+    let mut found = Vec::new();
+    for (prefix, names, words) in IMPORTED {
+        let imported = uses_below(&source.code, prefix).into_iter();
+        let imported = imported.filter(|(_, name)| names.contains(&name.as_str()));
+        found.extend(imported.map(|(number, name)| (number, name, *words)));
+    }
+    let raw: Vec<&str> = source.raw.lines().collect();
+    for (number, line) in numbered(&source.code) {
+        let of_kernel = ["\"/proc/", "\"/sys/"].iter().any(|name| raw[number - 1].contains(name));
+        let is_use = ["use ", "pub use "].iter().any(|word| line.trim_start().starts_with(word));
+        // Outside sys some words are no calls of the kernel's: nobody there has nix or libc.
+        let ours = |word: &&&str| source.module == "sys" || !["unlink", "mount("].contains(*word);
+        for (words, harmless) in [(CHANGES, is_use), (LOOKS, is_use || of_kernel)] {
+            let word = words.iter().filter(ours).find(|word| has_call(line, word));
+            found.extend(word.filter(|_| !harmless).map(|word| (number, (*word).to_owned(), words)));
+        }
+    }
+    found
+}
+
+#[test]
+fn names_in_the_file_system_are_used_in_one_place() {
+    let mut used = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| layer(&source.module).is_some_and(|layer| layer > 1)) {
+        for (number, word, words) in uses_of_names(source) {
+            let is_it = |(place, kind, _): &(&str, &[&str], &str)| {
+                source.path.starts_with(place) && kind.first() == words.first()
+            };
+            match BY_NAME.iter().position(is_it) {
+                Some(entry) => drop(used.insert(entry)),
+                None => wrong.push(format!(
+                    "src/{}:{number}: `{word}`: sys::dir does that by descriptor",
+                    source.path
+                )),
+            }
+        }
+    }
+    let stale = (0..BY_NAME.len()).filter(|entry| !used.contains(entry));
+    wrong.extend(stale.map(|entry| format!("nobody needs this exception any more: {}", BY_NAME[entry].0)));
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Whether a line of code has this word: a method with its dot, a function with its parenthesis, or a name as a whole.
+fn has_call(line: &str, word: &str) -> bool {
+    if word.starts_with('.') {
+        return line.contains(word);
+    }
+    contains_word(line, word)
+}
+
 /// Folders whose files use each other in one direction only.
 const NO_CIRCLES: &[&str] = &["machine"];
 

@@ -3,10 +3,10 @@
 use super::endpoint::{Endpoint, Slot, Way};
 use super::steering::Steered;
 use super::{ListenSet, SocketId, Watched};
+use crate::sys::dir::Folder;
 use crate::sys::inotify::Watcher;
 use crate::sys::{aside, socket, steer, unixpath};
 use crate::unit::{Address, ListenKind};
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -160,10 +160,10 @@ impl ListenSet {
         let (Some(at), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
             return false;
         };
+        let identity = |folder: &Path| Folder::open(folder).ok()?.identity();
         let same_folder = |other: &Path| {
             let other = other.parent().unwrap_or(other);
-            other == at
-                || fs::canonicalize(other).is_ok_and(|real| fs::canonicalize(at).is_ok_and(|at| at == real))
+            other == at || identity(other).is_some_and(|other| identity(at) == Some(other))
         };
         let is_it = |own: &str| {
             let own = Path::new(own);

@@ -18,6 +18,6 @@ pub use home::{
     check_runtime_dir, is_still, lock_file, make_for_service, make_private_dir, may_write, remove_file,
     remove_for_service, share_lock,
 };
-pub use open::{Access, explain, open_stream, read_text};
+pub use open::{Access, explain, open_regular, open_stream, read_text};
 pub use remove::{Limit, remove_tree};
 pub use walk::{Spot, spot};

@@ -72,6 +72,19 @@ pub fn read_text(path: &Path, most: u64, who: Option<&Identity>) -> io::Result<V
     })
 }
 
+/// Opens a regular file that we read for ourselves, wherever links lead. Nothing is waited for, and nothing is begun: it is a
+/// FIFO or a device perhaps by the time that it is opened.
+///
+/// # Errors
+/// Those of open(2); a sentence for what is no regular file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let fd = nix::fcntl::open(path, OFlag::O_RDONLY | QUIET, Mode::empty())?;
+    if kind(&fstat(&fd)?) != SFlag::S_IFREG {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    Ok(fd.into())
+}
+
 /// What is opened: a name in a folder that we have found, or whatever a path leads to.
 enum Place {
     Spot(Spot),

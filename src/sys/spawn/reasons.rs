@@ -2,9 +2,9 @@
 
 use super::child::WRONG_SUM;
 use super::{Plan, SpawnError, Stage};
-use crate::sys::near;
+use crate::sys::{dir, near};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -178,9 +178,7 @@ fn why_no_program(program: &Path) -> String {
 /// The beginning of a regular file.
 fn head_of(program: &Path) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(HEAD);
-    if fs::metadata(program)?.is_file() {
-        File::open(program)?.take(HEAD as u64).read_to_end(&mut head)?;
-    }
+    dir::open_regular(program)?.take(HEAD as u64).read_to_end(&mut head)?;
     Ok(head)
 }
 
