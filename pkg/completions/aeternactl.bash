@@ -2,7 +2,7 @@
 
 _aeternactl() {
     local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD - 1]}"
-    local command="" options="" words="status is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat logs events check import page upgrade doctor version help completions" index word value
+    local command="" options="" words="status is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat logs events check import page upgrade notify doctor version help completions" index word value
     local -a daemon=()
     COMPREPLY=()
     # bash makes three words of --option=value.
@@ -54,9 +54,10 @@ _aeternactl() {
         import) options="--process"; words="FILES" ;;
         page) options=""; words="" ;;
         upgrade) options="--program --check --timeout"; words="" ;;
+        notify) options=""; words="READY=1 STOPPING=1 STATUS=" ;;
         doctor) options=""; words="" ;;
         version) options=""; words="" ;;
-        help) options=""; words="status is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat logs events check import page upgrade doctor version help completions" ;;
+        help) options=""; words="status is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat logs events check import page upgrade notify doctor version help completions" ;;
         completions) options=""; words="bash zsh fish" ;;
     esac
     if [[ "$current" == -* ]]; then

@@ -117,12 +117,15 @@ complete -c aeternactl -n '__fish_seen_subcommand_from upgrade' -l program -r -F
 complete -c aeternactl -n '__fish_seen_subcommand_from upgrade' -l check -d 'only ask the new program whether it could take over'
 complete -c aeternactl -n '__fish_seen_subcommand_from upgrade' -l timeout -x -d 'wait no longer than this for state on its way (default "10s")'
 
+complete -c aeternactl -n __fish_use_subcommand -a notify -d 'tell the supervisor of this process something, as a service'
+complete -c aeternactl -n '__fish_seen_subcommand_from notify' -a 'READY=1 STOPPING=1 STATUS='
+
 complete -c aeternactl -n __fish_use_subcommand -a doctor -d 'say what this machine or container allows'
 
 complete -c aeternactl -n __fish_use_subcommand -a version -d 'print the versions of aeternactl and of the daemon'
 
 complete -c aeternactl -n __fish_use_subcommand -a help -d 'print help, also about one command'
-complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat logs events check import page upgrade doctor version help completions'
+complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat logs events check import page upgrade notify doctor version help completions'
 
 complete -c aeternactl -n __fish_use_subcommand -a completions -d 'print completions for a shell'
 complete -c aeternactl -n '__fish_seen_subcommand_from completions' -a 'bash zsh fish'

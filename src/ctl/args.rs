@@ -30,6 +30,8 @@ pub enum Operands {
     Shell,
     /// A command, or nothing.
     MaybeCommand,
+    /// What is told to a supervisor, or `-` for standard input.
+    Notices,
 }
 
 impl Operands {
@@ -43,6 +45,7 @@ impl Operands {
             Operands::Files => "FILE...",
             Operands::Shell => "bash|zsh|fish",
             Operands::MaybeCommand => "[COMMAND]",
+            Operands::Notices => "KEY=VALUE...|-",
         }
     }
 }
@@ -344,6 +347,15 @@ const COMMANDS: &[CommandSpec] = &[
         "Sockets, services, connections, reloads under way and whoever waits for them notice nothing. The new program\n\
          is asked first whether it understands everything; if anything is wrong, then or later, the one that is\n\
          there goes on. Exit status: 0 done, 1 failed, 3 the new program gave back, 4 refused: try again.",
+    ),
+    command(
+        "notify",
+        Operands::Notices,
+        &[],
+        "tell the supervisor of this process something, as a service",
+        "For services whose language has no datagram sockets, and for scripts: sends sd_notify(3) lines such as\n\
+         READY=1 or \"STATUS=warm\" to NOTIFY_SOCKET, all in one message. With - the messages come from standard\n\
+         input, each ended by a zero byte, until its end. The sender is aeternactl: NotifyAccess must be \"all\".",
     ),
     command(
         "doctor",

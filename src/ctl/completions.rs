@@ -3,6 +3,9 @@
 use super::args::{CommandSpec, Operands, OptionSpec, commands, global_options};
 use super::parse::Shell;
 
+/// What a service mostly says.
+const NOTICES: &str = "READY=1 STOPPING=1 STATUS=";
+
 /// The script for a shell; nothing for [`Shell::Units`], which is none.
 pub(super) fn script(shell: Shell) -> String {
     match shell {
@@ -40,6 +43,7 @@ fn bash() -> String {
     for command in commands() {
         let words = match command.operands {
             Operands::None => String::new(),
+            Operands::Notices => NOTICES.into(),
             Operands::MaybeUnit | Operands::Unit | Operands::Units => "UNITS".into(),
             Operands::Files => "FILES".into(),
             Operands::Shell => "bash zsh fish".into(),
@@ -138,6 +142,7 @@ fn zsh() -> String {
     for command in commands() {
         let operands = match command.operands {
             Operands::None => None,
+            Operands::Notices => Some(format!("'*:notice:({NOTICES})'")),
             Operands::MaybeUnit | Operands::Unit => Some("'1:unit:_aeternactl_units'".to_string()),
             Operands::Units => Some("'*:unit:_aeternactl_units'".into()),
             Operands::Files => Some("'*:file:_files'".into()),
@@ -259,6 +264,7 @@ fn fish_command(command: &CommandSpec) -> String {
     let condition = format!(" -n '__fish_seen_subcommand_from {name}'");
     let operands = match command.operands {
         Operands::None => None,
+        Operands::Notices => Some(format!("-a '{NOTICES}'")),
         Operands::MaybeUnit | Operands::Unit | Operands::Units => {
             Some("-a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'".to_string())
         }

@@ -16,6 +16,7 @@ mod import;
 mod interrupt;
 mod is;
 mod logs;
+mod notify;
 mod output;
 mod parse;
 mod render;
@@ -93,6 +94,7 @@ fn dispatch(invocation: &Invocation, uid: u32, output: &mut Output) -> Result<u8
         }
         Command::Check { files } => Ok(check::check(files, uid, json, output)),
         Command::Import { files, process } => import::import(files, process.as_deref(), json, output),
+        Command::Notify { message } => notify::notify(message.as_deref(), json, output),
         Command::Doctor => Ok(doctor::doctor(&target, json, output)),
         Command::OwnVersion if json => Ok(object(&json!({"aeternactl": env!("CARGO_PKG_VERSION")}), output)),
         Command::Help { about } if json => Ok(object(&help::to_json(*about), output)),

@@ -66,6 +66,10 @@ pub(super) enum Command {
         process: Option<String>,
     },
     Version,
+    /// sd_notify(3) lines; `None`: messages from standard input.
+    Notify {
+        message: Option<String>,
+    },
     Doctor,
     OwnVersion,
     Help {
@@ -273,7 +277,7 @@ impl Found {
             Operands::Unit | Operands::Shell => (1, 1),
             // `reload` says itself what is missing.
             Operands::Units => (0, usize::MAX),
-            Operands::Files => (1, usize::MAX),
+            Operands::Files | Operands::Notices => (1, usize::MAX),
         };
         if self.operands.len() < least {
             return Err(self.wrong(format!("{} needs {}", spec.name, spec.operands.usage())));
@@ -327,11 +331,24 @@ impl Found {
                 files: self.operands.iter().map(PathBuf::from).collect(),
                 process: self.value("process").map(String::from),
             },
+            "notify" => self.notify()?,
             "doctor" => Command::Doctor,
             "version" => Command::Version,
             "completions" => Command::Completions { shell: self.shell()? },
             _ => Command::Help { about: self.maybe_command()? },
         })
+    }
+
+    fn notify(&self) -> Result<Command, UsageError> {
+        let lines = self.texts()?;
+        if lines == ["-"] {
+            return Ok(Command::Notify { message: None });
+        }
+        let has_key = |line: &String| line.split_once('=').is_some_and(|(key, _)| !key.is_empty());
+        match lines.iter().find(|line| !has_key(line) || line.contains('\n')) {
+            Some(wrong) => Err(self.wrong(format!("{wrong:?} is not KEY=VALUE, such as READY=1"))),
+            None => Ok(Command::Notify { message: Some(lines.join("\n")) }),
+        }
     }
 
     fn is(&self, question: Question) -> Command {
@@ -694,6 +711,7 @@ mod tests {
             let operands = match spec.operands {
                 Operands::Shell => " bash",
                 Operands::None | Operands::MaybeCommand | Operands::MaybeUnit => "",
+                Operands::Notices => " A=1",
                 Operands::Unit | Operands::Units | Operands::Files => " a",
             };
             let found = command(&format!("{}{operands}", spec.name));

@@ -6,6 +6,7 @@ use aeterna::proto::status::UnitState;
 use common::{Env, http, process};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 
 /// A running unit called `app`.
@@ -283,4 +284,39 @@ fn a_unit_that_listens_or_has_failed_holds_nobody_up() {
     env.start();
     wait_message(&upward, "READY=1");
     env.wait_state("b", UnitState::Failed);
+}
+
+#[test]
+fn aeternactl_tells_a_supervisor_what_it_is_told() {
+    let env = Env::new();
+    let socket = env.path("notify.sock");
+    let listener = UnixDatagram::bind(&socket).unwrap();
+    listener.set_read_timeout(Some(common::WAIT)).unwrap();
+    let heard = || {
+        let mut buffer = [0; 200];
+        let count = listener.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..count]).into_owned()
+    };
+    let notify = |arguments: &[&str]| {
+        let mut command = env.command(common::AETERNACTL);
+        command.arg("notify").args(arguments).env("NOTIFY_SOCKET", &socket);
+        command
+    };
+    assert_eq!(env.finish(notify(&["READY=1", "STATUS=all is well"])).code, 0);
+    assert_eq!(heard(), "READY=1\nSTATUS=all is well");
+    let mut relay = notify(&["-"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut input = relay.stdin.take().unwrap();
+    input.write_all(b"READY=1\0STATUS=a\0").unwrap();
+    assert_eq!((heard(), heard()), ("READY=1".into(), "STATUS=a".into()));
+    // A supervisor that is gone may come back.
+    std::fs::rename(&socket, env.path("elsewhere")).unwrap();
+    input.write_all(b"STATUS=lost\0").unwrap();
+    drop(input);
+    assert!(relay.wait().unwrap().success());
+    let wrong = env.finish(notify(&["READY"]));
+    assert!(wrong.code == 2 && wrong.stderr.contains("KEY=VALUE"), "{wrong:?}");
+    let mut without = notify(&["READY=1"]);
+    without.env_remove("NOTIFY_SOCKET");
+    let without = env.finish(without);
+    assert!(without.code == 1 && without.stderr.contains("NOTIFY_SOCKET is not set"), "{without:?}");
 }
