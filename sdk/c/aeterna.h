@@ -1,16 +1,25 @@
 /*
  * Aeterna for services in C (C99) and C++ (C++11): one header, Linux, nothing but libc and pthreads.
  *
+ *     static int apply(const aeterna_frames *f, void *context) { memcpy(&count, f->frames[0].payload, sizeof count); return 0; }
  *     static void save(aeterna_writer *w, void *context) { aeterna_give(w, AETERNA_STATE_BYTES, &count, sizeof count, NULL, 0); }
  *
- *     int fd = aeterna_listener("http", "127.0.0.1:8080");
- *     aeterna_state state;
+ *     static aeterna_state state;
  *     aeterna_frames frames;
  *     aeterna_state_init(&state, NULL);
- *     aeterna_load(&state, NULL, NULL, &frames);      // frames.count is 0 if there is nothing
+ *     int fd = aeterna_state_listener(&state, "http", "127.0.0.1:8080");
+ *     aeterna_load(&state, apply, NULL, &frames);     // frames.count is 0 if there is nothing
  *     aeterna_keeper keeper = {save, NULL, NULL, NULL};
  *     aeterna_keep(&state, &keeper);
  *     aeterna_ready();
+ *     ...
+ *     int connection = aeterna_accept(&state, fd, 1); // accepts nothing while the state changes hands
+ *     aeterna_request request;
+ *     if (aeterna_begin(&state, &request, connection) < 0) ... // around what changes the state
+ *     count++;
+ *     if (aeterna_end(&request) == 0) ...             // then answer
+ *     aeterna_answered(&state, connection);
+ *     aeterna_close(&state, connection);
  *
  * Everything works without aeternad too: sockets are then bound here, notices go nowhere, and there is no state.
  * A state that cannot be loaded is no state and a line on standard error that begins with "[Aeterna-SDK]".
@@ -26,12 +35,14 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -41,10 +52,12 @@
 extern "C" {
 #endif
 
+#define AETERNA_VERSION "0.1.0"
+
 #define AETERNA_API static __attribute__((unused))
 
 enum { AETERNA_STATE_JSON = 0x02, AETERNA_STATE_PROTOBUF = 0x03, AETERNA_STATE_BYTES = 0x04, AETERNA_STATE_FD = 0x05 };
-enum { AETERNA_MAX_FDS = 253 };
+enum { AETERNA_MAX_FDS = 253, AETERNA_MAX_LISTENERS = 16 };
 
 /* A piece of state. The descriptors belong to an AETERNA_STATE_FD frame, whose payload is JSON about them. */
 typedef struct {
@@ -60,14 +73,32 @@ typedef struct {
     size_t count;
 } aeterna_frames;
 
-/* This generation's connection to aeternad's SRP socket. */
+/* This generation's connection to aeternad's SRP socket, and the gate in front of the state. */
 typedef struct {
     const char *path; /* NULL: there is no aeternad and no state */
     int fd;           /* -1 until there is a connection */
     int standing;     /* 0: the state is this generation's; 1: it was asked for; 2: it is a newer one's */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
+    int (*apply)(const aeterna_frames *frames, void *context); /* what aeterna_load was given */
+    void *apply_context;
+    /* How long requests may take to end when the state is asked for, in milliseconds: 3000, less than `Timeout` of
+     * [State], which is 5 s. May be changed before aeterna_keep. */
+    int patience;
+    pid_t pid;   /* the process that keeps the state */
+    int phase;   /* 0: open; 1: accepts nothing more; 2: no request begins; 3: closed for good */
+    int pipe[2]; /* a byte in it: something has ended */
+    size_t listeners, fresh_room, fresh_count, requests;
+    int listener[AETERNA_MAX_LISTENERS], gate[AETERNA_MAX_LISTENERS];
+    unsigned char *fresh; /* by descriptor: an accepted connection that has not been answered yet */
+    unsigned long saves, replaced;
 } aeterna_state;
+
+/* Something that changes the state, from aeterna_begin to aeterna_end. */
+typedef struct {
+    aeterna_state *state;
+    unsigned long began;
+} aeterna_request;
 
 /* Where a save callback writes to. */
 typedef struct {
@@ -78,10 +109,12 @@ typedef struct {
 
 /* Whoever has the state while the service runs; called on a thread of its own. Only `save` is needed. */
 typedef struct {
-    /* A newer generation is about to take over: accept nothing more, change nothing, aeterna_give the state. */
+    /* A newer generation is about to take over: aeterna_give the state. The gate is closed; what does not go through
+     * it must change nothing any more. */
     void (*save)(aeterna_writer *writer, void *context);
     /* The handover was given up: serve on, with these frames if they are not NULL. They are freed afterwards;
-     * descriptors that are wanted are replaced by -1 in them. */
+     * descriptors that are wanted are replaced by -1 in them. The gate opens afterwards. NULL: what aeterna_load was
+     * given takes the frames. */
     void (*resume)(aeterna_frames *frames, void *context);
     /* The state is the newer generation's for good: do not store it when the stop signal comes. */
     void (*commit)(void *context);
@@ -365,11 +398,23 @@ failed: {
 }
 }
 
+/* As aeterna_read_, but the frame that has been read already comes first. */
+AETERNA_API int aeterna_next_(int fd, aeterna_frame *frame, aeterna_frame *early) {
+    if (!early->kind) return aeterna_read_(fd, frame);
+    *frame = *early;
+    memset(early, 0, sizeof *early);
+    return 0;
+}
+
 /* Frames up to FINISHED. */
-AETERNA_API int aeterna_receive_(int fd, aeterna_frames *frames) {
+AETERNA_API int aeterna_receive_(int fd, aeterna_frames *frames, aeterna_frame *early) {
     for (;;) {
         aeterna_frame frame;
-        if (aeterna_read_(fd, &frame) < 0) break;
+        if (aeterna_next_(fd, &frame, early) < 0) break;
+        if (frame.kind == AETERNA_HELLO_) {
+            aeterna_frame_free(&frame);
+            continue;
+        }
         if (aeterna_is_state_(frame.kind)) {
             aeterna_frame *more = (aeterna_frame *)realloc(frames->frames, (frames->count + 1) * sizeof frame);
             if (!more) {
@@ -395,9 +440,10 @@ AETERNA_API int aeterna_receive_(int fd, aeterna_frames *frames) {
     return -1;
 }
 
-AETERNA_API int aeterna_greet_(const char *path, const char *hello) {
+/* aeternad's HELLO comes later if it has taken the role for granted meanwhile: `early` is what has come. */
+AETERNA_API int aeterna_greet_(const char *path, const char *hello, aeterna_frame *early) {
     struct sockaddr_un to;
-    aeterna_frame answer;
+    memset(early, 0, sizeof *early);
     if (strlen(path) >= sizeof to.sun_path) return errno = ENAMETOOLONG, -1;
     memset(&to, 0, sizeof to);
     to.sun_family = AF_UNIX;
@@ -405,11 +451,11 @@ AETERNA_API int aeterna_greet_(const char *path, const char *hello) {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -1;
     if (connect(fd, (struct sockaddr *)&to, sizeof to) == 0 && aeterna_write_(fd, AETERNA_HELLO_, hello, strlen(hello), NULL, 0) == 0 &&
-        aeterna_read_(fd, &answer) == 0) {
-        int good = answer.kind == AETERNA_HELLO_;
-        if (answer.kind == AETERNA_ERROR_) aeterna_log("aeternad reports", (const char *)answer.payload);
-        aeterna_frame_free(&answer);
-        if (good) return fd;
+        aeterna_read_(fd, early) == 0) {
+        if (early->kind != AETERNA_ERROR_) return fd;
+        aeterna_log("aeternad reports", (const char *)early->payload);
+        aeterna_frame_free(early);
+        memset(early, 0, sizeof *early);
         errno = EPROTO;
     }
     int error = errno;
@@ -420,11 +466,231 @@ AETERNA_API int aeterna_greet_(const char *path, const char *hello) {
 
 /* `path` NULL: the socket that AETERNA_STATE_SOCK names. */
 AETERNA_API void aeterna_state_init(aeterna_state *state, const char *path) {
+    memset(state, 0, sizeof *state);
     state->path = path ? path : getenv("AETERNA_STATE_SOCK");
     state->fd = -1;
-    state->standing = 0;
+    state->patience = 3000;
+    state->pid = getpid();
+    state->pipe[0] = state->pipe[1] = -1;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&state->mutex, NULL);
-    pthread_cond_init(&state->changed, NULL);
+    pthread_cond_init(&state->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+AETERNA_API long long aeterna_now_(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+/* ---- The gate: from REQUEST to RESUME nothing is accepted and no request begins ---- */
+
+enum { AETERNA_OPEN_, AETERNA_CLOSING_, AETERNA_CLOSED_, AETERNA_GONE_ };
+enum { AETERNA_GRACE_ = 500 }; /* ms for connections that say nothing */
+
+/* With the mutex: the listeners are where poll can see them only while the gate is open. */
+AETERNA_API void aeterna_switch_(aeterna_state *state, size_t i, int on) {
+    struct epoll_event in;
+    memset(&in, 0, sizeof in);
+    in.events = EPOLLIN;
+    epoll_ctl(state->gate[i], on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, state->listener[i], &in);
+}
+
+AETERNA_API void aeterna_phase_(aeterna_state *state, int phase) {
+    pthread_mutex_lock(&state->mutex);
+    for (size_t i = 0; i < state->listeners; i++) aeterna_switch_(state, i, phase == AETERNA_OPEN_);
+    state->phase = phase;
+    pthread_cond_broadcast(&state->changed);
+    pthread_mutex_unlock(&state->mutex);
+}
+
+/* As aeterna_listener, but with a gate: aeterna_accept gives none of its connections from the time when the state is
+ * asked for until the handover is given up. The listener does not block; other processes have the same queue. */
+AETERNA_API int aeterna_state_listener(aeterna_state *state, const char *which, const char *fallback) {
+    int fd = aeterna_listener(which, fallback), gate, flags;
+    if (fd < 0) return -1;
+    flags = fcntl(fd, F_GETFL);
+    gate = epoll_create1(EPOLL_CLOEXEC);
+    if (gate < 0 || flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) return -1;
+    pthread_mutex_lock(&state->mutex);
+    int fits = state->listeners < AETERNA_MAX_LISTENERS;
+    if (fits) {
+        state->listener[state->listeners] = fd;
+        state->gate[state->listeners] = gate;
+        if (state->phase == AETERNA_OPEN_) aeterna_switch_(state, state->listeners, 1);
+        state->listeners++;
+    }
+    pthread_mutex_unlock(&state->mutex);
+    if (!fits) close(gate);
+    return fits ? fd : (errno = EMFILE, -1);
+}
+
+/* A descriptor for poll: readable when aeterna_accept of this listener has a connection. */
+AETERNA_API int aeterna_poll_fd(const aeterna_state *state, int listener) {
+    for (size_t i = 0; i < state->listeners; i++)
+        if (state->listener[i] == listener) return state->gate[i];
+    return errno = EBADF, -1;
+}
+
+/* A connection, close-on-exec. It is in hand until aeterna_answered or aeterna_close, and again from the beginning of
+ * a request. `wait` 0: EAGAIN if there is none. */
+AETERNA_API int aeterna_accept(aeterna_state *state, int listener, int wait) {
+    struct pollfd gate;
+    gate.fd = aeterna_poll_fd(state, listener);
+    gate.events = POLLIN;
+    if (gate.fd < 0) return -1;
+    for (;;) {
+        int fd = -1, error = EAGAIN;
+        pthread_mutex_lock(&state->mutex);
+        if (state->phase == AETERNA_OPEN_) {
+            fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+            error = errno;
+            if (fd >= 0 && (size_t)fd >= state->fresh_room) {
+                size_t room = (size_t)fd * 2 + 64;
+                unsigned char *more = (unsigned char *)realloc(state->fresh, room);
+                if (more) {
+                    memset(more + state->fresh_room, 0, room - state->fresh_room);
+                    state->fresh = more;
+                    state->fresh_room = room;
+                }
+            }
+            if (fd >= 0 && (size_t)fd < state->fresh_room && !state->fresh[fd]) {
+                state->fresh[fd] = 1;
+                state->fresh_count++;
+            }
+        }
+        pthread_mutex_unlock(&state->mutex);
+        if (fd >= 0) return fd;
+        if (error == ECONNABORTED || error == EINTR) continue;
+        if (error != EAGAIN || !wait) return errno = error, -1;
+        if (poll(&gate, 1, -1) < 0 && errno != EINTR) return -1;
+    }
+}
+
+/* With the mutex. */
+AETERNA_API void aeterna_less_(aeterna_state *state, int connection, size_t requests) {
+    if (connection >= 0 && (size_t)connection < state->fresh_room && state->fresh[connection]) {
+        state->fresh[connection] = 0;
+        state->fresh_count--;
+    }
+    state->requests -= requests;
+    /* A full pipe has bytes enough. */
+    if (state->phase != AETERNA_OPEN_ && state->pipe[1] >= 0 && write(state->pipe[1], "!", 1) < 0) return;
+}
+
+/* After an answer was written: the connection is not waited for any more, until its next request. */
+AETERNA_API void aeterna_answered(aeterna_state *state, int connection) {
+    pthread_mutex_lock(&state->mutex);
+    aeterna_less_(state, connection, 0);
+    pthread_mutex_unlock(&state->mutex);
+}
+
+/* Closes a connection of aeterna_accept. */
+AETERNA_API int aeterna_close(aeterna_state *state, int connection) {
+    aeterna_answered(state, connection);
+    return close(connection);
+}
+
+/* With the mutex: waits for another phase; 0 when the time is over. */
+AETERNA_API int aeterna_changes_(aeterna_state *state, long long until) {
+    struct timespec at;
+    at.tv_sec = (time_t)(until / 1000);
+    at.tv_nsec = (long)(until % 1000) * 1000000;
+    return pthread_cond_timedwait(&state->changed, &state->mutex, &at) == 0;
+}
+
+/* Before something changes the state; `connection` is whose it is, or -1. While the state changes hands this waits,
+ * for the patience at most: then errno is ESHUTDOWN, and a newer generation has the state. Requests are not nested. */
+AETERNA_API int aeterna_begin(aeterna_state *state, aeterna_request *request, int connection) {
+    long long until = aeterna_now_() + state->patience;
+    if (getpid() != state->pid) return errno = ECHILD, -1;
+    pthread_mutex_lock(&state->mutex);
+    while (state->phase == AETERNA_CLOSED_ && aeterna_changes_(state, until)) continue;
+    int good = state->phase <= AETERNA_CLOSING_;
+    if (good) {
+        state->requests++;
+        if (connection >= 0 && (size_t)connection < state->fresh_room && !state->fresh[connection]) {
+            state->fresh[connection] = 1;
+            state->fresh_count++;
+        }
+    }
+    request->state = state;
+    request->began = state->saves;
+    pthread_mutex_unlock(&state->mutex);
+    return good ? 0 : (errno = ESHUTDOWN, -1);
+}
+
+/* After it, and before the client is told. -1 with ESHUTDOWN: the state was handed over meanwhile, and what was
+ * done may not be in it; do not say that it was done. */
+AETERNA_API int aeterna_end(aeterna_request *request) {
+    aeterna_state *state = request->state;
+    long long until = aeterna_now_() + state->patience;
+    pthread_mutex_lock(&state->mutex);
+    aeterna_less_(state, -1, 1);
+    int good = state->saves == request->began;
+    if (!good) {
+        while (state->phase == AETERNA_CLOSED_ && aeterna_changes_(state, until)) continue;
+        good = state->phase <= AETERNA_CLOSING_ && state->replaced <= request->began;
+    }
+    pthread_mutex_unlock(&state->mutex);
+    return good ? 0 : (errno = ESHUTDOWN, -1);
+}
+
+/* Whether the state was asked for: a server may then ask its clients to connect again. */
+AETERNA_API int aeterna_is_closing(aeterna_state *state) {
+    pthread_mutex_lock(&state->mutex);
+    int closing = state->phase != AETERNA_OPEN_;
+    pthread_mutex_unlock(&state->mutex);
+    return closing;
+}
+
+/* Waits until `count` is 0; returns 0 if aeternad has said something before. */
+AETERNA_API int aeterna_await_(aeterna_state *state, const size_t *count, long long until) {
+    for (;;) {
+        struct pollfd ends[2];
+        char bytes[256];
+        pthread_mutex_lock(&state->mutex);
+        size_t left = *count;
+        pthread_mutex_unlock(&state->mutex);
+        long long time = until - aeterna_now_();
+        if (!left || time <= 0) return 1;
+        memset(ends, 0, sizeof ends);
+        ends[0].fd = state->fd;
+        ends[1].fd = state->pipe[0];
+        ends[0].events = ends[1].events = POLLIN;
+        if (poll(ends, 2, (int)time) > 0) {
+            if (ends[0].revents) return 0;
+            if (read(state->pipe[0], bytes, sizeof bytes) < 0 && errno != EAGAIN && errno != EINTR) return 1;
+        }
+    }
+}
+
+/* Accepts nothing more, lets what is in hand end, and lets no other request begin; 0 if aeternad has said something
+ * before that. */
+AETERNA_API int aeterna_close_gate_(aeterna_state *state) {
+    long long now = aeterna_now_(), until = now + state->patience;
+    long long grace = now + (state->patience < AETERNA_GRACE_ ? state->patience : AETERNA_GRACE_);
+    if (state->pipe[0] < 0 && pipe2(state->pipe, O_CLOEXEC | O_NONBLOCK) < 0) state->pipe[0] = state->pipe[1] = -1;
+    aeterna_phase_(state, AETERNA_CLOSING_);
+    if (!aeterna_await_(state, &state->fresh_count, grace)) return 0;
+    aeterna_phase_(state, AETERNA_CLOSED_);
+    if (!aeterna_await_(state, &state->requests, until)) return 0;
+    pthread_mutex_lock(&state->mutex);
+    state->saves++;
+    size_t left = state->requests;
+    pthread_mutex_unlock(&state->mutex);
+    if (left) aeterna_log("requests have not ended in time", "what they do is not handed over");
+    return 1;
+}
+
+AETERNA_API void aeterna_open_gate_(aeterna_state *state, int replaced) {
+    pthread_mutex_lock(&state->mutex);
+    if (replaced) state->replaced = state->saves;
+    pthread_mutex_unlock(&state->mutex);
+    aeterna_phase_(state, AETERNA_OPEN_);
 }
 
 AETERNA_API void aeterna_set_(aeterna_state *state, int standing) {
@@ -446,16 +712,20 @@ AETERNA_API int aeterna_handed_over(aeterna_state *state) {
 }
 
 /* Takes the older generation's state over; blocks until it is there. `apply` (may be NULL) may refuse the frames
- * by returning anything but 0; it is not called if there are none. Returns how many frames there are in
- * `frames`, which aeterna_frames_free frees; 0 also if the state cannot be had: then the log says why. */
+ * by returning anything but 0; it is not called if there are none. It is also called with what comes back from a newer
+ * generation that is rolled back, if the keeper has no `resume`: so it replaces what there is. Returns how many frames
+ * there are in `frames`, which aeterna_frames_free frees; 0 also if the state cannot be had: then the log says why. */
 AETERNA_API size_t aeterna_load(aeterna_state *state, int (*apply)(const aeterna_frames *, void *), void *context, aeterna_frames *frames) {
     static const char refused[] = "{\"code\":\"load_failed\",\"message\":\"the service refused the state\"}";
     frames->frames = NULL;
     frames->count = 0;
+    state->apply = apply;
+    state->apply_context = context;
     if (!state->path) return 0;
-    int fd = aeterna_greet_(state->path, "{\"role\":\"sink\"}");
+    aeterna_frame early;
+    int fd = aeterna_greet_(state->path, "{\"role\":\"sink\"}", &early);
     const char *why = NULL;
-    if (fd < 0 || aeterna_receive_(fd, frames) < 0) why = strerror(errno);
+    if (fd < 0 || aeterna_receive_(fd, frames, &early) < 0) why = strerror(errno);
     else if (frames->count && apply && apply(frames, context) != 0) {
         why = "the service refused it";
         aeterna_write_(fd, AETERNA_ERROR_, refused, strlen(refused), NULL, 0);
@@ -496,25 +766,42 @@ AETERNA_API int aeterna_refuse(aeterna_writer *writer, const char *why) {
     return writer->failed == 2 ? 0 : -1;
 }
 
+AETERNA_API void aeterna_resume_(aeterna_state *state, const aeterna_keeper *keeper, aeterna_frames *given) {
+    if (keeper->resume) keeper->resume(given, keeper->context);
+    else if (given && state->apply && state->apply(given, state->apply_context) != 0) aeterna_log("what came back", "the service refused it");
+    aeterna_open_gate_(state, given != NULL);
+    aeterna_set_(state, 0);
+}
+
 /* Answers aeternad until the connection ends; returns whether a newer connection has its place. */
-AETERNA_API int aeterna_answer_(aeterna_state *state, const aeterna_keeper *keeper) {
-    int good = 1, replaced = 0;
+AETERNA_API int aeterna_answer_(aeterna_state *state, const aeterna_keeper *keeper, aeterna_frame *early) {
+    int good = 1, replaced = 0, unanswered = 0;
     aeterna_frame frame;
-    while (good && aeterna_read_(state->fd, &frame) == 0) {
+    while (good && aeterna_next_(state->fd, &frame, early) == 0) {
         aeterna_frames given = {NULL, 0};
-        if (frame.kind == AETERNA_REQUEST_) {
+        if (frame.kind == AETERNA_HELLO_ && !unanswered) {
+            aeterna_frame_free(&frame);
+            continue;
+        }
+        if (frame.kind == AETERNA_REQUEST_ || frame.kind == AETERNA_HELLO_) {
             aeterna_writer writer = {state->fd, 0, 0, 0};
             char totals[80];
             aeterna_set_(state, 1);
+            unanswered = !aeterna_close_gate_(state);
+            if (unanswered) { /* RESUME is there already, or nobody any more */
+                aeterna_frame_free(&frame);
+                continue;
+            }
             keeper->save(&writer, keeper->context);
             snprintf(totals, sizeof totals, "{\"frames\":%llu,\"bytes\":%llu}", writer.frames, writer.bytes);
             if (writer.failed != 2) good = !writer.failed && aeterna_write_(state->fd, AETERNA_FINISHED_, totals, strlen(totals), NULL, 0) == 0;
         } else if (frame.kind == AETERNA_RESUME_) {
-            if (aeterna_receive_(state->fd, &given) == 0) good = aeterna_write_(state->fd, AETERNA_FINISHED_, NULL, 0, NULL, 0) == 0;
-            if (keeper->resume) keeper->resume(given.count ? &given : NULL, keeper->context);
+            unanswered = 0;
+            if (aeterna_receive_(state->fd, &given, early) == 0) good = aeterna_write_(state->fd, AETERNA_FINISHED_, NULL, 0, NULL, 0) == 0;
+            aeterna_resume_(state, keeper, given.count ? &given : NULL);
             aeterna_frames_free(&given);
-            aeterna_set_(state, 0);
         } else if (frame.kind == AETERNA_COMMIT_) {
+            aeterna_phase_(state, AETERNA_GONE_);
             if (keeper->commit) keeper->commit(keeper->context);
             aeterna_set_(state, 2);
         } else if (frame.kind == AETERNA_ERROR_) {
@@ -530,12 +817,6 @@ AETERNA_API int aeterna_answer_(aeterna_state *state, const aeterna_keeper *keep
     return replaced;
 }
 
-AETERNA_API long long aeterna_now_(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
-}
-
 /* Answers aeternad until the state is the newer generation's: for programs that bring their own thread. Whenever the
  * connection ends before that, it connects again. */
 AETERNA_API void aeterna_serve(aeterna_state *state, const aeterna_keeper *keeper) {
@@ -544,20 +825,20 @@ AETERNA_API void aeterna_serve(aeterna_state *state, const aeterna_keeper *keepe
     for (;;) {
         long long began = aeterna_now_();
         int replaced = 0, connected, error;
-        if (state->fd < 0) state->fd = aeterna_greet_(state->path, "{\"role\":\"source\"}");
+        aeterna_frame early;
+        memset(&early, 0, sizeof early);
+        if (state->fd < 0) state->fd = aeterna_greet_(state->path, "{\"role\":\"source\"}", &early);
         connected = state->fd >= 0;
         if (connected) {
             if (quiet) aeterna_log("aeternad", "connected again");
             quiet = 0;
-            replaced = aeterna_answer_(state, keeper);
+            replaced = aeterna_answer_(state, keeper, &early);
         }
         error = errno;
         if (connected) close(state->fd);
+        aeterna_frame_free(&early);
         state->fd = -1;
-        if (state->standing == 1) {
-            if (keeper->resume) keeper->resume(NULL, keeper->context);
-            aeterna_set_(state, 0);
-        }
+        if (state->standing == 1) aeterna_resume_(state, keeper, NULL);
         if (state->standing == 2 || replaced) return;
         if (!quiet) aeterna_log("the connection to aeternad is over, connecting again", strerror(error));
         quiet = 1;

@@ -1,3 +1,3 @@
-module aeterna
+module example.invalid/aeterna/sdk/go
 
 go 1.19

@@ -35,15 +35,25 @@ pub(super) enum Wait {
 pub(super) struct Channel {
     stream: UnixStream,
     decoder: Decoder,
+    /// Has been read already.
+    early: Option<Incoming>,
 }
 
 impl Channel {
     pub(super) fn connect(path: &Path) -> io::Result<Channel> {
-        Ok(Channel { stream: UnixStream::connect(path)?, decoder: Decoder::new() })
+        Ok(Channel { stream: UnixStream::connect(path)?, decoder: Decoder::new(), early: None })
+    }
+
+    /// The next frame will be this one.
+    pub(super) fn unread(&mut self, frame: Incoming) {
+        self.early = Some(frame);
     }
 
     /// The next frame. Its memory grows with what has arrived, not with what was announced.
     pub(super) fn read(&mut self, wait: Wait) -> io::Result<Incoming> {
+        if let Some(early) = self.early.take() {
+            return Ok(early);
+        }
         let mut frame: Option<Frame> = None;
         let mut descriptors: Vec<OwnedFd> = Vec::new();
         let mut buffer = vec![0; CHUNK];

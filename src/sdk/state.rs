@@ -218,7 +218,14 @@ fn greet(path: &Path, role: Role) -> io::Result<Channel> {
     match channel.read(Wait::Soon)? {
         Incoming::Message(Message::Hello(Hello::Coordinator { .. })) => Ok(channel),
         Incoming::Message(Message::Error(complaint)) => Err(io::Error::other(complaint.message)),
-        other => Err(io::Error::other(format!("HELLO was answered by {other:?}"))),
+        Incoming::Message(Message::Hello(other)) => {
+            Err(io::Error::other(format!("HELLO was answered by {other:?}")))
+        }
+        // aeternad has taken the role for granted meanwhile: its HELLO comes later.
+        early => {
+            channel.unread(early);
+            Ok(channel)
+        }
     }
 }
 
@@ -228,6 +235,7 @@ fn receive(channel: &mut Channel) -> io::Result<Vec<Frame>> {
     loop {
         match channel.read(Wait::Idle)? {
             Incoming::State(frame) => frames.push(frame),
+            Incoming::Message(Message::Hello(_)) => {}
             Incoming::Message(Message::Finished(_)) => return Ok(frames),
             Incoming::Message(Message::Error(complaint)) => return Err(io::Error::other(complaint.message)),
             Incoming::Message(other) => {
@@ -312,6 +320,8 @@ fn serve(mut channel: Channel, keeper: &mut impl Keeper, kept: &Kept) -> io::Err
             }
             // The acknowledgement; COMMIT or RESUME will follow.
             Incoming::Message(Message::Finished(_)) => Ok(()),
+            // A late one.
+            Incoming::Message(Message::Hello(Hello::Coordinator { .. })) => Ok(()),
             Incoming::Message(Message::Error(complaint)) if complaint.code == "replaced" => {
                 Err(io::Error::new(io::ErrorKind::AlreadyExists, complaint.message))
             }

@@ -50,6 +50,7 @@ mod repair;
 mod rollback;
 mod scale;
 mod sdk;
+mod sdk_packages;
 mod security;
 mod server_starter;
 mod signals;

@@ -63,6 +63,11 @@ fn hello(predecessor: bool) -> Message {
 impl<'a> Talk<'a> {
     /// Starts the program, and answers its HELLO.
     fn start(sdk: &'a Sdk) -> Talk<'a> {
+        Talk::greeted(sdk, true)
+    }
+
+    /// Starts the program, and answers its HELLO or does not.
+    fn greeted(sdk: &'a Sdk, answers: bool) -> Talk<'a> {
         let (path, notify) = (sdk.env.path("srp.sock"), sdk.env.path("notify.sock"));
         let _ = std::fs::remove_file(&path);
         let _ = std::fs::remove_file(&notify);
@@ -75,7 +80,9 @@ impl<'a> Talk<'a> {
         let stream = accept(&listener);
         let mut talk = Talk { sdk, child, lines, listener, notices, stream, decoder: Decoder::new() };
         assert_eq!(talk.next(), Got::Message(Message::Hello(Hello::Sink)));
-        talk.say(&hello(true));
+        if answers {
+            talk.say(&hello(true));
+        }
         talk
     }
 
@@ -214,6 +221,7 @@ fn play(sdk: &Sdk) {
     state_goes_in_and_comes_out_as_it_was(sdk);
     what_is_no_srp_is_answered_by_its_name(sdk);
     a_state_that_breaks_off_is_no_state(sdk);
+    a_hello_that_is_answered_late_is_no_harm(sdk);
     a_service_may_refuse_a_state(sdk);
     a_service_that_cannot_save_serves_on(sdk);
     a_source_serves_on_when_aeternad_dies(sdk);
@@ -321,6 +329,27 @@ fn a_state_that_breaks_off_is_no_state(sdk: &Sdk) {
 fn one_frame(payload: &str) -> Vec<u8> {
     let header = Header::new(FrameType::StateJson, payload.len()).unwrap();
     [&header.to_bytes()[..], payload.as_bytes(), &Message::Finished(None).to_bytes()].concat()
+}
+
+/// On a busy machine a program may connect, and be taken for a silent one before its HELLO comes.
+fn a_hello_that_is_answered_late_is_no_harm(sdk: &Sdk) {
+    for later in [false, true] {
+        let mut talk = Talk::greeted(sdk, false);
+        let whole = [&expected_json()[..], b"{}"].concat();
+        talk.send(&whole);
+        if !later {
+            talk.say(&hello(true));
+        }
+        talk.send(&whole);
+        talk.say(&Message::Finished(None));
+        talk.expect_ack();
+        assert_eq!(talk.line(), "loaded 02:7b7d:0 02:7b7d:0");
+        if later {
+            talk.say(&hello(true));
+        }
+        talk.say(&Message::Request);
+        assert!(matches!(talk.next(), Got::State(..)));
+    }
 }
 
 fn a_service_may_refuse_a_state(sdk: &Sdk) {
@@ -431,7 +460,8 @@ fn go() {
     }
     let mut sdk = Sdk::new("", &[], Descriptors::Yes);
     let module = format!(
-        "module echo\n\ngo 1.19\n\nrequire aeterna v0.0.0\n\nreplace aeterna => {}\n",
+        "module echo\n\ngo 1.19\n\nrequire example.invalid/aeterna/sdk/go v0.1.0\n\n\
+         replace example.invalid/aeterna/sdk/go => {}\n",
         repository().join("sdk/go").display()
     );
     sdk.env.file("echo/go.mod", &module);
@@ -452,7 +482,9 @@ fn java() {
     let classes = sdk.env.path("classes").display().to_string();
     let mut build = Command::new("javac");
     build.args(["-Xlint:all", "-Werror", "--release", "16", "-d", &classes]);
-    run(build.arg(repository().join("sdk/java/Aeterna.java")).arg(repository().join("tests/sdk/Echo.java")));
+    run(build
+        .arg(repository().join("sdk/java/src/main/java/invalid/example/aeterna/Aeterna.java"))
+        .arg(repository().join("tests/sdk/Echo.java")));
     sdk.arguments = vec!["-Xshare:auto".into(), "-cp".into(), classes, "Echo".into()];
     play(&sdk);
 }

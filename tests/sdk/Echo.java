@@ -1,3 +1,4 @@
+import invalid.example.aeterna.Aeterna;
 import java.util.List;
 
 /** Prints the state that it gets, and gives the same when it is asked. */

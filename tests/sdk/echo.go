@@ -7,7 +7,7 @@ import (
 	"io"
 	"os"
 
-	"aeterna"
+	aeterna "example.invalid/aeterna/sdk/go"
 )
 
 func show(word string, frames []aeterna.Frame) {

@@ -12,7 +12,6 @@ import signal
 import socketserver
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,48 +23,6 @@ LONGEST = 64 * 1024
 
 sessions = {}  # name -> [{"role", "text"}]
 turn = threading.Lock()
-
-
-class Gate:
-    """Lets requests in but between REQUEST and COMMIT or RESUME, and knows when the last one has left."""
-
-    def __init__(self):
-        self.changed = threading.Condition()
-        self.inside, self.closed, self.for_good = 0, False, False
-
-    def enter(self, accept):
-        with self.changed:
-            self.changed.wait_for(lambda: not self.closed or self.for_good)
-            if self.for_good:
-                time.sleep(0.01)  # what waits is for the newer generation; the stop signal is on its way
-                raise OSError("handed over")
-            accepted = accept()
-            self.inside += 1
-            return accepted
-
-    def leave(self):
-        with self.changed:
-            self.inside -= 1
-            self.changed.notify_all()
-
-    def close(self):
-        """Nobody gets in any more, and whoever is inside may finish (but a client that says nothing)."""
-        with self.changed:
-            self.closed = True
-            self.changed.wait_for(lambda: self.inside == 0, timeout=2)
-
-    def open(self):
-        with self.changed:
-            self.closed = False
-            self.changed.notify_all()
-
-    def close_for_good(self):
-        with self.changed:
-            self.for_good = True
-            self.changed.notify_all()
-
-
-gate = Gate()
 
 
 def think(conversation):
@@ -107,14 +64,15 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(404 if url.path != "/chat" else 413, {"error": "POST /chat?session=NAME, a text"})
         text = self.rfile.read(length).decode(errors="replace").strip()
         name = parse_qs(url.query).get("session", ["default"])[0]
-        with turn:
-            if gate.closed:
-                # It was too slow: its conversation is the newer generation's by now.
-                return self.answer(503, {"error": "the agent is being replaced, ask again"})
-            conversation = sessions.setdefault(name, [])
-            conversation.append({"role": "user", "text": text})
-            reply = think(conversation)
-            conversation.append({"role": "agent", "text": reply})
+        try:
+            with state.request(), turn:
+                conversation = sessions.setdefault(name, [])
+                conversation.append({"role": "user", "text": text})
+                reply = think(conversation)
+                conversation.append({"role": "agent", "text": reply})
+        except aeterna.HandedOver:
+            # It was too slow: its conversation is the newer generation's by now.
+            return self.answer(503, {"error": "the agent is being replaced, ask again"})
         self.answer(200, {"reply": reply, "version": VERSION, "generation": aeterna.generation()})
 
     def log_message(self, *_):
@@ -128,44 +86,27 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         super().__init__(listener.getsockname(), Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
-        # Another generation accepts from the same socket: one that was ready may not be any more.
+        # A connection that was there may be somebody else's by the time of accept().
         listener.setblocking(False)
 
     def get_request(self):
-        # In between they wait in the queue for whoever goes on.
-        connection, address = gate.enter(self.socket.accept)
+        connection, address = self.socket.accept()
         connection.settimeout(10)
         return connection, address
 
-    def shutdown_request(self, request):
-        super().shutdown_request(request)
-        gate.leave()
-
 
 def load(frames):
-    for frame in frames:
-        name, conversation = frame.json()
-        sessions[name] = conversation
-
-
-def save():
-    gate.close()
     with turn:
-        return [aeterna.json_frame(entry) for entry in sessions.items()]
-
-
-def resume(frames):
-    if frames:
-        with turn:
-            sessions.clear()
-            load(frames)
-    gate.open()
+        sessions.clear()
+        for frame in frames:
+            name, conversation = frame.json()
+            sessions[name] = conversation
 
 
 state = aeterna.State()
+server = Server(state.listener(0, "127.0.0.1:" + os.environ.get("PORT", "8080")))
 state.load(load)
-state.keep(save, resume, gate.close_for_good)
-server = Server(aeterna.listener(0, "127.0.0.1:" + os.environ.get("PORT", "8080")))
+state.keep(save=lambda: [aeterna.json_frame(entry) for entry in sessions.items()])
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
 aeterna.ready()
 aeterna.status("version %s, %d conversations" % (VERSION, len(sessions)))

@@ -1,3 +1,6 @@
+package invalid.example.aeterna;
+
+import java.io.Closeable;
 import java.io.EOFException;
 import java.io.IOException;
 import java.io.OutputStream;
@@ -5,7 +8,10 @@ import java.net.InetSocketAddress;
 import java.net.SocketAddress;
 import java.net.UnixDomainSocketAddress;
 import java.nio.ByteBuffer;
+import java.nio.channels.ByteChannel;
 import java.nio.channels.Channel;
+import java.nio.channels.SelectionKey;
+import java.nio.channels.Selector;
 import java.nio.channels.ServerSocketChannel;
 import java.nio.channels.SocketChannel;
 import java.nio.charset.StandardCharsets;
@@ -19,11 +25,14 @@ import java.util.function.Supplier;
  * Aeterna for services in Java (16 or later, no dependencies).
  *
  * <pre>
- * ServerSocketChannel listener = Aeterna.listener("127.0.0.1", 8080);   // the unit: StandardInput = "socket"
  * Aeterna.State state = new Aeterna.State();
- * List&lt;Aeterna.Frame&gt; frames = state.load(given -&gt; counter.set(Long.parseLong(given.get(0).text())));
- * state.keep(() -&gt; List.of(Aeterna.Frame.json(counter.toString())), given -&gt; {}, () -&gt; {});
+ * Aeterna.Listener listener = state.listener("127.0.0.1", 8080);   // the unit: StandardInput = "socket"
+ * state.load(given -&gt; counter.set(Long.parseLong(given.get(0).text())));
+ * state.keep(() -&gt; List.of(Aeterna.Frame.json(counter.toString())));
  * Aeterna.ready();
+ * ...
+ * Aeterna.Connection connection = listener.accept();               // nothing while the state changes hands
+ * state.request(() -&gt; counter.incrementAndGet());                  // around what changes the state; then answer
  * </pre>
  *
  * Everything works without aeternad too: sockets are then bound here, notices go nowhere, and there is no state.
@@ -31,7 +40,7 @@ import java.util.function.Supplier;
  * The protocol is described in aeterna-srp(7).
  *
  * Java has neither datagram Unix sockets nor descriptors by number. So the listener is the one on descriptor 0
- * ({@link System#inheritedChannel}), notices go through a helper process (perl or python3; the unit needs
+ * ({@link System#inheritedChannel}), notices go through a helper process (aeternactl, perl or python3; the unit needs
  * {@code NotifyAccess = "all"}), and connections cannot be passed on.
  */
 public final class Aeterna {
@@ -44,6 +53,9 @@ public final class Aeterna {
     private static final int ERROR = 0xFE, FINISHED = 0xFF;
     private static final int MAGIC = 0xAE7E2024;
     private static final int MAX_CONTROL = 64 * 1024;
+
+    /** This package's. */
+    public static final String VERSION = "0.1.0";
 
     private Aeterna() {}
 
@@ -114,7 +126,7 @@ public final class Aeterna {
     }
 
     private static OutputStream startHelper() {
-        String[][] commands = {{"perl", "-e", PERL}, {"python3", "-c", PYTHON}};
+        String[][] commands = {{"aeternactl", "notify", "-"}, {"perl", "-e", PERL}, {"python3", "-c", PYTHON}};
         for (String[] command : commands) {
             try {
                 // Its standard input ends with this process, and so does it.
@@ -126,7 +138,7 @@ public final class Aeterna {
                 continue;
             }
         }
-        log("notices cannot be sent: neither perl nor python3 is there");
+        log("notices cannot be sent: there is no aeternactl, perl or python3");
         return OutputStream.nullOutputStream();
     }
 
@@ -177,12 +189,263 @@ public final class Aeterna {
         }
     }
 
+    /**
+     * The state is being handed over, or is a newer generation's: what was asked for was not done, or is not known to be
+     * in what was handed over. Do not tell the client that it was done.
+     */
+    public static final class HandedOver extends IOException {
+        private static final long serialVersionUID = 1;
+
+        HandedOver() {
+            super("a newer generation has the state");
+        }
+    }
+
+    /** What the gate lets through: nothing is accepted from CLOSING on, no request begins from CLOSED on. */
+    private enum Phase { OPEN, CLOSING, CLOSED, GONE }
+
+    /** Knows what is in hand: connections until their first answer or their end, and requests. */
+    private static final class Gate {
+        /** For connections that say nothing. */
+        private static final long GRACE_MS = 500;
+
+        private final long patienceMs;
+        private Phase phase = Phase.OPEN;
+        private long fresh, requests, saves, replaced;
+        /** Of the thread that waits for them to end. */
+        private Selector ending;
+
+        Gate(long patienceMs) {
+            this.patienceMs = patienceMs;
+        }
+
+        synchronized void set(Phase now) {
+            phase = now;
+            notifyAll();
+        }
+
+        synchronized boolean isOpen() {
+            return phase == Phase.OPEN;
+        }
+
+        /** How often the state had been saved by then. */
+        synchronized long less(long ofFresh, long ofRequests) {
+            fresh -= ofFresh;
+            requests -= ofRequests;
+            if (ending != null) {
+                ending.wakeup();
+            }
+            return saves;
+        }
+
+        private synchronized long left(boolean ofFresh) {
+            return ofFresh ? fresh : requests;
+        }
+
+        /**
+         * Accepts nothing more, lets what is in hand end and no other request begin. False: aeternad has said something
+         * before that.
+         */
+        boolean close(Wire wire) throws IOException {
+            long until = System.nanoTime() + patienceMs * 1_000_000;
+            long grace = System.nanoTime() + Math.min(GRACE_MS, patienceMs) * 1_000_000;
+            wire.channel.configureBlocking(false);
+            try (Selector selector = Selector.open()) {
+                SelectionKey key = wire.channel.register(selector, SelectionKey.OP_READ);
+                synchronized (this) {
+                    ending = selector;
+                }
+                set(Phase.CLOSING);
+                boolean silent = await(selector, true, grace);
+                if (silent) {
+                    set(Phase.CLOSED);
+                    silent = await(selector, false, until);
+                }
+                key.cancel();
+                synchronized (this) {
+                    ending = null;
+                    saves += silent ? 1 : 0;
+                    if (silent && requests > 0) {
+                        log("not ended within " + patienceMs + " ms: requests, " + requests
+                            + "; what they do is not handed over");
+                    }
+                }
+                return silent;
+            } finally {
+                wire.channel.configureBlocking(true);
+            }
+        }
+
+        /** False if there is something to read before the time is over. */
+        private boolean await(Selector selector, boolean ofFresh, long until) throws IOException {
+            while (left(ofFresh) > 0) {
+                long ms = (until - System.nanoTime()) / 1_000_000;
+                if (ms <= 0) {
+                    return true;
+                }
+                if (selector.select(ms) > 0) {
+                    return false;
+                }
+            }
+            return true;
+        }
+
+        synchronized void open(boolean isReplaced) {
+            if (isReplaced) {
+                replaced = saves;
+            }
+            set(Phase.OPEN);
+        }
+
+        /** Waits while no request may begin, for the patience at most. */
+        private void decided() throws HandedOver {
+            long until = System.nanoTime() + patienceMs * 1_000_000;
+            try {
+                while (phase == Phase.CLOSED && until - System.nanoTime() > 0) {
+                    wait((until - System.nanoTime()) / 1_000_000 + 1);
+                }
+            } catch (InterruptedException ended) {
+                Thread.currentThread().interrupt();
+            }
+            if (phase == Phase.CLOSED || phase == Phase.GONE) {
+                throw new HandedOver();
+            }
+        }
+
+        synchronized long begin() throws HandedOver {
+            decided();
+            requests++;
+            return saves;
+        }
+
+        synchronized void end(long began, long ended) throws HandedOver {
+            if (ended != began) {
+                decided();
+                if (replaced > began) {
+                    throw new HandedOver();
+                }
+            }
+        }
+    }
+
+    /**
+     * A listening socket with a gate: it gives no connection from the time when the state is asked for until the
+     * handover is given up. They wait in its queue meanwhile.
+     */
+    public static final class Listener implements Closeable {
+        private final ServerSocketChannel channel;
+        private final Selector selector;
+        private final Gate gate;
+
+        private Listener(ServerSocketChannel channel, Gate gate) throws IOException {
+            this.channel = channel;
+            this.gate = gate;
+            // Other processes have the same queue: the socket itself never blocks.
+            channel.configureBlocking(false);
+            selector = Selector.open();
+            channel.register(selector, SelectionKey.OP_ACCEPT);
+        }
+
+        /** Waits for a connection; any thread. */
+        public Connection accept() throws IOException {
+            while (true) {
+                synchronized (gate) {
+                    while (!gate.isOpen()) {
+                        try {
+                            gate.wait();
+                        } catch (InterruptedException ended) {
+                            Thread.currentThread().interrupt();
+                            throw new java.nio.channels.ClosedByInterruptException();
+                        }
+                    }
+                    SocketChannel accepted = channel.accept();
+                    if (accepted != null) {
+                        gate.fresh++;
+                        return new Connection(accepted, gate);
+                    }
+                }
+                synchronized (selector) {
+                    selector.select(key -> { });
+                }
+            }
+        }
+
+        /** The socket itself, not blocking: for its address. Accepting from it passes by the gate. */
+        public ServerSocketChannel channel() {
+            return channel;
+        }
+
+        @Override
+        public void close() throws IOException {
+            channel.close();
+            selector.close();
+        }
+    }
+
+    /** An accepted connection, blocking: in hand until its first answer or its end. */
+    public static final class Connection implements ByteChannel {
+        private final SocketChannel channel;
+        private final Gate gate;
+        private boolean fresh = true;
+
+        private Connection(SocketChannel channel, Gate gate) {
+            this.channel = channel;
+            this.gate = gate;
+        }
+
+        private void answers() {
+            synchronized (this) {
+                if (!fresh) {
+                    return;
+                }
+                fresh = false;
+            }
+            gate.less(1, 0);
+        }
+
+        @Override
+        public int read(ByteBuffer to) throws IOException {
+            return channel.read(to);
+        }
+
+        @Override
+        public int write(ByteBuffer from) throws IOException {
+            int count = channel.write(from);
+            answers();
+            return count;
+        }
+
+        @Override
+        public boolean isOpen() {
+            return channel.isOpen();
+        }
+
+        @Override
+        public void close() throws IOException {
+            channel.close();
+            answers();
+        }
+
+        /** The socket itself. What is written to it directly is not noticed as an answer. */
+        public SocketChannel channel() {
+            return channel;
+        }
+    }
+
     /** Whose the state is. */
     private enum Standing { MINE, ASKED, THEIRS }
 
-    /** This generation's connection to aeternad's SRP socket. */
+    /**
+     * This generation's connection to aeternad's SRP socket, and the gate in front of the state.
+     *
+     * When a newer generation asks for the state, the listeners that came from {@link #listener} accept nothing more, and
+     * what is in hand may end, for the patience at most: 3 s, below {@code Timeout} of {@code [State]}, which is 5 s.
+     * Then it is saved.
+     */
     public static final class State {
         private final String path;
+        private final Gate gate;
+        private Consumer<List<Frame>> apply = frames -> { };
         private Wire wire;
         private Standing standing = Standing.MINE;
 
@@ -193,7 +456,46 @@ public final class Aeterna {
 
         /** A socket by its path. */
         public State(String path) {
+            this(path, 3000);
+        }
+
+        /** As {@link #State(String)}; requests get so many milliseconds to end when the state is asked for. */
+        public State(String path, long patienceMs) {
             this.path = path;
+            gate = new Gate(patienceMs);
+        }
+
+        /** As {@link Aeterna#listener(String, int)}, but with a gate. */
+        public Listener listener(String host, int port) throws IOException {
+            return listener(new InetSocketAddress(host, port));
+        }
+
+        /** As {@link #listener(String, int)}, for any address. */
+        public Listener listener(SocketAddress fallback) throws IOException {
+            return new Listener(Aeterna.listener(fallback), gate);
+        }
+
+        /**
+         * Does what changes the state, and returns its result. The answer to the client belongs behind it. While the
+         * state changes hands it waits, and after the patience it throws {@link HandedOver} without having done it; it
+         * also does if the state was handed over before the end of it. Not nested.
+         */
+        public <T> T request(Supplier<T> work) throws HandedOver {
+            long began = gate.begin();
+            T result;
+            long ended = began;
+            try {
+                result = work.get();
+            } finally {
+                ended = gate.less(0, 1);
+            }
+            gate.end(began, ended);
+            return result;
+        }
+
+        /** Whether the state was asked for: a server may then ask its clients to connect again. */
+        public boolean isClosing() {
+            return !gate.isOpen();
         }
 
         /** Takes the older generation's state over; blocks until it is there; never throws. */
@@ -203,9 +505,11 @@ public final class Aeterna {
 
         /**
          * As {@link #load()}. {@code apply} may refuse the frames by throwing, and is not called if there are none:
-         * the state is acknowledged only if it does not.
+         * the state is acknowledged only if it does not. It also gets what comes back from a newer generation that is
+         * rolled back, if {@link #keep(Supplier)} is used: so it replaces what there is.
          */
         public List<Frame> load(Consumer<List<Frame>> apply) {
+            this.apply = apply;
             if (path == null) {
                 return new ArrayList<>();
             }
@@ -234,12 +538,21 @@ public final class Aeterna {
             }
         }
 
+        /** As {@link #keep(Supplier, Consumer, Runnable)}; what comes back goes to what {@link #load} was given. */
+        public void keep(Supplier<List<Frame>> save) {
+            keep(save, frames -> {
+                if (frames != null) {
+                    apply.accept(frames);
+                }
+            }, () -> { });
+        }
+
         /**
-         * Gives the state to whoever asks for it, on a daemon thread. {@code save}: a newer generation is about to
-         * take over; accept nothing more, change nothing, give the state; if it throws, nothing is handed over.
-         * {@code resume}: the handover was given
-         * up; serve on, with these frames if they are not null. {@code commit}: the state is the newer
-         * generation's for good; do not store it when the stop signal comes.
+         * Gives the state to whoever asks for it, on a daemon thread. {@code save}: a newer generation is about to take
+         * over; give the state. The gate is closed; what does not go through it must change nothing any more. If it
+         * throws, nothing is handed over. {@code resume}: the handover was given up; serve on, with these frames if they
+         * are not null; the gate opens afterwards. {@code commit}: the state is the newer generation's for good; do not
+         * store it when the stop signal comes.
          */
         public void keep(Supplier<List<Frame>> save, Consumer<List<Frame>> resume, Runnable commit) {
             if (path == null) {
@@ -298,13 +611,7 @@ public final class Aeterna {
                     channel.close(); // whoever waits for the state learns that it does not come
                 }
                 if (isAsked()) {
-                    try {
-                        resume.accept(null);
-                    } catch (RuntimeException error) {
-                        log("the service could not resume: " + error);
-                    } finally {
-                        set(Standing.MINE);
-                    }
+                    back(resume, null);
                 }
                 if (why == null || isTheirs()) {
                     return;
@@ -322,18 +629,39 @@ public final class Aeterna {
             }
         }
 
+        /** Goes on with the state: the service's own, or these frames. */
+        private void back(Consumer<List<Frame>> resume, List<Frame> frames) {
+            try {
+                resume.accept(frames);
+            } catch (RuntimeException error) {
+                log("the service could not resume: " + error);
+            } finally {
+                gate.open(frames != null);
+                set(Standing.MINE);
+            }
+        }
+
         /** Answers aeternad until the connection ends: throws then. Returns null where a newer one has its place. */
         private Exception answer(
                 Wire channel, Supplier<List<Frame>> save, Consumer<List<Frame>> resume, Runnable commit)
                 throws IOException {
+            boolean unanswered = false;
             while (true) {
                 Frame frame = channel.read();
+                if (frame.kind == HELLO && !unanswered) {
+                    continue;
+                }
                 switch (frame.kind) {
                     case REQUEST:
+                    case HELLO:
                         set(Standing.ASKED);
-                        give(channel, save);
+                        unanswered = !gate.close(channel); // RESUME is there already, or nobody any more
+                        if (!unanswered) {
+                            give(channel, save);
+                        }
                         break;
                     case RESUME:
+                        unanswered = false;
                         List<Frame> given = null;
                         try {
                             given = channel.receive();
@@ -341,10 +669,10 @@ public final class Aeterna {
                         } catch (IOException error) {
                             log("nothing was given back: " + error.getMessage());
                         }
-                        resume.accept(given == null || given.isEmpty() ? null : given);
-                        set(Standing.MINE);
+                        back(resume, given == null || given.isEmpty() ? null : given);
                         break;
                     case COMMIT:
+                        gate.set(Phase.GONE);
                         commit.run();
                         set(Standing.THEIRS);
                         break;
@@ -378,6 +706,8 @@ public final class Aeterna {
     /** Frames over a connection, blocking. */
     private static final class Wire {
         private final SocketChannel channel;
+        /** Has been read already. */
+        private Frame early;
 
         private Wire(SocketChannel channel) {
             this.channel = channel;
@@ -387,10 +717,11 @@ public final class Aeterna {
             Wire wire = new Wire(SocketChannel.open(UnixDomainSocketAddress.of(path)));
             wire.write(HELLO, ("{\"role\":\"" + role + "\"}").getBytes(StandardCharsets.UTF_8));
             Frame answer = wire.read();
-            if (answer.kind != HELLO || !answer.text().contains("coordinator")) {
+            if (answer.kind == ERROR || answer.kind == HELLO && !answer.text().contains("coordinator")) {
                 wire.close();
                 throw new IOException("HELLO was answered by type " + answer.kind + ": " + answer.text());
             }
+            wire.early = answer; // aeternad's HELLO comes later if it has taken the role for granted meanwhile
             return wire;
         }
 
@@ -411,6 +742,11 @@ public final class Aeterna {
         }
 
         Frame read() throws IOException {
+            if (early != null) {
+                Frame frame = early;
+                early = null;
+                return frame;
+            }
             ByteBuffer header = ByteBuffer.wrap(exactly(12));
             long length = Integer.toUnsignedLong(header.getInt());
             int magic = header.getInt();
@@ -478,6 +814,8 @@ public final class Aeterna {
                 Frame frame = read();
                 if (isState(frame.kind)) {
                     frames.add(frame);
+                } else if (frame.kind == HELLO) {
+                    continue;
                 } else if (frame.kind == FINISHED) {
                     return frames;
                 } else if (frame.kind == ERROR) {
