@@ -227,6 +227,7 @@ const BY_NAME: &[(&str, &[&str], &str)] = &[
     ("daemon/http/facts.rs", LOOKS, "names of the kernel"),
     ("daemon/http/token.rs", LOOKS, "of a file that was just read by descriptor: only to warn"),
     ("daemon/logging.rs", LOOKS, "of a descriptor"),
+    ("daemon/files.rs", LOOKS, "folders of units are named by whoever starts us"),
     ("daemon/load.rs", LOOKS, "units are named by whoever starts us"),
     ("daemon/home.rs", LOOKS, "whether to say that the runtime dir is new"),
     (
@@ -243,6 +244,8 @@ const BY_NAME: &[(&str, &[&str], &str)] = &[
     ("sys/holder.rs", LOOKS, "names of the kernel"),
     ("sys/inotify.rs", LOOKS, "inotify takes names; only changes are heard there, nothing is read or made"),
     ("sys/limits.rs", LOOKS, "names of the kernel"),
+    ("sys/links.rs", CHANGES, "two bytes are read, to warn of a script; never on the daemon's main thread"),
+    ("sys/links.rs", LOOKS, "what a path leads to, to warn of it; the same"),
     ("sys/near.rs", CHANGES, "opens for nothing, to find out whose the file system is"),
     ("sys/nest.rs", CHANGES, "names of the kernel"),
     ("sys/nest.rs", LOOKS, "inotify takes names; what was heard is looked at by sys::dir"),
