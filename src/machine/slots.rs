@@ -187,7 +187,8 @@ impl Turn<'_> {
             self.run_stop(number, plan);
         }
         if live > 0 && before == 0 {
-            let most = end.map_or(String::new(), |end| format!(", {} at most", end.since(now)));
+            let most =
+                end.map_or(String::new(), |end| format!(", {:.1}s at most", end.since(now).as_secs_f64()));
             let text = format!(
                 "{live} datagram flows are live on generation {}: its stop signal waits until they are idle{most}",
                 number.0

@@ -5,6 +5,7 @@ use crate::common;
 use aeterna::proto::status::UnitState;
 use common::hammer::{Hammer, To};
 use common::load::{Load, Manner};
+use common::players::Players;
 use common::port::free_port;
 use common::{Env, http, process, repository, skip};
 use std::os::unix::net::UnixDatagram;
@@ -16,6 +17,7 @@ const UNITS: &[(&str, &[&str])] = &[
     ("cache", &["python3"]),
     ("chat", &["python3"]),
     ("echo", &[]),
+    ("game", &[]),
     ("gin", &["go", GO_SYSTEMD, GIN]),
     ("go", &["go", GO_SYSTEMD]),
     ("gunicorn", &["gunicorn"]),
@@ -134,6 +136,35 @@ fn echo_is_replaced_without_a_failed_request() {
     let echo = format!("ExecStart = \"{}\"", common::example("echo").display());
     let program = ("ExecStart = \"./target/debug/examples/echo\"", echo.as_str());
     serves_and_is_replaced("echo", "8080", &[program], Manner::KeepAlive);
+}
+
+#[test]
+fn the_game_is_replaced_and_no_player_notices() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("steering UDP takes CAP_BPF");
+    }
+    let mut env = Env::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let game = common::example("game").display().to_string();
+    let replacements = [
+        ("127.0.0.1:7777", address.as_str()),
+        ("./target/debug/examples/game", game.as_str()),
+        ("SoakTime = \"5s\"", "SoakTime = \"1s\""),
+    ];
+    env.unit("game", &changed("game", &replacements));
+    env.start();
+    env.wait_state("game", UnitState::Running);
+    let players = Players::start(&address, 2);
+    for generation in 2..=3 {
+        players.wait_games(20);
+        let done = env.ctl(&["reload", "game"]);
+        assert_eq!(done.code, 0, "{done:?}");
+        assert_eq!(env.unit_status("game").generation, generation);
+    }
+    players.wait_games(20);
+    let seen = players.finish();
+    assert_eq!(seen.wrong, [""; 0], "of {} datagrams", seen.datagrams);
+    assert_eq!(seen.generations.len(), 3);
 }
 
 #[test]

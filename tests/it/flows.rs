@@ -273,3 +273,37 @@ fn a_client_whose_address_changes_is_found_by_its_tag() {
     env.wait_state("app", UnitState::Running);
     assert_eq!((from_elsewhere(&address, first), old.play()), (2, Ok(2)));
 }
+
+#[test]
+fn an_address_that_is_dropped_stays_with_the_generation_that_has_flows_there() {
+    if !can_steer() {
+        return;
+    }
+    let (first, second) = (common::port::free_port(), common::port::free_port());
+    let game = example("game").display().to_string();
+    let write = |env: &Env, port: u16| {
+        env.unit(
+            "app",
+            &format!(
+                "[Socket]\nListenDatagram = \"127.0.0.1:{port}\"\nSharing = \"steered\"\nFlowTimeoutSec = \"1s\"\n\
+                 [Service]\nExecStart = \"{game}\"\nType = \"notify\"\n[Reload]\nStrategy = \"immediate\"\n\
+                 DrainTimeout = \"600s\"\n"
+            ),
+        )
+    };
+    let mut env = Env::new();
+    write(&env, first);
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    let at = |port: u16| format!("127.0.0.1:{port}");
+    assert_eq!(env.ctl(&["reload", "app"]).code, 0);
+    env.wait_unit("app", "the first one is gone", |unit| unit.generations.len() == 1);
+    let mut old = Game::begin(&at(first));
+    assert_eq!(old.play(), Ok(2));
+    write(&env, second);
+    assert_eq!(env.ctl(&["reload", "app"]).code, 0);
+    // The third generation has the slot that the first one had, and not this address.
+    assert_eq!((old.play(), Game::begin(&at(first)).play()), (Ok(2), Ok(2)));
+    assert_eq!(Game::begin(&at(second)).play(), Ok(3));
+    env.wait_unit("app", "the second one is gone", |unit| unit.generations.len() == 1);
+}

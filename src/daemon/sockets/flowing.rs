@@ -161,6 +161,8 @@ impl ListenSet {
             }
             // It can only fail for want of the map, which is ours.
             let _ = flows.vacate(slot);
+            // Who has the slot next may have another content, without this address.
+            endpoint.lent.retain(|lent| *lent != slot as usize);
             endpoint.keepers.extend(flows.keeper(None));
             let left = endpoint.slots.get(slot as usize);
             discarded += left.map_or(0, |slot| socket::discard(slot.fd.as_fd(), DISCARD_MAX));
