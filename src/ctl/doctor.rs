@@ -5,10 +5,12 @@ use super::client::{Target, lives_in};
 use super::output::Output;
 use super::render;
 use crate::error::exit;
+use crate::proto::amount::Bytes;
 use crate::proto::paths::control_path;
 use crate::sys::cgroup::CgroupRoot;
 use crate::sys::inotify::Watcher;
-use crate::sys::{ability, dir, limits, socket};
+use crate::sys::memory::Limits;
+use crate::sys::{ability, dir, limits, oom_score, socket};
 use serde::Serialize;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -166,7 +168,18 @@ fn interception() -> Finding {
 }
 
 fn surroundings(runtime_dir: &Path) -> Vec<Finding> {
-    vec![cgroups(), folder(runtime_dir), inotify(), descriptors(), backlog(), low_ports()]
+    vec![
+        cgroups(),
+        limited_groups(),
+        memory_limit(),
+        oom_order(),
+        pressure(),
+        folder(runtime_dir),
+        inotify(),
+        descriptors(),
+        backlog(),
+        low_ports(),
+    ]
 }
 
 fn cgroups() -> Finding {
@@ -177,6 +190,69 @@ fn cgroups() -> Finding {
         Verdict::Limited,
         "grandchildren are found by session and environment, which a daemon can shed",
         "cgroup v2, writable: systemd's Delegate=yes, or in a container --cgroupns=private with a writable /sys/fs/cgroup",
+    )
+}
+
+fn limited_groups() -> Finding {
+    const NAME: &str = "control limits";
+    let cost =
+        "MemoryMax, TasksMax, CPUQuota and their kin are not enforced; MemoryMax is watched until promotion";
+    let cure = "systemd 254 with Delegate=yes and DelegateSubgroup=supervisor, or a container with a writable \
+                /sys/fs/cgroup of its own; no controllers of the first version (kernel: cgroup_no_v1=all)";
+    match CgroupRoot::probe("aeterna-doctor").map(|root| root.could_have()) {
+        Some(Ok(there)) if there.missing().is_empty() => good(NAME, "memory, pids, cpu for each generation"),
+        Some(Ok(there)) => {
+            let found = format!("no controller {}", there.missing().join(", "));
+            good(NAME, found).but(Verdict::Limited, cost, cure)
+        }
+        Some(Err(why)) => good(NAME, why).but(Verdict::Limited, cost, cure),
+        None => good(NAME, "no control groups can be made here").but(Verdict::Limited, cost, cure),
+    }
+}
+
+fn memory_limit() -> Finding {
+    const NAME: &str = "memory limit";
+    let Some((level, together)) = Limits::find().nearest() else {
+        return good(NAME, "none but the machine's");
+    };
+    let found = format!("{} of {}", Bytes(level.limit), level.of);
+    if !together {
+        return good(NAME, found);
+    }
+    good(NAME, format!("{found}, memory.oom.group = 1")).but(
+        Verdict::Limited,
+        "when it is used up the kernel kills every process in it, aeternad too",
+        "MemoryMax in each unit where limits can be set; in Kubernetes the kubelet's singleProcessOOMKill (1.32)",
+    )
+}
+
+fn oom_order() -> Finding {
+    const NAME: &str = "oom order";
+    match oom_score::own() {
+        Some(own) if own < oom_score::FIRST => {
+            good(NAME, format!("a new generation goes first; aeternad's own oom_score_adj is {own}"))
+        }
+        own => good(
+            NAME,
+            own.map_or("/proc does not say".into(), |own| format!("everybody has {own} already")),
+        )
+        .but(
+            Verdict::Limited,
+            "when memory runs out the kernel may kill the generation that serves instead of the new one",
+            "a lower OOMScoreAdjust for aeternad; in Kubernetes requests, so that the pod is not BestEffort",
+        ),
+    }
+}
+
+fn pressure() -> Finding {
+    const NAME: &str = "pressure";
+    if Path::new("/proc/pressure/memory").exists() {
+        return good(NAME, "status shows what generations wait for");
+    }
+    good(NAME, "the kernel does not tell").but(
+        Verdict::Limited,
+        "status shows no waiting for processors, memory and disks",
+        "Linux 4.20 with CONFIG_PSI, booted with psi=1",
     )
 }
 

@@ -66,6 +66,8 @@ impl Daemon {
     /// A reload is over.
     pub fn record(&mut self, index: usize, mut record: ReloadRecord) {
         record.started_at = clock::unix_time() - record.duration;
+        let usage = self.take_usage(index, record.new_generation, record.old_generation);
+        record.usage = usage.map(Box::new);
         let unit = &mut self.units[index];
         // Whatever is still being read for it is in vain.
         unit.checking = None;
@@ -154,7 +156,12 @@ fn changed(from: UnitState, to: UnitState, why: &str) -> Told {
 fn judged(check: &CheckStatus) -> Told {
     let level = if check.verdict == CheckVerdict::Fail { Level::Warn } else { Level::Info };
     let text = if check.text.is_empty() { "no look said anything" } else { &check.text };
-    Told::new(level, "analysis", format!("check {}: {}: {text}", check.name, check.verdict.name()))
+    // What was not seen is worth as much as what could have been.
+    let noticed = check.noticed_from.filter(|_| check.verdict != CheckVerdict::Fail);
+    let noticed = noticed.map_or(String::new(), |share| {
+        format!("; from {:.1} % on it would have been noticed", share * 100.0)
+    });
+    Told::new(level, "analysis", format!("check {}: {}: {text}{noticed}", check.name, check.verdict.name()))
 }
 
 fn measured(generation: Gen, share: Share) -> Told {

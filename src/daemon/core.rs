@@ -1,10 +1,12 @@
 //! The daemon's state, and how an event goes through a unit's machine and becomes effects.
 
 use crate::daemon::control::Clients;
+use crate::daemon::dry::DryRun;
 use crate::daemon::files::Files;
 use crate::daemon::home::Home;
 use crate::daemon::http::web::Web;
 use crate::daemon::intercept::Called;
+use crate::daemon::memory::MemoryWatch;
 use crate::daemon::oom::OomWatch;
 use crate::daemon::relay::RelayOutcome;
 use crate::daemon::requests::Pending;
@@ -14,7 +16,7 @@ use crate::daemon::supervised::{Supervised, Traffic};
 use crate::daemon::upgrade::Upgrades;
 use crate::daemon::upstream::Upstream;
 use crate::machine::daemon::DaemonMachine;
-use crate::machine::event::{Action, Command, Event, Proc, Req};
+use crate::machine::event::{Action, Command, Event, Proc, Req, Seen};
 use crate::sys::clock;
 use crate::sys::poll::Poller;
 use crate::sys::wake::Waker;
@@ -42,6 +44,10 @@ pub enum News {
     Probed(Event, Option<SocketAddr>),
     /// A look of an analysis is over: nobody is to be steered by these source addresses any more.
     Looked(Event, Vec<SocketAddr>),
+    /// Somebody has looked at the memory of new generations: of which units, and what each is told.
+    Memory(Vec<(usize, Event)>),
+    /// A look for a dry run is over: which, what it has seen, and the source address that is steered no more.
+    Tried(u64, Box<Seen>, Option<SocketAddr>),
     /// A relay is over.
     Relayed(Box<RelayOutcome>),
     /// The caller of a trapped call was read.
@@ -69,6 +75,8 @@ pub struct Daemon {
     pub clients: Clients,
     /// Requests that wait for their end.
     pub pending: Vec<Pending>,
+    /// Answers that wait for looks.
+    pub dry_runs: Vec<DryRun>,
     /// The newest request.
     pub last_req: u64,
     /// Which process of which unit a pid is.
@@ -97,6 +105,8 @@ pub struct Daemon {
     pub orphans: u64,
     /// What the kernel kills for memory.
     pub oom: OomWatch,
+    /// The memory that new generations have.
+    pub memory: MemoryWatch,
     /// HTTP, and everything that is counted.
     pub web: Web,
     /// What is ours in the runtime dir.
@@ -188,6 +198,7 @@ impl Daemon {
             .chain(self.upstream.deadline())
             .chain(self.upgrades.deadline())
             .chain(self.web.deadline())
+            .chain(self.memory.deadline())
             .min()
     }
 
@@ -230,6 +241,9 @@ impl Daemon {
         }
         if due(self.clients.deadline()) {
             self.clients.on_deadline(now);
+        }
+        if due(self.memory.deadline()) {
+            self.look_at_newcomers();
         }
         if due(self.upstream.deadline()) {
             self.upstream.tick(now);

@@ -251,6 +251,9 @@ impl Daemon {
             return Ok(());
         }
         self.need_home();
+        if spawn.goes_first {
+            self.newcomer(index, number);
+        }
         let unit = &mut self.units[index];
         let shell = launch::prepare_generation(unit, &self.shared, spawn, index)
             .map_err(|why| SpawnFailure::ours(format!("cannot start {}: {why}", unit.name)))?;
@@ -322,6 +325,7 @@ impl Daemon {
                 unit.releases.given_up.absolve(release.identity());
             }
         }
+        self.put_back_badness(index, generation);
         self.watch_stored(index);
         self.watch_paths(index);
         self.settle_learned(index, generation);
@@ -337,6 +341,7 @@ impl Daemon {
         let unit = &mut self.units[index];
         unit.store.forget(generation);
         if let Some(shell) = unit.generations.remove(&generation) {
+            unit.used.gone(&shell);
             let content = shell.content.and_then(|id| unit.content(id));
             unit.last_words = Some(LastWords {
                 generation,

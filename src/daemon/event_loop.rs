@@ -156,6 +156,11 @@ impl Daemon {
         while let Ok(Report { unit, news }) = self.inbox.try_recv() {
             match news {
                 News::Event(event) => self.deliver(unit, event),
+                News::Tried(ticket, seen, from) => {
+                    self.end_probes(unit, from);
+                    self.tried(unit, ticket, &seen);
+                }
+                News::Memory(seen) => self.newcomers_seen(seen),
                 News::Relayed(outcome) => self.state_relayed(unit, *outcome),
                 News::Called(called) => self.called(unit, *called),
                 News::Probed(event, from) => {
@@ -256,6 +261,9 @@ impl Daemon {
         // Its last words may still be in the pipe: they belong before its end in the log.
         self.drain_streams_of(index, pid);
         let beside = self.seen_beside(index, proc, exit);
+        if beside == Beside::OutOfMemory {
+            self.units[index].used.killed();
+        }
         self.deliver(index, Event::Exited { proc, exit, beside });
         if let Some(number) = last {
             self.check_empty(index, number);

@@ -4,7 +4,9 @@
 
 use crate::daemon::checked::Demand;
 use crate::daemon::environment::{self, Facts, Handed};
+use crate::daemon::limits as group_limits;
 use crate::daemon::lookups;
+use crate::daemon::memory;
 use crate::daemon::releases::{self, Release, program_of};
 use crate::daemon::roles::{command_of, gets_sockets, is_first};
 use crate::daemon::shared::Shared;
@@ -100,7 +102,8 @@ pub fn launch(
         directory_is: release.working().map(|pin| (pin.was().dev, pin.was().ino)),
         directory_optional: service.working_directory.as_ref().is_some_and(|folder| folder.optional),
         nice: service.nice,
-        oom_score_adjust: service.oom_score_adjust,
+        oom_score_adjust: memory::badness(service.oom_score_adjust, shared.badness, shared.pid1),
+        oom_goes_first: spawn.goes_first,
         cpu_affinity: service.cpu_affinity.clone(),
         no_new_privileges: service.no_new_privileges,
         ignore_sigpipe: service.ignore_sigpipe,
@@ -458,11 +461,17 @@ pub fn prepare_generation(
         Some(kit) => kit,
         None => Kit::make(shared, (&unit.name, index), number, service, owner)?,
     };
+    let unenforced = group_limits::apply(&service.group_limits, kit.cgroup.as_ref(), shared);
+    if let Some(why) = &unenforced.why {
+        log::warn!("{}: {why}", unit.name);
+    }
     let shell = GenerationShell {
         kit,
         invocation: shared.new_invocation(),
         slot: spawn.slot,
         content: Some(spawn.content.id),
+        goes_first: spawn.goes_first,
+        unenforced,
         owner,
         ..GenerationShell::default()
     };

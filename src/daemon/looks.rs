@@ -1,6 +1,7 @@
 //! The looks of a soak's analysis: the page of each generation and what the kernel says of it. One thread for each
 //! generation, one report for both; nothing of it blocks the main thread.
 
+use crate::daemon::aim;
 use crate::daemon::core::{Daemon, News, Report};
 use crate::machine::event::{Answer, Event, Gen, Looked, NoPage, Page, Seen, Ticket};
 use crate::proto::exposition::{PageError, Scrape, Sum, Wanted};
@@ -15,11 +16,15 @@ use crate::unit::{Address, AnalysisKind, HttpTarget, Unit};
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 /// What is read at once, bytes.
 const BUFFER: usize = 16 * 1024;
 /// The stack of a look's thread, bytes.
 const STACK: usize = 256 * 1024;
+
+/// How long the memory of several processes may be counted exactly: that takes a lock that they need.
+const EXACT: Span = Span::from_millis(20);
 
 /// Everything that the thread of one generation needs.
 struct Task {
@@ -83,16 +88,33 @@ fn nothing(why: &str) -> Seen {
     Seen { page: Err(NoPage::Failed(why.into())), usage: Usage::default() }
 }
 
-/// What is to be read, by the content of the reload's new generation; and the address that a probe comes from.
+/// What is to be read of a generation, by the content of the reload's new one; and the address that a probe comes from.
 fn task(daemon: &mut Daemon, index: usize, number: Gen, new: Gen) -> (Task, Option<SocketAddr>) {
-    let us = daemon.shared.pid;
     let unit = &mut daemon.units[index];
     let content = unit.generations.get(&new).and_then(|shell| shell.content);
-    let content = content.and_then(|id| unit.content(id)).map(|content| content.unit.clone());
-    let analysis = content.as_ref().and_then(|content| content.analysis.as_ref());
+    let content = content.and_then(|id| unit.content(id)).map(|content| Arc::clone(&content.unit));
+    let (mut task, from) = task_by(daemon, index, number, content.as_deref());
+    let measured = daemon.units[index].sockets.measured();
+    task.usage.connections = measured.and_then(|share| {
+        let to_new = share.to_new?;
+        if number == new { Some(to_new) } else { share.connections.map(|all| all.saturating_sub(to_new)) }
+    });
+    (task, from)
+}
+
+/// What is to be read of a generation by the analysis of `content`.
+fn task_by(
+    daemon: &mut Daemon,
+    index: usize,
+    number: Gen,
+    content: Option<&Unit>,
+) -> (Task, Option<SocketAddr>) {
+    let us = daemon.shared.pid;
+    let unit = &mut daemon.units[index];
+    let analysis = content.and_then(|content| content.analysis.as_ref());
     let mut task = Task {
         target: analysis.and_then(|analysis| analysis.http_get.clone()).map(|target| named(target, number)),
-        wanted: content.as_deref().map(wanted).unwrap_or_default(),
+        wanted: content.map(wanted).unwrap_or_default(),
         timeout: analysis.map_or(Span::ZERO, |analysis| analysis.timeout),
         first: None,
         aimed: false,
@@ -108,35 +130,33 @@ fn task(daemon: &mut Daemon, index: usize, number: Gen, new: Gen) -> (Task, Opti
         task.invocation.clone_from(&shell.invocation);
         task.group = shell.kit.cgroup.as_ref().and_then(|group| fd::dup(group.dir_fd()).ok());
     }
-    let measured = unit.sockets.measured();
-    task.usage.connections = measured.and_then(|share| {
-        let to_new = share.to_new?;
-        if number == new { Some(to_new) } else { share.connections.map(|all| all.saturating_sub(to_new)) }
-    });
     task.usage.accept_queue = Some(u64::from(unit.sockets.queued(slot)));
     let Some(target) = task.target.as_mut().filter(|_| !task.wanted.is_empty()) else {
         task.target = None;
         return (task, None);
     };
-    if let Address::Path(path) = &target.to
-        && let Some(own) = unit.sockets.probe_path(slot, path)
-    {
-        target.to = Address::Path(own.to_string_lossy().into_owned());
-        task.aimed = true;
+    let aimed = aim::at(unit, number, &target.to);
+    target.to = aimed.to;
+    task.aimed = aimed.is_sure;
+    task.first = aimed.connection.ok();
+    (task, aimed.from)
+}
+
+/// Looks once at the generation that serves, by the analysis of a unit that is not in use yet: for `reload --dry-run`. What it
+/// has seen comes as [`News::Tried`].
+pub fn try_out(daemon: &mut Daemon, index: usize, number: Gen, content: &Unit, ticket: u64) {
+    let (task, from) = task_by(daemon, index, number, Some(content));
+    let (reports, waker) = (daemon.reports.clone(), daemon.waker.clone());
+    let report = move |seen: Seen| {
+        // The daemon is ending if nobody listens.
+        let _ = reports.send(Report { unit: index, news: News::Tried(ticket, Box::new(seen), from) });
+        waker.wake();
+    };
+    let fallback = report.clone();
+    let thread = std::thread::Builder::new().name("look".into()).stack_size(STACK);
+    if let Err(error) = thread.spawn(move || report(look(task))) {
+        fallback(nothing(&format!("no thread can be started: {error}")));
     }
-    let connection = Connection::prepare(&target.to).ok();
-    let from = connection.as_ref().and_then(Connection::source);
-    let to = connection.as_ref().and_then(Connection::remote);
-    let aimed = to.is_some_and(|to| unit.sockets.aims(to));
-    let from = from.filter(|_| aimed);
-    if let Some(from) = from {
-        match unit.sockets.probe_port(slot, from) {
-            Ok(()) => task.aimed = true,
-            Err(why) => log::warn!("{}: cannot aim a look at generation {}: {why}", unit.name, number.0),
-        }
-    }
-    task.first = connection;
-    (task, from)
 }
 
 /// `${AETERNA_GENERATION}` is the number of who is asked.
@@ -166,7 +186,11 @@ fn look(mut task: Task) -> Seen {
     let end = clock::now() + task.timeout;
     let key = TreeKey { mains: &task.started, invocation: &task.invocation };
     let pids = tree::tree(&key, task.us);
-    let kernel = usage::of(task.group.as_ref().map(AsFd::as_fd), &pids);
+    let mut kernel = usage::of(task.group.as_ref().map(AsFd::as_fd), &pids);
+    if pids.len() > 1 && !usage::counts_memory(task.group.as_ref().map(AsFd::as_fd)) {
+        // What forked processes share would count for each of them.
+        kernel.memory = usage::exact_memory(&pids, clock::now() + EXACT).or(kernel.memory);
+    }
     let usage =
         Usage { connections: task.usage.connections, accept_queue: task.usage.accept_queue, ..kernel };
     let first = task.first.take();

@@ -3,12 +3,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod aim;
 pub mod announce;
 pub mod args;
 pub mod checked;
 pub mod complaints;
 pub mod control;
 pub mod core;
+pub mod dry;
 pub mod effects;
 pub mod envfiles;
 pub mod environment;
@@ -22,6 +24,7 @@ pub mod http;
 pub mod inherit;
 pub mod intercept;
 pub mod launch;
+pub mod limits;
 pub mod linelog;
 pub mod listening;
 pub mod load;
@@ -31,6 +34,7 @@ pub mod logsink;
 pub mod looks;
 pub mod lookups;
 pub mod mainpid;
+pub mod memory;
 pub mod notifications;
 pub mod oom;
 pub mod preflight;
@@ -57,6 +61,7 @@ pub mod supervised;
 pub mod token;
 pub mod upgrade;
 pub mod upstream;
+pub mod used;
 pub mod watching;
 
 use crate::error::{Fatal, exit};

@@ -6,7 +6,7 @@
 //! answers a probe.
 
 use crate::daemon::core::{Daemon, News, Report};
-use crate::daemon::lookups;
+use crate::daemon::{aim, lookups};
 use crate::machine::event::{Answer, Event, Gen, ProbeKind, ProbeResult, Ticket};
 use crate::proto::http;
 use crate::sys::clock;
@@ -51,7 +51,6 @@ pub fn start(daemon: &mut Daemon, index: usize, ticket: Ticket, generation: Gen,
         .and_then(|shell| shell.content)
         .and_then(|id| unit.content(id))
         .map(|content| Arc::clone(&content.unit));
-    let slot = unit.generations.get(&generation).map_or(0, |shell| shell.slot);
     let several = unit.generations.len() > 1;
     let listening = unit.generations.get(&generation).map_or(&[][..], |shell| shell.adopted.listening());
     let task = content.and_then(|content| {
@@ -71,25 +70,9 @@ pub fn start(daemon: &mut Daemon, index: usize, ticket: Ticket, generation: Gen,
         task.started.clone_from(&shell.started);
         task.invocation.clone_from(&shell.invocation);
     }
-    let unit = &mut daemon.units[index];
-    if let Some(other) = lookups::detour(&unit.sockets, &task.to, slot) {
-        task.to = other;
-    }
-    if let Address::Path(path) = &task.to
-        && let Some(own) = unit.sockets.probe_path(slot, path)
-    {
-        task.to = Address::Path(own.to_string_lossy().into_owned());
-        task.aimed = true;
-    }
-    let connection = Connection::prepare(&task.to);
-    let from = connection.as_ref().ok().and_then(Connection::source);
-    let to = connection.as_ref().ok().and_then(Connection::remote);
-    task.aimed |= to.is_some_and(|to| unit.sockets.aims(to));
-    if let Some(from) = from
-        && let Err(why) = unit.sockets.probe_port(slot, from)
-    {
-        log::warn!("{}: cannot aim a probe at generation {}: {why}", unit.name, generation.0);
-    }
+    let aimed = aim::at(&mut daemon.units[index], generation, &task.to);
+    let (connection, from) = (aimed.connection, aimed.from);
+    task.aimed = aimed.is_sure;
     let reports = daemon.reports.clone();
     let waker = daemon.waker.clone();
     let report = move |result| {

@@ -268,18 +268,10 @@ impl Daemon {
     }
 
     /// What these units' files would change, after `text`.
-    fn tell_differences(&mut self, id: ClientId, mut text: String, found: Vec<usize>) {
-        let mut units = Vec::new();
-        for index in found {
-            match self.differences(index) {
-                Ok((lines, changes)) => {
-                    text.push_str(&lines);
-                    units.push(changes);
-                }
-                Err(why) => return self.refuse(id, RefusalCode::Failed, why),
-            }
+    fn tell_differences(&mut self, id: ClientId, text: String, found: Vec<usize>) {
+        if let Err(why) = self.try_reloads(id, text, &found) {
+            self.refuse(id, RefusalCode::Failed, why);
         }
-        self.result(id, Reply::Changes { text, units });
     }
 
     fn unit_request(&mut self, id: ClientId, name: String, command: Command) {

@@ -10,6 +10,7 @@ use crate::daemon::home::{self, Home, Place};
 use crate::daemon::http::web::Web;
 use crate::daemon::inherit::Inherited;
 use crate::daemon::load::{self, Loaded, Setting, Source};
+use crate::daemon::memory::MemoryWatch;
 use crate::daemon::oom::OomWatch;
 use crate::daemon::shared::{MAX_SUN_PATH, Shared, ShortDir};
 use crate::daemon::sockets::ListenSet;
@@ -236,14 +237,13 @@ pub fn prepare(
     poller
         .add(Owner::Control.token(), control.as_fd(), Interest::READ)
         .map_err(|error| fatal("watch the control socket", &error))?;
-    let terminal = hand_terminal_on(&supervised);
-    let shared = Shared { terminal, ..shared(&dir, original_nofile) };
-    let upstream = Upstream::from_environment(&shared.environment, shared.pid);
+    let shared = Shared { terminal: hand_terminal_on(&supervised), ..shared(&dir, original_nofile) };
     let (reports, inbox) = mpsc::channel();
     let web = web(args, wishes, &waker)?;
     let machine = DaemonMachine::new(supervised.len(), wishes.stop_delay.unwrap_or(Span::ZERO));
     let daemon = Daemon {
         slows: Slows::default(),
+        upstream: Upstream::from_environment(&shared.environment, shared.pid),
         units: supervised,
         files: Files::new(roots(args), setting(), unusable),
         machine,
@@ -260,12 +260,13 @@ pub fn prepare(
         reports,
         inbox,
         waker,
-        upstream,
         stopping: false,
         exit: None,
         reap_more: false,
         orphans: 0,
         oom: OomWatch::begin(),
+        memory: MemoryWatch::begin(),
+        dry_runs: Vec::new(),
         web,
         home: Home::new(control_name, lock, claim),
         upgrades: Upgrades::default(),

@@ -3,7 +3,7 @@
 use crate::daemon::launch::describe;
 use crate::daemon::supervised::NotifySocket;
 use crate::sys::cgroup::CgroupRoot;
-use crate::sys::{dir, message, process, random, user};
+use crate::sys::{dir, message, oom_score, process, random, user};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,8 @@ pub struct Shared {
     pub pid1: bool,
     /// Whether standard input is a terminal that the only unit, which reads from it, is to have for itself.
     pub terminal: bool,
+    /// Our own badness for the out-of-memory killer, where it can be known.
+    pub badness: Option<i32>,
     /// Our own pid.
     pub pid: i32,
     /// Children that we had before we started any: whoever executed us left them.
@@ -122,6 +124,7 @@ impl Shared {
             original_nofile: (0, 0),
             cgroups: None,
             pid1: process::is_pid1(),
+            badness: oom_score::own(),
             pid: process::pid(),
             terminal: false,
             born_with: Vec::new(),

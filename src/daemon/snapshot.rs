@@ -2,14 +2,16 @@
 
 use crate::daemon::core::Daemon;
 use crate::daemon::supervised::{Standing, Supervised};
+use crate::daemon::used;
 use crate::machine::event::Gen;
+use crate::proto::metrics::Total;
 use crate::proto::status::{
-    GenerationStatus, KeyChangeLine, SingleStatus, SocketChangeLine, Status, UnitChanges, UnitState,
-    UnitStatus, Usage,
+    KeyChangeLine, SingleStatus, SocketChangeLine, Status, UnitChanges, UnitState, UnitStatus,
 };
-use crate::sys::{clock, usage};
+use crate::sys::clock;
 use crate::unit::{self, Difference, Needs, SocketChange, Unit};
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// How many of a unit's last lines its status shows.
 const SHOWN_LINES: usize = 10;
@@ -61,28 +63,41 @@ impl Daemon {
     /// As [`Daemon::status`], without what metrics do not show and what takes time to find out.
     pub fn figures(&self) -> Status {
         let (version, pid) = (env!("CARGO_PKG_VERSION").into(), self.shared.pid);
-        let units = self.units_here().map(|(_, unit)| unit_status(unit));
+        let with_usage = |unit: &Supervised| {
+            let mut status = unit_status(unit);
+            for generation in &mut status.generations {
+                generation.usage = used::brief(unit, generation);
+            }
+            status
+        };
+        let units = self.units_here().map(|(_, unit)| with_usage(unit));
         let units = units.chain(self.unusable_status(None)).collect();
         Status { version, pid, stopping: self.stopping, units, single: None }
+    }
+
+    /// What the generations of each unit of `status` have used, the gone ones too.
+    pub fn totals(&self, status: &Status) -> Vec<Total> {
+        let found = |name: &str| self.unit_named(name).map(|index| used::total(&self.units[index]));
+        let none = Total { cpu_seconds: None, oom_kills: 0 };
+        status.units.iter().map(|unit| found(&unit.name).unwrap_or(none)).collect()
     }
 
     /// What a reload would change, for people and for programs.
     ///
     /// # Errors
-    /// What would make the reload fail before anything is tried: the file's errors, what another unit has.
-    pub fn differences(&self, index: usize) -> Result<(String, UnitChanges), String> {
+    /// Why what the unit names cannot be had.
+    pub fn differences(&self, index: usize, loaded: &Arc<Unit>) -> Result<(String, UnitChanges), String> {
         let unit = &self.units[index];
-        let loaded = self.read_again(index)?;
         let mut text = String::new();
         // What [Daemon] says counts from the start of aeternad, whatever was read since.
         let in_effect = Unit { daemon: unit.started_with.clone(), ..(*unit.current.unit).clone() };
-        let found = unit::differences(&in_effect, &loaded.unit);
+        let found = unit::differences(&in_effect, loaded);
         let mut changes = UnitChanges { unit: unit.name.clone(), ..UnitChanges::default() };
         for difference in &found {
             let _ = writeln!(text, "{}: {}", unit.name, told(difference));
             note(difference, &mut changes);
         }
-        changes.release = unit.changes_on_disk(&loaded.unit, &self.shared)?;
+        changes.release = unit.changes_on_disk(loaded, &self.shared)?;
         for line in &changes.release {
             let _ = writeln!(text, "{}: {line}", unit.name);
         }
@@ -172,6 +187,8 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
     }
     status.sockets = unit.sockets.status();
     status.notes = unit.filters.notes();
+    let mut unenforced = unit.generations.values().filter_map(|shell| shell.unenforced.why.as_ref());
+    status.notes.extend(unenforced.next_back().map(|why| format!("limits {why}")));
     if unit.standing == Standing::Leaving {
         status.notes.push("its file is gone: it is dropped when it has stopped".into());
     }
@@ -181,7 +198,6 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
     for (row, flows) in status.sockets.iter_mut().zip(&flows) {
         row.flows = flows.as_ref().map(|flows| flows.values().map(|live| live.count).sum());
     }
-    let several = status.generations.len() > 1;
     for generation in &mut status.generations {
         let slot = unit.generations.get(&Gen(generation.number)).map(|shell| shell.slot);
         let mut own =
@@ -192,10 +208,6 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
             "serving" => share.map(|share| 100.0 - share),
             _ => None,
         };
-        // Read where somebody compares: beside another generation, or when asked for in full.
-        if several {
-            generation.usage = usage_of(unit, generation);
-        }
         if matches!(generation.phase.as_str(), "draining" | "stopping" | "rolling_back") {
             generation.connections = unit.sockets.established_of(&generation.pids);
         }
@@ -203,20 +215,19 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
     status
 }
 
-/// What the kernel says of a generation. Asks its control group and its main processes.
-fn usage_of(unit: &Supervised, generation: &GenerationStatus) -> Usage {
-    let group = unit.generations.get(&Gen(generation.number)).and_then(|shell| shell.kit.cgroup.as_ref());
-    usage::of(group.map(|group| group.dir_fd()), &generation.pids)
-}
-
 /// What takes time to find out: strangers beside our sockets, and programs on disk that are newer than those that run.
 fn in_full(unit: &Supervised, mut status: UnitStatus) -> UnitStatus {
     unit.sockets.tell_strangers(&mut status.sockets);
-    let several = status.generations.len() > 1;
+    let measured = unit.sockets.measured();
+    let to_new = measured.and_then(|share| share.to_new);
+    let to_old = measured.and_then(|share| Some(share.connections?.saturating_sub(share.to_new?)));
     for generation in &mut status.generations {
-        if !several {
-            generation.usage = usage_of(unit, generation);
-        }
+        generation.usage = used::of(unit, generation);
+        generation.usage.connections = match generation.phase.as_str() {
+            "soaking" => to_new,
+            "serving" => to_old,
+            _ => None,
+        };
         if let Some(shell) = unit.generations.get(&Gen(generation.number))
             && let Some(release) = shell.release.as_ref().filter(|_| !generation.pids.is_empty())
         {

@@ -205,9 +205,14 @@ impl Daemon {
         let unit = &self.units[index];
         let shell = generation.and_then(|number| unit.generations.get(&number));
         let content = shell.and_then(|shell| unit.content(shell.content?)).unwrap_or(&unit.current);
+        // It was begun before the promotion and goes first, which the others do no more.
+        let late = generation.filter(|_| shell.is_some_and(|shell| !shell.goes_first));
         launch::warn_of_limits(&unit.name, &content.unit.service, process.lowered);
         if let (Some(number), Some(listener)) = (generation, process.listener) {
             self.adopt_filter(index, number, listener);
+        }
+        if let Some(number) = late {
+            self.put_back_badness(index, number);
         }
         self.deliver(index, Event::Spawned { proc, pid: process.pid });
     }

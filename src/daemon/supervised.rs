@@ -4,6 +4,7 @@ use crate::daemon::complaints::Complaints;
 use crate::daemon::fdstore::FdStore;
 use crate::daemon::handover::StateSocket;
 use crate::daemon::intercept::{Adopted, Filters};
+use crate::daemon::limits::Unenforced;
 use crate::daemon::linelog::LineLog;
 use crate::daemon::load::Source;
 use crate::daemon::logpipe::LogPipe;
@@ -13,6 +14,7 @@ use crate::daemon::settling::Settling;
 use crate::daemon::sockets::{ListenSet, PeerName};
 use crate::daemon::spare::{Kit, Spare};
 use crate::daemon::srp::Endpoint;
+use crate::daemon::used::Used;
 use crate::machine::UnitMachine;
 use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, Role, Summary, Transfer};
 use crate::proto::status::Outcome;
@@ -109,6 +111,10 @@ pub struct GenerationShell {
     pub slot: u32,
     /// Whether users' connections were ever steered to its slot.
     pub served: bool,
+    /// It was launched beside one that serves and is not promoted yet: the kernel kills it first.
+    pub goes_first: bool,
+    /// Limits of its unit that it does not have.
+    pub unenforced: Unenforced,
     /// The content that it was launched with.
     pub content: Option<ContentId>,
     /// What it runs.
@@ -245,6 +251,8 @@ pub struct Supervised {
     pub promoted: Option<Gen>,
     /// `WatchPaths`.
     pub watch: Option<PathWatch>,
+    /// What its generations have used that are gone.
+    pub used: Used,
     /// Restarts by reason, for the metrics.
     pub restarts: BTreeMap<String, u64>,
     /// A relay of state that is not begun, because an upgrade is about to be made.
@@ -314,6 +322,7 @@ impl Supervised {
             endpoint: Endpoint::new(),
             promoted: None,
             watch: None,
+            used: Used::default(),
             restarts: BTreeMap::new(),
             put_off: None,
             checking: None,

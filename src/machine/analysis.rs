@@ -8,7 +8,8 @@ use super::verdicts;
 use crate::proto::exposition::{Kind, Sum};
 use crate::proto::status::{CheckStatus, CheckVerdict, Usage};
 use crate::time::{Monotime, Span};
-use crate::unit::{Analysis, AnalysisCheck, AnalysisKind, Inconclusive};
+use crate::unit::{Analysis, AnalysisCheck, AnalysisKind, Inconclusive, Unit};
+use std::sync::Arc;
 
 /// A look that has not come back this long after `Timeout` never will.
 const GRACE: Span = Span::from_secs(1);
@@ -16,9 +17,10 @@ const GRACE: Span = Span::from_secs(1);
 const CANNOT_SAY: u8 = 75;
 
 impl Turn<'_> {
-    fn analysis(&self) -> Option<Analysis> {
+    /// The unit whose analysis the reload goes by.
+    fn analysed(&self) -> Option<Arc<Unit>> {
         let content = self.s.reload.as_ref()?.stage.content()?;
-        self.unit(content).analysis.clone()
+        Some(self.unit(content)).filter(|unit| unit.analysis.is_some())
     }
 
     fn judging(&mut self) -> Option<&mut Judging> {
@@ -27,17 +29,19 @@ impl Turn<'_> {
 
     /// The soak has begun.
     pub(super) fn begin_analysis(&mut self) {
-        let Some(analysis) = self.analysis() else { return };
+        let unit = self.analysed();
+        let Some(analysis) = unit.as_ref().and_then(|unit| unit.analysis.as_ref()) else { return };
         let now = self.now;
         if let Some(reload) = self.s.reload.as_mut() {
-            reload.judging = Some(Box::new(Judging::new(&analysis, now)));
+            reload.judging = Some(Box::new(Judging::new(analysis, now)));
         }
         self.look();
     }
 
     /// Looks at both, if nobody does already.
     fn look(&mut self) {
-        let Some(analysis) = self.analysis() else { return };
+        let unit = self.analysed();
+        let Some(analysis) = unit.as_ref().and_then(|unit| unit.analysis.as_ref()) else { return };
         let now = self.now;
         let Some((new, old)) =
             self.s.reload.as_ref().map(|reload| (reload.stage.new_generation(), reload.old))
@@ -55,7 +59,7 @@ impl Turn<'_> {
         if let Some(judging) = self.judging() {
             judging.asked = now.after(analysis.timeout + GRACE).map(|until| (ticket, until));
         }
-        self.start_commands(&analysis, new, old);
+        self.start_commands(analysis, new, old);
     }
 
     fn start_commands(&mut self, analysis: &Analysis, new: Gen, old: Option<Gen>) {
@@ -116,7 +120,8 @@ impl Turn<'_> {
     /// What a look has seen.
     pub(super) fn looked(&mut self, ticket: Ticket, new: &Seen, old: Option<&Seen>) {
         let soaking = self.s.reload.as_ref().is_some_and(|r| r.stage.soak().is_some());
-        let Some(analysis) = self.analysis().filter(|_| soaking) else { return };
+        let unit = self.analysed().filter(|_| soaking);
+        let Some(analysis) = unit.as_ref().and_then(|unit| unit.analysis.as_ref()) else { return };
         let Some(judging) = self.judging() else { return };
         if judging.asked.is_none_or(|(asked, _)| asked != ticket) {
             return;
@@ -128,10 +133,10 @@ impl Turn<'_> {
             let (from, to) = (at, at + paged);
             at = to;
             if self.now.since(self.soak_began()) >= self.delay_of(check) {
-                self.judge(index, check, &analysis, (new, old), from..to);
+                self.judge(index, check, analysis, (new, old), from..to);
             }
         }
-        self.after_look(&analysis);
+        self.after_look(analysis);
     }
 
     fn judge(
@@ -155,6 +160,7 @@ impl Turn<'_> {
         if let Some((new, old)) = numbers {
             judged.text = verdicts::text(judged, check, new, old);
         }
+        judged.silent.clone_from(&warning);
         if let Some(why) = warning
             && !judged.warned
         {
@@ -247,7 +253,8 @@ impl Turn<'_> {
 
     /// The checks as they stand become final, and are told.
     pub(super) fn end_analysis(&mut self) {
-        let Some(analysis) = self.analysis() else { return };
+        let unit = self.analysed();
+        let Some(analysis) = unit.as_ref().and_then(|unit| unit.analysis.as_ref()) else { return };
         let Some(judging) = self.judging().filter(|judging| !judging.ended) else { return };
         judging.ended = true;
         judging.next = None;
@@ -276,7 +283,8 @@ impl Turn<'_> {
     /// A command of a check has ended.
     pub(super) fn analysis_ended(&mut self, index: u32, proc: super::event::Proc, end: &End) {
         self.push(Action::Signal { to: Target::ProcTree(proc), signal: SIGKILL });
-        let Some(analysis) = self.analysis() else { return };
+        let unit = self.analysed();
+        let Some(analysis) = unit.as_ref().and_then(|unit| unit.analysis.as_ref()) else { return };
         let at = index as usize;
         let Some(check) = analysis.checks.get(at) else { return };
         let threshold = analysis.failure_threshold;
@@ -303,7 +311,7 @@ impl Turn<'_> {
         self.tell_verdict(at, before);
         let waits = self.judging().is_some_and(|judging| judging.asked.is_some());
         if blocks && !waits {
-            self.after_look(&analysis);
+            self.after_look(analysis);
         }
     }
 
@@ -329,8 +337,9 @@ impl Turn<'_> {
         for proc in late {
             self.push(Action::Signal { to: Target::ProcTree(proc), signal: SIGKILL });
         }
-        if lost && let Some(analysis) = self.analysis() {
-            self.after_look(&analysis);
+        let unit = self.analysed().filter(|_| lost);
+        if let Some(analysis) = unit.as_ref().and_then(|unit| unit.analysis.as_ref()) {
+            self.after_look(analysis);
         }
         if due {
             self.look();
@@ -475,7 +484,7 @@ fn value(
 }
 
 /// A figure of aeternad's own, and whether it only grows; the outer `None`: no such figure.
-fn own_figure(name: &str, usage: &Usage) -> Option<(Option<f64>, bool)> {
+pub(super) fn own_figure(name: &str, usage: &Usage) -> Option<(Option<f64>, bool)> {
     let whole = |amount: Option<u64>| amount.map(|amount| amount as f64);
     Some(match name {
         "@cpu_seconds" => (usage.cpu_seconds, true),

@@ -23,7 +23,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use super::failure::SpawnFailure;
-pub use super::seen::{Flowing, Looked, NoPage, Page, Seen};
+pub use super::fault::{Failure, Fault};
+pub use super::seen::{Flowing, Looked, MemoryLevel, MemorySeen, NoPage, Page, Seen};
 pub use crate::proto::notify::Notification;
 pub use crate::proto::status::{Outcome, ReloadRecord, Share, UnitState};
 
@@ -282,30 +283,11 @@ pub enum Event {
     /// A transfer of state is over, however it ended. If it was a handover that failed, the source has got
     /// RESUME and the sink ERROR.
     RelayEnded(Relayed),
+    /// What a generation that was launched beside a serving one has of the memory: about once a second until it is
+    /// promoted.
+    Memory(Gen, Box<MemorySeen>),
     /// A deadline may have passed.
     Tick,
-}
-
-/// Why a transfer of state failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// Whose doing it was.
-    pub fault: Fault,
-    /// For people.
-    pub why: String,
-}
-
-/// Whose doing it was that a transfer of state failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Fault {
-    /// Who gave missed the time, broke the protocol, reported an error or died.
-    Source,
-    /// Who took refused the state, broke the protocol or died; its process tells which.
-    Sink,
-    /// Who took did not acknowledge in time: whether it has the state nobody knows.
-    SinkSilent,
-    /// It was given up, or a newer connection has replaced one of the two.
-    Cancelled,
 }
 
 /// How a transfer of state ended.
@@ -577,6 +559,8 @@ pub struct Spawn {
     pub handover: bool,
     /// What is done when something that its content held is gone.
     pub if_gone: IfGone,
+    /// Whether the kernel is to kill it before all others when memory runs out: until [`Action::Promoted`].
+    pub goes_first: bool,
     /// More environment, made by the machine: `MAINPID`, `SERVICE_RESULT`, `AETERNA_RELOAD_OUTCOME`…
     pub environment: Vec<(String, String)>,
 }

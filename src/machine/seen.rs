@@ -14,6 +14,30 @@ pub struct Looked {
     pub old: Option<Seen>,
 }
 
+/// What a generation has of the memory, and what is left of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemorySeen {
+    /// What it has that cannot be reclaimed, bytes; `None` if nobody can say.
+    pub has: Option<u64>,
+    /// Processes of it that the kernel has killed for memory.
+    pub kills: u64,
+    /// `MemoryMax`, if nobody but us looks after it, bytes.
+    pub most: Option<u64>,
+    /// Every memory limit that counts for it.
+    pub levels: Vec<MemoryLevel>,
+}
+
+/// A memory limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryLevel {
+    /// Whose, as the rest of a sentence: "this machine".
+    pub of: String,
+    /// What there is, bytes.
+    pub limit: u64,
+    /// What of it is used and cannot be reclaimed, bytes.
+    pub used: u64,
+}
+
 /// What a look has seen of one generation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {

@@ -142,6 +142,8 @@ impl Turn<'_> {
             g.empty = false;
             (g.slot, g.handover)
         });
+        let place = number.map(|number| self.s.place(number));
+        let goes_first = place == Some(Place::New) && self.s.current.is_some();
         let content = self.contents.get(content).clone();
         self.push(Action::Spawn(Spawn {
             proc,
@@ -150,10 +152,11 @@ impl Turn<'_> {
             generation: number,
             slot,
             handover,
-            if_gone: match number.map(|number| self.s.place(number)) {
+            if_gone: match place {
                 Some(Place::Current | Place::Draining | Place::Rescue | Place::Instance) => IfGone::TakeNew,
                 Some(Place::New) | None => IfGone::Refuse,
             },
+            goes_first,
             environment,
         }));
         proc
@@ -177,6 +180,7 @@ impl Turn<'_> {
             Event::Stray { slot } => self.stray(slot),
             Event::SinkConnected(generation) => self.sink_connected(generation),
             Event::RelayEnded(relayed) => self.relay_ended(relayed),
+            Event::Memory(generation, seen) => self.memory(generation, &seen),
             Event::Tick => self.tick(),
         }
         self.follow_up();

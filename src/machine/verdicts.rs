@@ -28,6 +28,11 @@ pub(super) fn has_passed(judged: &Judged, check: &AnalysisCheck) -> bool {
 /// What an open check waits for.
 pub(super) fn needs(judged: &Judged, check: &AnalysisCheck) -> String {
     match check.kind {
+        AnalysisKind::Share { .. } | AnalysisKind::Latency { .. } | AnalysisKind::Value { .. }
+            if judged.looks == 0 && judged.silent.is_some() =>
+        {
+            judged.silent.clone().unwrap_or_default()
+        }
         AnalysisKind::Share { .. } | AnalysisKind::Latency { .. } => {
             let seen = thousands(judged.evidence.new.all);
             format!("{seen} of {} requests that it needs", thousands(check.min_samples))
@@ -219,13 +224,13 @@ pub(super) fn no_series(name: &str, sum: &Sum) -> String {
 }
 
 /// `3.1 %`.
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if percent == 0.0 || percent >= 0.1 { format!("{percent:.1} %") } else { format!("{percent:.3} %") }
 }
 
 /// `1,204`.
-fn thousands(number: u64) -> String {
+pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -237,10 +242,10 @@ fn thousands(number: u64) -> String {
     out
 }
 
-fn seconds(bound: f64) -> String {
+pub(super) fn seconds(bound: f64) -> String {
     if bound < 1.0 { format!("{}ms", (bound * 1e6).round() / 1e3) } else { format!("{bound}s") }
 }
 
-fn figure(value: f64) -> String {
+pub(super) fn figure(value: f64) -> String {
     if value.fract() == 0.0 && value.abs() < 1e15 { format!("{value}") } else { format!("{value:.4}") }
 }

@@ -7,8 +7,10 @@
 mod histogram;
 mod saved;
 mod text;
+mod used;
 
 pub use saved::SavedMetrics;
+pub use used::Total;
 
 use crate::proto::status::{CheckStatus, CheckVerdict, Outcome, ReloadRecord, Status, UnitState};
 use histogram::Histogram;
@@ -177,6 +179,7 @@ impl Metrics {
         self.states(&mut text, input.status);
         self.counters(&mut text, input.status);
         sockets(&mut text, input.status);
+        used::used(&mut text, input);
         input.process.render(&mut text);
         text.finish()
     }
@@ -453,6 +456,8 @@ const fn state_number(state: UnitState) -> u8 {
 pub struct MetricsInput<'a> {
     /// Every unit.
     pub status: &'a Status,
+    /// For each unit of it, in order.
+    pub totals: &'a [Total],
     /// Whether `/ready` is 200.
     pub ready: bool,
     /// Ended processes that were reaped and belonged to no unit.

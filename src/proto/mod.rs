@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod amount;
 pub mod control;
 pub mod exposition;
 pub mod harmless;

@@ -171,6 +171,9 @@ pub struct ReloadRecord {
     /// The checks of the soak's analysis as they stood at its end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckStatus>,
+    /// What both generations used, as the kernel tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Box<UsageOfBoth>>,
     /// State bytes that were relayed.
     #[serde(default)]
     pub state_bytes: u64,
@@ -255,6 +258,17 @@ pub struct CheckStatus {
     pub looks: u32,
 }
 
+/// A check that was tried on the generation that serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriedCheck {
+    /// Its name.
+    pub name: String,
+    /// Whether it finds what it reads.
+    pub ok: bool,
+    /// What it found, or why it finds nothing.
+    pub text: String,
+}
+
 /// What the kernel says of a generation. What cannot be known is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -265,6 +279,12 @@ pub struct Usage {
     /// Memory that cannot be reclaimed, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
+    /// The most that it had at any time, with what can be reclaimed, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_peak: Option<u64>,
+    /// For what it had to wait.
+    #[serde(skip_serializing_if = "Pressure::is_unknown")]
+    pub pressure: Pressure,
     /// Threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tasks: Option<u64>,
@@ -280,6 +300,37 @@ pub struct Usage {
     /// Connections that wait to be accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accept_queue: Option<u64>,
+}
+
+/// What both generations of a reload used, at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct UsageOfBoth {
+    /// The generation that was launched.
+    pub new: Usage,
+    /// The one that served, if there was one.
+    pub old: Option<Usage>,
+}
+
+/// In how many of a hundred of the last ten seconds a process of a generation had to wait (PSI of its control group).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pressure {
+    /// For a processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<f64>,
+    /// For memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<f64>,
+    /// For a disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io: Option<f64>,
+}
+
+impl Pressure {
+    /// Whether nothing is known.
+    pub fn is_unknown(&self) -> bool {
+        *self == Pressure::default()
+    }
 }
 
 /// What was asked for in one step of a soak, and what was measured where new connections may be counted (CAP_BPF).
@@ -628,6 +679,9 @@ pub struct UnitChanges {
     /// What the names mean that they did not, a sentence each: program, release, folder, environment (names, no values).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub release: Vec<String>,
+    /// What the checks of its analysis read of the generation that serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<TriedCheck>,
 }
 
 /// What becomes of an address.

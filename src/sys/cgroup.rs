@@ -5,14 +5,15 @@
 //! Whose a group is cannot be told by a pid in its name: another supervisor may have the same one in a namespace of its
 //! own. Each holds a lock on the folders of its groups, flock(2), which ends with it; what nobody holds is left over.
 
+use super::delegation::{self, Controllers};
 use super::dir::open_folder;
 use super::fd::{self, Lock};
 use super::{process, random};
 use nix::unistd::{AccessFlags, access};
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -20,10 +21,12 @@ use std::path::{Path, PathBuf};
 /// A place below our own cgroup where groups can be made.
 #[derive(Debug)]
 pub struct CgroupRoot {
-    /// Our own group.
+    /// Where groups are made: our own group, or the one above that was delegated to us.
     own: PathBuf,
     /// How the names of our groups begin: "PREFIX.PID.TOKEN.".
     prefix: String,
+    /// The controllers that its groups have, once somebody has wanted them.
+    controllers: OnceCell<Result<Controllers, String>>,
 }
 
 /// The cgroup of one generation. Dropping it changes nothing: see [`Cgroup::remove`].
@@ -44,11 +47,15 @@ impl CgroupRoot {
     pub fn probe(prefix: &str) -> Option<CgroupRoot> {
         let group = fs::read_to_string("/proc/self/cgroup").ok()?;
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-        let own = folder_of(own_group(&group)?, &mounts, None)?;
+        let ours = folder_of(own_group(&group)?, &mounts, None)?;
+        let own = delegation::place(&ours);
         remove_leftovers(&own, prefix);
+        if ours != own {
+            remove_leftovers(&ours, prefix);
+        }
         // The token tells our groups from those of another one with our pid.
         let token = random::bits() as u32;
-        let root = CgroupRoot { own, prefix: format!("{prefix}.{}.{token:08x}.", process::pid()) };
+        let root = CgroupRoot::restored(own, format!("{prefix}.{}.{token:08x}.", process::pid()));
         let trial = root.make("probe").ok()?;
         let works = trial.takes_processes() && is_writable(&root.own.join("cgroup.procs"));
         trial.remove().ok()?;
@@ -62,7 +69,24 @@ impl CgroupRoot {
 
     /// The place that [`CgroupRoot::parts`] tells of. Nothing is looked at.
     pub fn restored(own: PathBuf, prefix: String) -> CgroupRoot {
-        CgroupRoot { own, prefix }
+        CgroupRoot { own, prefix, controllers: OnceCell::new() }
+    }
+
+    /// What controllers groups here have. The first question arranges for it: it may move us, and what is beside us, into a
+    /// group below.
+    ///
+    /// # Errors
+    /// Why there are none: the rest of a sentence.
+    pub fn controllers(&self) -> Result<Controllers, String> {
+        self.controllers.get_or_init(|| delegation::enable(&self.own, process::is_pid1())).clone()
+    }
+
+    /// What [`CgroupRoot::controllers`] would come to. Changes nothing.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn could_have(&self) -> Result<Controllers, String> {
+        self.controllers.get().cloned().unwrap_or_else(|| delegation::possible(&self.own, process::is_pid1()))
     }
 
     /// Makes a group. `name` is a part of the folder's name, after our pid.
@@ -132,6 +156,15 @@ impl Cgroup {
     /// The folder's name, for [`CgroupRoot::find`].
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Sets one of the group's limits.
+    ///
+    /// # Errors
+    /// Those of open(2) and write(2): `ENOENT` or `EACCES` without the controller, `EINVAL`.
+    pub fn limit(&self, file: &str, value: &str) -> io::Result<()> {
+        let path = self.path.join(file);
+        fs::OpenOptions::new().write(true).open(path).and_then(|mut open| open.write_all(value.as_bytes()))
     }
 
     /// The folder: for a process to be started in it.

@@ -46,9 +46,11 @@ fn counters(groups: &str, mounts: &str) -> Vec<PathBuf> {
             continue;
         };
         if number == "0" {
-            found.extend(
-                super::cgroup::folder_of(path, mounts, None).map(|folder| folder.join("memory.events")),
-            );
+            // Where generations have groups beside our own, the one above counts for all.
+            let own = super::cgroup::folder_of(path, mounts, None);
+            let above = own.as_deref().filter(|own| own.ends_with(super::delegation::SUPERVISOR));
+            let above = above.and_then(Path::parent).map(Path::to_path_buf);
+            found.extend(above.into_iter().chain(own).map(|folder| folder.join("memory.events")));
         } else if controllers.split(',').any(|name| name == "memory") {
             let folder = super::cgroup::folder_of(path, mounts, Some("memory"));
             found.extend(folder.map(|folder| folder.join("memory.oom_control")));

@@ -9,6 +9,7 @@
 //!
 //! Main thread only: a death signal and an upgrade by execve(2) count on one thread that starts every process.
 
+mod badness;
 mod child;
 mod clone;
 mod errand;
@@ -72,6 +73,8 @@ pub struct Plan<'a> {
     pub nice: Option<i32>,
     /// The badness for the out-of-memory killer, -1000 to 1000.
     pub oom_score_adjust: Option<i32>,
+    /// Whether the out-of-memory killer takes it before all others, until [`super::oom_score::put_back`].
+    pub oom_goes_first: bool,
     /// Processor numbers; empty: ours.
     pub cpu_affinity: Vec<u32>,
     /// Sets no_new_privs.
@@ -179,6 +182,7 @@ impl<'a> Plan<'a> {
             directory_optional: false,
             nice: None,
             oom_score_adjust: None,
+            oom_goes_first: false,
             cpu_affinity: Vec::new(),
             no_new_privileges: false,
             ignore_sigpipe: false,
@@ -419,8 +423,8 @@ fn spawn_by(plan: &Plan<'_>, ways: &[Way]) -> Result<Process, SpawnError> {
 fn start_by(plan: &Plan<'_>, ways: &[Way], patience: Span) -> Result<Started, SpawnError> {
     // Whoever shares our memory shares the badness too, as long as it is not suspended: see __set_oom_adj of the kernel.
     // What is read through takes its time.
-    let is_short =
-        plan.oom_score_adjust.is_none() && plan.checked.as_ref().is_none_or(|checked| checked.file.is_none());
+    let has_badness = plan.oom_score_adjust.is_some() || plan.oom_goes_first;
+    let is_short = !has_badness && plan.checked.as_ref().is_none_or(|checked| checked.file.is_none());
     if !patience.is_zero() && is_short && clone::may_share() {
         let mut job = Job::new(plan);
         let channel = channel(plan)?;

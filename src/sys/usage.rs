@@ -1,6 +1,8 @@
 //! What the kernel says of a group of processes: its control group's files, else their /proc entries.
 
-use crate::proto::status::Usage;
+use super::clock;
+use crate::proto::status::{Pressure, Usage};
+use crate::time::Monotime;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use std::fs;
@@ -14,20 +16,42 @@ const MAX_FILE: u64 = 64 * 1024;
 /// a few reads for each process, and no lock that a service could hold: any thread may ask.
 pub fn of(group: Option<BorrowedFd<'_>>, pids: &[i32]) -> Usage {
     let file = |name: &str| group.and_then(|group| read(group, name));
-    let stat = file("cpu.stat");
-    let cpu = stat.as_deref().and_then(|text| field(text, "usage_usec")).map(|usec| usec as f64 / 1e6);
-    let sum = |of: fn(i32) -> Option<u64>| {
-        let all: Vec<u64> = pids.iter().filter_map(|pid| of(*pid)).collect();
-        (!all.is_empty()).then(|| all.iter().sum())
-    };
+    let pressure = |name: &str| file(name).as_deref().and_then(stalled);
+    let descriptors: Vec<u64> = pids.iter().filter_map(|pid| descriptors(*pid)).collect();
     Usage {
-        cpu_seconds: cpu.or_else(|| cpu_of(pids)),
-        memory: memory_of_group(&file).or_else(|| sum(memory)),
-        tasks: number(file("pids.current")).or_else(|| sum(threads)),
-        descriptors: sum(descriptors),
+        descriptors: (!descriptors.is_empty()).then(|| descriptors.iter().sum()),
+        memory_peak: number(file("memory.peak")),
+        pressure: Pressure {
+            cpu: pressure("cpu.pressure"),
+            memory: pressure("memory.pressure"),
+            io: pressure("io.pressure"),
+        },
+        ..brief(group, pids)
+    }
+}
+
+/// Whether a group counts the memory of its processes.
+pub fn counts_memory(group: Option<BorrowedFd<'_>>) -> bool {
+    group.is_some_and(|group| read(group, "memory.current").is_some())
+}
+
+/// As [`of`], without what takes most of the time: processor, memory, tasks, kills.
+pub fn brief(group: Option<BorrowedFd<'_>>, pids: &[i32]) -> Usage {
+    let file = |name: &str| group.and_then(|group| read(group, name));
+    let cpu = file("cpu.stat").as_deref().and_then(|text| field(text, "usage_usec"));
+    let (memory, tasks) = (memory_of_group(&file), number(file("pids.current")));
+    let each: Vec<(u64, u64)> = if memory.is_some() && tasks.is_some() {
+        Vec::new()
+    } else {
+        pids.iter().filter_map(|pid| memory_and_threads(*pid)).collect()
+    };
+    let sum = |of: fn(&(u64, u64)) -> u64| (!each.is_empty()).then(|| each.iter().map(of).sum());
+    Usage {
+        cpu_seconds: cpu.map(|usec| usec as f64 / 1e6).or_else(|| cpu_of(pids)),
+        memory: memory.or_else(|| sum(|(memory, _)| *memory)),
+        tasks: tasks.or_else(|| sum(|(_, threads)| *threads)),
         oom_kills: file("memory.events").as_deref().and_then(|text| field(text, "oom_kill")),
-        connections: None,
-        accept_queue: None,
+        ..Usage::default()
     }
 }
 
@@ -58,18 +82,39 @@ fn field(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn status(pid: i32, name: &str) -> Option<u64> {
-    field(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, name)
+/// In how many of a hundred of the last ten seconds somebody had to wait: `some avg10=1.25 …`, see PSI of the kernel.
+fn stalled(text: &str) -> Option<f64> {
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    some.split(' ').find_map(|field| field.strip_prefix("avg10=")?.parse().ok())
 }
 
-/// Anonymous and shared memory, bytes.
+/// Memory of several processes, each page that they share counted once: takes a millisecond for each process, and many
+/// for a large one, so it stops at `end` and counts the rest without that, which is never less.
+pub fn exact_memory(pids: &[i32], end: Monotime) -> Option<u64> {
+    let all: Vec<u64> = pids
+        .iter()
+        .filter_map(
+            |pid| if clock::now() < end { exact(*pid).or_else(|| memory(*pid)) } else { memory(*pid) },
+        )
+        .collect();
+    (!all.is_empty()).then(|| all.iter().sum())
+}
+
+fn exact(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let kilobytes = field(&text, "Pss_Anon")? + field(&text, "Pss_Shmem")? + field(&text, "SwapPss")?;
+    Some(kilobytes * 1024)
+}
+
+/// Anonymous and shared memory, bytes, and the number of threads.
+fn memory_and_threads(pid: i32) -> Option<(u64, u64)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kilobytes = field(&status, "RssAnon")? + field(&status, "RssShmem").unwrap_or(0);
+    Some((kilobytes * 1024, field(&status, "Threads")?))
+}
+
 fn memory(pid: i32) -> Option<u64> {
-    let anonymous = status(pid, "RssAnon")?;
-    Some((anonymous + status(pid, "RssShmem").unwrap_or(0)) * 1024)
-}
-
-fn threads(pid: i32) -> Option<u64> {
-    status(pid, "Threads")
+    memory_and_threads(pid).map(|(memory, _)| memory)
 }
 
 fn descriptors(pid: i32) -> Option<u64> {
@@ -105,6 +150,24 @@ mod tests {
         assert!(usage.memory.is_some_and(|bytes| bytes > 10_000), "{usage:?}");
         assert!(usage.tasks.is_some_and(|tasks| tasks >= 1), "{usage:?}");
         assert!(usage.descriptors.is_some_and(|count| count >= 3), "{usage:?}");
+    }
+
+    #[test]
+    fn pressure_is_the_share_of_time_in_which_somebody_waited() {
+        let text = "some avg10=1.25 avg60=0.10 avg300=0.00 total=7\nfull avg10=0.50 avg60=0.00 avg300=0.00 total=3\n";
+        assert_eq!(stalled(text), Some(1.25));
+        assert_eq!(stalled("full avg10=0.50\n"), None);
+        assert_eq!(stalled(""), None);
+    }
+
+    #[test]
+    fn shared_pages_are_counted_once() {
+        let own = super::super::process::pid();
+        let far = clock::now() + crate::time::Span::from_secs(60);
+        let (exact, cheap) = (exact_memory(&[own], far).unwrap(), memory(own).unwrap());
+        assert!(exact > 0 && exact <= cheap + cheap / 4, "{exact} {cheap}");
+        assert_eq!(exact_memory(&[i32::MAX], far), None);
+        assert!(exact_memory(&[own], clock::now()).is_some());
     }
 
     #[test]

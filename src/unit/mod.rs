@@ -59,11 +59,11 @@ pub use release::{Named, bind, named_files};
 pub use sharing::sharing;
 pub use signal::{parse_signal, signal_name};
 pub use types::{
-    Address, Analysis, AnalysisCheck, AnalysisKind, BindIpv6Only, CanaryBy, Check, Command, DaemonSettings,
-    EnvironmentFile, ExitStatusSet, FlowBy, FlowOptions, HealthCheck, Hook, HttpTarget, Inconclusive, Input,
-    KillMode, Limit, Listen, ListenKind, NotifyAccess, Output, Reload, Resource, Restart, Service,
-    ServiceType, Sharing, Socket, SocketEnvironment, SocketOptions, StartOn, State, Strategy,
-    WorkingDirectory, same_endpoint,
+    Address, Amount, Analysis, AnalysisCheck, AnalysisKind, BindIpv6Only, CanaryBy, Check, Command,
+    DaemonSettings, EnvironmentFile, ExitStatusSet, FlowBy, FlowOptions, GroupLimits, HealthCheck, Hook,
+    HttpTarget, Inconclusive, Input, KillMode, Limit, Listen, ListenKind, NotifyAccess, OomPolicy, Output,
+    Reload, Resource, Restart, Service, ServiceType, Sharing, Socket, SocketEnvironment, SocketOptions,
+    StartOn, State, Strategy, WorkingDirectory, same_endpoint,
 };
 pub use value::check_http_address;
 pub use value::limit_key;

@@ -1,6 +1,7 @@
 //! A soak that is judged by a real service's own figures.
 
 use crate::common;
+use aeterna::machine::evidence::{Count, Evidence, Limit};
 use aeterna::proto::status::{CheckVerdict, UnitState};
 use common::{Env, http};
 use std::sync::Arc;
@@ -134,6 +135,108 @@ fn a_release_that_fails_some_requests_is_rolled_back_and_an_equal_one_is_promote
     assert!(shown.contains("errors: fail, "), "{shown}");
 }
 
+/// After how many seconds the evidence decides on average, for this many requests a second of each generation and these
+/// shares of bad ones: what the manual's table is made of.
+fn seconds_to_decide(rate: (f64, f64), share: (f64, f64), max: f64, interval: f64) -> f64 {
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut bad_of = |all: u64, share: f64| {
+        let draw = |_: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            u64::from(((random >> 11) as f64 / (1_u64 << 53) as f64) < share)
+        };
+        (0..all).map(draw).sum::<u64>()
+    };
+    let mut sum = 0.0;
+    for _ in 0..50 {
+        let mut evidence = Evidence::new(Limit { max: Some(max), relative: Some(1.25) });
+        let mut looks = 0;
+        while !evidence.fails() && looks < 10_000 {
+            looks += 1;
+            let mut count = |rate: f64, share: f64| {
+                let all = (rate * interval).round() as u64;
+                Count { all, bad: bad_of(all, share) }
+            };
+            let new = count(rate.0, share.0);
+            evidence.add(new, count(rate.1, share.1));
+        }
+        sum += f64::from(looks) * interval;
+    }
+    sum / 50.0
+}
+
+#[test]
+fn a_release_that_fails_one_request_in_fifty_is_rolled_back_in_the_time_that_the_table_says() {
+    let mut shop = Shop::new();
+    let strict = ERRORS.replace("Max = \"2%\"", "Max = \"0.2%\"");
+    shop.write(0, "10min", &strict);
+    shop.env.start();
+    shop.env.wait_state("app", UnitState::Running);
+    let _clients = Clients::start(&shop.env.address("app", 0));
+    shop.write(2, "10min", &strict);
+    let done = shop.env.ctl(&["reload", "app"]);
+    assert_eq!(done.code, 3, "{done:?}");
+    let history: serde_json::Value =
+        serde_json::from_str(&shop.env.ctl(&["history", "app", "--json"]).stdout).unwrap();
+    let record = &history["reloads"][0];
+    let phases = record["phases"].as_array().unwrap();
+    let soak = phases.iter().find(|phase| phase["phase"] == "soaking").unwrap();
+    let took = soak["seconds"].as_f64().unwrap();
+    let check = &record["checks"][0];
+    let all = |side: &str| check[side]["of"].as_f64().unwrap();
+    let expected = seconds_to_decide((all("new") / took, all("old") / took), (0.02, 0.0), 0.002, 0.2);
+    eprintln!(
+        "{:.0} requests/s: {took:.2} s, the table says {expected:.2} s on average",
+        (all("new") + all("old")) / took
+    );
+    // Looks take their time on a busy machine; and an average is one.
+    assert!(took <= 3.0 * expected + 3.0, "{took} s instead of {expected}: {record}");
+    assert!(record["usage"]["new"]["cpu_seconds"].as_f64().is_some(), "{record}");
+}
+
+#[test]
+fn equal_releases_are_promoted_one_after_the_other() {
+    let mut shop = Shop::new();
+    let strict = ERRORS.replace("Max = \"2%\"", "Max = \"0.2%\"");
+    shop.write(1, "2s", &strict);
+    shop.env.start();
+    shop.env.wait_state("app", UnitState::Running);
+    let _clients = Clients::start(&shop.env.address("app", 0));
+    for round in 0..5 {
+        let done = shop.env.ctl(&["reload", "app"]);
+        assert_eq!(done.code, 0, "{round}: {done:?}");
+    }
+}
+
+#[test]
+fn a_dry_run_tries_the_checks_on_the_generation_that_serves() {
+    let mut shop = Shop::new();
+    shop.write(0, "2s", ERRORS);
+    shop.env.start();
+    shop.env.wait_state("app", UnitState::Running);
+    let wrong = "[[Analysis.Check]]\nName = \"typo\"\nBad = \"requests_totl\"\nOf = \"requests_totl\"\nMax = \"1%\"\n\
+                 [[Analysis.Check]]\nName = \"tasks\"\nValue = \"@tasks\"\nMax = 50\n";
+    shop.write(0, "2s", &format!("{ERRORS}{wrong}"));
+    for _ in 0..20 {
+        shop.env.get("app", "/");
+    }
+    let told = shop.env.ctl(&["reload", "app", "--dry-run"]);
+    assert_eq!(told.code, 0, "{told:?}");
+    for words in [
+        "app: check errors: 0.0 % of 20 requests are bad (1 of Bad, 2 of Of)",
+        "app: check typo: says nothing: no series of requests_totl matches; did you mean requests_total?",
+        "app: check tasks: @tasks is ",
+    ] {
+        assert!(told.stdout.contains(words), "{words} is missing in {told:?}");
+    }
+    let told = shop.env.ctl(&["reload", "app", "--dry-run", "--json"]);
+    assert!(told.stdout.contains("\"checks\":[{\"name\":\"errors\",\"ok\":true"), "{told:?}");
+    // Nothing was launched, and nobody is steered by a look any more.
+    let unit = shop.env.unit_status("app");
+    assert_eq!((unit.generation, unit.generations.len()), (1, 1));
+}
+
 #[test]
 fn status_shows_both_sides_of_a_soak_and_a_wrong_name_is_said_once() {
     let mut shop = Shop::new();
@@ -151,7 +254,7 @@ fn status_shows_both_sides_of_a_soak_and_a_wrong_name_is_said_once() {
     assert!(check.text.contains("requests of generation 2"), "{}", check.text);
     assert!(unit.generations.iter().all(|one| one.usage.cpu_seconds.is_some() && one.usage.memory.is_some()));
     let shown = shop.env.ctl(&["status", "app"]).stdout;
-    assert!(shown.contains("CHECK") && shown.contains("of processor time"), "{shown}");
+    assert!(shown.contains("CHECK") && shown.contains("processor time"), "{shown}");
     let done = shop.env.ctl(&["promote", "app"]);
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(shop.env.finish_child(waiting).code, 0);

@@ -35,6 +35,7 @@ mod layering;
 mod load;
 mod logs;
 mod man;
+mod memory;
 mod metrics;
 mod names;
 mod neighbours;

@@ -213,7 +213,8 @@ fn the_process_contract_names_every_variable_and_state() {
 #[test]
 fn every_metric_is_in_the_manual_and_the_reverse() {
     // The source names each family once; /metrics leaves out what has no sample yet.
-    let source = std::fs::read_to_string(repository().join("src/proto/metrics.rs")).unwrap();
+    let read = |path: &str| std::fs::read_to_string(repository().join(path)).unwrap();
+    let source = read("src/proto/metrics.rs") + &read("src/proto/metrics/used.rs");
     let names = source.split('"').filter(|text| {
         text.starts_with("aeterna_") && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     });

@@ -41,6 +41,8 @@ fn the_page_shows_everything_and_follows_what_happens() {
         ("chat", "10 %"),
         ("chat", "/run/chat/admin.sock"),
         ("chat", "1,204 sessions"),
+        ("chat", "410.0 MiB"),
+        ("chat", "errors: open, 0.2 % of 1,204 requests"),
         ("web", "17 connections left"),
         ("web", "3580 / 4096 waiting"),
         ("mail", "The program on disk is newer"),

@@ -66,6 +66,7 @@ pub(crate) fn socket() -> Socket {
 
 fn service() -> Service {
     Service {
+        group_limits: GroupLimits::default(),
         exec_start: vec![command("/srv/app")],
         exec_start_pre: Vec::new(),
         exec_start_post: Vec::new(),

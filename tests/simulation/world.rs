@@ -706,8 +706,17 @@ impl<'a> World<'a> {
     fn odd(&mut self) -> Result<(), String> {
         let number = self.choices.below(6) + 1;
         let (generation, proc) = (Gen(number), Proc(number));
-        match self.choices.below(8) {
+        match self.choices.below(9) {
             0 => self.feed(Event::Tick),
+            8 => {
+                let kills = u64::from(self.choices.rarely(3));
+                let level = MemoryLevel { of: "this machine".into(), limit: 100, used: 96 };
+                let has = Some(u64::from(self.choices.below(10)));
+                self.feed(Event::Memory(
+                    generation,
+                    Box::new(MemorySeen { has, kills, most: None, levels: vec![level] }),
+                ))
+            }
             1 if !self.children.iter().any(|child| child.proc == proc) => {
                 self.feed(Event::Exited { proc, exit: Exit::Code(9), beside: Beside::Nothing })
             }

@@ -16,6 +16,7 @@ pub(crate) fn detail(unit: &UnitStatus, look: Look) -> String {
     text.push_str(&facts(unit).render(look, 2));
     for (head, part) in [
         ("Generations", generations(unit, look)),
+        ("Figures", figures(unit, look)),
         ("Analysis", analysis(unit, look)),
         ("Sockets", sockets(unit, look)),
     ] {
@@ -80,6 +81,7 @@ fn generations(unit: &UnitStatus, look: Look) -> Option<String> {
         return None;
     }
     let mut table = Table::new(&["GEN", "PHASE", "AGE", "READY", "WEIGHT", "PIDS", "CONTENT"]);
+    let compared = compared(unit);
     for generation in &unit.generations {
         table.row(vec![
             cell(generation.number.to_string()).right(),
@@ -90,7 +92,7 @@ fn generations(unit: &UnitStatus, look: Look) -> Option<String> {
             cell(if generation.pids.is_empty() { "-".into() } else { numbers(&generation.pids) }),
             cell(&generation.content).tone(Tone::Faint),
         ]);
-        for note in generation_notes(generation) {
+        for note in generation_notes(generation, compared.is_none()) {
             table.note(&format!("     {note}"));
         }
     }
@@ -98,7 +100,7 @@ fn generations(unit: &UnitStatus, look: Look) -> Option<String> {
 }
 
 /// What else is to be said about a generation, a line each.
-fn generation_notes(generation: &GenerationStatus) -> Vec<String> {
+fn generation_notes(generation: &GenerationStatus, with_usage: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(share) = generation.share {
         notes.push(format!("{share:.1}% of the new connections, as measured since the weight was set"));
@@ -116,13 +118,56 @@ fn generation_notes(generation: &GenerationStatus) -> Vec<String> {
         notes.push(format!("says: {status}"));
     }
     let used = used(&generation.usage);
-    if !used.is_empty() {
+    if with_usage && !used.is_empty() {
         notes.push(used);
     }
     if generation.program_is_newer == Some(true) {
         notes.push("the program on disk is newer than the one that runs".into());
     }
     notes
+}
+
+/// Who is compared in a soak: the new generation and the old one.
+fn compared(unit: &UnitStatus) -> Option<(&GenerationStatus, &GenerationStatus)> {
+    let one = |phase: &str| unit.generations.iter().find(|one| one.phase == phase);
+    one("soaking").zip(one("serving")).filter(|(new, old)| *new != *old && new.usage != Usage::default())
+}
+
+/// What the kernel says of both generations of a soak, side by side.
+fn figures(unit: &UnitStatus, look: Look) -> Option<String> {
+    let (new, old) = compared(unit)?;
+    let head = [String::new(), format!("GEN {} (NEW)", new.number), format!("GEN {} (OLD)", old.number)];
+    let mut table = Table::new(&[&head[0], &head[1], &head[2]]);
+    for (name, new, old) in rows(&new.usage, &old.usage) {
+        table.row(vec![cell(name), cell(new).right(), cell(old).right()]);
+    }
+    Some(table.render(look, 2))
+}
+
+/// Name, new and old of everything that is known of either.
+pub(super) fn rows(new: &Usage, old: &Usage) -> Vec<(&'static str, String, String)> {
+    let number = |count: Option<u64>| count.map(|count| count.to_string());
+    let waits = |share: Option<f64>| share.map(|share| format!("{share:.1}%"));
+    type Of<'a> = &'a dyn Fn(&Usage) -> Option<String>;
+    let all: [(&'static str, Of<'_>); 11] = [
+        ("processor time", &|used| used.cpu_seconds.map(time::took)),
+        ("memory", &|used| used.memory.map(super::bytes)),
+        ("most memory", &|used| used.memory_peak.map(super::bytes)),
+        ("threads", &|used| number(used.tasks)),
+        ("descriptors", &|used| number(used.descriptors)),
+        ("new connections", &|used| number(used.connections)),
+        ("waiting to be accepted", &|used| number(used.accept_queue)),
+        ("waited for a processor", &|used| waits(used.pressure.cpu)),
+        ("waited for memory", &|used| waits(used.pressure.memory)),
+        ("waited for a disk", &|used| waits(used.pressure.io)),
+        ("killed for memory", &|used| number(used.oom_kills.filter(|kills| *kills > 0))),
+    ];
+    let row = |(name, of): (&'static str, Of<'_>)| {
+        let (new, old) = (of(new), of(old));
+        let text = |one: &Option<String>| one.clone().unwrap_or_else(|| "-".into());
+        (new.is_some() || old.is_some()).then(|| (name, text(&new), text(&old)))
+    };
+    all.into_iter().filter_map(row).collect()
 }
 
 /// What the kernel says of a generation, in one line.

@@ -1,9 +1,9 @@
 //! `aeternactl history UNIT`.
 
-use super::detail::phases;
+use super::detail::{phases, rows};
 use super::table::{Table, cell};
 use super::{Look, bytes, outcome_tone, outcome_words, time, timeline};
-use crate::proto::status::{CheckStatus, CheckVerdict, ReloadRecord, Share};
+use crate::proto::status::{CheckStatus, CheckVerdict, ReloadRecord, Share, UsageOfBoth};
 
 /// The reloads of a unit, oldest first.
 pub(crate) fn history(unit: &str, reloads: &[ReloadRecord], look: Look) -> String {
@@ -50,6 +50,9 @@ fn table(reloads: &[ReloadRecord], place: Phases) -> Table {
         if !shares.is_empty() {
             table.note(&format!("new connections: {}", shares.join(", ")));
         }
+        if let Some(used) = reload.usage.as_deref().and_then(used) {
+            table.note(&used);
+        }
         for check in &reload.checks {
             table.note(&judged(check));
         }
@@ -61,6 +64,15 @@ fn table(reloads: &[ReloadRecord], place: Phases) -> Table {
         }
     }
     table
+}
+
+/// `processor time 1.20s (old 5.3s), memory 12.0 MiB (old 11.5 MiB)`: what says most of a release.
+fn used(usage: &UsageOfBoth) -> Option<String> {
+    let old = usage.old.as_ref()?;
+    let told = ["processor time", "memory", "threads", "new connections", "killed for memory"];
+    let rows = rows(&usage.new, old).into_iter().filter(|(name, ..)| told.contains(name));
+    let parts: Vec<String> = rows.map(|(name, new, old)| format!("{name} {new} (old {old})")).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// `errors: pass, 0.1 % of 3,040 requests…; from 1.1 % on it would have been noticed`.
@@ -90,7 +102,7 @@ fn number(generation: Option<u32>) -> String {
 mod tests {
     use super::super::samples;
     use super::*;
-    use crate::proto::status::Outcome;
+    use crate::proto::status::{Outcome, Usage};
 
     const PLAIN: Look = Look { colour: false, width: None };
 
@@ -107,6 +119,10 @@ mod tests {
             duration: 2.5,
             phases: samples::phases(),
             checks: vec![],
+            usage: Some(Box::new(UsageOfBoth {
+                new: Usage { cpu_seconds: Some(1.2), memory: Some(12 << 20), ..Usage::default() },
+                old: Some(Usage { cpu_seconds: Some(5.3), ..Usage::default() }),
+            })),
             shares: vec![Share::counted(1, 0, 0), Share::counted(10, 5432, 530), Share::uncounted(50)],
             state_bytes: 1_572_864,
             state_frames: 3,
@@ -119,6 +135,7 @@ mod tests {
             reason: "pre-flight \"check\" exited with status 1".into(),
             asked: String::new(),
             new_generation: None,
+            usage: None,
             phases: vec![],
             shares: vec![],
             state_bytes: 0,
@@ -136,6 +153,7 @@ BEGAN                 OUTCOME   TOOK   GEN  STRATEGY  STATE    PHASES
 2025-11-20 17:33:20Z  promoted  2.50s  1→2  canary    1.5 MiB  pre_checking 120ms, starting 380ms, soaking 2.00s
   asked for: deploy 4711
   new connections: 1% (nobody came), 10% (9.8% of 5432), 50%
+  processor time 1.20s (old 5.30s), memory 12.0 MiB (old -)
 2025-11-20 17:33:20Z  failed    2.50s  1→-  canary          -
   pre-flight \"check\" exited with status 1
   | no such\u{fffd}file

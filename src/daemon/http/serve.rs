@@ -76,8 +76,10 @@ impl View for Daemon {
     }
 
     fn metrics(&self) -> String {
+        let status = self.figures();
         self.web.metrics.render(&MetricsInput {
-            status: &self.figures(),
+            status: &status,
+            totals: &self.totals(&status),
             ready: self.unready().is_none(),
             orphans: self.orphans,
             process: facts::process(),

@@ -101,6 +101,7 @@ impl Daemon {
 
     /// A reload has launched this generation and given it up.
     pub fn gave_up(&mut self, index: usize, generation: Gen, why: String) {
+        self.keep_usage(index, generation);
         let unit = &mut self.units[index];
         unit.releases.still_there = None;
         let Some(release) = unit.generations.get(&generation).and_then(|shell| shell.release.clone()) else {

@@ -62,11 +62,27 @@ struct SavedUpgrades {
     under_way: Option<Done>,
 }
 
+/// Whether nothing is under way that cannot be stored.
+fn is_quiet(daemon: &Daemon) -> Result<(), String> {
+    let Daemon { stopping, exit, slows, queue, dry_runs, .. } = daemon;
+    if *stopping || exit.is_some() {
+        return Err("aeternad is stopping".into());
+    }
+    if !slows.is_empty() {
+        return Err("a process is still on its way to its program".into());
+    }
+    if !queue.is_empty() || !dry_runs.is_empty() {
+        return Err("something is being done just now".into());
+    }
+    Ok(())
+}
+
 /// Stores the daemon. `under_way` is the upgrade that this is for.
 ///
 /// # Errors
 /// What cannot be stored now, and why: for people.
 pub fn save(daemon: &Daemon, under_way: Option<Done>) -> Result<(SavedDaemon, Outgoing), String> {
+    is_quiet(daemon)?;
     let Daemon {
         units,
         files,
@@ -78,36 +94,31 @@ pub fn save(daemon: &Daemon, under_way: Option<Done>) -> Result<(SavedDaemon, Ou
         control_again,
         clients,
         pending,
+        // See `is_quiet`.
+        dry_runs: _,
         last_req,
         // Follows from the units' processes.
         pids: _,
         settling: _,
         // Whoever takes over looks for all of them.
         reap_more: _,
-        queue,
+        queue: _,
         reports: _,
         inbox: _,
         waker: _,
         // Looks at what is killed from now on.
         oom: _,
+        // Looks on.
+        memory: _,
         upstream,
-        stopping,
-        exit,
+        stopping: _,
+        exit: _,
         orphans,
         web,
         home,
         upgrades,
-        slows,
+        slows: _,
     } = daemon;
-    if *stopping || exit.is_some() {
-        return Err("aeternad is stopping".into());
-    }
-    if !slows.is_empty() {
-        return Err("a process is still on its way to its program".into());
-    }
-    if !queue.is_empty() {
-        return Err("something is being done just now".into());
-    }
     let mut out = Outgoing::default();
     let saved = SavedDaemon {
         machine: machine.clone(),
@@ -144,6 +155,7 @@ fn save_shared(shared: &Shared) -> SavedShared {
         original_nofile,
         cgroups,
         pid1: _,
+        badness: _,
         pid: _,
         terminal,
         born_with,

@@ -2,6 +2,7 @@
 
 use super::{Incoming, Key, Outgoing, StoredPath};
 use crate::daemon::intercept::{Adopted, SavedAdopted};
+use crate::daemon::limits::Unenforced;
 use crate::daemon::logpipe::LogPipe;
 use crate::daemon::releases::{Before, Release, SavedRelease};
 use crate::daemon::spare::{Kit, Spare};
@@ -78,6 +79,11 @@ pub(super) struct SavedGeneration {
     owner: Option<(u32, u32)>,
     slot: u32,
     served: bool,
+    #[serde(default)]
+    goes_first: bool,
+    /// Limits that it does not have: why, and `MemoryMax`.
+    #[serde(default)]
+    unenforced: (Option<String>, Option<u64>),
     content: Option<ContentId>,
     release: Option<SavedRelease>,
     before: Option<Before>,
@@ -175,6 +181,8 @@ pub(super) fn save_generation(
         owner,
         slot,
         served,
+        goes_first,
+        unenforced: Unenforced { why, memory_max },
         content,
         release,
         before,
@@ -192,6 +200,8 @@ pub(super) fn save_generation(
         owner: *owner,
         slot: *slot,
         served: *served,
+        goes_first: *goes_first,
+        unenforced: (why.clone(), *memory_max),
         content: *content,
         release: match release {
             Some(release) => Some(release.save(&format!("generation.{}", number.0), out)?),
@@ -296,6 +306,8 @@ pub(super) fn restore_generation(
         owner: saved.owner,
         slot: saved.slot,
         served: saved.served,
+        goes_first: saved.goes_first,
+        unenforced: Unenforced { why: saved.unenforced.0, memory_max: saved.unenforced.1 },
         content: saved.content,
         release,
         before: saved.before.map(Box::new),

@@ -16,6 +16,7 @@ use crate::daemon::settling::{SavedSettling, Settling};
 use crate::daemon::sockets::{ListenSet, PeerName, SavedSet, SavedWatcher};
 use crate::daemon::srp::{Endpoint, SavedSrp};
 use crate::daemon::supervised::{LastWords, PathWatch, Standing, Supervised, Traffic};
+use crate::daemon::used::Used;
 use crate::machine::event::{Conn, Content, ContentId, Gen, ReloadRecord, Summary, Transfer};
 use crate::machine::{SavedState, UnitMachine};
 use crate::sys::aside::Foreign;
@@ -70,6 +71,8 @@ pub(super) struct SavedUnit {
     srp: SavedSrp,
     promoted: Option<Gen>,
     watch: Option<SavedWatch>,
+    #[serde(default)]
+    usage_gone: Used,
     restarts: BTreeMap<String, u64>,
     put_off: Option<Transfer>,
 }
@@ -145,6 +148,7 @@ pub(super) fn save(
         endpoint,
         promoted,
         watch,
+        used: usage_gone,
         restarts,
         put_off,
         // The machine asks again.
@@ -202,6 +206,7 @@ pub(super) fn save(
         srp: endpoint.save(out).map_err(|why| format!("{name}: {why}"))?,
         promoted: *promoted,
         watch: watch.as_ref().map(|watch| save_watch(watch, out)).transpose()?,
+        usage_gone: *usage_gone,
         restarts: restarts.clone(),
         put_off: *put_off,
     })
@@ -309,6 +314,7 @@ fn try_restore(saved: SavedUnit, from: &mut Incoming) -> Result<Supervised, Stri
         endpoint: Endpoint::restore(saved.srp, from)?,
         promoted: saved.promoted,
         watch: saved.watch.map(|watch| restore_watch(watch, from)).transpose()?,
+        used: saved.usage_gone,
         restarts: saved.restarts,
         put_off: saved.put_off,
         checking: None,

@@ -9,6 +9,7 @@ use crate::daemon::core::Daemon;
 use crate::daemon::event_loop::{self, Sources};
 use crate::daemon::handover::StateSocket;
 use crate::daemon::home::Home;
+use crate::daemon::memory::MemoryWatch;
 use crate::daemon::oom::OomWatch;
 use crate::daemon::requests;
 use crate::daemon::saved::{self, Head, Incoming, Restored};
@@ -92,8 +93,7 @@ struct Ready {
 }
 
 fn prepare(head: &Head, text: &[u8]) -> Result<Ready, String> {
-    let (_, rest) = own_arguments();
-    let args = args::parse(rest).map_err(|fatal| fatal.text)?;
+    let args = args::parse(own_arguments().1).map_err(|fatal| fatal.text)?;
     let mut from = Incoming::of(head.fds.clone())?;
     let restored = saved::restore(saved::parse(text)?, &mut from)?;
     setup::start_log(&args, &wishes(&restored));
@@ -122,9 +122,9 @@ fn prepare(head: &Head, text: &[u8]) -> Result<Ready, String> {
         under_way,
     } = restored;
     web.wake_by(waker.clone());
-    let pids = pids_of(&units);
     let daemon = Daemon {
         upstream: Upstream::restored(upstream, &shared.environment, shared.pid),
+        pids: pids_of(&units),
         units,
         files,
         machine,
@@ -135,7 +135,6 @@ fn prepare(head: &Head, text: &[u8]) -> Result<Ready, String> {
         clients,
         pending,
         last_req,
-        pids,
         settling: false,
         reap_more: true,
         queue: VecDeque::new(),
@@ -146,6 +145,8 @@ fn prepare(head: &Head, text: &[u8]) -> Result<Ready, String> {
         exit: None,
         orphans,
         oom: OomWatch::begin(),
+        memory: MemoryWatch::begin(),
+        dry_runs: Vec::new(),
         slows: Slows::default(),
         web,
         home: Home::new(control_name, lock, None),

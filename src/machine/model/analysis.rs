@@ -48,6 +48,9 @@ pub(crate) struct Judged {
     pub(crate) bound: Option<f64>,
     /// `Exec`: the command that runs, and until when it may.
     pub(crate) running: Option<(Proc, Option<Monotime>)>,
+    /// Why the last look said nothing.
+    #[serde(default)]
+    pub(crate) silent: Option<String>,
     /// A warning is said once a soak.
     pub(crate) warned: bool,
 }
@@ -88,6 +91,7 @@ impl Judged {
             values: (None, None),
             bound: None,
             running: None,
+            silent: None,
             warned: false,
         }
     }

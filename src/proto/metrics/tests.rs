@@ -17,9 +17,14 @@ fn generation(number: u32, phase: &str, age: f64, connections: Option<u32>) -> G
         flows: None,
         kill_in: None,
         content: String::new(),
-        usage: Usage::default(),
+        usage: Usage { memory: Some(u64::from(number) << 20), tasks: Some(2), ..Usage::default() },
         program_is_newer: None,
     }
+}
+
+/// For each unit of [`status`].
+fn totals() -> [Total; 2] {
+    [Total { cpu_seconds: Some(1.5), oom_kills: 2 }, Total { cpu_seconds: None, oom_kills: 0 }]
 }
 
 fn socket(name: &str, queue: Option<u32>) -> SocketStatus {
@@ -90,6 +95,7 @@ fn record(outcome: Outcome) -> ReloadRecord {
         duration: 1.0,
         phases: vec![phase("pre_checking", 0.2), phase("soaking", 30.0), phase("surprising", 1.0)],
         checks: vec![],
+        usage: None,
         shares: vec![],
         state_bytes: 0,
         state_frames: 0,
@@ -110,7 +116,13 @@ fn process() -> ProcessFacts {
 }
 
 fn rendered(metrics: &Metrics) -> String {
-    metrics.render(&MetricsInput { status: &status(), ready: true, orphans: 9, process: process() })
+    metrics.render(&MetricsInput {
+        status: &status(),
+        totals: &totals(),
+        ready: true,
+        orphans: 9,
+        process: process(),
+    })
 }
 
 fn fed() -> Metrics {
@@ -170,6 +182,11 @@ fn every_fact_is_counted_where_the_contract_says() {
         "aeterna_draining_generations{unit=\"chat\"} 2",
         "aeterna_draining_connections{unit=\"chat\"} 4",
         "aeterna_draining_oldest_age_seconds{unit=\"chat\"} 90",
+        "aeterna_cpu_seconds_total{unit=\"chat\"} 1.5",
+        "aeterna_oom_kills_total{unit=\"chat\"} 2",
+        "aeterna_memory_bytes{unit=\"chat\",generation=\"serving\"} 3145728",
+        "aeterna_memory_bytes{unit=\"chat\",generation=\"draining\"} 3145728",
+        "aeterna_tasks{unit=\"chat\",generation=\"draining\"} 4",
         "aeterna_notify_errors_total 1",
         "aeterna_control_errors_total 1",
         "aeterna_orphans_reaped_total 9",

@@ -2,7 +2,7 @@
 //! allocation, no lock, no panic, no log, and no function of the C library that knows threads (setuid and its kin).
 
 use super::job::{Job, SIGNALS};
-use super::{ByDescriptor, Pinned, SpawnError, Stage, clone};
+use super::{ByDescriptor, Pinned, SpawnError, Stage, badness, clone};
 use crate::sys::limits::Pair;
 use crate::sys::pin::Stamp;
 use crate::sys::seccomp;
@@ -12,7 +12,7 @@ use std::ffi::{CStr, c_long, c_void};
 use std::os::fd::AsRawFd;
 
 /// A step that has worked, or the child's end.
-type Step = Result<(), SpawnError>;
+pub(super) type Step = Result<(), SpawnError>;
 
 /// Runs the [`Job`] that `job` points to. Never returns: the program replaces it, or it ends.
 pub(super) extern "C" fn main(job: *mut c_void) -> i32 {
@@ -30,7 +30,7 @@ fn run(job: &mut Job<'_>) -> Result<Infallible, SpawnError> {
     default_dispositions(job)?;
     new_session()?;
     join_cgroup(job)?;
-    set_oom_score(job)?;
+    badness::set(job)?;
     set_nice(job)?;
     set_affinity(job)?;
     check_sum(job)?;
@@ -46,6 +46,7 @@ fn run(job: &mut Job<'_>) -> Result<Infallible, SpawnError> {
     leave_keyring();
     drop_inheritable(job);
     become_user(job)?;
+    badness::raise(job);
     enter_directory(job)?;
     forbid_new_privileges(job)?;
     stamp_pid(job);
@@ -101,17 +102,8 @@ fn join_cgroup(job: &Job<'_>) -> Step {
     }
 }
 
-fn set_oom_score(job: &Job<'_>) -> Step {
-    match &job.oom_score {
-        Some(text) => {
-            write_file(libc::AT_FDCWD, c"/proc/self/oom_score_adj", text.as_bytes(), Stage::OomScore)
-        }
-        None => Ok(()),
-    }
-}
-
 /// Writes a small file of the kernel.
-fn write_file(directory: i32, path: &CStr, text: &[u8], stage: Stage) -> Step {
+pub(super) fn write_file(directory: i32, path: &CStr, text: &[u8], stage: Stage) -> Step {
     // SAFETY: the path is a terminated string.
     let fd = unsafe { libc::openat(directory, path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) };
     check(stage, fd.into())?;
@@ -220,10 +212,10 @@ fn take_terminal(job: &Job<'_>) {
     }
 }
 
-/// Moves our ends of socket pair and pipe, and the program's own descriptor, out of the way of the program's descriptors.
+/// Moves our ends of socket pair and pipe, the program's own descriptor and that of the badness, out of the way of the program's descriptors.
 fn move_aside(job: &mut Job<'_>) -> Step {
     let above = job.sources.len() as i32;
-    for place in [&mut job.channel, &mut job.report, &mut job.program] {
+    for place in [&mut job.channel, &mut job.report, &mut job.program, &mut job.badness] {
         if let Some(fd) = place.filter(|fd| *fd < above) {
             // SAFETY: takes numbers only.
             let moved = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, above) };
@@ -239,8 +231,8 @@ fn close_others(job: &Job<'_>) {
     if job.report.is_none() {
         return;
     }
-    let mut kept =
-        [job.channel, job.report, job.program].map(|fd| fd.map_or(libc::c_uint::MAX, i32::cast_unsigned));
+    let kept = [job.channel, job.report, job.program, job.badness];
+    let mut kept = kept.map(|fd| fd.map_or(libc::c_uint::MAX, i32::cast_unsigned));
     kept.sort_unstable();
     let mut first = job.sources.len() as libc::c_uint;
     for next in kept {

@@ -26,6 +26,8 @@ pub(super) struct Job<'a> {
     pub(super) processors: Vec<libc::c_ulong>,
     /// The text for /proc/self/oom_score_adj.
     pub(super) oom_score: Option<CString>,
+    /// That file, opened to go first. The child may move it.
+    pub(super) badness: Option<RawFd>,
     /// The signals to set to their default, bit N-1 for signal N.
     pub(super) dispositions: u64,
     /// Whether the child has to join the cgroup by itself.
@@ -116,6 +118,7 @@ impl<'a> Job<'a> {
             sources: plan.stdio.iter().chain(&plan.fds).map(|fd| fd.as_raw_fd()).collect(),
             processors: processor_mask(&plan.cpu_affinity),
             oom_score: plan.oom_score_adjust.and_then(|score| CString::new(score.to_string()).ok()),
+            badness: None,
             dispositions: EVERY_SIGNAL,
             joins_cgroup: false,
             channel: None,

@@ -405,6 +405,35 @@ fn umask_nice_limits_processors_and_badness_are_set() {
 }
 
 #[test]
+fn who_goes_first_has_the_highest_badness_and_may_have_less_again_without_a_privilege() {
+    let own = crate::sys::oom_score::own().unwrap();
+    let nobody = Credentials { uid: 65_534, gid: 65_534, groups: Vec::new() };
+    for [way] in EACH {
+        let pipes = Pipes::new();
+        // The kernel says EACCES to whoever wants less than what a privileged process has raised it to.
+        let mut plan = pipes.shell(
+            "read -r badness </proc/self/oom_score_adj; [ $badness = 1000 ] || exit 1\n\
+                                    echo $own >/proc/self/oom_score_adj || exit 1",
+        );
+        plan.env.push(text(&format!("own={own}")));
+        plan.oom_goes_first = true;
+        plan.credentials = (crate::sys::user::effective_uid() == 0).then(|| nobody.clone());
+        let child = pipes.start(&plan, way);
+        assert_eq!(child.proc("oom_score_adj").trim(), own.to_string());
+        assert_eq!(crate::sys::oom_score::own(), Some(own));
+
+        let mut plan = pipes.shell("");
+        plan.oom_goes_first = true;
+        plan.oom_score_adjust = Some((own + 11).min(1_000));
+        let child = pipes.start(&plan, way);
+        assert_eq!(child.proc("oom_score_adj").trim(), "1000");
+        assert_eq!(child.descriptors().len(), 3);
+        assert_eq!(crate::sys::oom_score::put_back(&[child.process.pid], own + 11).unwrap(), 1);
+        assert_eq!(child.proc("oom_score_adj").trim(), (own + 11).to_string());
+    }
+}
+
+#[test]
 fn what_is_not_in_the_plan_stays_as_ours() {
     let own = fs::read_to_string("/proc/self/status").unwrap();
     for [way] in EACH {

@@ -28,7 +28,8 @@ const SANDBOX: &str =
 const ORDER: &str = "units do not wait for each other; what has to be there first belongs to the service that runs \
                      aeternad";
 const CONDITION: &str = "a unit has no conditions; an ExecStartPre that fails keeps it from starting";
-const CGROUP: &str = "aeternad sets no resource control; give its own service or container the limit";
+const CGROUP: &str = "of resource control there are MemoryMax, MemoryHigh, MemorySwapMax, TasksMax, CPUWeight, CPUQuota and \
+                      OOMPolicy; give aeternad's own service or container the rest";
 const FOLDER: &str = "aeternad makes no such folder; make it beforehand";
 const NO_EQUIVALENT: &str = "aeternad has no equivalent";
 const NO_SOCKET_OPTION: &str = "aeternad has no such option for a socket";
@@ -46,6 +47,8 @@ pub(super) fn of_service(key: &str) -> Rule {
         | "Group" | "WorkingDirectory" | "UMask" => Rule::Text,
         "RestartSteps" | "Nice" | "OOMScoreAdjust" | "FileDescriptorStoreMax" => Rule::Number,
         "NonBlocking" | "SendSIGKILL" | "SendSIGHUP" | "NoNewPrivileges" | "IgnoreSIGPIPE" => Rule::Flag,
+        "MemoryMax" | "MemoryHigh" | "MemorySwapMax" | "TasksMax" | "CPUQuota" => Rule::Text,
+        "CPUWeight" => Rule::Number,
         "CPUAffinity" => Rule::Texts,
         "SupplementaryGroups"
         | "PassEnvironment"
@@ -66,7 +69,8 @@ pub(super) fn of_service(key: &str) -> Rule {
         | "StartLimitInterval"
         | "StartLimitIntervalSec"
         | "StartLimitBurst"
-        | "BusName" => Rule::Special,
+        | "BusName"
+        | "OOMPolicy" => Rule::Special,
         _ if key.starts_with("Limit") => Rule::Text,
         _ => Rule::Nothing(why_not(key)),
     }
@@ -93,7 +97,7 @@ fn why_not(key: &str) -> &'static str {
         | "LogRateLimitBurst" => {
             "streams go where aeternad's own go; StandardOutput = \"log\" adds unit, generation and pid"
         }
-        "Slice" | "Delegate" | "OOMPolicy" => CGROUP,
+        "Slice" | "Delegate" => CGROUP,
         "TimeoutAbortSec" => "after the watchdog's signal TimeoutStopSec counts",
         "RootDirectory" | "RootImage" => SANDBOX,
         _ if key.ends_with("Directory") || key.ends_with("DirectoryMode") => FOLDER,

@@ -2,8 +2,8 @@
 
 use super::super::tables::label;
 use super::super::value::{
-    INPUTS, KILL_MODES, NOTIFY_ACCESS, OUTPUTS, RESOURCES, RESTARTS, SOCKET_ENVIRONMENTS, START_ON, TYPES,
-    escape, print_cpus, print_exit_status, print_limit, word_of,
+    INPUTS, KILL_MODES, NOTIFY_ACCESS, OOM_POLICIES, OUTPUTS, RESOURCES, RESTARTS, SOCKET_ENVIRONMENTS,
+    START_ON, TYPES, escape, print_amount, print_cpus, print_exit_status, print_limit, print_share, word_of,
 };
 use super::super::{Input, Output, Service};
 use super::entries::{Section, section};
@@ -98,6 +98,18 @@ fn limits(section: &mut Section, service: &Service) {
     }
     section.optional_number("Nice", service.nice);
     section.optional_number("OOMScoreAdjust", service.oom_score_adjust);
+    let group = &service.group_limits;
+    for (key, amount) in [
+        ("MemoryMax", group.memory_max),
+        ("MemoryHigh", group.memory_high),
+        ("MemorySwapMax", group.memory_swap_max),
+        ("TasksMax", group.tasks_max),
+    ] {
+        section.optional(key, amount.map(|amount| quote(&print_amount(amount))));
+    }
+    section.optional_number("CPUWeight", group.cpu_weight);
+    section.optional("CPUQuota", group.cpu_quota.map(|share| quote(&print_share(share))));
+    section.word("OOMPolicy", word_of(OOM_POLICIES, &group.oom_policy));
     let cpus = Some(print_cpus(&service.cpu_affinity)).filter(|cpus| !cpus.is_empty());
     section.put("CPUAffinity", array(cpus.map(|cpus| quote(&cpus))));
     section.flag("NoNewPrivileges", service.no_new_privileges);

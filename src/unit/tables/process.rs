@@ -1,10 +1,13 @@
 //! `[Service]`: what the process runs as: user, folder, streams, limits.
 
 use super::super::read::{
-    Table, Value, flag, integer, limited, list, mode, nearest, raw_text, specified, text,
+    Table, Value, choice, flag, integer, limited, list, mode, nearest, raw_text, specified, text,
 };
-use super::super::value::{INPUTS, OUTPUTS, RESOURCES, Words, parse_cpus, parse_limit};
-use super::super::{Input, Output, Service, WorkingDirectory};
+use super::super::value::{
+    INPUTS, OOM_POLICIES, OUTPUTS, RESOURCES, Words, parse_cpus, parse_limit, parse_memory, parse_quota,
+    parse_tasks,
+};
+use super::super::{Amount, Input, Output, Service, WorkingDirectory};
 use super::environment::words;
 use super::options::absolute_path;
 use super::{set, set_some};
@@ -34,9 +37,32 @@ pub(crate) fn read_limits(table: &Table<'_>, service: &mut Service) {
     }
     set_some(&mut service.nice, table.take("Nice", |v| integer(v, -20..=19)));
     set_some(&mut service.oom_score_adjust, table.take("OOMScoreAdjust", |v| integer(v, -1000..=1000)));
+    let group = &mut service.group_limits;
+    set_some(&mut group.memory_max, table.take("MemoryMax", memory));
+    set_some(&mut group.memory_high, table.take("MemoryHigh", memory));
+    set_some(&mut group.memory_swap_max, table.take("MemorySwapMax", memory));
+    set_some(&mut group.tasks_max, table.take("TasksMax", |v| amount(v, parse_tasks)));
+    set_some(&mut group.cpu_weight, table.take("CPUWeight", |v| integer(v, 1..=10_000)));
+    set_some(&mut group.cpu_quota, table.take("CPUQuota", |v| amount(v, parse_quota)));
+    set(&mut group.oom_policy, table.take("OOMPolicy", |v| choice(v, "an OOMPolicy", OOM_POLICIES)));
     set(&mut service.cpu_affinity, table.take("CPUAffinity", cpus));
     set(&mut service.no_new_privileges, table.take("NoNewPrivileges", flag));
     set(&mut service.ignore_sigpipe, table.take("IgnoreSIGPIPE", flag));
+}
+
+fn memory(value: &Value<'_>) -> Option<Amount> {
+    amount(value, parse_memory)
+}
+
+/// A number, or text in which percent signs mean themselves.
+fn amount<T>(value: &Value<'_>, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    if value.get().is_integer() {
+        return limited(value, parse);
+    }
+    match parse(raw_text(value)?) {
+        Ok(parsed) => Some(parsed),
+        Err(why) => value.fail(why),
+    }
 }
 
 /// The name or the number of a user or group; a number may be a TOML number.

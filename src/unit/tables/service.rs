@@ -7,8 +7,8 @@ use super::super::value::{
     KILL_MODES, NOTIFY_ACCESS, RESTARTS, SOCKET_ENVIRONMENTS, START_ON, TYPES, parse_exit_status,
 };
 use super::super::{
-    ExitStatusSet, Input, KillMode, NotifyAccess, Output, Restart, Service, ServiceType, SocketEnvironment,
-    StartOn,
+    ExitStatusSet, GroupLimits, Input, KillMode, NotifyAccess, Output, Restart, Service, ServiceType,
+    SocketEnvironment, StartOn,
 };
 use super::commands::commands;
 use super::environment::read_environment;
@@ -71,6 +71,7 @@ pub(crate) fn service_defaults(pid1: bool) -> Service {
         limits: Vec::new(),
         nice: None,
         oom_score_adjust: None,
+        group_limits: GroupLimits::default(),
         cpu_affinity: Vec::new(),
         no_new_privileges: false,
         ignore_sigpipe: true,

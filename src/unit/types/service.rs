@@ -1,5 +1,6 @@
 //! `[Service]`: what is started and what it runs as.
 
+use super::GroupLimits;
 use crate::time::Span;
 use serde::{Deserialize, Serialize};
 
@@ -276,6 +277,8 @@ pub struct Service {
     pub nice: Option<i32>,
     /// `OOMScoreAdjust`, -1000 to 1000.
     pub oom_score_adjust: Option<i32>,
+    /// `MemoryMax` and the others.
+    pub group_limits: GroupLimits,
     /// `CPUAffinity`: processor numbers, sorted.
     pub cpu_affinity: Vec<u32>,
     /// `NoNewPrivileges`.

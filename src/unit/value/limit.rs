@@ -1,6 +1,6 @@
 //! Sizes and resource limits (systemd.exec(5), PROCESS PROPERTIES; setrlimit(2)).
 
-use super::super::{Limit, Resource};
+use super::super::{Amount, Limit, Resource};
 use crate::time::Span;
 
 /// Every `Limit…` key and its resource.
@@ -112,6 +112,67 @@ fn nice(text: &str) -> Option<Result<u64, String>> {
     })
 }
 
+/// Memory: bytes, a percentage of what the machine has, or "infinity".
+pub(crate) fn parse_memory(text: &str) -> Result<Amount, String> {
+    const WHAT: &str =
+        "write bytes (\"512M\"), a percentage of the machine's memory (\"25%\") or \"infinity\"";
+    if let Some(amount) = infinity_or_share(text) {
+        return amount.map_err(|why| format!("{why}; {WHAT}"));
+    }
+    size(text).map(Amount::Of).map_err(|why| format!("\"{text}\" is no amount of memory: {why}"))
+}
+
+/// Tasks: a number, a percentage of what the machine can have, or "infinity".
+pub(crate) fn parse_tasks(text: &str) -> Result<Amount, String> {
+    const WHAT: &str = "write a number from 1 on, a percentage (\"10%\") or \"infinity\"";
+    if let Some(amount) = infinity_or_share(text) {
+        return amount.map_err(|why| format!("{why}; {WHAT}"));
+    }
+    let number = text.parse::<u64>().ok().filter(|number| *number > 0);
+    number.map(Amount::Of).ok_or_else(|| format!("\"{text}\" is no number of tasks: {WHAT}"))
+}
+
+/// `CPUQuota`: a percentage of one processor; more than 100 % is more than one.
+pub(crate) fn parse_quota(text: &str) -> Result<u32, String> {
+    share(text).and_then(Result::ok).ok_or_else(|| {
+        format!("\"{text}\" is no quota: write a percentage of one processor, such as \"150%\"")
+    })
+}
+
+fn infinity_or_share(text: &str) -> Option<Result<Amount, String>> {
+    if text == "infinity" {
+        return Some(Ok(Amount::Infinity));
+    }
+    let share = share(text)?.and_then(|share| match share {
+        0..=10_000 => Ok(Amount::Share(share)),
+        _ => Err(format!("\"{text}\" is more than all")),
+    });
+    Some(share)
+}
+
+/// `12.5%` in hundredths of a percent, more than 0; `None` if it does not end in a percent sign. `%%` is one.
+fn share(text: &str) -> Option<Result<u32, String>> {
+    let digits = text.strip_suffix("%%").or_else(|| text.strip_suffix('%'))?;
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let number = digits.parse::<f64>().ok().filter(|_| plain).map(|number| (number * 100.0).round());
+    let number = number.filter(|number| (1.0..=f64::from(u32::MAX)).contains(number));
+    Some(number.map(|number| number as u32).ok_or_else(|| format!("\"{text}\" is no percentage")))
+}
+
+/// The amount as it is read back.
+pub(crate) fn print_amount(amount: Amount) -> String {
+    match amount {
+        Amount::Of(number) => number.to_string(),
+        Amount::Share(share) => print_share(share),
+        Amount::Infinity => "infinity".into(),
+    }
+}
+
+/// Hundredths of a percent as they are read back.
+pub(crate) fn print_share(share: u32) -> String {
+    format!("{}%", f64::from(share) / 100.0)
+}
+
 /// The limit as [`parse_limit`] reads it back.
 pub(crate) fn print_limit(limit: &Limit) -> String {
     let number = |number: u64| if number == u64::MAX { "infinity".to_string() } else { number.to_string() };
@@ -133,6 +194,35 @@ mod tests {
         }
         for text in ["", "K", "64KB", "1.5M", "-1", "16E", "64k"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_numbers_shares_or_infinite() {
+        for (text, expected) in [
+            ("512M", Some(Amount::Of(512 << 20))),
+            ("25%", Some(Amount::Share(2_500))),
+            ("12.5%%", Some(Amount::Share(1_250))),
+            ("infinity", Some(Amount::Infinity)),
+            ("100.01%", None),
+            ("0%", None),
+            ("-1%", None),
+            ("%", None),
+            ("1e1%", None),
+            ("lots", None),
+        ] {
+            let read = parse_memory(text);
+            assert_eq!(read.clone().ok(), expected, "{text}: {read:?}");
+            if let Ok(amount) = read {
+                assert_eq!(parse_memory(&print_amount(amount)), Ok(amount), "{text}");
+            }
+        }
+        for (text, expected) in [("512", Some(Amount::Of(512))), ("0", None), ("1K", None)] {
+            assert_eq!(parse_tasks(text).ok(), expected, "{text}");
+        }
+        for (text, expected) in [("150%", Some(15_000)), ("0.5%", Some(50)), ("2", None), ("infinity", None)]
+        {
+            assert_eq!(parse_quota(text).ok(), expected, "{text}");
         }
     }
 

@@ -16,7 +16,10 @@ pub(super) use command::{
 pub use http::check_http_address;
 pub(super) use http::parse_http_target;
 pub use limit::limit_key;
-pub(super) use limit::{RESOURCES, parse_limit, print_limit, size};
+pub(super) use limit::{
+    RESOURCES, parse_limit, parse_memory, parse_quota, parse_tasks, print_amount, print_limit, print_share,
+    size,
+};
 pub(super) use quoting::{split_words, split_words_leniently};
 pub(super) use sets::{
     parse_cpus, parse_exit_status, parse_status_ranges, print_cpus, print_exit_status, print_status_ranges,
@@ -24,6 +27,6 @@ pub(super) use sets::{
 pub(super) use specifier::{Specifiers, escape};
 pub(super) use words::{
     BIND_IPV6_ONLY, CANARY_BY, FLOWS_BY, INCONCLUSIVE, INPUTS, IP_TOS, KILL_MODES, LOG_FORMATS, LOG_LEVELS,
-    NOTIFY_ACCESS, OUTPUTS, RESTARTS, SHARINGS, SOCKET_ENVIRONMENTS, START_ON, STRATEGIES, TYPES, Words,
-    word_of,
+    NOTIFY_ACCESS, OOM_POLICIES, OUTPUTS, RESTARTS, SHARINGS, SOCKET_ENVIRONMENTS, START_ON, STRATEGIES,
+    TYPES, Words, word_of,
 };

@@ -1,7 +1,7 @@
 //! Every closed set of words, once, for reading and printing.
 
 use super::super::{
-    BindIpv6Only, CanaryBy, FlowBy, Inconclusive, Input, KillMode, NotifyAccess, Output, Restart,
+    BindIpv6Only, CanaryBy, FlowBy, Inconclusive, Input, KillMode, NotifyAccess, OomPolicy, Output, Restart,
     ServiceType, Sharing, SocketEnvironment, StartOn, Strategy,
 };
 
@@ -42,6 +42,9 @@ pub(crate) const NOTIFY_ACCESS: Words<NotifyAccess> = &[
     ("exec", NotifyAccess::Exec),
     ("all", NotifyAccess::All),
 ];
+
+pub(crate) const OOM_POLICIES: Words<OomPolicy> =
+    &[("continue", OomPolicy::Continue), ("kill", OomPolicy::Kill)];
 
 pub(crate) const START_ON: Words<StartOn> = &[("boot", StartOn::Boot), ("connection", StartOn::Connection)];
 

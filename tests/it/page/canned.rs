@@ -229,6 +229,32 @@ fn chat() -> UnitStatus {
         socket("admin", "/run/chat/admin.sock", "shared", 0),
     ];
     chat.generations[1].status_text = Some("1,204 sessions".into());
+    let usage = |cpu_seconds, memory| Usage {
+        cpu_seconds: Some(cpu_seconds),
+        memory: Some(memory),
+        tasks: Some(9),
+        pressure: Pressure { cpu: Some(1.5), ..Pressure::default() },
+        ..Usage::default()
+    };
+    chat.generations[0].usage = usage(5301.0, 410 << 20);
+    chat.generations[1].usage = usage(1.2, 96 << 20);
+    let side = |bad, of| CheckSide {
+        bad: Some(bad),
+        of: Some(of),
+        share: Some(bad as f64 / of as f64),
+        value: None,
+    };
+    chat.analysis = vec![CheckStatus {
+        name: "errors".into(),
+        kind: "share".into(),
+        verdict: CheckVerdict::Open,
+        text: "0.2 % of 1,204 requests of generation 8 are bad, 0.1 % of 10,871 of generation 7".into(),
+        new: side(2, 1204),
+        old: Some(side(11, 10_871)),
+        limit: Some(0.01),
+        noticed_from: Some(0.021),
+        looks: 12,
+    }];
     chat
 }
 
