@@ -192,6 +192,11 @@ impl UnitMachine {
         self.contents.find(id).is_some()
     }
 
+    /// Whether the reload that is under way goes back to a content that was there before.
+    pub fn goes_back(&self) -> bool {
+        self.state.reload.as_ref().is_some_and(|reload| reload.back)
+    }
+
     /// The state, for storing.
     pub fn save(&self) -> SavedState {
         SavedState(self.state.clone())

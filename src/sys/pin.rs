@@ -149,12 +149,18 @@ impl Pin {
     /// A folder, or a file that is not executed: resolved to the end.
     ///
     /// # Errors
-    /// Those of [`near::open`].
+    /// `InvalidInput` for what is neither; those of [`near::open`].
     pub fn place(path: &Path) -> io::Result<Pin> {
         let fd = near::open(None, path)?;
         let about = fstat(&fd)?;
+        let kind = match (is(&about, SFlag::S_IFDIR), is(&about, SFlag::S_IFREG)) {
+            (true, _) => Kind::Folder,
+            (_, true) => Kind::Unknown,
+            _ => {
+                return Err(io::Error::new(ErrorKind::InvalidInput, "it is neither a folder nor a file"));
+            }
+        };
         let name = resolved(fd.as_fd(), path)?;
-        let kind = if is(&about, SFlag::S_IFDIR) { Kind::Folder } else { Kind::Unknown };
         Ok(Pin { fd, name, real: None, was: Identity::of(&about), kind, sum: Mutex::new(None) })
     }
 
@@ -400,5 +406,6 @@ mod tests {
             assert_eq!(Pin::program(&at(name)).unwrap_err().kind(), kind, "{name}");
         }
         assert_eq!(Pin::program(Path::new("/")).unwrap_err().kind(), ErrorKind::PermissionDenied);
+        assert_eq!(Pin::place(Path::new("/dev/null")).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 }

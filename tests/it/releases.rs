@@ -722,3 +722,34 @@ fn a_rolled_back_reload_says_that_the_disk_still_has_it() {
         assert!(notes.contains("what is on disk was given up by the reload at "), "{notes}");
     }
 }
+
+#[test]
+fn a_release_is_a_folder_or_a_file() {
+    let mut env = Env::new();
+    let probe = common::example("probe").display().to_string();
+    env.unit(
+        "app",
+        &format!("[Service]\nExecStart = \"{probe}\"\nRelease = \"{{dir}}/pipe\"\nType = \"notify\"\n"),
+    );
+    env.unit("other", &format!("[Service]\nExecStart = \"{probe}\"\nType = \"notify\"\n"));
+    shell(&env, "mkfifo pipe");
+    env.start();
+    env.wait_state("app", UnitState::Failed);
+    env.wait_log("/pipe: it is neither a folder nor a file");
+}
+
+#[test]
+fn a_program_that_somebody_writes_is_waited_for() {
+    let env = on_demand();
+    env.order(1, "/exit?code=0");
+    env.wait_state("app", UnitState::Listening);
+    // Whoever has it open may write to it, and nobody can execute it.
+    let writer = std::fs::OpenOptions::new().append(true).open(env.path("app")).unwrap();
+    let mut client = http::Client::connect(&env.address("app", 0)).unwrap();
+    client.send("/", "").unwrap();
+    env.wait_log("Text file busy");
+    assert_ne!(env.unit_status("app").state, UnitState::Failed);
+    drop(writer);
+    assert_eq!(client.receive().unwrap().status, 200);
+    assert_eq!(serves(&env), 1);
+}

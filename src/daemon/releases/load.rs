@@ -61,7 +61,8 @@ impl Daemon {
         let release = unit.release_of(content.id, &self.shared);
         let release = release.unwrap_or_else(|| Arc::new(Release::read(&content.unit, &self.shared)));
         // What was just read is there; what is gone back to may be gone.
-        let result = match release.gone(Part::All) {
+        let gone = if unit.machine.goes_back() { release.gone(Part::All) } else { None };
+        let result = match gone {
             Some(gone) => Err(self.cannot_go_back(index, content.id, &gone)),
             None if content.unit.reload.binary_sha256.is_none() => {
                 preflight::found(&release, &self.shared).map(drop)

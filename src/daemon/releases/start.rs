@@ -139,27 +139,33 @@ impl Supervised {
         if !matches!(spawn.role, Role::Main { .. } | Role::Instance(_)) {
             return;
         }
+        let fresh = self.releases.fresh == Some(spawn.content.id);
+        let said = if spawn.if_gone == IfGone::Refuse {
+            // Nothing has run since it was read.
+            !fresh || spawn.content.unit.reload.pre_flight.is_empty()
+        } else {
+            self.releases.told == Some(spawn.content.id)
+        };
+        if said {
+            return;
+        }
         let Some(pin) = release.main().filter(|_| release.newer_on_disk() == Some(true)) else { return };
         let name = pin.name().display();
         if spawn.if_gone == IfGone::Refuse {
-            if self.releases.fresh == Some(spawn.content.id) {
-                log::warn!(
-                    "{}: {name} was replaced while pre-flight ran; the one that was checked is launched",
-                    self.name
-                );
-            }
+            log::warn!(
+                "{}: {name} was replaced while pre-flight ran; the one that was checked is launched",
+                self.name
+            );
             return;
         }
         let ran = self.machine.generation_of(spawn.content.id).or(spawn.generation);
-        if self.releases.told != Some(spawn.content.id) {
-            self.releases.told = Some(spawn.content.id);
-            log::info!(
-                "{}: restarting {}'s program, {name} as of {}; the one on disk is newer and was not promoted",
-                self.name,
-                ran.map_or_else(|| "its".into(), |Gen(number)| format!("generation {number}")),
-                of_day(release.read_at)
-            );
-        }
+        self.releases.told = Some(spawn.content.id);
+        log::info!(
+            "{}: restarting {}'s program, {name} as of {}; the one on disk is newer and was not promoted",
+            self.name,
+            ran.map_or_else(|| "its".into(), |Gen(number)| format!("generation {number}")),
+            of_day(release.read_at)
+        );
     }
 
     /// A program that was not there when its content was read is held from now on.
