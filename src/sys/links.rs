@@ -3,7 +3,6 @@
 use crate::unit::{Found, What};
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Looks at a path, component by component.
@@ -25,11 +24,11 @@ fn what(path: &Path) -> What {
     if about.is_dir() {
         return What::Folder;
     }
-    if about.file_type().is_socket() || !about.is_file() {
+    if !about.is_file() {
         return What::Nothing;
     }
     let mut first = [0; 2];
-    let opened = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let opened = fs::File::open(path);
     let read = opened.and_then(|mut file| file.read_exact(&mut first));
     if read.is_ok() && first == *b"#!" { What::Script } else { What::File }
 }
