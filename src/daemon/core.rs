@@ -17,6 +17,7 @@ use crate::daemon::upgrade::Upgrades;
 use crate::daemon::upstream::Upstream;
 use crate::machine::daemon::DaemonMachine;
 use crate::machine::event::{Action, Command, Event, Proc, Req, Seen};
+use crate::proto::status::UnitState;
 use crate::sys::clock;
 use crate::sys::poll::Poller;
 use crate::sys::wake::Waker;
@@ -156,6 +157,9 @@ impl Daemon {
         let summary = unit.machine.summary();
         if unit.summary != Some(summary) {
             unit.summary = Some(summary);
+            if summary.state == UnitState::RollingBack {
+                self.give_names_back(index);
+            }
             self.summary_changed(index, summary);
         }
         self.drop_if_left(index);

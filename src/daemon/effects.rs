@@ -154,8 +154,9 @@ impl Daemon {
         let strangers = unit.sockets.strangers();
         if grown {
             self.unwatch_sockets(index);
-            self.rewatch_sockets(index);
         }
+        // Also what is where its path leads now.
+        self.rewatch_sockets(index);
         for stranger in strangers {
             let text = format!("{stranger}: stop it, or run aeternad as root, which keeps others out");
             self.announce(index, Announcement::Warning { text });

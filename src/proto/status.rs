@@ -472,6 +472,9 @@ pub struct SocketStatus {
     /// How many of them are remembered at most: `FlowsMax`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flows_max: Option<u32>,
+    /// It was made anew, and no process has been given it since: nobody answers there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unserved: bool,
 }
 
 /// The last reload, in short.
@@ -572,10 +575,19 @@ impl Status {
             return Some("aeternad is stopping".into());
         }
         let missing = self.units.iter().filter(|unit| !unit.serves());
-        let rest: Vec<String> =
+        let mut rest: Vec<String> =
             missing.map(|unit| format!("{} is {}", unit.name, unit.state.name())).collect();
+        for unit in self.units.iter().filter(|unit| unit.serves() && !unit.generations.is_empty()) {
+            let unserved = unit.sockets.iter().filter(|socket| socket.unserved);
+            rest.extend(unserved.map(|socket| nobody_has(&unit.name, &socket.address)));
+        }
         if rest.is_empty() { None } else { Some(rest.join(", ")) }
     }
+}
+
+/// Why a unit that runs does not serve an address.
+pub fn nobody_has(unit: &str, address: &str) -> String {
+    format!("{unit}: {address} was made anew and no process has it")
 }
 
 impl UnitStatus {

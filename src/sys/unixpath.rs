@@ -139,6 +139,11 @@ impl BoundPath {
         Ok(bound)
     }
 
+    /// Another name of our inode in the same folder, if there is one.
+    pub fn other_name(&self) -> Option<BoundPath> {
+        self.folder.names_of(self.inode).into_iter().find(|name| *name != self.name).map(|n| self.beside(&n))
+    }
+
     /// Gives our inode another name of the same folder instead of this one, replacing what stood there.
     ///
     /// # Errors
@@ -266,6 +271,19 @@ impl Site {
             folder: Arc::clone(&self.folder),
             name: self.name.clone(),
         })
+    }
+}
+
+impl Site {
+    /// Another name in this folder that the socket has which was bound here: it was renamed since.
+    pub fn moved_to(&self, socket: BorrowedFd<'_>) -> Option<BoundPath> {
+        let (device, _) = self.folder.identity()?;
+        let inode = match node_of(socket) {
+            Ok(node) => node.inode(),
+            Err(_) => (device, super::sockdiag::unix_vfs_inode(socket).ok()??.into()),
+        };
+        let name = self.folder.names_of(inode).into_iter().next()?;
+        self.beside(name).of_socket(socket).ok()
     }
 }
 

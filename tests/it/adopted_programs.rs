@@ -3,10 +3,11 @@
 //! that poll before they bind.
 
 use crate::common;
-use crate::intercept_programs::{as_a_unit, find, nginx, words};
-use common::Env;
+use crate::intercept_programs::{as_a_unit, find, nginx, under_load, words};
+use aeterna::proto::status::UnitState;
 use common::hammer::{HTTP, To};
 use common::port::free_port;
+use common::{Env, http};
 use std::path::Path;
 
 #[test]
@@ -74,4 +75,75 @@ fn puma() {
     let (puma, file) = (puma.display().to_string(), file.display().to_string());
     assert!(Path::new(&file).exists());
     as_a_unit("puma", &[&puma, "-b", &bind, "-e", "production", &file], "", &To::Port(port), HTTP);
+}
+
+/// HAProxy on a Unix path, bound as `bind` says.
+fn haproxy(files: &Env, bind: &str) -> Option<[String; 4]> {
+    let haproxy = find("haproxy")?;
+    let file = files.file(
+        "haproxy.cfg",
+        &format!(
+            "global\n maxconn 500\ndefaults\n mode http\n timeout client 5s\n timeout server 5s\n timeout connect 5s\n\
+             frontend f\n bind {bind}\n http-request return status 200\n"
+        ),
+    );
+    Some([haproxy.display().to_string(), "-db".into(), "-f".into(), file.display().to_string()])
+}
+
+#[test]
+fn haproxy_on_a_unix_path_that_it_is_given() {
+    let files = Env::new();
+    let path = files.path("front.sock");
+    let Some(command) = haproxy(&files, "fd@3") else { return };
+    let words: Vec<String> = command.iter().map(|word| format!("\"{word}\"")).collect();
+    let mut env = Env::new();
+    // Its soft stop answers what it has accepted.
+    env.unit(
+        "haproxy",
+        &format!(
+            "[Socket]\nListenStream = \"{}\"\n[Service]\nExecStart = [{}]\nKillSignal = \"SIGUSR1\"\n\
+             [Reload]\nStrategy = \"immediate\"\n",
+            path.display(),
+            words.join(", ")
+        ),
+    );
+    env.start();
+    env.wait_state("haproxy", UnitState::Running);
+    under_load(&env, "haproxy", &To::Path(path), HTTP, 10, |env| {
+        let done = env.ctl(&["reload", "haproxy"]);
+        assert_eq!(done.code, 0, "{}\n{}\n{}", done.stdout, done.stderr, env.log());
+    });
+}
+
+#[test]
+fn haproxy_that_renames_its_path_before_it_listens_is_told_of_the_gap() {
+    let files = Env::new();
+    let path = files.path("front.sock");
+    let at = path.display().to_string();
+    let Some(command) = haproxy(&files, &at) else { return };
+    let words: Vec<String> = command.iter().map(|word| format!("\"{word}\"")).collect();
+    let mut env = Env::new();
+    env.unit(
+        "haproxy",
+        &format!(
+            "[Service]\nExecStart = [{}]\nInterceptBind = true\n[Reload]\nStrategy = \"immediate\"\n",
+            words.join(", ")
+        ),
+    );
+    env.start();
+    env.wait_state("haproxy", UnitState::Running);
+    for generation in 1..=3 {
+        let sockets = env.unit_status("haproxy").sockets;
+        assert_eq!(sockets.iter().map(|socket| &socket.address).collect::<Vec<_>>(), [&at]);
+        assert_eq!(http::get(&at, "/").unwrap().status, 200);
+        assert_eq!(env.unit_status("haproxy").generation, generation);
+        assert_eq!(env.ctl(&["reload", "haproxy"]).code, 0, "{}", env.log());
+        env.wait_state("haproxy", UnitState::Running);
+    }
+    env.wait_log("bind fd@3");
+    drop(env);
+    // Neither ours nor its own names of the moment are left.
+    let left = std::fs::read_dir(files.dir()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("front.sock")).collect();
+    assert_eq!(left, Vec::<std::ffi::OsString>::new());
 }

@@ -360,3 +360,51 @@ while True:
     let sockets = env.unit_status("app").sockets;
     assert_eq!((sockets.len(), sockets[0].sharing.as_str()), (1, "steered"), "{}", env.log());
 }
+
+#[test]
+fn a_path_that_a_newer_program_has_renamed_its_socket_over_is_given_back() {
+    // Before it listens, as HAProxy does it, and after that.
+    for order in ["os.rename(t, p); s.listen(64)", "s.listen(64); os.rename(t, p)"] {
+        let folder = Env::new();
+        let path = folder.path("front.sock");
+        let script = format!(
+            "p = '{}'; t = '%s.%d.tmp' % (p, os.getpid())
+s = socket.socket(socket.AF_UNIX); s.bind(t); {order}
+while True: c, _ = s.accept(); answer(c)",
+            path.display()
+        );
+        let mut env = Env::new();
+        let unit = intercepted(&python(&env, &format!("{ANSWER}{script}"))).replace(
+            "StandardOutput = \"null\"\nStandardError = \"null\"\n",
+            "Type = \"exec\"\nTimeoutStopSec = \"2s\"\n",
+        );
+        // Nobody else ends the soak.
+        env.unit("app", &unit.replace("SoakTime = \"200ms\"", "SoakTime = \"1h\""));
+        env.start();
+        let at = path.display().to_string();
+        let who = |env: &Env| match common::http::get(&at, "/") {
+            Ok(answer) => answer.body,
+            Err(why) => env.fail(&format!("nobody answers: {why}")),
+        };
+        env.wait("its path", || path.exists().then_some(()));
+        env.wait_log("generation 1 listens on");
+        let first = who(&env);
+        for round in 0..2 {
+            let mark = env.mark();
+            let reload = env.ctl_start(&["reload", "app"]);
+            env.wait_state("app", UnitState::Soaking);
+            env.wait("the newer one with the name", || (who(&env) != first).then_some(()));
+            if round == 0 {
+                assert_eq!(env.ctl(&["rollback", "app"]).code, 0);
+            } else {
+                let newest = env.unit_status("app").generations.iter().map(|g| g.pids[0]).max().unwrap();
+                common::process::kill(newest, nix::sys::signal::Signal::SIGKILL);
+            }
+            assert_eq!(env.wait_reloaded("app", mark).outcome, Some(Outcome::RolledBack), "{order}");
+            env.finish_child(reload);
+            assert_eq!(who(&env), first, "{order}, {round}");
+        }
+        let shown = env.unit_status("app").sockets;
+        assert_eq!(shown.iter().map(|s| s.address.as_str()).collect::<Vec<_>>(), [path.to_str().unwrap()]);
+    }
+}

@@ -36,7 +36,7 @@ fn unit(command: &[&str], socket: &str, reload: &str) -> String {
 const CANARY: &str = "SoakTime = \"100ms\"\nCanaryWeight = 50\nDrainTimeout = \"20s\"";
 
 /// Replaces the one unit of a daemon so often under load.
-fn under_load(env: &Env, name: &str, to: &To, talk: Talk, reloads: u32, reload: impl Fn(&Env)) {
+pub(crate) fn under_load(env: &Env, name: &str, to: &To, talk: Talk, reloads: u32, reload: impl Fn(&Env)) {
     let hammer = Hammer::start(to, talk);
     for _ in 0..reloads {
         hammer.wait_answers(MEANWHILE);

@@ -124,3 +124,50 @@ fn somebody_else_who_listens_on_a_steered_address_is_named() {
     stranger.wait().unwrap();
     assert!(!env.unit_status("app").sockets[0].why.contains("listens"));
 }
+
+#[test]
+fn a_path_is_where_it_leads_at_a_reload() {
+    for sharing in ["shared", "steered"] {
+        let socket = format!("ListenStream = \"{{dir}}/current/run/app.sock\"\nSharing = \"{sharing}\"");
+        let mut env = Env::new();
+        for release in ["r1", "r2", "r3"] {
+            std::fs::create_dir_all(env.path(release).join("run")).unwrap();
+        }
+        let switch = |release: &str| {
+            std::os::unix::fs::symlink(release, env.path("next")).unwrap();
+            std::fs::rename(env.path("next"), env.path("current")).unwrap();
+        };
+        switch("r1");
+        App { socket: &socket, reload: "Strategy = \"immediate\"", ..APP }.write(&env);
+        env.start();
+        env.wait_state("app", UnitState::Running);
+        let path = env.path("current/run/app.sock").display().to_string();
+        assert_eq!(http::get(&path, "/").unwrap().status, 200);
+        // The link is switched, back, and to a folder whose predecessor is gone already.
+        for release in ["r2", "r1", "r3"] {
+            std::os::unix::fs::symlink(release, env.path("next")).unwrap();
+            std::fs::rename(env.path("next"), env.path("current")).unwrap();
+            if release == "r3" {
+                std::fs::remove_dir_all(env.path("r1")).unwrap();
+                env.wait_log("made it anew");
+                assert!(env.unit_status("app").sockets[0].unserved, "{sharing}");
+                assert!(env.status().unready().unwrap().contains("made anew"), "{sharing}");
+                assert_eq!(env.ctl(&["is-ready"]).code, 3, "{sharing}");
+            }
+            env.reload_well();
+            assert_eq!(http::get(&path, "/").unwrap().status, 200, "{sharing}, {release}");
+            assert_eq!(env.status().unready(), None, "{sharing}, {release}");
+        }
+        let left = |release: &str| std::fs::read_dir(env.path(release).join("run")).unwrap().count();
+        assert_eq!(left("r2"), 0, "nothing of ours stays where it leads no more");
+        // Somebody else serves where it leads now: that is no reason to take it from him.
+        let _other = std::os::unix::net::UnixListener::bind(env.path("r2/run/app.sock")).unwrap();
+        std::os::unix::fs::symlink("r2", env.path("next")).unwrap();
+        std::fs::rename(env.path("next"), env.path("current")).unwrap();
+        let refused = env.ctl(&["reload", "app"]);
+        let said = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(refused.code != 0 && said.contains("somebody else serves it there"), "{sharing}: {said}");
+        let old = env.path("r3/run/app.sock").display().to_string();
+        assert_eq!(http::get(&old, "/").unwrap().status, 200, "{sharing}");
+    }
+}

@@ -33,6 +33,7 @@ pub(super) fn socket(name: &str, address: &str) -> SocketStatus {
         repairs: 0,
         flows: None,
         flows_max: None,
+        unserved: false,
     }
 }
 

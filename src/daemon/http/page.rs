@@ -167,6 +167,7 @@ mod tests {
             repairs: 0,
             flows: None,
             flows_max: None,
+            unserved: false,
         };
         let unit = UnitStatus {
             name: name.into(),

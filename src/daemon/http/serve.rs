@@ -8,7 +8,7 @@ use crate::machine::event::{Busy, Command, Event};
 use crate::proto::http::guard::{self, Holder};
 use crate::proto::http::response::Response;
 use crate::proto::metrics::MetricsInput;
-use crate::proto::status::{Status, UnitStatus};
+use crate::proto::status::{Status, UnitStatus, nobody_has};
 use crate::sys::{clock, process};
 use crate::time::Span;
 
@@ -91,7 +91,7 @@ impl View for Daemon {
             return Some("aeternad is stopping".to_owned());
         }
         let unusable = self.files.unusable.iter().map(|one| format!("{} is FAILED", one.name));
-        let rest: Vec<String> = self
+        let mut rest: Vec<String> = self
             .units_here()
             .filter_map(|(_, unit)| match unit.summary {
                 Some(now) if now.state.serves(now.reloading) => None,
@@ -100,6 +100,11 @@ impl View for Daemon {
             })
             .chain(unusable)
             .collect();
+        for (_, unit) in self.units_here().filter(|(_, unit)| {
+            !unit.generations.is_empty() && unit.summary.is_some_and(|now| now.state.serves(now.reloading))
+        }) {
+            rest.extend(unit.sockets.unserved().map(|address| nobody_has(&unit.name, address)));
+        }
         if rest.is_empty() { None } else { Some(rest.join(", ")) }
     }
 

@@ -194,7 +194,8 @@ impl Handler<'_> {
         let site = shell.and_then(|shell| shell.adopted.sites.remove(&inode));
         let site = site.ok_or("it has bound too many others since")?;
         let own = seen.own.as_ref().ok_or("its socket cannot be copied")?;
-        site.of_socket(own.as_fd()).map(Some).map_err(|error| socket::errno_text(&error))
+        let found = site.of_socket(own.as_fd()).or_else(|error| site.moved_to(own.as_fd()).ok_or(error));
+        found.map(Some).map_err(|error| socket::errno_text(&error))
     }
 
     pub(super) fn remember(&mut self, inode: u64, wanted: Wanted) {
@@ -251,9 +252,22 @@ impl Handler<'_> {
             return GO_ON;
         }
         if let Some(name) = name {
-            self.unit.sockets.name_learned(&address, name);
+            let path = name.path.clone();
+            if self.unit.sockets.name_learned(&address, name) {
+                self.tell_gap(&path);
+            }
         }
         Outcome::listens(address)
+    }
+
+    /// A path that a newer socket has before it listens: the gap is the program's own.
+    fn tell_gap(&mut self, path: &Path) {
+        let shown = harmless(&path.to_string_lossy(), LONGEST);
+        let text = format!(
+            "its program gives {shown} to each new socket before that listens: who connects in between is refused, at \
+             each reload. Declare the path in the unit and give the program the socket (HAProxy: \"bind fd@3\")"
+        );
+        self.say(Level::Warning, &text);
     }
 
     pub(super) fn listen_held(&mut self, held: Listen) -> Outcome {

@@ -103,6 +103,14 @@ impl Daemon {
         self.queue.push_back((index, Event::Listened { generation: number, missing: Missing::Nothing }));
     }
 
+    /// A newer generation is about to go, or has gone: what it has renamed over a path of the promoted one is undone.
+    pub fn give_names_back(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        for text in unit.sockets.give_names_back(&unit.filters.expected) {
+            log::info!("{}: {text}", unit.name);
+        }
+    }
+
     /// A generation is gone: what it alone has bound, for a trial or before it failed, is let go. What the promoted one
     /// listens on stays, also while nobody is there.
     pub fn release_unheld(&mut self, index: usize) {
@@ -110,6 +118,8 @@ impl Daemon {
         if unit.filters.promoted.is_none() {
             return;
         }
+        self.give_names_back(index);
+        let unit = &self.units[index];
         let stray: Vec<Listen> = unit
             .sockets
             .learned_addresses()

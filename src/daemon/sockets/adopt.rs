@@ -7,7 +7,7 @@
 //! never closed, steered by weight, drained, rescued. It is held until a newer generation does not want it.
 
 use super::ListenSet;
-use super::endpoint::{Endpoint, Way, keep};
+use super::endpoint::{Endpoint, Way, keep_as};
 use crate::sys::aside::Foreign;
 use crate::sys::seccomp::FdFlags;
 use crate::sys::sockopt::{self, Nature};
@@ -17,6 +17,7 @@ use crate::unit::{Address, BindIpv6Only, Listen, ListenKind, Socket, Unit};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Where a program wants its socket.
@@ -187,13 +188,26 @@ impl ListenSet {
         Ok(warning)
     }
 
-    /// Holds the name in the file system of an address that was just learned.
-    pub fn name_learned(&mut self, address: &Listen, name: BoundPath) {
+    /// Holds the name in the file system of an address that was just learned; whether its program has renamed it before
+    /// it listened.
+    pub fn name_learned(&mut self, address: &Listen, name: BoundPath) -> bool {
+        let mut renamed = false;
         if let Some(endpoint) = self.index_of(address).and_then(|index| self.endpoints.get_mut(index)) {
-            endpoint.keep = keep(&name);
-            endpoint.path = Some(name);
+            let bound = match &endpoint.listen.address {
+                Address::Path(path) => Path::new(path).file_name().unwrap_or_default().to_owned(),
+                _ => return false,
+            };
+            endpoint.keep = keep_as(&name, &bound);
+            // Its program may have renamed it before it listened.
+            renamed = name.place().name() != bound;
+            if renamed {
+                endpoint.renamed = Some(name);
+            } else {
+                endpoint.path = Some(name);
+            }
             self.watch_folders();
         }
+        renamed
     }
 
     /// Binds an address for a program whose own socket cannot be had (a container without pidfd_getfd), and
@@ -277,7 +291,7 @@ impl ListenSet {
     /// An address as people spell it, with its real port.
     pub fn spelt(&self, address: &Listen) -> String {
         match self.index_of(address) {
-            Some(index) => self.endpoints[index].address.clone(),
+            Some(index) => super::names::shown(&self.endpoints[index]).to_owned(),
             None => socket::spell(&address.address),
         }
     }

@@ -8,6 +8,7 @@ use crate::sys::{socket, sockopt, steer};
 use crate::unit::{self, Address, Listen, ListenKind, Sharing, Socket, SocketOptions, Unit};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -47,6 +48,8 @@ pub(super) struct Slot {
     pub(super) path: Option<BoundPath>,
     /// Nobody that lives has set its blocking mode: it is set as the unit says when it is lent next.
     pub(super) fresh: bool,
+    /// It was made anew: whoever serves has the one before.
+    pub(super) anew: bool,
     /// Somebody shut it down, and it cannot be made anew while they hold it.
     pub(super) broken: bool,
     /// The poll set has it.
@@ -83,6 +86,8 @@ pub(super) struct Endpoint {
     pub(super) target: usize,
     /// The visible name, if it is ours.
     pub(super) path: Option<BoundPath>,
+    /// What the program that has bound it has renamed it to.
+    pub(super) renamed: Option<BoundPath>,
     /// A hidden second name, which keeps the socket when the visible one is removed.
     pub(super) keep: Option<BoundPath>,
     /// Who has taken our visible name, if that was reported.
@@ -111,7 +116,7 @@ impl Ids {
 
     /// A socket of its own that has not been lent.
     pub(super) fn slot(&mut self, fd: impl Into<Lent>, path: Option<BoundPath>) -> Slot {
-        Slot { id: self.next(), fd: fd.into(), path, fresh: true, broken: false, watched: false }
+        Slot { id: self.next(), fd: fd.into(), path, fresh: true, anew: false, broken: false, watched: false }
     }
 }
 
@@ -216,6 +221,7 @@ impl Endpoint {
             lent: Vec::with_capacity(1),
             target: 0,
             path: None,
+            renamed: None,
             keep: None,
             displaced: None,
             owned: false,
@@ -351,6 +357,7 @@ impl Endpoint {
         let Some(old) = self.slots.get_mut(slot) else { return Ok(()) };
         self.retired.push(std::mem::replace(&mut old.fd, new.fd.into()));
         old.watched = false;
+        old.anew |= !old.fresh;
         old.fresh = true;
         self.lent.retain(|lent| *lent != slot);
         if self.way == Way::Renamed {
@@ -372,6 +379,7 @@ impl Endpoint {
         if let Some(slot) = self.slots.first_mut() {
             self.retired.push(std::mem::replace(&mut slot.fd, opened.fd.into()));
             slot.watched = false;
+            slot.anew |= !slot.fresh;
             slot.fresh = true;
         }
         self.path = opened.path;
@@ -413,7 +421,8 @@ impl Endpoint {
         {
             path.remove();
         }
-        for hidden in self.slots.iter().filter_map(|slot| slot.path.as_ref()).chain(&self.keep) {
+        let hidden = self.slots.iter().filter_map(|slot| slot.path.as_ref());
+        for hidden in hidden.chain(&self.keep).chain(&self.renamed) {
             hidden.remove();
         }
     }
@@ -421,8 +430,13 @@ impl Endpoint {
 
 /// A hidden second name for a socket or FIFO. Where the file system has no hard links there is none.
 pub(super) fn keep(bound: &BoundPath) -> Option<BoundPath> {
-    let place = bound.place();
-    let hidden = place.beside(unixpath::hidden(place.name(), ""));
+    keep_as(bound, bound.place().name())
+}
+
+/// The same, beside the name and called after another one: generations of a program that renames its socket have one name
+/// in common.
+pub(super) fn keep_as(bound: &BoundPath, name: &OsStr) -> Option<BoundPath> {
+    let hidden = bound.place().beside(unixpath::hidden(name, ""));
     unixpath::remove_stale(&hidden).ok()?;
     bound.link(hidden.name()).ok()
 }

@@ -20,6 +20,7 @@ mod endpoint;
 #[cfg(test)]
 mod exact_tests;
 mod flowing;
+mod names;
 mod repair;
 mod saved;
 mod status;
@@ -151,6 +152,11 @@ impl ListenSet {
         }
         for index in plan.iter().flatten() {
             errors.extend(self.endpoints[*index].reveal().err());
+        }
+        let followed = self.follow_names(&mut errors);
+        if !followed.is_empty() {
+            self.watch_folders();
+            warnings.extend(followed);
         }
         if !errors.is_empty() {
             new.iter().for_each(Endpoint::unlink);
@@ -306,7 +312,7 @@ impl ListenSet {
                 format!("cannot set up {}: {}", endpoint.address, socket::errno_text(&error))
             })?;
         }
-        lent.fresh = false;
+        (lent.fresh, lent.anew) = (false, false);
         Ok(())
     }
 }

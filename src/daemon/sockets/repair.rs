@@ -68,6 +68,7 @@ fn reopen(endpoint: &mut Endpoint, slot: usize) -> Result<(), String> {
     member.fd = placeholder.into();
     member.watched = false;
     member.broken = true;
+    member.anew |= !member.fresh;
     member.fresh = true;
     let mut listen = endpoint.listen.clone();
     if let Some(at) = endpoint.at {
@@ -233,6 +234,7 @@ fn check(endpoint: &mut Endpoint, steered: &Steered) -> Option<String> {
     }
     if endpoint.learned && endpoint.keep.as_ref().is_some_and(unixpath::BoundPath::has_other_names) {
         // The program has bound it under a name of the moment, and renamed it.
+        endpoint.renamed = super::names::renamed(endpoint);
         endpoint.path = None;
         return None;
     }
@@ -262,7 +264,7 @@ fn check(endpoint: &mut Endpoint, steered: &Steered) -> Option<String> {
     })
 }
 
-fn renew_all(endpoint: &mut Endpoint, steered: &Steered) -> Result<(), String> {
+pub(super) fn renew_all(endpoint: &mut Endpoint, steered: &Steered) -> Result<(), String> {
     if endpoint.listen.kind == ListenKind::Fifo {
         return endpoint.remake_fifo();
     }

@@ -48,6 +48,8 @@ struct SavedEndpoint {
     lent: Vec<usize>,
     target: usize,
     path: Option<BoundPath>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    renamed: Option<BoundPath>,
     keep: Option<BoundPath>,
     displaced: Option<(u64, u64)>,
     owned: bool,
@@ -73,6 +75,8 @@ struct SavedSlot {
     fd: Key,
     path: Option<BoundPath>,
     fresh: bool,
+    #[serde(default)]
+    anew: bool,
     broken: bool,
 }
 
@@ -192,6 +196,7 @@ impl Endpoint {
             lent,
             target,
             path,
+            renamed,
             keep,
             displaced,
             owned,
@@ -216,6 +221,7 @@ impl Endpoint {
             lent: lent.clone(),
             target: *target,
             path: path.clone(),
+            renamed: renamed.clone(),
             keep: keep.clone(),
             displaced: *displaced,
             owned: *owned,
@@ -250,6 +256,7 @@ impl Endpoint {
             lent: saved.lent,
             target: saved.target,
             path: saved.path,
+            renamed: saved.renamed,
             keep: saved.keep,
             displaced: saved.displaced,
             owned: saved.owned,
@@ -284,14 +291,14 @@ fn restore_flows(saved: SavedFlows, from: &mut Incoming) -> Result<Flows, String
 
 impl Slot {
     fn save(&self, out: &mut Outgoing) -> Result<SavedSlot, String> {
-        let Slot { id, fd, path, fresh, broken, watched: _ } = self;
+        let Slot { id, fd, path, fresh, anew, broken, watched: _ } = self;
         let fd = out.put(format_args!("socket.{}", id.0), fd.as_fd())?;
-        Ok(SavedSlot { id: *id, fd, path: path.clone(), fresh: *fresh, broken: *broken })
+        Ok(SavedSlot { id: *id, fd, path: path.clone(), fresh: *fresh, anew: *anew, broken: *broken })
     }
 
     fn restore(saved: SavedSlot, from: &mut Incoming) -> Result<Slot, String> {
-        let SavedSlot { id, fd, path, fresh, broken } = saved;
-        Ok(Slot { id, fd: from.take(&fd)?.into(), path, fresh, broken, watched: false })
+        let SavedSlot { id, fd, path, fresh, anew, broken } = saved;
+        Ok(Slot { id, fd: from.take(&fd)?.into(), path, fresh, anew, broken, watched: false })
     }
 }
 

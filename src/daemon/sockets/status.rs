@@ -86,9 +86,14 @@ fn row(endpoint: &Endpoint) -> SocketStatus {
     if endpoint.hidden.is_some() {
         why.push_str("; dropped: refused while the generation that has it drains");
     }
+    let unserved = endpoint.is_unserved();
+    if unserved {
+        why.push_str("; made anew, and no process has it: reload the unit");
+    }
     SocketStatus {
         name: endpoint.name.clone(),
-        address: endpoint.address.clone(),
+        address: super::names::shown(endpoint).to_owned(),
+        unserved,
         kind: kind.to_owned(),
         sharing: if endpoint.steered() { "steered" } else { "shared" }.to_owned(),
         why,

@@ -39,6 +39,7 @@ fn socket(name: &str, queue: Option<u32>) -> SocketStatus {
         repairs: 2,
         flows: None,
         flows_max: None,
+        unserved: false,
     }
 }
 

@@ -10,6 +10,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, mkfifoat, symlinkat
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 
 /// An open folder: it stays the same one wherever its path leads later.
@@ -198,6 +199,15 @@ impl Folder {
     /// The device and inode number behind a name; `None` if there is nothing.
     pub fn inode_at(&self, name: &OsStr) -> Option<(u64, u64)> {
         stat_of(&self.fd, name).ok().map(|stat| inode(&stat))
+    }
+
+    /// The names of an inode in this folder, of the first some ten thousand entries. None without /proc.
+    pub fn names_of(&self, inode: (u64, u64)) -> Vec<OsString> {
+        const ENTRIES_MAX: usize = 65_536;
+        let entries = std::fs::read_dir(self.path_of(OsStr::new(".")));
+        let entries = entries.into_iter().flatten().take(ENTRIES_MAX).flatten();
+        let same = entries.filter(|entry| entry.ino() == inode.1).map(|entry| entry.file_name());
+        same.filter(|name| self.inode_at(name) == Some(inode)).collect()
     }
 
     /// Removes a name, not a folder's.

@@ -175,6 +175,7 @@ pub fn socket(name: &str, address: &str, sharing: &str, queue: u32) -> SocketSta
         repairs: 0,
         flows: None,
         flows_max: None,
+        unserved: false,
     }
 }
 
