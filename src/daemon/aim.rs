@@ -17,7 +17,7 @@ pub struct Aimed {
     pub connection: io::Result<Connection>,
     /// Whether only that generation can accept it.
     pub is_sure: bool,
-    /// The source address that is steered to the generation, until [`crate::daemon::core::Daemon::end_probes`].
+    /// The source address that is steered to the generation, until the probe has ended.
     pub from: Option<SocketAddr>,
 }
 

@@ -13,3 +13,4 @@ pub mod notify;
 pub mod paths;
 pub mod srp;
 pub mod status;
+pub mod usage;
