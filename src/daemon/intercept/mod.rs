@@ -160,7 +160,8 @@ impl Daemon {
         if readiness.readable {
             match filter.listener.receive() {
                 Ok(Some(call)) => self.read_caller(index, id, call),
-                Ok(None) => {}
+                // Nobody is left, or somebody who was here has gone.
+                Ok(None) => gone = readiness.hangup,
                 Err(error) => {
                     log::error!("{}: cannot read a system call: {error}", unit.name);
                     gone = readiness.hangup;
