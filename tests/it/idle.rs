@@ -32,9 +32,12 @@ fn nothing_wakes_an_idle_daemon() {
         "instances",
         "[Socket]\nListenStream = \"{dir}/sock\"\nAccept = true\n[Service]\nExecStart = \"{probe}\"",
     );
+    env.unit("ended", "[Service]\nExecStart = [\"/bin/sleep\", \"1000\"]\nInterceptBind = true\n[Reload]\nStrategy = \"immediate\"");
     env.start();
     env.wait_state("boot", UnitState::Running);
     env.wait_state("lazy", UnitState::Listening);
+    // Nobody is under its filter any more.
+    assert_eq!(env.ctl(&["stop", "ended"]).code, 0);
     let pid = env.pid();
     // The one thing in this project that is measured by the clock: that nothing happens. On a busy machine the
     // daemon may come late to what was there before, so one of three windows has to be still.

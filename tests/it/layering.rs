@@ -229,6 +229,7 @@ const BY_NAME: &[(&str, &[&str], &str)] = &[
     ("daemon/logging.rs", LOOKS, "of a descriptor"),
     ("daemon/files.rs", LOOKS, "folders of units are named by whoever starts us"),
     ("daemon/load.rs", LOOKS, "units are named by whoever starts us"),
+    ("daemon/files.rs", LOOKS, "units are named by whoever starts us"),
     ("daemon/home.rs", LOOKS, "whether to say that the runtime dir is new"),
     (
         "sys/cgroup.rs",
