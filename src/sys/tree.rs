@@ -1,8 +1,8 @@
 //! Which processes belong to a generation, where no cgroup says it. Main thread only.
 
 use super::process::{self, Stat, stat};
-use super::procfs;
 use super::wait;
+use super::{near, procfs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
@@ -174,12 +174,13 @@ fn pids() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Whether a process was started with this `INVOCATION_ID`. Not if we may not look.
+/// Whether a process was started with this `INVOCATION_ID`. Not if we may not look, nor if that cannot be read at once: its
+/// environment is memory of the process, and a file system that it has made may show that, or not.
 fn is_marked(pid: i32, invocation: &str) -> bool {
     if invocation.is_empty() {
         return false;
     }
-    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
+    let Some(Ok(environment)) = near::asked(move || fs::read(format!("/proc/{pid}/environ"))) else {
         return false;
     };
     environment.split(|byte| *byte == 0).any(|entry| {

@@ -227,7 +227,6 @@ const BY_NAME: &[(&str, &[&str], &str)] = &[
     ("daemon/http/facts.rs", LOOKS, "names of the kernel"),
     ("daemon/http/token.rs", LOOKS, "of a file that was just read by descriptor: only to warn"),
     ("daemon/logging.rs", LOOKS, "of a descriptor"),
-    ("daemon/files.rs", LOOKS, "folders of units are named by whoever starts us"),
     ("daemon/load.rs", LOOKS, "units are named by whoever starts us"),
     ("daemon/files.rs", LOOKS, "units are named by whoever starts us"),
     ("daemon/home.rs", LOOKS, "whether to say that the runtime dir is new"),
