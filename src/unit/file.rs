@@ -154,8 +154,9 @@ impl<'a> Tables<'a> {
 
 /// The table that a top-level name means, even if it is misspelt.
 fn table_named(name: &str) -> Option<(&'static str, &'static str)> {
-    let near = nearest(name, TABLES.iter().map(|(known, _)| *known))?;
-    TABLES.into_iter().find(|(known, _)| *known == near)
+    let called = |name: &str| TABLES.into_iter().find(|(known, _)| *known == name);
+    // In a valid file each is called as it should be: no distance is worked out.
+    called(name).or_else(|| called(nearest(name, TABLES.iter().map(|(known, _)| *known))?))
 }
 
 /// What is called `name`, or else what is so misspelt that it means it: its contents are looked at all the same.
