@@ -571,7 +571,7 @@ fn without_rights_nobody_becomes_somebody_else_and_a_limit_is_as_high_as_it_may_
     env.unit("high", "[Service]\nExecStart = \"{probe}\"\nType = \"notify\"\nLimitNOFILE = \"infinity\"");
     env.start();
     let status = env.wait_state("app", UnitState::Failed);
-    assert!(status.why.contains("change the user: Operation not permitted (only root"), "{}", status.why);
+    assert!(status.why.contains("(only root can become another user"), "{}", status.why);
     env.wait_state("high", UnitState::Running);
     env.wait_log("high: LimitNOFILE is not as high as the unit says");
     let ours = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
