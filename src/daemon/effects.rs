@@ -194,6 +194,9 @@ impl Daemon {
     }
 
     fn try_spawn(&mut self, index: usize, spawn: &Spawn) -> Result<Option<i32>, SpawnFailure> {
+        let newcomer = spawn
+            .generation
+            .filter(|number| spawn.goes_first && !self.units[index].generations.contains_key(number));
         self.need_generation(index, spawn)?;
         if matches!(spawn.role, Role::Main { .. }) {
             self.take_slot(index, spawn.slot);
@@ -208,6 +211,9 @@ impl Daemon {
         self.follow_sockets(index);
         let launched = launched?;
         let pid = launched.pid;
+        if let Some(number) = newcomer {
+            self.warn_of_memory(index, number);
+        }
         self.pids.insert(pid, (index, spawn.proc));
         let child = Child {
             pid,
@@ -253,7 +259,7 @@ impl Daemon {
         }
         self.need_home();
         if spawn.goes_first {
-            self.newcomer(index, number);
+            self.memory.watch(index, number);
         }
         let unit = &mut self.units[index];
         let shell = launch::prepare_generation(unit, &self.shared, spawn, index)

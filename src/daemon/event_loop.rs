@@ -126,7 +126,7 @@ fn take_signals(daemon: &mut Daemon, signals: &Signals) {
                 // Exits that came before a signal are facts that it should find.
                 daemon.reap();
                 if info.signal == SIGHUP {
-                    daemon.look_at_home();
+                    daemon.home_wanted();
                 }
                 daemon.machine_event(DaemonEvent::Signal(info.signal));
             }

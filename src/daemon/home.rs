@@ -224,6 +224,11 @@ impl Daemon {
         }
     }
 
+    /// Somebody wants it looked at: in the next turn, so that a launch in this one does not wait for it.
+    pub fn home_wanted(&mut self) {
+        self.home.due = Some(clock::now());
+    }
+
     /// Before a generation is launched: what it needs of the folder may be gone since a moment.
     pub fn need_home(&mut self) {
         if !dir::is_still(&self.home.lock, &lock_path(&self.shared.runtime_dir)) {

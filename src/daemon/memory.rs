@@ -8,6 +8,7 @@ use crate::sys::memory::{Level, Limits};
 use crate::sys::tree::{self, Main, TreeKey};
 use crate::sys::{clock, fd, oom_score, usage};
 use crate::time::{Monotime, Span};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -21,7 +22,7 @@ const PASSES: u32 = 16;
 /// The looks at new generations.
 #[derive(Debug, Default)]
 pub struct MemoryWatch {
-    limits: Limits,
+    limits: OnceCell<Limits>,
     next: Option<Monotime>,
     /// A thread looks.
     busy: bool,
@@ -42,9 +43,14 @@ struct Newcomer {
 }
 
 impl MemoryWatch {
-    /// Finds out where the limits are. Looks soon, in case there are new generations already.
+    /// Looks soon, in case there are new generations already, and finds out where the limits are then: a start does not
+    /// wait for that.
     pub fn begin() -> MemoryWatch {
-        MemoryWatch { limits: Limits::find(), next: Some(clock::now()), ..MemoryWatch::default() }
+        MemoryWatch { next: Some(clock::now()), ..MemoryWatch::default() }
+    }
+
+    fn limits(&self) -> &Limits {
+        self.limits.get_or_init(Limits::find)
     }
 
     /// When is looked next.
@@ -52,14 +58,15 @@ impl MemoryWatch {
         self.next.filter(|_| !self.busy)
     }
 
-    fn watch(&mut self, unit: usize, generation: Gen) {
+    /// A generation is about to be launched beside one that serves.
+    pub fn watch(&mut self, unit: usize, generation: Gen) {
         self.next = self.next.or(clock::now().after(EVERY));
-        self.before.insert((unit, generation), self.limits.kills().unwrap_or(0));
+        self.before.insert((unit, generation), self.limits().kills().unwrap_or(0));
     }
 
     /// What was killed in our own group before each of them; one that nobody has announced begins now.
     fn begin_for(&mut self, newcomers: &mut [Newcomer]) {
-        let now = self.limits.kills().unwrap_or(0);
+        let now = self.limits().kills().unwrap_or(0);
         let before = std::mem::take(&mut self.before);
         for one in newcomers {
             let key = (one.unit, one.generation);
@@ -76,14 +83,14 @@ pub fn badness(asked: Option<i32>, own: Option<i32>, pid1: bool) -> Option<i32> 
 }
 
 impl Daemon {
-    /// A generation is about to be launched beside one that serves.
-    pub fn newcomer(&mut self, index: usize, generation: Gen) {
-        self.memory.watch(index, generation);
+    /// A generation has been launched beside one that serves: says so if it could not have as much memory as that one. The
+    /// launch itself does not wait for this look.
+    pub fn warn_of_memory(&mut self, index: usize, generation: Gen) {
         let unit = &self.units[index];
         let Some(serving) = unit.promoted.and_then(|number| unit.generations.get(&number)) else { return };
         let group = serving.kit.cgroup.as_ref().map(|group| group.dir_fd());
         let Some(has) = usage::of(group, &serving.members(self.shared.pid)).memory else { return };
-        let levels = self.memory.limits.levels();
+        let levels = self.memory.limits().levels();
         let tight = levels.iter().find(|level| level.limit.saturating_sub(level.used) < has);
         if let Some(level) = tight {
             let text = format!(
@@ -117,11 +124,12 @@ impl Daemon {
             })
             .collect();
         self.memory.next = if newcomers.is_empty() { None } else { clock::now().after(EVERY) };
+        let limits = self.memory.limits().clone();
         if newcomers.is_empty() {
             return;
         }
         self.memory.begin_for(&mut newcomers);
-        let (us, limits) = (self.shared.pid, self.memory.limits.clone());
+        let us = self.shared.pid;
         let (reports, waker) = (self.reports.clone(), self.waker.clone());
         let look = move || {
             let (levels, near) = (limits.levels(), limits.kills());
