@@ -317,6 +317,16 @@ fn own_group(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
+/// Our groups that may count memory, of /proc/self/cgroup: the path, and whether it is in the second version's hierarchy.
+pub(super) fn memory_groups(text: &str) -> impl Iterator<Item = (&str, bool)> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        let is_second = number == "0";
+        (is_second || controllers.split(',').any(|name| name == "memory")).then_some((path, is_second))
+    })
+}
+
 /// Where that group is in the file system, of /proc/self/mountinfo: in the second version's hierarchy, or in that of a
 /// controller of the first.
 pub(super) fn folder_of(group: &str, mountinfo: &str, controller: Option<&str>) -> Option<PathBuf> {

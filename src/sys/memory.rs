@@ -87,16 +87,7 @@ pub fn most_tasks() -> Option<u64> {
 /// Our own groups of both versions that may have limits, and those above.
 fn above(groups: &str, mounts: &str) -> Vec<Group> {
     let mut found = Vec::new();
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(number), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        let is_second = number == "0";
-        if !is_second && !controllers.split(',').any(|name| name == "memory") {
-            continue;
-        }
+    for (path, is_second) in cgroup::memory_groups(groups) {
         let controller = if is_second { None } else { Some("memory") };
         let Some(folder) = cgroup::folder_of(path, mounts, controller) else { continue };
         let levels = folder.ancestors().zip(Path::new(path).ancestors());

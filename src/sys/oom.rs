@@ -2,6 +2,8 @@
 //!
 //! Our own group is asked, which holds every service or encloses its group: the second version counts below it, too.
 
+use super::cgroup;
+use super::delegation::SUPERVISOR;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -39,20 +41,15 @@ fn count_in(file: &Path) -> Option<u64> {
 /// The files that may have it, the first version's too.
 fn counters(groups: &str, mounts: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(number), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        if number == "0" {
+    for (path, is_second) in cgroup::memory_groups(groups) {
+        if is_second {
             // Where generations have groups beside our own, the one above counts for all.
-            let own = super::cgroup::folder_of(path, mounts, None);
-            let above = own.as_deref().filter(|own| own.ends_with(super::delegation::SUPERVISOR));
+            let own = cgroup::folder_of(path, mounts, None);
+            let above = own.as_deref().filter(|own| own.ends_with(SUPERVISOR));
             let above = above.and_then(Path::parent).map(Path::to_path_buf);
             found.extend(above.into_iter().chain(own).map(|folder| folder.join("memory.events")));
-        } else if controllers.split(',').any(|name| name == "memory") {
-            let folder = super::cgroup::folder_of(path, mounts, Some("memory"));
+        } else {
+            let folder = cgroup::folder_of(path, mounts, Some("memory"));
             found.extend(folder.map(|folder| folder.join("memory.oom_control")));
         }
     }
