@@ -789,29 +789,8 @@ fn another_folder_of_the_same_name_is_not_entered() {
 
 #[test]
 fn every_stage_has_its_words() {
-    let mut words: Vec<&str> = (1..=Stage::ExecPinned as i32)
-        .map(|number| {
-            let all = [
-                Stage::Clone,
-                Stage::Signals,
-                Stage::Session,
-                Stage::Cgroup,
-                Stage::OomScore,
-                Stage::Nice,
-                Stage::Affinity,
-                Stage::Descriptors,
-                Stage::Limits,
-                Stage::Groups,
-                Stage::Group,
-                Stage::User,
-                Stage::Directory,
-                Stage::NoNewPrivileges,
-                Stage::Exec,
-                Stage::ExecPinned,
-            ];
-            all.into_iter().find(|stage| *stage as i32 == number).unwrap().words()
-        })
-        .collect();
+    let mut words: Vec<&str> =
+        (1..=Stage::Checksum as u32).map(|number| Stage::of(number).unwrap().words()).collect();
     let count = words.len();
     words.sort_unstable();
     words.dedup();
