@@ -1,5 +1,6 @@
 //! A connection to a service from the outside, and who accepted it.
 
+use crate::sys::procfs::{self, Proc};
 use crate::sys::tree::{self, TreeKey};
 use crate::sys::{clock, holder, sockdiag};
 use crate::time::{Monotime, Span};
@@ -335,7 +336,8 @@ pub fn answerer(
 
 /// Whether a process of the tree holds the socket.
 fn owner_of(inode: u64, tree: &TreeKey<'_>, us: i32) -> Answerer {
-    let mut hidden = false;
+    // Without a /proc of ours nobody is seen: that is not to see somebody else.
+    let mut hidden = procfs::look() != Proc::Ours;
     for pid in tree::tree(tree, us) {
         if holder::sockets_of(pid).contains(&inode) {
             return Answerer::Member(pid);

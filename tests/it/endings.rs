@@ -55,6 +55,29 @@ fn without_proc_a_stop_ends_the_main_process_and_its_group() {
 }
 
 #[test]
+fn without_proc_a_health_check_passes_though_nobody_sees_who_answers() {
+    if !is_root() {
+        return;
+    }
+    let port = common::port::free_port();
+    let mut env = Env::new();
+    env.unit(
+        "app",
+        &format!(
+            "[Socket]\nListenStream = \"127.0.0.1:{port}\"\n[Service]\nExecStart = \"{{probe}}\"\nType = \"notify\"\n\
+             [HealthCheck]\nTcpConnect = \"127.0.0.1:{port}\"\nInterval = \"100ms\"\n[Reload]\nSoakTime = \"300ms\"\n"
+        ),
+    );
+    let command = behind(&env, &[], "mount -t tmpfs none /proc");
+    env.launch_by(command, &["--unit", &units(&env)]);
+    env.wait_control();
+    env.wait_state("app", UnitState::Running);
+    let reloaded = env.ctl(&["reload", "app", "--timeout", "30s"]);
+    assert_eq!(reloaded.code, 0, "{} {}", reloaded.stdout, env.log());
+    env.wait_log("who answered cannot be seen from here");
+}
+
+#[test]
 fn without_proc_what_a_dead_main_process_leaves_is_ended_too() {
     if !is_root() {
         return;
