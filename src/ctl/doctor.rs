@@ -292,9 +292,13 @@ fn number(path: &str) -> Option<u64> {
 }
 
 fn inotify() -> Finding {
-    let instances = number("/proc/sys/fs/inotify/max_user_instances").unwrap_or(0);
-    let watches = number("/proc/sys/fs/inotify/max_user_watches").unwrap_or(0);
-    let found = good("inotify", format!("{instances} instances, {watches} watches a user"));
+    const NAME: &str = "inotify";
+    let instances = number("/proc/sys/fs/inotify/max_user_instances");
+    let watches = number("/proc/sys/fs/inotify/max_user_watches");
+    let (Some(instances), Some(watches)) = (instances, watches) else {
+        return good(NAME, "how many watches there may be is not known without /proc");
+    };
+    let found = good(NAME, format!("{instances} instances, {watches} watches a user"));
     let few = instances < 64 || watches < 1024;
     if Watcher::new().is_ok() && !few {
         return found;
@@ -322,8 +326,11 @@ fn descriptors() -> Finding {
 
 fn backlog() -> Finding {
     const ENOUGH: u64 = 4096;
-    let most = number("/proc/sys/net/core/somaxconn").unwrap_or(0);
-    let found = good("somaxconn", format!("{most} connections can wait on a socket"));
+    const NAME: &str = "somaxconn";
+    let Some(most) = number("/proc/sys/net/core/somaxconn") else {
+        return good(NAME, "how many connections can wait on a socket is not known without /proc");
+    };
+    let found = good(NAME, format!("{most} connections can wait on a socket"));
     if most >= ENOUGH {
         return found;
     }

@@ -23,7 +23,7 @@ use crate::daemon::token::Owner;
 use crate::machine::upgrade::{UpgradeAction, UpgradeAnswer, UpgradeEvent, UpgradeMachine};
 use crate::proto::control::{Reply, UpgradeOutcome, UpgradeReply};
 use crate::sys::fd::CloseOnExec;
-use crate::sys::{aside, borrowed, clock, fd, replace, user};
+use crate::sys::{aside, borrowed, capability, clock, fd, replace, user};
 use crate::time::{Monotime, Span};
 use check::{Check, Verdict};
 use serde::{Deserialize, Serialize};
@@ -330,7 +330,7 @@ impl Daemon {
             format: saved::FORMAT,
             pid: self.shared.pid,
             old_program: own.as_raw_fd(),
-            capabilities: replace::capabilities(),
+            capabilities: capability::effective(),
             fds: out.numbers().clone(),
         };
         let bytes = saved::write(&head, &state)?;

@@ -2,7 +2,7 @@
 //! Main thread, nothing else running: one answer starts a process.
 
 use super::spawn::{self, Plan, Traps};
-use super::{fd, flows, limits, seccomp, sockdiag, socket, steer, tally, wait};
+use super::{capability, fd, flows, limits, seccomp, sockdiag, socket, steer, tally, wait};
 use crate::unit::{Address, Listen, ListenKind, Resource, undeclared_socket};
 use std::io;
 use std::net::Ipv4Addr;
@@ -24,7 +24,7 @@ pub fn interception() -> io::Result<bool> {
     let listener = process.listener;
     wait::reap(process.pid)?;
     match listener {
-        Some(Ok(_)) => Ok(!seccomp::is_admin()),
+        Some(Ok(_)) => Ok(!capability::has(capability::SYS_ADMIN)),
         Some(Err(errno)) => Err(io::Error::from_raw_os_error(errno)),
         None => Err(io::Error::from_raw_os_error(libc::ENOSYS)),
     }
@@ -41,7 +41,7 @@ pub fn descriptor_copies() -> io::Result<()> {
     let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
     match scope.trim().parse().unwrap_or(0) {
         0 | 1 => Ok(()),
-        2 if seccomp::may_trace() => Ok(()),
+        2 if capability::has(capability::SYS_PTRACE) => Ok(()),
         _ => Err(io::Error::from_raw_os_error(libc::EPERM)),
     }
 }

@@ -328,25 +328,39 @@ pub(super) fn memory_groups(text: &str) -> impl Iterator<Item = (&str, bool)> {
 }
 
 /// Where that group is in the file system, of /proc/self/mountinfo: in the second version's hierarchy, or in that of a
-/// controller of the first.
+/// controller of the first. A mount that a later one hides shows nothing.
 pub(super) fn folder_of(group: &str, mountinfo: &str, controller: Option<&str>) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        let mut about = after.split(' ');
-        let kind = about.next();
-        let fits = match controller {
-            None => kind == Some("cgroup2"),
-            Some(name) => kind == Some("cgroup") && about.nth(1)?.split(',').any(|option| option == name),
-        };
-        if !fits {
-            return None;
+    let mut lines = mountinfo.lines();
+    while let Some(line) = lines.next() {
+        let Some((point, folder)) = folder_in(group, line, controller) else { continue };
+        if !lines.clone().filter_map(mount_point).any(|later| point.starts_with(later)) {
+            return Some(folder);
         }
-        let mut fields = before.split(' ').skip(3);
-        let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
-        // A container may see only a part of the hierarchy.
-        let below = Path::new(group).strip_prefix(&root).ok()?;
-        Some(Path::new(&point).join(below).components().collect())
-    })
+    }
+    None
+}
+
+/// The mount point, and where the group is below it, if the line is about that hierarchy.
+fn folder_in(group: &str, line: &str, controller: Option<&str>) -> Option<(PathBuf, PathBuf)> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut about = after.split(' ');
+    let kind = about.next();
+    let fits = match controller {
+        None => kind == Some("cgroup2"),
+        Some(name) => kind == Some("cgroup") && about.nth(1)?.split(',').any(|option| option == name),
+    };
+    if !fits {
+        return None;
+    }
+    let (root, point) = (unescape(before.split(' ').nth(3)?), mount_point(line)?);
+    // A container may see only a part of the hierarchy.
+    let below = Path::new(group).strip_prefix(&root).ok()?;
+    let folder = point.join(below).components().collect();
+    Some((point, folder))
+}
+
+fn mount_point(line: &str) -> Option<PathBuf> {
+    line.split(' ').nth(4).map(|field| PathBuf::from(unescape(field)))
 }
 
 /// Octal escapes of mountinfo: `\040` is a space.

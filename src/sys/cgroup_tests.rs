@@ -35,6 +35,22 @@ fn the_folder_of_a_group_follows_the_mount() {
         assert_eq!(found.as_deref(), folder.map(Path::new), "{group} {root}");
     }
     assert_eq!(folder_of("/", &line("/", "/sys/fs/cgroup", "cgroup"), None), None);
+    // A later mount hides what lies below it, and nothing else.
+    let one = |root: &str, point: &str, kind: &str| {
+        let both = line(root, point, kind);
+        both.lines().last().unwrap().to_owned()
+    };
+    let tmpfs = |point: &str| format!("44 25 0:40 / {point} rw - tmpfs none rw\n");
+    let below = line("/", "/sys/fs/cgroup/unified", "cgroup2");
+    for (later, shown) in [
+        (tmpfs("/sys/fs/cgroup"), None),
+        (tmpfs("/sys/fs/cgroup") + &one("/", "/sys/fs/cgroup", "cgroup2"), Some("/sys/fs/cgroup")),
+        (tmpfs("/sys/fs/cgroup2"), Some("/sys/fs/cgroup/unified")),
+        (one("/", "/host", "cgroup2"), Some("/sys/fs/cgroup/unified")),
+    ] {
+        let found = folder_of("/", &format!("{below}{later}"), None);
+        assert_eq!(found.as_deref(), shown.map(Path::new), "{later}");
+    }
 }
 
 #[test]

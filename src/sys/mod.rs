@@ -7,6 +7,7 @@ pub mod ability;
 pub mod aside;
 pub mod borrowed;
 pub mod bpf;
+pub mod capability;
 pub mod cgroup;
 pub mod claim;
 pub mod clock;

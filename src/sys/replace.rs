@@ -103,13 +103,6 @@ pub fn name_ourselves() {
     let _ = nix::sys::prctl::set_name(c"aeternad");
 }
 
-/// The effective capabilities of this process, see capabilities(7); 0 where /proc is not there.
-pub fn capabilities() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0)
-}
-
 /// Faults that end a program.
 const FAULTS: [c_int; 7] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS, libc::SIGTRAP];

@@ -373,26 +373,10 @@ pub fn protocol_name(tid: i32, fd: i32) -> io::Result<String> {
     Ok(String::from_utf8_lossy(text).trim_end_matches('\0').to_owned())
 }
 
-/// Whether this process has CAP_SYS_ADMIN: a filter then needs no no_new_privs.
-pub fn is_admin() -> bool {
-    const CAP_SYS_ADMIN: u32 = 21;
-    has_capability(CAP_SYS_ADMIN)
-}
-
-/// Whether this process has CAP_SYS_PTRACE.
-pub fn may_trace() -> bool {
-    const CAP_SYS_PTRACE: u32 = 19;
-    has_capability(CAP_SYS_PTRACE)
-}
-
 /// Whether this process is under a filter itself, of a container or of systemd: some calls may be refused, or end us.
 pub fn is_filtered() -> bool {
-    status_field(super::process::pid(), "Seccomp:").is_ok_and(|mode| mode != "0")
-}
-
-fn has_capability(number: u32) -> bool {
-    let bits = status_field(super::process::pid(), "CapEff:").ok();
-    bits.and_then(|bits| u64::from_str_radix(&bits, 16).ok()).is_some_and(|bits| bits & (1 << number) != 0)
+    // SAFETY: takes numbers only.
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP) > 0 }
 }
 
 /// Whether the kernel knows user notification.

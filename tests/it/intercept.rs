@@ -391,24 +391,8 @@ fn in_a_user_namespace() {
     works_under(&["unshare", "-Ur"]);
 }
 
-/// A filter like that of containers: no pidfd_getfd(2), clone3(2) is not known. With no_new_privs, so that anybody may
-/// set it.
-const CONTAINER: &str = "import ctypes, os, platform, struct, sys
-arch, clone3, getfd = {'x86_64': (0xc000003e, 435, 438), 'aarch64': (0xc00000b7, 435, 438)}[platform.machine()]
-def op(code, jt, jf, k): return struct.pack('HBBI', code, jt, jf, k)
-code = [op(0x20, 0, 0, 4), op(0x15, 0, 3, arch), op(0x20, 0, 0, 0), op(0x15, 2, 0, getfd), op(0x15, 2, 0, clone3), op(6, 0, 0, 0x7fff0000), op(6, 0, 0, 0x00050001), op(6, 0, 0, 0x00050026)]
-buffer = ctypes.create_string_buffer(b''.join(code))
-program = struct.pack('HxxxxxxQ', len(code), ctypes.addressof(buffer))
-libc = ctypes.CDLL(None, use_errno=True)
-assert libc.prctl(38, 1, 0, 0, 0) == 0
-assert libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()
-os.execvp(sys.argv[1], sys.argv[1:])
-";
-
 #[test]
 fn in_a_container_without_pidfd_getfd() {
-    let folder = tempfile::tempdir().unwrap();
-    let script = folder.path().join("container.py");
-    std::fs::write(&script, CONTAINER).unwrap();
-    works_under(&["/usr/bin/python3", script.to_str().unwrap()]);
+    let file = |name: &str| common::repository().join("tests/it/places").join(name).display().to_string();
+    works_under(&["/usr/bin/python3", &file("container.py"), &file("seccomp.json")]);
 }

@@ -43,6 +43,7 @@ mod notify;
 mod packaging;
 mod page;
 mod pid1;
+mod places;
 mod releases;
 mod releases_flows;
 mod releases_languages;

@@ -229,12 +229,13 @@ impl Service {
         self.serves_alone();
         let address = self.start();
         for manner in [Manner::Fresh, Manner::KeepAlive] {
+            // A client that has begun to ask, and is in no hurry. The old generation has accepted it: it answers whoever
+            // comes after it.
+            let mut slow = dial(&address).unwrap();
+            slow.write_all(b"POST / HTTP/1.1\r\nX-Slow: ").unwrap();
             let before = count(&mut dial(&address).unwrap(), Manner::Fresh).unwrap();
             let counting = Counting::start(&address, manner);
             counting.wait(&self.env, 50);
-            // A client that has begun to ask, and is in no hurry.
-            let mut slow = dial(&address).unwrap();
-            slow.write_all(b"POST / HTTP/1.1\r\nX-Slow: ").unwrap();
             self.reload();
             let handed = self.env.unit_status("app").last_handover.map(|handover| handover.status);
             assert_eq!(handed.as_deref(), Some("success"));

@@ -10,6 +10,7 @@ use crate::daemon::sockets::{Found, Wanted};
 use crate::daemon::supervised::Supervised;
 use crate::machine::event::Gen;
 use crate::proto::harmless::{LONGEST, harmless};
+use crate::sys::procfs;
 use crate::sys::registration::References;
 use crate::sys::seccomp::{Answer, Call, Listener, What};
 use crate::sys::socket;
@@ -108,9 +109,12 @@ impl Handler<'_> {
             Ok(name) => name,
             Err(error) => {
                 let why = socket::errno_text(&error);
-                let text = format!(
-                    "what it binds cannot be read ({why}), it binds by itself: run aeternad as root, or the service as aeternad's user"
-                );
+                let cure = if procfs::shows_us() {
+                    "run aeternad as root, or the service as aeternad's user"
+                } else {
+                    "/proc does not show it; mount it (mount -t proc proc /proc)"
+                };
+                let text = format!("what it binds cannot be read ({why}), it binds by itself: {cure}");
                 self.say(Level::Error, &text);
                 return GO_ON;
             }

@@ -47,10 +47,10 @@ use crate::daemon::sockets::Wanted;
 use crate::daemon::supervised::Supervised;
 use crate::daemon::token::Owner;
 use crate::machine::event::{Event, Gen, Missing};
-use crate::sys::clock;
 use crate::sys::poll::{Interest, Readiness};
-use crate::sys::seccomp::{self, Answer, Call, Listener};
+use crate::sys::seccomp::{Answer, Call, Listener};
 use crate::sys::unixpath::Site;
+use crate::sys::{capability, clock};
 use crate::time::{Monotime, Span};
 use crate::unit::{Listen, ListenKind, Unit};
 use std::collections::HashMap;
@@ -135,7 +135,7 @@ impl Daemon {
                             .insert(id, Filter { listener, generation, pending: Vec::new(), paused: None });
                         unit.filters.refused = None;
                         unit.look_later(generation);
-                        if !seccomp::is_admin() {
+                        if !capability::has(capability::SYS_ADMIN) {
                             unit.filters.say(&name, Level::Info, NO_NEW_PRIVS);
                         }
                         return;
@@ -361,7 +361,7 @@ impl Filters {
 
     /// What does not work here, or costs something, for status.
     pub fn notes(&self) -> Vec<String> {
-        let costs = !self.live.is_empty() && !seccomp::is_admin();
+        let costs = !self.live.is_empty() && !capability::has(capability::SYS_ADMIN);
         let costs = costs.then(|| NO_NEW_PRIVS.to_owned());
         self.refused.iter().cloned().chain(costs).collect()
     }

@@ -7,7 +7,7 @@
 use crate::daemon::saved::{self, Incoming};
 use crate::sys::spawn::{self, Plan, Stage};
 use crate::sys::wait::{self, WaitStatus};
-use crate::sys::{clock, fd, process, replace, signal, stream};
+use crate::sys::{capability, clock, fd, process, replace, signal, stream};
 use crate::time::Span;
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
@@ -221,7 +221,7 @@ pub fn main() -> ExitCode {
 fn understood() -> Result<(), String> {
     let bytes = replace::unsealed(STATE).map_err(|_| "it was given no state".to_owned())?;
     let (head, text) = saved::read(&bytes, None)?;
-    let lost = head.capabilities & !replace::capabilities();
+    let lost = head.capabilities & !capability::effective();
     if lost != 0 {
         return Err(format!(
             "it would have fewer capabilities than the program that runs (by {lost:#x}); give it the same with setcap(8)"

@@ -1,6 +1,7 @@
 //! What the child needs, laid out in memory before it exists.
 
 use super::{Credentials, Plan, SpawnError};
+use crate::sys::capability;
 use nix::unistd::{getgroups, getresgid, getresuid};
 use std::ffi::{CString, c_char};
 use std::os::fd::{AsRawFd, RawFd};
@@ -39,7 +40,7 @@ pub(super) struct Job<'a> {
     /// Where a child with memory of its own says what became of it, if it has that. It may move it.
     pub(super) report: Option<RawFd>,
     /// What capset(2) gets to drop our inheritable capabilities, and with them the ambient ones; `None` if there are none.
-    pub(super) capabilities: Option<Capabilities>,
+    pub(super) capabilities: Option<capability::Sets>,
     /// The limits that the child could not have as high as asked for, bit N for resource N.
     pub(super) lowered: u32,
     /// What the child leaves behind when it fails.
@@ -124,7 +125,7 @@ impl<'a> Job<'a> {
             channel: None,
             refused: None,
             report: None,
-            capabilities: Capabilities::to_drop(),
+            capabilities: capability::Sets::ours().and_then(capability::Sets::without_inheritable),
             lowered: 0,
             failure: None,
             buffer: if plan.checked.as_ref().is_some_and(|checked| checked.file.is_some()) {
@@ -157,30 +158,6 @@ impl<'a> Job<'a> {
 pub(super) fn make_dumpable() {
     // There is nothing else to do if it cannot be.
     let _ = nix::sys::prctl::set_dumpable(true);
-}
-
-/// The kernel's header and data for capset(2), version 3: effective, permitted and inheritable, the low 32 bits of each
-/// first.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Capabilities {
-    pub(super) header: [u32; 2],
-    pub(super) data: [u32; 6],
-}
-
-impl Capabilities {
-    /// Ours without the inheritable ones; `None` if we have none of those.
-    fn to_drop() -> Option<Capabilities> {
-        const VERSION: u32 = 0x2008_0522;
-        let mut have = Capabilities { header: [VERSION, 0], data: [0; 6] };
-        let (header, data) = (&raw mut have.header, &raw mut have.data);
-        // SAFETY: the kernel reads and writes a header of two numbers and writes data of six.
-        let done = unsafe { libc::syscall(libc::SYS_capget, header, data) };
-        let inheritable = have.data[2] | have.data[5];
-        have.data[2] = 0;
-        have.data[5] = 0;
-        (done == 0 && inheritable != 0).then_some(have)
-    }
 }
 
 /// How many signals there are.

@@ -4,7 +4,7 @@ use super::*;
 use crate::sys::pin::Pin;
 use crate::sys::testing::isolated;
 use crate::sys::wait;
-use crate::sys::{cgroup::CgroupRoot, fd, limits, process};
+use crate::sys::{capability, cgroup::CgroupRoot, fd, limits, process};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -977,14 +977,11 @@ fn inheritable_capabilities_are_not_handed_on() {
         if !nix::unistd::geteuid().is_root() {
             return println!("skipped: only root has capabilities");
         }
-        let mut have = job::Capabilities { header: [0x2008_0522, 0], data: [0; 6] };
-        let (header, data) = (&raw mut have.header, &raw mut have.data);
-        // SAFETY: room for the kernel's header and data.
-        assert_eq!(unsafe { libc::syscall(libc::SYS_capget, header, data) }, 0);
+        let mut have = capability::Sets::ours().unwrap();
         // CAP_NET_BIND_SERVICE, ambient too.
         have.data[2] |= 1 << 10;
         let (header, data) = (&raw const have.header, &raw const have.data);
-        // SAFETY: as above.
+        // SAFETY: the kernel reads its header and data.
         assert_eq!(unsafe { libc::syscall(libc::SYS_capset, header, data) }, 0);
         // SAFETY: takes numbers only.
         assert_eq!(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, 10, 0, 0) }, 0);
