@@ -12,6 +12,7 @@ mod analysis;
 mod applications;
 mod applications_reload;
 mod conformance;
+mod containers;
 mod control;
 mod ctl;
 mod documents;
