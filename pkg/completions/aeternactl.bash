@@ -2,7 +2,7 @@
 
 _aeternactl() {
     local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD - 1]}"
-    local command="" options="" words="status is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat logs events check import page upgrade notify doctor version help completions" index word value
+    local command="" options="" words="status list is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat edit logs events check import page upgrade notify doctor version help completions" index word value
     local -a daemon=()
     COMPREPLY=()
     # bash makes three words of --option=value.
@@ -14,32 +14,35 @@ _aeternactl() {
     case "$previous" in
         --control) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
         --runtime-dir) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
+        -H|--host) mapfile -t COMPREPLY < <(compgen -A hostname -- "$current"); return ;;
+        --wait) mapfile -t COMPREPLY < <(compgen -W "promoted drained" -- "$current"); return ;;
         -s|--signal) mapfile -t COMPREPLY < <(compgen -W "SIGHUP SIGINT SIGQUIT SIGKILL SIGUSR1 SIGUSR2 SIGTERM SIGCONT SIGSTOP SIGWINCH" -- "$current"); return ;;
-        --reason|--timeout|--timeout|--to|--drop|-s|--signal|--generation|-n|--lines|--since|--generation|-n|--lines|--since|--process|--program|--timeout|--control|--runtime-dir) return ;;
+        --wait|--reason|--timeout|--timeout|--to|--drop|-s|--signal|--generation|-n|--lines|--since|--generation|-n|--lines|--since|--process|--program|--timeout|--control|--runtime-dir|-H|--host) return ;;
     esac
     for ((index = 1; index < COMP_CWORD; index++)); do
         word="${COMP_WORDS[index]}"
         case "$word" in
-            --reason|--timeout|--timeout|--to|--drop|-s|--signal|--generation|-n|--lines|--since|--generation|-n|--lines|--since|--process|--program|--timeout|--control|--runtime-dir)
+            --wait|--reason|--timeout|--timeout|--to|--drop|-s|--signal|--generation|-n|--lines|--since|--generation|-n|--lines|--since|--process|--program|--timeout|--control|--runtime-dir|-H|--host)
                 ((index++))
                 [[ "${COMP_WORDS[index]}" == = ]] && ((index++))
                 value="${COMP_WORDS[index]/#~\//$HOME/}"
-                [[ "$word" == --control || "$word" == --runtime-dir ]] && daemon+=("$word" "$value")
+                [[ "$word" =~ ^(--control|--runtime-dir|--host|-H)$ ]] && daemon+=("$word" "$value")
                 ;;
-            --control=*|--runtime-dir=*) daemon+=("$word") ;;
+            --control=*|--runtime-dir=*|--host=*) daemon+=("$word") ;;
             -*) ;;
             *) [[ -z "$command" ]] && command="$word" ;;
         esac
     done
     case "$command" in
         status) options="--watch"; words="UNITS" ;;
+        list) options="--failed"; words="" ;;
         is-active) options="-q --quiet"; words="UNITS" ;;
         is-failed) options="-q --quiet"; words="UNITS" ;;
         is-ready) options="-q --quiet"; words="" ;;
-        reload) options="--all --no-wait --force --dry-run --reason --timeout"; words="UNITS" ;;
+        reload) options="--all --no-wait --wait --force --dry-run --reason --timeout"; words="UNITS" ;;
         load) options="--no-wait --dry-run --timeout"; words="" ;;
         promote) options=""; words="UNITS" ;;
-        rollback) options="--to"; words="UNITS" ;;
+        rollback) options="--to --dry-run"; words="UNITS" ;;
         releases) options="--drop"; words="UNITS" ;;
         start) options=""; words="UNITS" ;;
         stop) options="--close"; words="UNITS" ;;
@@ -48,6 +51,7 @@ _aeternactl() {
         history) options=""; words="UNITS" ;;
         show) options=""; words="UNITS" ;;
         cat) options=""; words="UNITS" ;;
+        edit) options=""; words="UNITS" ;;
         logs) options="-f --follow -n --lines --since --generation"; words="UNITS" ;;
         events) options="-n --lines --since --no-follow"; words="UNITS" ;;
         check) options=""; words="FILES" ;;
@@ -57,11 +61,11 @@ _aeternactl() {
         notify) options=""; words="READY=1 STOPPING=1 STATUS=" ;;
         doctor) options=""; words="" ;;
         version) options=""; words="" ;;
-        help) options=""; words="status is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat logs events check import page upgrade notify doctor version help completions" ;;
+        help) options=""; words="status list is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat edit logs events check import page upgrade notify doctor version help completions" ;;
         completions) options=""; words="bash zsh fish" ;;
     esac
     if [[ "$current" == -* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "$options --control --runtime-dir --json -h --help -V --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "$options --control --runtime-dir -H --host --no-pager --json -h --help -V --version" -- "$current")
     elif [[ "$words" == FILES ]]; then
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "$current")

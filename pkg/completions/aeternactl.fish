@@ -10,9 +10,9 @@ function __aeternactl_daemon
             continue
         end
         switch $word
-            case '--control=*' '--runtime-dir=*'
+            case '--control=*' '--runtime-dir=*' '--host=*'
                 printf '%s\n' $word
-            case --control --runtime-dir
+            case --control --runtime-dir --host -H
                 printf '%s\n' $word
                 set value yes
         end
@@ -22,13 +22,18 @@ end
 complete -c aeternactl -f
 complete -c aeternactl -l control -r -F -d 'the daemon\'s control socket'
 complete -c aeternactl -l runtime-dir -x -a '(__fish_complete_directories)' -d 'the daemon\'s runtime dir, where control.sock is'
+complete -c aeternactl -s H -l host -x -a '(__fish_print_hostnames)' -d 'do it on another machine, by ssh: [USER@]HOST'
+complete -c aeternactl -l no-pager -d 'show what is longer than the terminal without a pager'
 complete -c aeternactl -l json -d 'print JSON: one object, or one object a line'
 complete -c aeternactl -s h -l help -d 'print this help'
 complete -c aeternactl -s V -l version -d 'print the version of aeternactl'
 
 complete -c aeternactl -n __fish_use_subcommand -a status -d 'show the units, or everything about one'
 complete -c aeternactl -n '__fish_seen_subcommand_from status' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
-complete -c aeternactl -n '__fish_seen_subcommand_from status' -l watch -d 'show it again whenever something happens'
+complete -c aeternactl -n '__fish_seen_subcommand_from status' -l watch -d 'show it again whenever something happens; q leaves, arrows, j and k scroll'
+
+complete -c aeternactl -n __fish_use_subcommand -a list -d 'list the units, one line each'
+complete -c aeternactl -n '__fish_seen_subcommand_from list' -l failed -d 'only the units that have failed'
 
 complete -c aeternactl -n __fish_use_subcommand -a is-active -d 'ask whether a unit runs'
 complete -c aeternactl -n '__fish_seen_subcommand_from is-active' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
@@ -45,6 +50,7 @@ complete -c aeternactl -n __fish_use_subcommand -a reload -d 'replace the servin
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l all -d 'reload every unit, and take in new and removed unit files'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l no-wait -d 'do not wait for the outcome'
+complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l wait -x -a 'promoted drained' -d 'until it is "promoted" (the default), or the old one has "drained"'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l force -d 'first abandon a reload that is under way'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l dry-run -d 'print what would change, and do nothing'
 complete -c aeternactl -n '__fish_seen_subcommand_from reload' -l reason -x -d 'why, for the history'
@@ -61,6 +67,7 @@ complete -c aeternactl -n '__fish_seen_subcommand_from promote' -a '(aeternactl 
 complete -c aeternactl -n __fish_use_subcommand -a rollback -d 'give up the reload, or go back to the release before'
 complete -c aeternactl -n '__fish_seen_subcommand_from rollback' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 complete -c aeternactl -n '__fish_seen_subcommand_from rollback' -l to -x -d 'to what this generation ran, as "releases" shows it'
+complete -c aeternactl -n '__fish_seen_subcommand_from rollback' -l dry-run -d 'print what it leads to, and do nothing'
 
 complete -c aeternactl -n __fish_use_subcommand -a releases -d 'show what can be gone back to'
 complete -c aeternactl -n '__fish_seen_subcommand_from releases' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
@@ -89,6 +96,9 @@ complete -c aeternactl -n '__fish_seen_subcommand_from show' -a '(aeternactl (__
 
 complete -c aeternactl -n __fish_use_subcommand -a cat -d 'print the unit\'s file as it is now'
 complete -c aeternactl -n '__fish_seen_subcommand_from cat' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
+
+complete -c aeternactl -n __fish_use_subcommand -a edit -d 'edit the unit\'s file, and check it before it is written'
+complete -c aeternactl -n '__fish_seen_subcommand_from edit' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
 
 complete -c aeternactl -n __fish_use_subcommand -a logs -d 'show the last lines that a unit has written'
 complete -c aeternactl -n '__fish_seen_subcommand_from logs' -a '(aeternactl (__aeternactl_daemon) completions units 2>/dev/null)'
@@ -125,7 +135,7 @@ complete -c aeternactl -n __fish_use_subcommand -a doctor -d 'say what this mach
 complete -c aeternactl -n __fish_use_subcommand -a version -d 'print the versions of aeternactl and of the daemon'
 
 complete -c aeternactl -n __fish_use_subcommand -a help -d 'print help, also about one command'
-complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat logs events check import page upgrade notify doctor version help completions'
+complete -c aeternactl -n '__fish_seen_subcommand_from help' -a 'status list is-active is-failed is-ready reload load promote rollback releases start stop restart kill history show cat edit logs events check import page upgrade notify doctor version help completions'
 
 complete -c aeternactl -n __fish_use_subcommand -a completions -d 'print completions for a shell'
 complete -c aeternactl -n '__fish_seen_subcommand_from completions' -a 'bash zsh fish'

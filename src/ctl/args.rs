@@ -86,6 +86,13 @@ const fn with_value(long: &'static str, value: &'static str, help: &'static str)
 const GLOBAL: &[OptionSpec] = &[
     with_value("control", "PATH", "the daemon's control socket"),
     with_value("runtime-dir", "DIR", "the daemon's runtime dir, where control.sock is"),
+    OptionSpec {
+        short: Some('H'),
+        long: "host",
+        value: Some("HOST"),
+        help: "do it on another machine, by ssh: [USER@]HOST",
+    },
+    flag("no-pager", "show what is longer than the terminal without a pager"),
     flag("json", "print JSON: one object, or one object a line"),
     OptionSpec { short: Some('h'), long: "help", value: None, help: "print this help" },
     OptionSpec { short: Some('V'), long: "version", value: None, help: "print the version of aeternactl" },
@@ -96,7 +103,10 @@ pub fn global_options() -> &'static [OptionSpec] {
     GLOBAL
 }
 
-const STATUS: &[OptionSpec] = &[flag("watch", "show it again whenever something happens")];
+const STATUS: &[OptionSpec] =
+    &[flag("watch", "show it again whenever something happens; q leaves, arrows, j and k scroll")];
+
+const LIST: &[OptionSpec] = &[flag("failed", "only the units that have failed")];
 
 const QUIET: &[OptionSpec] = &[OptionSpec {
     short: Some('q'),
@@ -108,14 +118,17 @@ const QUIET: &[OptionSpec] = &[OptionSpec {
 const RELOAD: &[OptionSpec] = &[
     flag("all", "reload every unit, and take in new and removed unit files"),
     flag("no-wait", "do not wait for the outcome"),
+    with_value("wait", "WHEN", "until it is \"promoted\" (the default), or the old one has \"drained\""),
     flag("force", "first abandon a reload that is under way"),
     flag("dry-run", "print what would change, and do nothing"),
     with_value("reason", "TEXT", "why, for the history"),
     with_value("timeout", "TIME", "wait no longer than this (\"90s\", \"2min\"); the reload goes on"),
 ];
 
-const ROLLBACK: &[OptionSpec] =
-    &[with_value("to", "N", "to what this generation ran, as \"releases\" shows it")];
+const ROLLBACK: &[OptionSpec] = &[
+    with_value("to", "N", "to what this generation ran, as \"releases\" shows it"),
+    flag("dry-run", "print what it leads to, and do nothing"),
+];
 
 const RELEASES: &[OptionSpec] = &[with_value("drop", "N", "no longer keep what this generation ran")];
 
@@ -182,8 +195,15 @@ const COMMANDS: &[CommandSpec] = &[
         Operands::MaybeUnit,
         STATUS,
         "show the units, or everything about one",
-        "Without UNIT a table of all units. With UNIT its generations, sockets and last reload, and why it is\n\
+        "Without UNIT a table of all units, those that have failed first. With UNIT its generations, sockets and last reload, and why it is\n\
          in the state that it is in; exit status 3 if the unit does not run.",
+    ),
+    command(
+        "list",
+        Operands::None,
+        LIST,
+        "list the units, one line each",
+        "As \"status\", without sockets and reloads. Also called list-units.",
     ),
     command(
         "is-active",
@@ -301,6 +321,14 @@ const COMMANDS: &[CommandSpec] = &[
         "Its path comes first, as a comment.",
     ),
     command(
+        "edit",
+        Operands::Unit,
+        &[],
+        "edit the unit's file, and check it before it is written",
+        "Opens a copy in VISUAL, else EDITOR. What is not valid is shown with its errors and not written.\n\
+         Nothing is reloaded: that is what \"reload\" is for.",
+    ),
+    command(
         "logs",
         Operands::Unit,
         LOGS,
@@ -390,7 +418,8 @@ pub fn commands() -> &'static [CommandSpec] {
     COMMANDS
 }
 
-/// The command of this name.
+/// The command of this name, or of one that systemctl has for it.
 pub fn find(name: &str) -> Option<&'static CommandSpec> {
+    let name = if name == "list-units" { "list" } else { name };
     COMMANDS.iter().find(|command| command.name == name)
 }

@@ -36,6 +36,17 @@ fn verdict(files: &[PathBuf], uid: u32) -> Verdict {
     verdict
 }
 
+/// What is wrong with a text that is to become the unit of `path`.
+pub(super) fn checked(copy: &Path, path: &Path, uid: u32) -> Verdict {
+    let mut verdict = Verdict::new();
+    match textfile::read(copy, MAX_FILE) {
+        Ok(text) => verdict.text(&text, &Context::of_file(path, runtime_root(uid), false), &links::look),
+        Err(error) => verdict.unusable(copy, &textfile::why(&error)),
+    }
+    verdict.together();
+    verdict
+}
+
 fn check_file(path: &Path, uid: u32, verdict: &mut Verdict) {
     match textfile::read(path, MAX_FILE) {
         Ok(text) => verdict.text(&text, &Context::of_file(path, runtime_root(uid), false), &links::look),

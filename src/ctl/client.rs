@@ -1,7 +1,7 @@
 //! The connection to the daemon: find it, ask, read its lines. Blocks; bounded in memory.
 
+use super::command::Place;
 use super::failure::Failure;
-use super::parse::Place;
 use crate::proto::control::{Line, MAX_ANSWER, Request, parse_line, to_request_line};
 use crate::proto::paths::{control_path, runtime_dir};
 use crate::sys::peer::peer_credentials;
@@ -63,7 +63,7 @@ impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// [`Failure::NoDaemon`], with the socket that was tried and what to do.
+    /// [`Failure::NoDaemon`] or [`Failure::Denied`], with the socket that was tried and what to do.
     pub(super) fn connect(target: &Target) -> Result<Client, Failure> {
         let stream = connect(&target.path).map_err(|error| no_daemon(target, &error))?;
         check_peer(&stream, target)?;
@@ -195,6 +195,12 @@ fn no_daemon(target: &Target, error: &io::Error) -> Failure {
              Its log says why; kill -HUP {pid} lets it try again."
         ));
     }
+    if error.kind() == ErrorKind::PermissionDenied {
+        return Failure::Denied(format!(
+            "cannot connect to {shown}: permission denied.\n\
+             Only root and the user whom aeternad runs as may talk to it: try sudo."
+        ));
+    }
     Failure::NoDaemon(match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => format!(
             "no aeternad is there: cannot connect to {shown}: there is no such file.\n\
@@ -204,10 +210,6 @@ fn no_daemon(target: &Target, error: &io::Error) -> Failure {
         ErrorKind::ConnectionRefused => format!(
             "no aeternad is there: cannot connect to {shown}: nobody listens on it any more.\n\
              Start aeternad again; it removes the stale file itself."
-        ),
-        ErrorKind::PermissionDenied => format!(
-            "cannot connect to {shown}: permission denied.\n\
-             Only root and the user whom aeternad runs as may talk to it: try sudo."
         ),
         _ => format!("cannot connect to {shown}: {error}.\nIs that the control socket of an aeternad?"),
     })
@@ -230,6 +232,16 @@ mod tests {
         {
             assert_eq!(is_trusted(peer, own), trusted, "{peer} {own}");
         }
+    }
+
+    #[test]
+    fn a_socket_that_we_may_not_use_is_not_a_missing_daemon() {
+        let target = Target { path: "/d/control.sock".into(), uid: 7 };
+        let denied = no_daemon(&target, &io::Error::from(ErrorKind::PermissionDenied));
+        assert!(denied.text().contains("try sudo"), "{denied:?}");
+        assert_eq!(denied.exit_status(), crate::error::exit::FAILURE);
+        let missing = no_daemon(&target, &io::Error::from(ErrorKind::NotFound));
+        assert_eq!(missing.exit_status(), crate::error::exit::NO_DAEMON);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Shell completions, made from the table of commands. The names of units come from the daemon, at each TAB.
 
 use super::args::{CommandSpec, Operands, OptionSpec, commands, global_options};
-use super::parse::Shell;
+use super::command::Shell;
 
 /// What a service mostly says.
 const NOTICES: &str = "READY=1 STOPPING=1 STATUS=";
@@ -75,6 +75,8 @@ _aeternactl() {
     case "$previous" in
         --control) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
         --runtime-dir) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
+        -H|--host) mapfile -t COMPREPLY < <(compgen -A hostname -- "$current"); return ;;
+        --wait) mapfile -t COMPREPLY < <(compgen -W "promoted drained" -- "$current"); return ;;
         -s|--signal) mapfile -t COMPREPLY < <(compgen -W "@signals@" -- "$current"); return ;;
         @values@) return ;;
     esac
@@ -85,9 +87,9 @@ _aeternactl() {
                 ((index++))
                 [[ "${COMP_WORDS[index]}" == = ]] && ((index++))
                 value="${COMP_WORDS[index]/#~\//$HOME/}"
-                [[ "$word" == --control || "$word" == --runtime-dir ]] && daemon+=("$word" "$value")
+                [[ "$word" =~ ^(--control|--runtime-dir|--host|-H)$ ]] && daemon+=("$word" "$value")
                 ;;
-            --control=*|--runtime-dir=*) daemon+=("$word") ;;
+            --control=*|--runtime-dir=*|--host=*) daemon+=("$word") ;;
             -*) ;;
             *) [[ -z "$command" ]] && command="$word" ;;
         esac
@@ -122,6 +124,8 @@ fn zsh_option(option: &OptionSpec) -> String {
         Some("PATH") => ":path:_files".into(),
         Some("DIR") => ":dir:_files -/".into(),
         Some("SIGNAL") => format!(":signal:({SIGNALS})"),
+        Some("WHEN") => ":when:(promoted drained)".into(),
+        Some("HOST") => ":host:_hosts".into(),
         Some(value) => format!(":{}:", value.to_lowercase()),
     };
     let equals = if option.value.is_some() { "=" } else { "" };
@@ -168,8 +172,8 @@ _aeternactl_units() {
     for ((index = 2; index <= $#aeternactl_line; index++)); do
         word="$aeternactl_line[index]"
         case "$word" in
-            --control=*|--runtime-dir=*) daemon+=("${(Q)word}") ;;
-            --control|--runtime-dir) daemon+=("$word" "${(Q)aeternactl_line[index + 1]}"); ((index++)) ;;
+            --control=*|--runtime-dir=*|--host=*) daemon+=("${(Q)word}") ;;
+            --control|--runtime-dir|--host|-H) daemon+=("$word" "${(Q)aeternactl_line[index + 1]}"); ((index++)) ;;
         esac
     done
     units=(${(f)"$(aeternactl "${daemon[@]}" completions units 2>/dev/null)"})
@@ -211,6 +215,8 @@ fn fish_option(condition: &str, option: &OptionSpec) -> String {
         Some("PATH") => " -r -F".into(),
         Some("DIR") => " -x -a '(__fish_complete_directories)'".into(),
         Some("SIGNAL") => format!(" -x -a '{SIGNALS}'"),
+        Some("WHEN") => " -x -a 'promoted drained'".into(),
+        Some("HOST") => " -x -a '(__fish_print_hostnames)'".into(),
         Some(_) => " -x".to_string(),
     };
     format!(
@@ -232,9 +238,9 @@ function __aeternactl_daemon
             continue
         end
         switch $word
-            case '--control=*' '--runtime-dir=*'
+            case '--control=*' '--runtime-dir=*' '--host=*'
                 printf '%s\n' $word
-            case --control --runtime-dir
+            case --control --runtime-dir --host -H
                 printf '%s\n' $word
                 set value yes
         end

@@ -10,10 +10,14 @@ use serde_json::{Value, json};
 pub(super) enum Failure {
     /// Nobody answers at the socket.
     NoDaemon(String),
+    /// There is a socket, and we may not connect to it.
+    Denied(String),
     /// The daemon said no.
     Refused(Refusal),
     /// The daemon broke off, or sent what is no answer.
     Broken(String),
+    /// What is to become a unit is none.
+    Invalid(String),
     /// `--timeout` passed.
     TimedOut(String),
     /// SIGINT came while something was waited for.
@@ -32,7 +36,8 @@ impl Failure {
         match self {
             Failure::NoDaemon(_) => exit::NO_DAEMON,
             Failure::Refused(refusal) => refusal.code.exit_status(),
-            Failure::Broken(_) => exit::FAILURE,
+            Failure::Denied(_) | Failure::Broken(_) => exit::FAILURE,
+            Failure::Invalid(_) => exit::CONFIG,
             Failure::TimedOut(_) => exit::TIMEOUT,
             Failure::Interrupted(_) => 128 + 2,
         }
@@ -58,6 +63,8 @@ impl Failure {
         match self {
             Failure::Refused(refusal) => &refusal.message,
             Failure::NoDaemon(text)
+            | Failure::Denied(text)
+            | Failure::Invalid(text)
             | Failure::Broken(text)
             | Failure::TimedOut(text)
             | Failure::Interrupted(text) => text,
@@ -71,6 +78,8 @@ impl Failure {
         }
         let code = match self {
             Failure::NoDaemon(_) => json!("no_daemon"),
+            Failure::Denied(_) => json!("denied"),
+            Failure::Invalid(_) => json!("invalid"),
             Failure::Refused(refusal) => json!(refusal.code),
             Failure::Broken(_) => json!(RefusalCode::Failed),
             Failure::TimedOut(_) => json!("timeout"),

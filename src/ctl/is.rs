@@ -1,9 +1,9 @@
 //! Commands that answer by their exit status, as systemctl's do: is-active, is-failed, is-ready.
 
 use super::client::{Client, Target};
+use super::command::Question;
 use super::failure::Failure;
 use super::output::Output;
-use super::parse::Question;
 use super::show::ask_status;
 use crate::error::exit;
 use crate::proto::control::{RefusalCode, Request};

@@ -1,9 +1,9 @@
 //! `aeternactl logs`: the last lines of a unit's output, and those that follow.
 
 use super::client::{Client, Next, Target};
+use super::command::Past;
 use super::failure::Failure;
 use super::output::Output;
-use super::parse::Past;
 use super::render::log_lines;
 use super::show::until_unread;
 use crate::error::exit;

@@ -8,27 +8,36 @@
 pub mod args;
 mod check;
 mod client;
+mod command;
 mod completions;
 mod doctor;
+mod edit;
 mod failure;
+mod habits;
 mod help;
 mod import;
 mod interrupt;
 mod is;
+mod keyboard;
 mod logs;
 mod notify;
 mod output;
+mod pager;
 mod parse;
+mod remote;
 mod render;
 mod show;
 mod wait;
+mod watch;
 
 use crate::error::exit;
+use crate::proto::control::Request;
 use crate::sys::user;
 use client::Target;
+use command::{Command, Invocation, Shell};
 use failure::Failure;
 use output::Output;
-use parse::{Command, Invocation, Shell, parse};
+use parse::parse;
 use serde_json::{Value, json};
 
 use std::process::ExitCode;
@@ -59,15 +68,54 @@ pub fn main() -> ExitCode {
 
 /// Carries a command out. The exit status.
 fn run(invocation: &Invocation, output: &mut Output) -> u8 {
+    if let Some((host, words)) = &invocation.host {
+        return remote::run(host, words).unwrap_or_else(|failure| complain(invocation, &failure, output));
+    }
+    if invocation.pager && ends_by_itself(&invocation.command) {
+        output.hold();
+    }
     let result = dispatch(invocation, user::effective_uid(), output);
-    result.unwrap_or_else(|failure| {
-        if invocation.json {
-            output.json(&failure.to_json());
-        } else {
-            output.complain(&format!("aeternactl: {}", failure.text()));
-        }
-        failure.exit_status()
-    })
+    output.release();
+    result.unwrap_or_else(|failure| complain(invocation, &failure, output))
+}
+
+/// Says why it was not carried out. The exit status.
+fn complain(invocation: &Invocation, failure: &Failure, output: &mut Output) -> u8 {
+    if invocation.json {
+        output.json(&failure.to_json());
+    } else {
+        output.complain(&format!("aeternactl: {}", failure.text()));
+    }
+    failure.exit_status()
+}
+
+/// Whether it shows something that is there, and that may be long: what a pager is for.
+fn ends_by_itself(command: &Command) -> bool {
+    match command {
+        Command::Status { watch, .. } => !watch,
+        Command::Events { past, .. } | Command::Logs { past, .. } => !past.follow,
+        Command::Task(task) => matches!(
+            task.request,
+            Request::DryRun { .. }
+                | Request::Rollback { dry_run: true, .. }
+                | Request::Load { dry_run: true, .. }
+        ),
+        Command::List { .. }
+        | Command::History { .. }
+        | Command::Releases { .. }
+        | Command::Show { .. }
+        | Command::Cat { .. }
+        | Command::Doctor
+        | Command::Help { .. } => true,
+        Command::Is { .. }
+        | Command::Edit { .. }
+        | Command::Check { .. }
+        | Command::Import { .. }
+        | Command::Version
+        | Command::Notify { .. }
+        | Command::OwnVersion
+        | Command::Completions { .. } => false,
+    }
 }
 
 fn dispatch(invocation: &Invocation, uid: u32, output: &mut Output) -> Result<u8, Failure> {
@@ -75,7 +123,9 @@ fn dispatch(invocation: &Invocation, uid: u32, output: &mut Output) -> Result<u8
     let target = Target::of(&invocation.place, uid);
     match &invocation.command {
         Command::Status { unit, watch: false } => show::status(&target, unit.as_deref(), json, output),
-        Command::Status { unit, watch: true } => show::watch(&target, unit.as_deref(), json, output),
+        Command::Status { unit, watch: true } => watch::watch(&target, unit.as_deref(), json, output),
+        Command::List { failed } => show::show_list(&target, *failed, json, output),
+        Command::Edit { unit } => edit::edit(&target, unit, json, output),
         Command::Is { question, quiet } => is::answer(&target, question, *quiet, json, output),
         Command::History { unit } => show::show_history(&target, unit, json, output),
         Command::Releases { unit } => show::show_releases(&target, unit, json, output),

@@ -3,6 +3,7 @@
 //! A reader that has gone away ([`std::io::ErrorKind::BrokenPipe`]) is no error: what it does not want is
 //! not written, and the command ends with the status that it would have had.
 
+use super::pager;
 use super::render::Look;
 use crate::sys::terminal;
 use serde::Serialize;
@@ -19,6 +20,10 @@ pub(super) struct Output {
     height: Option<usize>,
     /// Whether a progress line stands on the terminal.
     live_line: bool,
+    /// Whether what is too long for the terminal may go through a pager.
+    may_page: bool,
+    /// What is not written yet: all of it is looked at together.
+    held: Option<String>,
     error: Option<io::Error>,
 }
 
@@ -28,13 +33,16 @@ impl Output {
     pub(super) fn of_process() -> Output {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-        let rich = io::stdout().is_terminal() && !set("NO_COLOR") && !dumb;
+        let terminal = io::stdout().is_terminal() && !dumb;
+        let rich = terminal && !set("NO_COLOR");
         let look = Look { colour: rich, width: width() };
-        Output::new(Box::new(io::stdout()), Box::new(io::stderr()), look, rich)
+        let output = Output::new(Box::new(io::stdout()), Box::new(io::stderr()), look, rich);
+        Output { may_page: terminal, ..output }
     }
 
     fn new(out: Box<dyn Write>, err: Box<dyn Write>, look: Look, is_live: bool) -> Output {
-        Output { out, err, look, is_live, height: None, live_line: false, error: None }
+        let (height, live_line, may_page) = (None, false, false);
+        Output { out, err, look, is_live, height, live_line, may_page, held: None, error: None }
     }
 
     pub(super) fn look(&self) -> Look {
@@ -52,8 +60,28 @@ impl Output {
         self.is_live
     }
 
+    /// From now on everything waits for [`Output::release`], if a person reads.
+    pub(super) fn hold(&mut self) {
+        self.held = self.may_page.then(String::new);
+    }
+
+    /// Writes what has waited; through a pager, if the terminal has no room for it.
+    pub(super) fn release(&mut self) {
+        let Some(text) = self.held.take() else { return };
+        self.measure();
+        let wide = self.look.width.unwrap_or(usize::MAX);
+        let high: usize = text.lines().map(|line| rows(line, wide)).sum();
+        let is_long = self.height.is_some_and(|room| high >= room);
+        if !(is_long && pager::show(&text)) {
+            self.write(&text);
+        }
+    }
+
     /// Writes whole lines.
     pub(super) fn text(&mut self, text: &str) {
+        if let Some(held) = &mut self.held {
+            return held.push_str(text);
+        }
         self.clear_live();
         self.write(text);
     }
@@ -76,22 +104,17 @@ impl Output {
         }
     }
 
-    /// Replaces everything on the terminal by `text`, as far as it has room.
-    pub(super) fn screen(&mut self, text: &str) {
-        // What scrolls out at the top would stay there, once for each picture; the last row is the cursor's.
-        let room = self.height.map_or(usize::MAX, |rows| rows - 1);
-        let rows = |line: &str| columns(line).div_ceil(self.look.width.unwrap_or(usize::MAX)).max(1);
-        let all = text.lines().map(rows).sum::<usize>();
-        let room = if all > room { room - 1 } else { room };
-        let (mut lines, mut used, mut left) = (String::new(), 0, 0);
-        for line in text.lines() {
-            used += rows(line);
-            if used <= room { lines.push_str(&format!("{line}\x1b[K\n")) } else { left += 1 }
-        }
-        if left > 0 {
-            lines.push_str(&format!("… {left} more\x1b[K\n"));
-        }
+    /// Replaces everything on the terminal by `text` from line `top` on, as far as it has room; `keys`: whether somebody can
+    /// scroll. `top` is kept to where there is something to see.
+    pub(super) fn screen(&mut self, text: &str, top: &mut usize, keys: bool) {
+        let lines = picture(text, top, (self.look.width, self.height), keys);
+        let lines: String = lines.iter().map(|line| format!("{line}\x1b[K\n")).collect();
         self.write(&format!("\x1b[H{lines}\x1b[J"));
+    }
+
+    /// The rows of the terminal, where they are known.
+    pub(super) fn height(&self) -> Option<usize> {
+        self.height
     }
 
     /// Takes the progress line away.
@@ -131,6 +154,48 @@ fn width() -> Option<usize> {
     let told = || std::env::var("COLUMNS").ok()?.parse().ok();
     let here = terminal::size(io::stdout().as_fd()).map(|(columns, _)| columns);
     here.or_else(told).filter(|columns| *columns >= 20)
+}
+
+/// The lines that the terminal has room for, and one that says what there was none for.
+fn picture(text: &str, top: &mut usize, size: (Option<usize>, Option<usize>), keys: bool) -> Vec<String> {
+    let wide = size.0.unwrap_or(usize::MAX);
+    // What scrolls out at the top would stay there, once for each picture; the last row is the cursor's.
+    let room = size.1.map_or(usize::MAX, |high| high - 1);
+    let lines: Vec<&str> = text.lines().collect();
+    let all: usize = lines.iter().map(|line| rows(line, wide)).sum();
+    let leaves = |line: &str| line.chars().take(wide).collect::<String>();
+    if all.saturating_add(usize::from(keys)) <= room {
+        *top = 0;
+        let below = keys.then(|| leaves("q leaves"));
+        return lines.into_iter().map(String::from).chain(below).collect();
+    }
+    let room = room.saturating_sub(1);
+    let mut used = 0;
+    let fit = |line: &&&str| {
+        used += rows(line, wide);
+        used <= room
+    };
+    let last = lines.len() - lines.iter().rev().take_while(fit).count();
+    *top = (*top).min(last);
+    let mut used = 0;
+    let fit = |line: &&&str| {
+        used += rows(line, wide);
+        used <= room
+    };
+    let shown: Vec<&str> = lines[*top..].iter().take_while(fit).copied().collect();
+    let (above, below) = (*top, lines.len() - *top - shown.len());
+    let rest = match (keys, above, below) {
+        (false, ..) => format!("… {below} more"),
+        (true, 0, below) => format!("… {below} more below: j and k scroll, q leaves"),
+        (true, above, 0) => format!("… {above} more above: j and k scroll, q leaves"),
+        (true, above, below) => format!("… {above} above, {below} below: j and k scroll, q leaves"),
+    };
+    shown.into_iter().map(String::from).chain([leaves(&rest)]).collect()
+}
+
+/// How many rows a line takes on a terminal that is so wide.
+fn rows(line: &str, wide: usize) -> usize {
+    columns(line).div_ceil(wide).max(1)
 }
 
 /// How many columns a line takes: its colours take none.
@@ -218,13 +283,49 @@ mod tests {
     fn a_picture_is_no_higher_than_the_terminal() {
         let (mut output, taken) = output(10_000, ErrorKind::BrokenPipe, true);
         output.height = Some(5);
-        output.screen("one\ntwo\nthree\nfour\n");
-        output.screen("one\n\x1b[32mtwo is longer than it looks\x1b[0m\nthree\nfour\nfive\n");
+        output.screen("one\ntwo\nthree\nfour\n", &mut 0, false);
+        output.screen("one\n\x1b[32mtwo is longer than it looks\x1b[0m\nthree\nfour\nfive\n", &mut 0, false);
         assert_eq!(
             String::from_utf8_lossy(&taken.borrow()),
             "\x1b[Hone\x1b[K\ntwo\x1b[K\nthree\x1b[K\nfour\x1b[K\n\x1b[J\
              \x1b[Hone\x1b[K\n\x1b[32mtwo is longer than it looks\x1b[0m\x1b[K\n… 3 more\x1b[K\n\x1b[J"
         );
+    }
+
+    #[test]
+    fn a_picture_that_is_too_high_can_be_scrolled_to_its_end_and_no_further() {
+        let text = "a\nb\nc\nd\ne\nf\n";
+        let seen = |top: &mut usize, high| picture(text, top, (Some(60), Some(high)), true).join("|");
+        let mut top = 0;
+        assert_eq!(seen(&mut top, 8), "a|b|c|d|e|f|q leaves");
+        assert_eq!(seen(&mut top, 6), "a|b|c|d|… 2 more below: j and k scroll, q leaves");
+        top = 1;
+        assert_eq!(seen(&mut top, 6), "b|c|d|e|… 1 above, 1 below: j and k scroll, q leaves");
+        top = usize::MAX;
+        assert_eq!(seen(&mut top, 6), "c|d|e|f|… 2 more above: j and k scroll, q leaves");
+        assert_eq!(top, 2);
+        // A terminal that has become higher, or so small that nothing fits.
+        assert_eq!((seen(&mut top, 8), top).1, 0);
+        for high in 1..8 {
+            for start in 0..9 {
+                let mut top = start;
+                assert!(picture(text, &mut top, (Some(20), Some(high)), true).len() <= high.max(1));
+            }
+        }
+    }
+
+    #[test]
+    fn what_waits_is_written_as_it_is_where_there_is_no_terminal() {
+        let (mut output, taken) = output(1000, ErrorKind::BrokenPipe, false);
+        output.hold();
+        output.text("one\n");
+        assert_eq!(*taken.borrow(), b"one\n");
+        output.may_page = true;
+        output.hold();
+        output.text("two\n");
+        assert_eq!(*taken.borrow(), b"one\n");
+        output.release();
+        assert_eq!(*taken.borrow(), b"one\ntwo\n");
     }
 
     #[test]

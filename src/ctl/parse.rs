@@ -1,6 +1,8 @@
 //! From the command line to a [`Command`], or to what is wrong with it and what was probably meant.
 
 use super::args::{CommandSpec, Operands, OptionSpec, commands, find, global_options};
+use super::command::{Command, Invocation, Past, Place, Question, Shell, Task};
+use super::habits::unknown_command;
 use crate::proto::control::Request;
 use crate::proto::nearest::nearest;
 use crate::time::Span;
@@ -8,141 +10,6 @@ use crate::unit::parse_signal;
 use lexopt::{Arg, Parser};
 use std::ffi::OsString;
 use std::path::PathBuf;
-
-/// A command line that was understood.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Invocation {
-    pub(super) place: Place,
-    pub(super) json: bool,
-    pub(super) command: Command,
-}
-
-/// Where the daemon was said to be.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) control: Option<String>,
-    pub(super) runtime_dir: Option<String>,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Command {
-    Status {
-        unit: Option<String>,
-        watch: bool,
-    },
-    /// Whether something is so, told by the exit status.
-    Is {
-        question: Question,
-        quiet: bool,
-    },
-    History {
-        unit: String,
-    },
-    Releases {
-        unit: String,
-    },
-    Show {
-        unit: String,
-    },
-    Cat {
-        unit: String,
-    },
-    Events {
-        unit: Option<String>,
-        past: Past,
-    },
-    Logs {
-        unit: String,
-        generation: Option<u32>,
-        past: Past,
-    },
-    Task(Task),
-    Check {
-        files: Vec<PathBuf>,
-    },
-    Import {
-        files: Vec<PathBuf>,
-        process: Option<String>,
-    },
-    Version,
-    /// sd_notify(3) lines; `None`: messages from standard input.
-    Notify {
-        message: Option<String>,
-    },
-    Doctor,
-    OwnVersion,
-    Help {
-        about: Option<&'static CommandSpec>,
-    },
-    Completions {
-        shell: Shell,
-    },
-}
-
-/// What is asked of `is-active`, `is-failed` and `is-ready`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Question {
-    /// Whether this unit runs.
-    Active(String),
-    /// Whether this unit has failed.
-    Failed(String),
-    /// Whether every unit serves.
-    Ready,
-}
-
-/// How far back, and whether what comes follows.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Past {
-    /// The last so many.
-    pub(super) lines: Option<u32>,
-    /// Those of the last so long.
-    pub(super) within: Option<Span>,
-    pub(super) follow: bool,
-}
-
-impl Default for Past {
-    /// Nothing of the past; what comes follows.
-    fn default() -> Past {
-        Past { lines: None, within: None, follow: true }
-    }
-}
-
-impl Past {
-    /// The Unix time of its beginning.
-    pub(super) fn since(&self, now: f64) -> Option<f64> {
-        self.within.map(|within| now - within.as_secs_f64())
-    }
-
-    /// The events of this past.
-    pub(super) fn events(&self, unit: Option<&str>, now: f64) -> Request {
-        let Past { lines, follow, .. } = *self;
-        Request::Events { unit: unit.map(String::from), lines, since: self.since(now), follow }
-    }
-}
-
-/// Something that the daemon is to do, and how it is spoken of.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Task {
-    /// What is sent.
-    pub(super) request: Request,
-    /// `the reload of chat`.
-    pub(super) name: String,
-    /// The command that shows what came of it.
-    pub(super) see: String,
-    /// How long to wait; `None` for as long as it takes.
-    pub(super) timeout: Option<Span>,
-}
-
-/// Whose completions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shell {
-    Bash,
-    Zsh,
-    Fish,
-    /// Not a shell: the names of the units, for the scripts of the others.
-    Units,
-}
 
 /// What is wrong with a command line: one or more lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,7 +116,7 @@ impl Found {
             control: self.value("control").map(String::from),
             runtime_dir: self.value("runtime-dir").map(String::from),
         };
-        for path in ["control", "runtime-dir"] {
+        for path in ["control", "runtime-dir", "host"] {
             if self.has(path) && self.value(path).is_none() {
                 return Err(self.wrong(format!("--{path} is empty")));
             }
@@ -266,7 +133,35 @@ impl Found {
             self.check_operands(spec)?;
             self.command(spec)?
         };
-        Ok(Invocation { place, json, command })
+        let host = self.host(&command)?;
+        Ok(Invocation { place, json, pager: !self.has("no-pager"), host, command })
+    }
+
+    /// Where else it is to be done, and the line for it there.
+    fn host(&self, command: &Command) -> Result<Option<(String, Vec<OsString>)>, UsageError> {
+        let Some(host) = self.value("host") else { return Ok(None) };
+        if host.starts_with('-') || host.contains(char::is_whitespace) {
+            return Err(self.wrong(format!("{host:?} is not a host; write HOST or USER@HOST")));
+        }
+        let here = match command {
+            Command::Check { .. } | Command::Import { .. } => Some("reads files of this machine"),
+            Command::Notify { .. } => Some("is for the process that runs it"),
+            Command::Completions { shell } if *shell != Shell::Units => Some("is the same everywhere"),
+            _ => None,
+        };
+        if let (Some(why), Some(spec)) = (here, self.command) {
+            return Err(self.wrong(format!("\"{}\" {why}: leave --host out", spec.name)));
+        }
+        let mut words: Vec<OsString> = self.command.iter().map(|spec| spec.name.into()).collect();
+        for (option, value) in self.options.iter().filter(|(option, _)| option.long != "host") {
+            let value = if option.value.is_some() { format!("={value}") } else { String::new() };
+            words.push(format!("--{}{value}", option.long).into());
+        }
+        if !self.operands.is_empty() {
+            words.push("--".into());
+            words.extend(self.operands.iter().cloned());
+        }
+        Ok(Some((host.to_owned(), words)))
     }
 
     /// Whether there are as many operands as the command takes.
@@ -291,11 +186,13 @@ impl Found {
     fn command(&self, spec: &'static CommandSpec) -> Result<Command, UsageError> {
         Ok(match spec.name {
             "status" => Command::Status { unit: self.maybe_unit()?, watch: self.has("watch") },
+            "list" => Command::List { failed: self.has("failed") },
             "is-active" => self.is(Question::Active(self.unit()?)),
             "is-failed" => self.is(Question::Failed(self.unit()?)),
             "is-ready" => self.is(Question::Ready),
             "history" => Command::History { unit: self.unit()? },
             "show" => Command::Show { unit: self.unit()? },
+            "edit" => Command::Edit { unit: self.unit()? },
             "cat" => Command::Cat { unit: self.unit()? },
             "events" => {
                 Command::Events { unit: self.maybe_unit()?, past: self.past(!self.has("no-follow"))? }
@@ -309,7 +206,8 @@ impl Found {
             "promote" => self.task("promotion", |unit| Request::Promote { unit })?,
             "rollback" => {
                 let to = self.generation("to")?;
-                self.task("rollback", |unit| Request::Rollback { unit, to })?
+                let dry_run = self.has("dry-run");
+                self.task("rollback", |unit| Request::Rollback { unit, to, dry_run })?
             }
             "releases" => match self.generation("drop")? {
                 None => Command::Releases { unit: self.unit()? },
@@ -324,6 +222,7 @@ impl Found {
                 name: "the page".into(),
                 see: "aeternactl status".into(),
                 timeout: None,
+                drained: false,
             }),
             "upgrade" => Command::Task(self.upgrade()?),
             "check" => Command::Check { files: self.operands.iter().map(PathBuf::from).collect() },
@@ -400,6 +299,7 @@ impl Found {
             see: format!("aeternactl status {unit}"),
             request: request(unit),
             timeout: None,
+            drained: false,
         }))
     }
 
@@ -417,18 +317,36 @@ impl Found {
             several => (format!("the reload of {}", several.join(", ")), "aeternactl status".into()),
         };
         let timeout = self.timeout()?;
+        let drained = self.until_drained()?;
         if !self.has("dry-run") {
             let reason = self.value("reason").unwrap_or_default().to_string();
             let (wait, force) = (!self.has("no-wait"), self.has("force"));
             let request = Request::Reload { units, all, wait, force, reason };
-            return Ok(Task { request, name, see, timeout });
+            return Ok(Task { request, name, see, timeout, drained });
         }
-        if let Some(other) = ["force", "no-wait"].iter().find(|option| self.has(option)) {
+        if let Some(other) = ["force", "no-wait", "wait"].iter().find(|option| self.has(option)) {
             return Err(
                 self.wrong(format!("--dry-run does nothing that --{other} could be about: leave one out"))
             );
         }
-        Ok(Task { request: Request::DryRun { units, all }, name, see, timeout })
+        Ok(Task { request: Request::DryRun { units, all }, name, see, timeout, drained })
+    }
+
+    /// `--wait=drained`.
+    fn until_drained(&self) -> Result<bool, UsageError> {
+        let drained = match self.value("wait") {
+            None if self.has("wait") => return Err(self.wrong("--wait is empty")),
+            None => return Ok(false),
+            Some("promoted") => false,
+            Some("drained") => true,
+            Some(other) => {
+                return Err(self.wrong(format!("--wait is \"promoted\" or \"drained\", not {other:?}")));
+            }
+        };
+        if self.has("no-wait") {
+            return Err(self.wrong("both --wait and --no-wait: only one of them can be meant"));
+        }
+        Ok(drained)
     }
 
     fn past(&self, follow: bool) -> Result<Past, UsageError> {
@@ -473,7 +391,13 @@ impl Found {
     fn load(&self) -> Result<Task, UsageError> {
         let (wait, dry_run) = (!self.has("no-wait"), self.has("dry-run"));
         let (name, see) = ("the load of all unit files".into(), "aeternactl status".into());
-        Ok(Task { request: Request::Load { wait, dry_run }, name, see, timeout: self.timeout()? })
+        Ok(Task {
+            request: Request::Load { wait, dry_run },
+            name,
+            see,
+            timeout: self.timeout()?,
+            drained: false,
+        })
     }
 
     fn upgrade(&self) -> Result<Task, UsageError> {
@@ -484,7 +408,8 @@ impl Found {
         });
         let timeout = self.timeout()?.map(Span::as_secs_f64);
         let request = Request::Upgrade { program: program.transpose()?, check: self.has("check"), timeout };
-        Ok(Task { request, name: "the upgrade".into(), see: "aeternactl version".into(), timeout: None })
+        let (name, see) = ("the upgrade".into(), "aeternactl version".into());
+        Ok(Task { request, name, see, timeout: None, drained: false })
     }
 
     fn timeout(&self) -> Result<Option<Span>, UsageError> {
@@ -518,12 +443,6 @@ impl Found {
         let generation = self.generation("generation")?;
         self.task("signal", |unit| Request::Kill { unit, signal, generation })
     }
-}
-
-fn unknown_command(name: &str) -> String {
-    let hint = nearest(name, commands().iter().map(|command| command.name));
-    let hint = hint.map(|near| format!(": did you mean \"{near}\"?")).unwrap_or_default();
-    format!("unknown command {name:?}{hint}")
 }
 
 #[cfg(test)]
@@ -561,6 +480,9 @@ mod tests {
             ("releases a", Command::Releases { unit: "a".into() }),
             ("show a", Command::Show { unit: "a".into() }),
             ("cat a", Command::Cat { unit: "a".into() }),
+            ("edit a", Command::Edit { unit: "a".into() }),
+            ("list", Command::List { failed: false }),
+            ("list-units --failed", Command::List { failed: true }),
             ("events", Command::Events { unit: None, past: Past::default() }),
             (
                 "events a -n 5 --no-follow",
@@ -598,8 +520,8 @@ mod tests {
         let unit = || "a".to_string();
         for (line, expected) in [
             ("promote a", Request::Promote { unit: unit() }),
-            ("rollback a", Request::Rollback { unit: unit(), to: None }),
-            ("rollback a --to 3", Request::Rollback { unit: unit(), to: Some(3) }),
+            ("rollback a", Request::Rollback { unit: unit(), to: None, dry_run: false }),
+            ("rollback a --to 3 --dry-run", Request::Rollback { unit: unit(), to: Some(3), dry_run: true }),
             ("releases a --drop=2", Request::DropRelease { unit: unit(), generation: 2 }),
             ("start a", Request::Start { unit: unit() }),
             ("stop a", Request::Stop { unit: unit(), close: false }),
@@ -634,6 +556,7 @@ mod tests {
                 name: "the reload of all units".into(),
                 see: "aeternactl status".into(),
                 timeout: Some(Span::from_secs(90)),
+                drained: false,
             })
         );
         assert_eq!(request("reload -- a --all"), reload(&["a", "--all"], false, true, false, ""));
@@ -655,10 +578,30 @@ mod tests {
     }
 
     #[test]
+    fn another_machine_gets_the_same_line() {
+        let found =
+            read("--json -H root@web1 reload --reason=new --control /c --all --wait drained").unwrap();
+        let (host, words) = found.host.unwrap();
+        assert_eq!(host, "root@web1");
+        assert_eq!(words, ["reload", "--json", "--reason=new", "--control=/c", "--all", "--wait=drained"]);
+        let (_, words) = read("stop --host=web1 --close -- -a").unwrap().host.unwrap();
+        assert_eq!(words, ["stop", "--close", "--", "-a"]);
+        assert_eq!(read("status").unwrap().host, None);
+        assert!(read("status").unwrap().pager && !read("status --no-pager").unwrap().pager);
+    }
+
+    #[test]
     fn a_slip_is_told_what_was_meant() {
         for (line, message) in [
             ("", "no command; \"aeternactl status\" is a good start\nTry \"aeternactl help\"."),
             ("relaod a", "unknown command \"relaod\": did you mean \"reload\"?\nTry \"aeternactl help\"."),
+            ("top", "unknown command \"top\": did you mean \"status --watch\"?\nTry \"aeternactl help\"."),
+            ("tsop a", "unknown command \"tsop\": did you mean \"stop\"?\nTry \"aeternactl help\"."),
+            ("xtop a", "unknown command \"xtop\"\nTry \"aeternactl help\"."),
+            (
+                "daemon-reload",
+                "unknown command \"daemon-reload\": did you mean \"load\"?\nTry \"aeternactl help\".",
+            ),
             ("surgeon", "unknown command \"surgeon\"\nTry \"aeternactl help\"."),
             (
                 "reload a --forse",
@@ -695,6 +638,14 @@ mod tests {
             ("reload a --all", "both --all and \"a\""),
             ("reload a --dry-run --force", "that --force could be about"),
             ("reload a --dry-run --no-wait", "that --no-wait could be about"),
+            ("reload a --dry-run --wait=drained", "that --wait could be about"),
+            ("reload a --wait=drained --no-wait", "both --wait and --no-wait"),
+            ("reload a --wait=gone", "not \"gone\""),
+            ("reload a --wait=", "--wait is empty"),
+            ("-H -oProxyCommand=x status", "is not a host"),
+            ("--host= status", "--host is empty"),
+            ("-H web1 check a.toml", "reads files of this machine"),
+            ("-H web1 completions bash", "is the same everywhere"),
             ("reload a --force=yes", "unexpected argument"),
             ("status --control=", "--control is empty"),
             ("completions tcsh", "not for \"tcsh\""),

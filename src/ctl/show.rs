@@ -1,18 +1,18 @@
 //! Commands that show something: status, history, events, version, and the names of the units.
 
 use super::client::{Client, Next, Target};
+use super::command::Past;
 use super::failure::Failure;
 use super::interrupt::Watch;
 use super::output::Output;
-use super::parse::Past;
-use super::render::{Timeline, detail, event, history, overview, releases};
+use super::render::{detail, event, history, list, overview, releases};
 use super::wait::lines;
 use crate::error::exit;
 use crate::proto::control::{Line, Reply, Request};
-use crate::proto::status::Status;
+use crate::proto::status::{Status, UnitState};
 use crate::sys::{clock, textfile};
 use crate::unit::MAX_FILE;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// `aeternactl status [UNIT]`.
 pub(super) fn status(
@@ -33,73 +33,8 @@ pub(super) fn status(
     Ok(if runs { exit::OK } else { exit::NOT_SO })
 }
 
-/// `aeternactl status [UNIT] --watch`: again at each event. One connection for the events, one for the status.
-pub(super) fn watch(
-    target: &Target,
-    unit: Option<&str>,
-    json: bool,
-    output: &mut Output,
-) -> Result<u8, Failure> {
-    let request = Request::Status { unit: unit.map(String::from) };
-    // The events first: what happens between the two is then seen.
-    let mut events = Client::ask(target, &Past::default().events(unit, clock::unix_time()))?;
-    let mut client = Client::ask(target, &request)?;
-    if output.is_live() && !json {
-        // Bars and ages grow also while nothing happens.
-        events.tick_every_second().map_err(|error| Failure::Broken(format!("cannot wait: {error}")))?;
-    }
-    let unread = until_unread(&events)?;
-    let mut timeline = Timeline::default();
-    loop {
-        let status = ask_status(&mut client)?;
-        if json {
-            output.json(&status);
-        } else {
-            output.measure();
-            let text = page(&status, unit, output)? + &lanes(&mut timeline, &status, output);
-            if output.is_live() { output.screen(&text) } else { output.text(&format!("{text}\n")) }
-        }
-        if output.is_closed() {
-            return Ok(exit::OK);
-        }
-        // Of a burst of events only the end is worth a new picture.
-        loop {
-            match something(&mut events) {
-                Ok(true) if events.has_line() => {}
-                Ok(_) => break,
-                Err(_) if unread.cause().is_some() => return Ok(exit::OK),
-                Err(failure) => return Err(failure),
-            }
-        }
-        client.send(&request)?;
-    }
-}
-
-/// Waits for the next event, or for the next second of a connection that ticks: `true` for an event.
-fn something(events: &mut Client) -> Result<bool, Failure> {
-    match events.next()? {
-        Next::Line(Line::Event(_)) => Ok(true),
-        Next::Tick | Next::Line(Line::Lines(_)) | Next::Line(Line::Result(_)) => Ok(false),
-        Next::Line(Line::Error(refusal)) => Err(Failure::Refused(refusal)),
-        Next::End => Err(Failure::Broken("aeternad has closed the connection: it has ended".into())),
-    }
-}
-
-/// The timelines of the units in which something has happened.
-fn lanes(timeline: &mut Timeline, status: &Status, output: &Output) -> String {
-    let now = clock::now().0 as f64 / 1e9;
-    let mut text = String::new();
-    for unit in &status.units {
-        timeline.see(unit, now);
-        if let Some(lanes) = timeline.lanes(&unit.name, now, output.look()) {
-            text.push_str(&format!("\n{}\n{lanes}", unit.name));
-        }
-    }
-    text
-}
-
 /// The page of one unit, or of all.
-fn page(status: &Status, unit: Option<&str>, output: &Output) -> Result<String, Failure> {
+pub(super) fn page(status: &Status, unit: Option<&str>, output: &Output) -> Result<String, Failure> {
     let Some(name) = unit else { return Ok(overview(status, output.look())) };
     let found = status.units.iter().find(|unit| unit.name == name);
     found.map(|unit| detail(unit, output.look())).ok_or_else(|| Failure::no_unit(name))
@@ -155,9 +90,26 @@ pub(super) fn show_unit(target: &Target, unit: &str, json: bool, output: &mut Ou
     Ok(exit::OK)
 }
 
-/// `aeternactl cat UNIT`: the file as it is now.
-pub(super) fn cat(target: &Target, unit: &str, json: bool, output: &mut Output) -> Result<u8, Failure> {
-    let status = ask_status(&mut Client::ask(target, &Request::Status { unit: Some(unit.into()) })?)?;
+/// `aeternactl list`.
+pub(super) fn show_list(
+    target: &Target,
+    failed: bool,
+    json: bool,
+    output: &mut Output,
+) -> Result<u8, Failure> {
+    let mut status = ask_status(&mut Client::ask(target, &Request::Status { unit: None })?)?;
+    status.units.retain(|unit| !failed || unit.state == UnitState::Failed);
+    if json {
+        output.json(&serde_json::json!({"units": status.units}));
+    } else {
+        let text = list(&status.units, output.look());
+        output.text(&text);
+    }
+    Ok(exit::OK)
+}
+
+/// The unit's file as aeternad names it, and how it is found from here.
+pub(super) fn file_of(status: &Status, unit: &str) -> Result<(String, PathBuf), Failure> {
     let found = status.units.iter().find(|known| known.name == unit);
     let file = &found.ok_or_else(|| Failure::no_unit(unit))?.file;
     if file.is_empty() {
@@ -166,7 +118,13 @@ pub(super) fn cat(target: &Target, unit: &str, json: bool, output: &mut Output) 
         )));
     }
     // A relative path is relative to where aeternad was started.
-    let path = Path::new("/proc").join(status.pid.to_string()).join("cwd").join(file);
+    Ok((file.clone(), Path::new("/proc").join(status.pid.to_string()).join("cwd").join(file)))
+}
+
+/// `aeternactl cat UNIT`: the file as it is now.
+pub(super) fn cat(target: &Target, unit: &str, json: bool, output: &mut Output) -> Result<u8, Failure> {
+    let status = ask_status(&mut Client::ask(target, &Request::Status { unit: Some(unit.into()) })?)?;
+    let (file, path) = file_of(&status, unit)?;
     let text = textfile::read(&path, MAX_FILE)
         .map_err(|error| Failure::Broken(format!("cannot read {file}: {}", textfile::why(&error))))?;
     if json {
@@ -211,15 +169,16 @@ pub(super) fn until_unread(client: &Client) -> Result<Watch, Failure> {
 pub(super) fn version(target: &Target, json: bool, output: &mut Output) -> Result<u8, Failure> {
     let own = env!("CARGO_PKG_VERSION");
     let daemon = match Client::ask(target, &Request::Version).and_then(|mut client| answer(&mut client)) {
-        Ok(Reply::Version { version }) => Some(version),
+        Ok(Reply::Version { version }) => Ok(version),
         Ok(_) => return Err(unexpected()),
-        Err(Failure::NoDaemon(_)) => None,
+        Err(Failure::NoDaemon(_)) => Err("not there"),
+        Err(Failure::Denied(_)) => Err("not to be asked: permission denied"),
         Err(failure) => return Err(failure),
     };
     if json {
-        output.json(&serde_json::json!({"aeternactl": own, "aeternad": daemon}));
+        output.json(&serde_json::json!({"aeternactl": own, "aeternad": daemon.ok()}));
     } else {
-        let daemon = daemon.unwrap_or_else(|| format!("not there ({})", target.path.display()));
+        let daemon = daemon.unwrap_or_else(|why| format!("{why} ({})", target.path.display()));
         output.text(&format!("aeternactl {own}\naeternad {daemon}\n"));
     }
     Ok(exit::OK)

@@ -1,19 +1,33 @@
 //! Commands that wait for the daemon: reload, rollback, start, stop, restart and their like.
 
 use super::client::{Client, Next, Target};
+use super::command::{Past, Task};
 use super::failure::Failure;
 use super::interrupt::{Cause, Interrupt, Watch};
 use super::output::Output;
-use super::parse::Task;
 use super::render::{Progress, outcomes};
+use super::show::ask_status;
 use crate::error::exit;
-use crate::proto::control::{Line, ReloadReply, Reply, UpgradeOutcome, UpgradeReply};
+use crate::proto::control::{Line, ReloadReply, Reply, Request, UpgradeOutcome, UpgradeReply};
 use crate::proto::harmless::is_seen;
+use crate::proto::status::{Outcome, Status};
+use crate::sys::clock;
 
 /// Carries a task out: shows what happens meanwhile and what came of it. The exit status.
 pub(super) fn run(target: &Target, task: &Task, json: bool, output: &mut Output) -> Result<u8, Failure> {
     let mut progress = Progress::default();
-    let reply = follow(target, task, json, &mut progress, output)?;
+    let (reply, mut waiting) = follow(target, task, json, &mut progress, output)?;
+    if let (Reply::Reloads { reloads }, true) = (&reply, task.drained) {
+        if !json {
+            // What was promoted is promoted, whatever becomes of the drain.
+            output.text(&outcomes(reloads, &progress, output.look()));
+        }
+        waiting.until_drained(task, reloads, &mut progress, output)?;
+        if json {
+            output.json(&reply);
+        }
+        return Ok(exit_status(reloads));
+    }
     Ok(conclude(&reply, &progress, json, output))
 }
 
@@ -24,7 +38,7 @@ fn follow(
     json: bool,
     progress: &mut Progress,
     output: &mut Output,
-) -> Result<Reply, Failure> {
+) -> Result<(Reply, Waiting), Failure> {
     let mut client = Client::connect(target)?;
     let cannot_wait = |error| Failure::Broken(format!("cannot wait for the answer: {error}"));
     let interrupt = Interrupt::catch().map_err(cannot_wait)?;
@@ -36,29 +50,153 @@ fn follow(
     // The time counts from the request: however short it is, what was asked for is under way.
     let watch = client.handle().and_then(|socket| Watch::start(interrupt, socket, task.timeout));
     let watch = watch.map_err(cannot_wait)?;
+    let mut waiting = Waiting { client, watch, glance: Glance::new(target, live), json, only: vec![] };
     let ended = loop {
-        match client.next() {
-            Ok(Next::Line(Line::Event(event))) if !json => {
+        match waiting.next(task, progress, output) {
+            Ok(Some(reply)) => break Ok(reply),
+            Ok(None) => {}
+            Err(failure) => break Err(failure),
+        }
+    };
+    output.clear_live();
+    ended.map(|reply| (reply, waiting))
+}
+
+/// A connection on which something is waited for.
+struct Waiting {
+    client: Client,
+    watch: Watch,
+    glance: Glance,
+    json: bool,
+    /// Whose events are shown; everybody's that are sent if empty.
+    only: Vec<String>,
+}
+
+impl Waiting {
+    /// Shows the next thing that happens; the answer, once it is here.
+    fn next(
+        &mut self,
+        task: &Task,
+        progress: &mut Progress,
+        output: &mut Output,
+    ) -> Result<Option<Reply>, Failure> {
+        match self.client.next() {
+            Ok(Next::Line(Line::Event(event))) if !self.json && self.shows(&event.unit) => {
                 let text = progress.event(&event, output.look());
                 if !text.is_empty() {
                     output.text(&text);
                 }
             }
             Ok(Next::Line(Line::Event(_) | Line::Lines(_))) => {}
-            Ok(Next::Line(Line::Result(reply))) => break Ok(reply),
-            Ok(Next::Line(Line::Error(refusal))) => break Err(Failure::Refused(refusal)),
-            Ok(Next::Tick) => progress.tick(),
-            Ok(Next::End) => break Err(broken_off(&watch, task)),
+            Ok(Next::Line(Line::Result(reply))) => return Ok(Some(reply)),
+            Ok(Next::Line(Line::Error(refusal))) => return Err(Failure::Refused(refusal)),
+            Ok(Next::Tick) => {
+                progress.tick();
+                self.glance.at(progress);
+            }
+            Ok(Next::End) => return Err(broken_off(&self.watch, task)),
             // A socket that was shut down while a line arrived ends in the middle of it.
-            Err(_) if watch.cause().is_some() => break Err(broken_off(&watch, task)),
-            Err(failure) => break Err(failure),
+            Err(_) if self.watch.cause().is_some() => return Err(broken_off(&self.watch, task)),
+            Err(failure) => return Err(failure),
         }
-        if live {
+        if output.is_live() && !self.json {
             output.live(&progress.live());
         }
-    };
-    output.clear_live();
-    ended
+        Ok(None)
+    }
+
+    fn shows(&self, unit: &String) -> bool {
+        self.only.is_empty() || self.only.contains(unit)
+    }
+
+    /// Waits until the generations that these reloads have replaced are gone.
+    fn until_drained(
+        &mut self,
+        task: &Task,
+        reloads: &[ReloadReply],
+        progress: &mut Progress,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let promoted =
+            |name: &str| reloads.iter().any(|one| one.unit == name && one.outcome == Some(Outcome::Promoted));
+        let draining = |status: &Status| -> Vec<(String, u32)> {
+            let units = status.units.iter().filter(|unit| promoted(&unit.name));
+            let all = units.flat_map(|unit| unit.generations.iter().map(|one| (unit.name.clone(), one)));
+            all.filter(|(_, one)| one.phase == "draining").map(|(name, one)| (name, one.number)).collect()
+        };
+        let task = Task { name: task.name.replacen("the reload", "the drain", 1), ..task.clone() };
+        let cannot_wait = |error| Failure::Broken(format!("cannot wait for the drain: {error}"));
+        // Also where nobody looks: what happens between the two requests is seen at the next look.
+        self.client.tick_every_second().map_err(cannot_wait)?;
+        self.client.send(&Past::default().events(None, clock::unix_time()))?;
+        self.only = reloads.iter().map(|one| one.unit.clone()).collect();
+        let mut waits: Option<Vec<(String, u32)>> = None;
+        while waits.as_ref().is_none_or(|waits| !waits.is_empty()) {
+            match (self.glance.ask(None), &mut waits) {
+                (Ok(status), None) => waits = Some(draining(&status)),
+                // One that a later reload has replaced is not ours to wait for.
+                (Ok(status), Some(waits)) => {
+                    let now = draining(&status);
+                    waits.retain(|one| now.contains(one));
+                }
+                // It is busy: the connection that events come through says it if it has ended.
+                (Err(Failure::TimedOut(_) | Failure::Broken(_)), _) => {}
+                (Err(failure), _) => return Err(failure),
+            }
+            if waits.as_ref().is_none_or(|waits| !waits.is_empty()) {
+                self.next(&task, progress, output)?;
+            }
+        }
+        output.clear_live();
+        for one in reloads.iter().filter(|one| !self.json && promoted(&one.unit)) {
+            output.text(&progress.drained(&one.unit));
+        }
+        Ok(())
+    }
+}
+
+/// What the daemon says of units while something is waited for: on a connection of its own.
+struct Glance {
+    target: Target,
+    /// Whether somebody looks at it.
+    live: bool,
+    client: Option<Client>,
+}
+
+impl Glance {
+    fn new(target: &Target, live: bool) -> Glance {
+        Glance { target: target.clone(), live, client: None }
+    }
+
+    /// Lets the progress know; what does not answer at once is asked no more.
+    fn at(&mut self, progress: &mut Progress) {
+        let name = progress.latest().to_owned();
+        if !self.live || name.is_empty() {
+            return;
+        }
+        match self.ask(Some(name)) {
+            Ok(status) => status.units.into_iter().for_each(|unit| progress.know(unit)),
+            Err(_) => self.live = false,
+        }
+    }
+
+    fn ask(&mut self, unit: Option<String>) -> Result<Status, Failure> {
+        let mut client = match self.client.take() {
+            Some(client) => client,
+            None => {
+                let client = Client::connect(&self.target)?;
+                client
+                    .tick_every_second()
+                    .map_err(|error| Failure::Broken(format!("cannot wait for an answer: {error}")))?;
+                client
+            }
+        };
+        client.send(&Request::Status { unit })?;
+        let status = ask_status(&mut client)?;
+        // One that was late would take the next answer for its own.
+        self.client = Some(client);
+        Ok(status)
+    }
 }
 
 /// Why there was no answer.
@@ -145,7 +283,6 @@ pub(super) fn lines(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::status::Outcome;
 
     #[test]
     fn the_worst_outcome_is_the_exit_status() {
@@ -155,6 +292,7 @@ mod tests {
                 outcome: *outcome,
                 file: None,
                 reason: String::new(),
+                took: None,
                 last_lines: vec![],
             };
             exit_status(&outcomes.iter().map(reply).collect::<Vec<_>>())

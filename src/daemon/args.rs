@@ -12,13 +12,13 @@ aeternad holds a service's sockets and replaces the service without losing a con
 
 Usage:
   aeternad --unit FILE... [options]                                supervise these units
-  aeternad [options] [--listen ADDR...] [--intercept] -- COMMAND [ARG...]
+  aeternad [options] [--listen [NAME=]ADDR...] [--intercept] -- COMMAND [ARG...]
                                                                    one unit without a file
   aeternad --check --unit FILE...                                  validate only
 
 Options:
   --unit FILE...         unit files, or folders (all their *.toml)
-  --listen ADDR          with COMMAND: bind ADDR and hand it to it; repeatable
+  --listen [NAME=]ADDR   with COMMAND: bind ADDR and hand it to it, called NAME; repeatable
   --intercept            with COMMAND: hold what it binds by itself, so that it can be replaced
   --check                print \"FILE: ok\" or every error (exit status 78), start nothing
   --show                 print the unit with every default filled in, start nothing

@@ -1,11 +1,13 @@
-//! `reload --dry-run`: what a reload would change, and what the checks of its analysis read of the generation that serves.
+//! `--dry-run`: what a reload would change, and what the checks of its analysis read of the generation that serves; what a
+//! rollback leads to.
 
 use crate::daemon::control::ClientId;
 use crate::daemon::core::Daemon;
+use crate::daemon::releases::Part;
 use crate::daemon::{limits, looks};
 use crate::machine::event::{Gen, Seen};
-use crate::machine::trial;
-use crate::proto::control::Reply;
+use crate::machine::{Back, trial};
+use crate::proto::control::{RefusalCode, Reply};
 use crate::proto::status::UnitChanges;
 use crate::sys::clock;
 use crate::time::Span;
@@ -77,6 +79,52 @@ impl Daemon {
             let run = self.dry_runs.remove(at);
             self.tell_dry_run(run);
         }
+    }
+
+    /// What a rollback would do: nothing of it is done.
+    pub fn dry_rollback(&mut self, client: ClientId, name: &str, to: Option<Gen>) {
+        let Some(index) =
+            self.find_units(client, &[name.to_owned()]).and_then(|found| found.first().copied())
+        else {
+            return;
+        };
+        match self.way_back(index, to) {
+            Ok((text, changes)) => self.result(client, Reply::Changes { text, units: vec![changes] }),
+            Err(why) => self.refuse(client, RefusalCode::Failed, format!("{name}: {why}")),
+        }
+    }
+
+    /// What a rollback leads to, and what is other there.
+    fn way_back(&self, index: usize, to: Option<Gen>) -> Result<(String, UnitChanges), String> {
+        let unit = &self.units[index];
+        let name = &unit.name;
+        let content = match unit.machine.back(to)? {
+            Back::To(id) => {
+                let known = unit.machine.contents().into_iter().find(|known| known.id == id);
+                known.ok_or("it is not known any more what ran before")?
+            }
+            Back::GivesUp => {
+                let serving = unit.machine.status(clock::now()).generation;
+                let text = format!(
+                    "{name}: the reload that is under way is given up; generation {serving} goes on\n"
+                );
+                return Ok((text, UnitChanges { unit: name.clone(), ..UnitChanges::default() }));
+            }
+        };
+        let release = unit.releases.get(content.id);
+        if let Some(gone) = release.and_then(|release| release.gone(Part::All)) {
+            return Err(self.cannot_go_back(index, content.id, &gone));
+        }
+        let ran = unit.machine.generation_of(content.id);
+        let what = ran.map_or_else(String::new, |Gen(number)| format!(" to what generation {number} ran"));
+        let place = release.and_then(|release| release.place());
+        let place = place.map_or_else(String::new, |place| format!(", {}", place.display()));
+        let head = format!("{name}: a reload{what}{place}; files are not touched\n");
+        let serving = unit.releases.get(unit.machine.content().id);
+        let changes =
+            serving.zip(release).map(|(serving, back)| serving.changes(back, "the one that serves"));
+        let (text, changes) = self.told_differences(index, &content.unit, changes.unwrap_or_default());
+        Ok((head + &text, changes))
     }
 
     fn tell_dry_run(&mut self, run: DryRun) {

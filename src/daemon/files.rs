@@ -84,6 +84,7 @@ impl Unusable {
             sockets: Vec::new(),
             last_reload: None,
             last_handover: None,
+            soak_ends_in: None,
             restarts: 0,
             restart_in: None,
             stored_descriptors: 0,

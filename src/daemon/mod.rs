@@ -84,7 +84,9 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(fatal) => {
             // Standard error may be closed: the exit status says it too.
-            let _ = writeln!(std::io::stderr(), "{fatal}");
+            // What is wrong with a unit begins with its file, as compilers say it.
+            let who = if fatal.code == exit::CONFIG { "" } else { "aeternad: " };
+            let _ = writeln!(std::io::stderr(), "{who}{fatal}");
             ExitCode::from(fatal.code)
         }
     }

@@ -135,7 +135,8 @@ impl Daemon {
         self.clients.send(id, line);
     }
 
-    fn refuse(&mut self, id: ClientId, code: RefusalCode, message: String) {
+    /// Answers that a request is not carried out.
+    pub fn refuse(&mut self, id: ClientId, code: RefusalCode, message: String) {
         self.send(id, &Line::Error(Refusal::new(code, message)));
     }
 
@@ -172,7 +173,8 @@ impl Daemon {
             }
             Request::Load { wait, dry_run: false } => self.load_request(id, wait, &How::Changed),
             Request::Load { dry_run: true, .. } => self.dry_load(id, &How::Changed),
-            Request::Rollback { unit, to } => {
+            Request::Rollback { unit, to, dry_run: true } => self.dry_rollback(id, &unit, to.map(Gen)),
+            Request::Rollback { unit, to, dry_run: false } => {
                 self.reload_request(id, &[unit], true, &Command::Rollback { to: to.map(Gen) })
             }
             Request::DropRelease { unit, generation } => {
@@ -198,7 +200,7 @@ impl Daemon {
     }
 
     /// Finds the units that a request names, or answers that one is not there.
-    fn find_units(&mut self, id: ClientId, names: &[String]) -> Option<Vec<usize>> {
+    pub fn find_units(&mut self, id: ClientId, names: &[String]) -> Option<Vec<usize>> {
         if names.is_empty() {
             self.refuse(id, RefusalCode::BadRequest, "no unit named".into());
             return None;

@@ -87,6 +87,21 @@ impl Daemon {
     /// # Errors
     /// Why what the unit names cannot be had.
     pub fn differences(&self, index: usize, loaded: &Arc<Unit>) -> Result<(String, UnitChanges), String> {
+        let release = self.units[index].changes_on_disk(loaded, &self.shared)?;
+        let (mut text, changes) = self.told_differences(index, loaded, release);
+        if changes.is_nothing() {
+            let _ = writeln!(text, "{}: no difference; a reload starts the same again", changes.unit);
+        }
+        Ok((text, changes))
+    }
+
+    /// What is other in `loaded` than in what serves, and in its release.
+    pub fn told_differences(
+        &self,
+        index: usize,
+        loaded: &Arc<Unit>,
+        release: Vec<String>,
+    ) -> (String, UnitChanges) {
         let unit = &self.units[index];
         let mut text = String::new();
         // What [Daemon] says counts from the start of aeternad, whatever was read since.
@@ -97,17 +112,11 @@ impl Daemon {
             let _ = writeln!(text, "{}: {}", unit.name, told(difference));
             note(difference, &mut changes);
         }
-        changes.release = unit.changes_on_disk(loaded, &self.shared)?;
+        changes.release = release;
         for line in &changes.release {
             let _ = writeln!(text, "{}: {line}", unit.name);
         }
-        if changes.release.is_empty()
-            && changes.keys.is_empty()
-            && changes.sockets.iter().all(|socket| socket.change == "kept")
-        {
-            let _ = writeln!(text, "{}: no difference; a reload starts the same again", unit.name);
-        }
-        Ok((text, changes))
+        (text, changes)
     }
 
     /// SIGUSR1: the whole status to the log.

@@ -35,7 +35,9 @@ impl Daemon {
         };
         watcher.follow_writes();
         for path in paths {
-            if let Err(error) = watcher.add(Path::new(path)) {
+            // What happens is told with whole names.
+            let added = std::path::absolute(path).and_then(|whole| watcher.add(&whole));
+            if let Err(error) = added {
                 log::warn!("{}: cannot watch {path}: {error}", unit.name);
             }
         }

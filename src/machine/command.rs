@@ -257,7 +257,7 @@ impl Turn<'_> {
             self.refuse_reload(reason, Outcome::Refused, busy.into());
             self.reply(req, CommandResult::Busy(busy.into()));
         } else {
-            match self.earlier(to) {
+            match self.s.earlier(to) {
                 Ok(content) => {
                     self.rise();
                     self.begin_reload(req, reason, Some(content));
@@ -267,35 +267,10 @@ impl Turn<'_> {
         }
     }
 
-    /// What is gone back to.
-    fn earlier(&self, to: Option<Gen>) -> Result<ContentId, String> {
-        let serving = self.s.content;
-        if let Some(number) = to {
-            return match self.s.kept.of(number) {
-                Some(entry) => Ok(entry.content),
-                None => {
-                    Err(format!("no release of generation {} is kept; {}", number.0, self.kept_in_words()))
-                }
-            };
-        }
-        if let Some(entry) = self.s.kept.earlier(serving) {
-            return Ok(entry.content);
-        }
-        let why = "there is no earlier release to go back to".to_owned();
-        let ran = self.s.kept.entry(serving).map(|entry| entry.generations.as_slice());
-        Err(match ran {
-            Some([.., before, last]) => format!(
-                "{why}: generation {} runs the same program and unit as generation {}",
-                last.0, before.0
-            ),
-            _ => why,
-        })
-    }
-
     /// Lets a release go: what it holds on the disk too, once no process of it is left.
     fn drop_release(&mut self, req: Option<Req>, number: Gen) {
         let Some(content) = self.s.kept.of(number).map(|entry| entry.content) else {
-            let why = format!("no release of generation {} is kept; {}", number.0, self.kept_in_words());
+            let why = format!("no release of generation {} is kept; {}", number.0, self.s.kept_in_words());
             return self.failed(req, &why);
         };
         let reload = self.s.reload.as_ref().and_then(|reload| reload.stage.content());
@@ -310,11 +285,72 @@ impl Turn<'_> {
         }
     }
 
+    pub(super) fn forget_watch(&mut self) {
+        if self.s.watch == Watch::Armed {
+            self.push(Action::IgnoreTraffic);
+        }
+        self.s.watch = Watch::Off;
+    }
+}
+
+/// What a rollback would do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Back {
+    /// The reload that is under way would be given up.
+    GivesUp,
+    /// A reload to this content.
+    To(ContentId),
+}
+
+impl State {
+    /// What a rollback would do now.
+    ///
+    /// # Errors
+    /// Why it would be refused.
+    pub(super) fn back(&self, to: Option<Gen>) -> Result<Back, String> {
+        match self.reload.as_ref().map(|reload| row(&reload.stage).rollback) {
+            Some(Ending::Refused(why)) => return Err(why.into()),
+            Some(Ending::Aborts | Ending::RollsBack | Ending::Waits) => return Ok(Back::GivesUp),
+            None => {}
+        }
+        if self.shutdown || self.refuse_reloads {
+            return Err("aeternad is stopping: no new reloads".into());
+        }
+        if let Some(busy) = self.busy_with() {
+            return Err(busy.into());
+        }
+        self.earlier(to).map(Back::To)
+    }
+
+    /// What is gone back to.
+    fn earlier(&self, to: Option<Gen>) -> Result<ContentId, String> {
+        if let Some(number) = to {
+            return match self.kept.of(number) {
+                Some(entry) => Ok(entry.content),
+                None => {
+                    Err(format!("no release of generation {} is kept; {}", number.0, self.kept_in_words()))
+                }
+            };
+        }
+        if let Some(entry) = self.kept.earlier(self.content) {
+            return Ok(entry.content);
+        }
+        let why = "there is no earlier release to go back to".to_owned();
+        let ran = self.kept.entry(self.content).map(|entry| entry.generations.as_slice());
+        Err(match ran {
+            Some([.., before, last]) => format!(
+                "{why}: generation {} runs the same program and unit as generation {}",
+                last.0, before.0
+            ),
+            _ => why,
+        })
+    }
+
     /// `there are 2, 3 (serving) and 4`.
     fn kept_in_words(&self) -> String {
         let mut words: Vec<String> = Vec::new();
-        for entry in self.s.kept.all() {
-            let serves = if entry.content == self.s.content { " (serving)" } else { "" };
+        for entry in self.kept.all() {
+            let serves = if entry.content == self.content { " (serving)" } else { "" };
             words.extend(entry.generations.last().map(|number| format!("{}{serves}", number.0)));
         }
         match words.split_last() {
@@ -324,15 +360,6 @@ impl Turn<'_> {
         }
     }
 
-    pub(super) fn forget_watch(&mut self) {
-        if self.s.watch == Watch::Armed {
-            self.push(Action::IgnoreTraffic);
-        }
-        self.s.watch = Watch::Off;
-    }
-}
-
-impl State {
     /// Why no reload can begin now.
     pub(super) fn busy(&self, now: Monotime) -> Option<Busy> {
         let reload = self.reload.as_ref().map(|reload| {

@@ -72,6 +72,7 @@ mod worker;
 
 use crate::proto::status::UnitStatus;
 use crate::time::Monotime;
+pub use command::Back;
 use event::{Action, Busy, Content, Event, Proc, Req, Summary};
 use model::{Contents, State};
 use serde::{Deserialize, Serialize};
@@ -180,6 +181,14 @@ impl UnitMachine {
             generation: entry.generations.last().copied(),
             left: entry.left,
         })
+    }
+
+    /// What a rollback would do now.
+    ///
+    /// # Errors
+    /// Why it would be refused.
+    pub fn back(&self, to: Option<event::Gen>) -> Result<Back, String> {
+        self.state.back(to)
     }
 
     /// The generation that ran a content last, of those that were promoted.

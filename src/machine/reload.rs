@@ -4,6 +4,7 @@ use super::event::{Action, Announcement, Content, ContentId, Proc, Question, Req
 use super::hooks::command_ok;
 use super::model::{Before, End, Kind, Newcomer, Reload, Rest, SIGKILL, Stage, Step, Telling, Told};
 use super::pending::pending_keys;
+use super::rest::started;
 use super::turn::Turn;
 use crate::time::Monotime;
 use crate::unit::{Strategy, Unit};
@@ -173,8 +174,9 @@ impl Turn<'_> {
             let service = &unit.service;
             if !self.s.starts.take(self.now, service.start_limit_interval, service.start_limit_burst) {
                 self.fail_reload(format!(
-                    "started more than {} times within {}: wait, or see StartLimitBurst",
-                    service.start_limit_burst, service.start_limit_interval
+                    "{} within {}, as often as StartLimitBurst allows: wait",
+                    started(service.start_limit_burst),
+                    service.start_limit_interval
                 ));
                 return;
             }

@@ -190,8 +190,9 @@ impl Turn<'_> {
         let last = &self.s.last_end;
         let before = if last.is_empty() { String::new() } else { format!("; the last one {last}") };
         let text = format!(
-            "started more than {burst} times within {interval} (start-limit-hit){before}. \
-             Find out why, then start it by hand"
+            "{} within {interval}, as often as StartLimitBurst allows (start-limit-hit){before}. \
+             Find out why, then start it by hand",
+            started(burst)
         );
         self.s.why.clone_from(&text);
         self.s.result = Some(Word::StartLimitHit.text().into());
@@ -200,4 +201,9 @@ impl Turn<'_> {
         self.s.ended = self.s.last_status.or(Some(1));
         self.job_done(Err(text));
     }
+}
+
+/// `started 5 times`.
+pub(super) fn started(burst: u32) -> String {
+    if burst == 1 { "started once".into() } else { format!("started {burst} times") }
 }

@@ -92,6 +92,7 @@ impl State {
                 descriptors: relayed.descriptors,
                 duration: relayed.took.as_secs_f64(),
             }),
+            soak_ends_in: self.soak_ends().map(|until| until.since(now).as_secs_f64()),
             restarts: self.restarts,
             restart_in,
             stored_descriptors: 0,
@@ -101,6 +102,11 @@ impl State {
             releases: Vec::new(),
             last_lines: Vec::new(),
         }
+    }
+
+    /// When the soak that is under way ends by itself.
+    fn soak_ends(&self) -> Option<Monotime> {
+        self.reload.as_ref()?.stage.soak()?.until
     }
 
     /// The checks of the soak that is under way.
@@ -119,7 +125,7 @@ impl State {
         };
         match row(&reload.stage).why {
             Why::Given => self.why.clone(),
-            Why::Soak => match reload.stage.soak().and_then(|soak| soak.until) {
+            Why::Soak => match self.soak_ends() {
                 Some(until) => format!("the soak ends in {}", whole_seconds(until.since(now))),
                 None => "the soak lasts until it is promoted or rolled back".into(),
             },

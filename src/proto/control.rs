@@ -117,6 +117,9 @@ pub enum Request {
         /// To what this generation ran; without, to the release before the one that serves.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<u32>,
+        /// Only say what would be done: [`Reply::Changes`].
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        dry_run: bool,
     },
     /// Keep what a generation ran no longer: [`Reply::Done`].
     DropRelease {
@@ -353,6 +356,9 @@ pub struct ReloadReply {
     /// Why, for people.
     #[serde(default)]
     pub reason: String,
+    /// How long it took, seconds: as the history says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took: Option<f64>,
     /// The last lines that the failed generation wrote.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_lines: Vec<String>,
@@ -570,8 +576,8 @@ mod tests {
             Request::Stop { unit: unit(), close: true },
             Request::Restart { unit: unit() },
             Request::Promote { unit: unit() },
-            Request::Rollback { unit: unit(), to: None },
-            Request::Rollback { unit: unit(), to: Some(3) },
+            Request::Rollback { unit: unit(), to: None, dry_run: false },
+            Request::Rollback { unit: unit(), to: Some(3), dry_run: true },
             Request::DropRelease { unit: unit(), generation: 3 },
             Request::Kill { unit: unit(), signal: 64, generation: Some(3) },
             Request::History { unit: unit() },

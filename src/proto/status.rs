@@ -464,6 +464,9 @@ pub struct UnitStatus {
     /// The last handover of state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handover: Option<HandoverStatus>,
+    /// Seconds until the soak ends by itself, while there is one that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soak_ends_in: Option<f64>,
     /// Automatic restarts so far.
     pub restarts: u32,
     /// Seconds until the next automatic restart.
@@ -632,6 +635,14 @@ pub struct UnitChanges {
     /// What the checks of its analysis read of the generation that serves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<TriedCheck>,
+}
+
+impl UnitChanges {
+    /// Whether everything stays as it is.
+    pub fn is_nothing(&self) -> bool {
+        let kept = self.sockets.iter().all(|socket| socket.change == "kept");
+        kept && self.release.is_empty() && self.keys.is_empty()
+    }
 }
 
 /// What becomes of an address.

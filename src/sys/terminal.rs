@@ -1,6 +1,6 @@
 //! What a terminal says about itself, see ioctl_tty(2). Any thread.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// How many columns and rows the terminal behind `fd` has; `None` if it is none, or does not say.
 pub fn size(fd: BorrowedFd<'_>) -> Option<(usize, usize)> {
@@ -13,6 +13,65 @@ pub fn size(fd: BorrowedFd<'_>) -> Option<(usize, usize)> {
 /// Whether a descriptor is a terminal.
 pub fn is_terminal(fd: BorrowedFd<'_>) -> bool {
     nix::unistd::isatty(fd).unwrap_or(false)
+}
+
+/// Whether we lead our session: nobody can have stopped us from a shell, and could let us go on.
+pub fn leads_session() -> bool {
+    // SAFETY: takes a number only; 0 is ourselves.
+    unsafe { libc::getsid(0) == super::process::pid() }
+}
+
+/// A terminal that hands on each key at once and shows none, until this is dropped: see termios(3).
+pub struct Raw {
+    fd: OwnedFd,
+    before: libc::termios,
+}
+
+impl std::fmt::Debug for Raw {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Raw({})", self.fd.as_raw_fd())
+    }
+}
+
+impl Raw {
+    /// Keys that make signals go on to make them.
+    ///
+    /// # Errors
+    /// `ENOTTY` if it is no terminal, or another process group has it: changing it then would stop us.
+    pub fn begin(fd: BorrowedFd<'_>) -> std::io::Result<Raw> {
+        let raw = fd.as_raw_fd();
+        // SAFETY: takes a number only.
+        let foreground = unsafe { libc::tcgetpgrp(raw) };
+        // SAFETY: takes nothing.
+        let own = unsafe { libc::getpgrp() };
+        if foreground != own {
+            return Err(std::io::Error::from_raw_os_error(libc::ENOTTY));
+        }
+        // SAFETY: termios is plain data: all zeroes is a valid one.
+        let mut before: libc::termios = unsafe { std::mem::zeroed() };
+        // SAFETY: writes one `termios` where the pointer says, and `before` lives until after the call.
+        if unsafe { libc::tcgetattr(raw, &raw mut before) } < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        let mut keys = before;
+        keys.c_lflag &= !(libc::ICANON | libc::ECHO);
+        keys.c_cc[libc::VMIN] = 1;
+        keys.c_cc[libc::VTIME] = 0;
+        let fd = fd.try_clone_to_owned()?;
+        // SAFETY: reads one `termios`, which lives until after the call.
+        if unsafe { libc::tcsetattr(raw, libc::TCSADRAIN, &raw const keys) } < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(Raw { fd, before })
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // Nothing can be done about a terminal that is gone.
+        // SAFETY: reads one `termios`, which lives until after the call.
+        unsafe { libc::tcsetattr(self.fd.as_raw_fd(), libc::TCSADRAIN, &raw const self.before) };
+    }
 }
 
 /// Gives our controlling terminal up, if it is the one behind `fd` and we lead its session: another session can then have
@@ -37,9 +96,9 @@ pub fn let_go(fd: BorrowedFd<'_>) {
 #[cfg(test)]
 pub struct Pair {
     /// The end of whoever shows it.
-    pub master: std::os::fd::OwnedFd,
+    pub master: OwnedFd,
     /// The terminal.
-    pub slave: std::os::fd::OwnedFd,
+    pub slave: OwnedFd,
 }
 
 /// A new pseudo-terminal, which becomes nobody's controlling terminal.
@@ -48,7 +107,7 @@ pub struct Pair {
 /// Those of posix_openpt(3).
 #[cfg(test)]
 pub fn pair() -> std::io::Result<Pair> {
-    use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+    use std::os::fd::{AsFd, FromRawFd};
     use std::os::unix::fs::OpenOptionsExt;
     let open = |path: &str| {
         let flags = libc::O_NOCTTY | libc::O_CLOEXEC;

@@ -3,7 +3,9 @@
 use super::diagnostic::Diagnostic;
 use super::file::Context;
 use super::read::one_line;
-use super::tables::{check_name, reload_defaults, service_defaults, socket_defaults};
+use super::tables::{
+    DESCRIPTOR_NAME, check_name, is_descriptor_name, reload_defaults, service_defaults, socket_defaults,
+};
 use super::value::{Specifiers, command_from_words, parse_address};
 use super::{Command, DaemonSettings, Input, Listen, ListenKind, Socket, Unit, same_endpoint};
 
@@ -24,10 +26,10 @@ pub enum Sockets {
 }
 
 /// The unit that a command line describes: `Type = "exec"`, `Restart = "no"`, streams inherited, named after the
-/// command, its sockets `socket1`, `socket2`… in the order of `listen`.
+/// command, its sockets `socket1`, `socket2`… in the order of `listen`, or as `NAME=` says.
 ///
-/// An address is as in `ListenStream`, or `udp:ADDR`, `seqpacket:/path`, `fifo:/path`. `%` and `$` in `command`
-/// are literal. Of `context`, the stem is not used.
+/// An address is as in `ListenStream`, or `udp:ADDR`, `seqpacket:/path`, `fifo:/path`, behind `NAME=` or not. `%` and `$`
+/// in `command` are literal. Of `context`, the stem is not used.
 ///
 /// # Errors
 /// Everything that is wrong with the command or an address, without positions.
@@ -43,9 +45,9 @@ pub fn inline(
     let specifiers = Specifiers { name: name.clone(), runtime_dir: context.runtime_dir.clone() };
     let mut sockets: Vec<Socket> = Vec::new();
     for (index, text) in listen.iter().enumerate() {
-        match address(text, &specifiers) {
+        match named_address(text, &specifiers) {
             Err(why) => errors.push(format!("--listen {text}: {why}")),
-            Ok(one)
+            Ok((_, one))
                 if sockets
                     .iter()
                     .flat_map(|socket| &socket.listen)
@@ -53,9 +55,9 @@ pub fn inline(
             {
                 errors.push(format!("--listen {text}: this address is there twice"));
             }
-            Ok(one) => {
+            Ok((own, one)) => {
                 let mut socket = socket_defaults(&name, false);
-                socket.name = format!("socket{}", index + 1);
+                socket.name = own.unwrap_or_else(|| format!("socket{}", index + 1));
                 socket.listen.push(one);
                 sockets.push(socket);
             }
@@ -113,6 +115,19 @@ fn literal(words: Vec<String>) -> Result<Command, String> {
     Ok(Command { expand: false, ..command })
 }
 
+/// `http=8080`: what it is called, and the address. A `=` behind one of `/:@[` is the address's own.
+fn named_address(text: &str, specifiers: &Specifiers) -> Result<(Option<String>, Listen), String> {
+    match text.split_once('=') {
+        Some((name, rest)) if !name.contains(['/', ':', '@', '[']) => {
+            if name.is_empty() || !is_descriptor_name(name) {
+                return Err(format!("{name:?} is not a descriptor's name: {DESCRIPTOR_NAME}"));
+            }
+            Ok((Some(name.to_owned()), address(rest, specifiers)?))
+        }
+        Some(_) | None => Ok((None, address(text, specifiers)?)),
+    }
+}
+
 fn address(text: &str, specifiers: &Specifiers) -> Result<Listen, String> {
     let kind = KINDS.iter().find_map(|(prefix, kind)| Some((*kind, text.strip_prefix(prefix)?)));
     let (kind, text) = kind.unwrap_or((ListenKind::Stream, text));
@@ -163,6 +178,23 @@ mod tests {
         ];
         assert!(last.eq(expected.map(|(kind, address)| Listen { kind, address })));
         assert_eq!(parse(&print(&unit), &context()).unwrap().unit, unit);
+    }
+
+    #[test]
+    fn a_socket_is_called_what_stands_before_its_address() {
+        let unit =
+            made(&["x"], &["http=8080", "9090", "admin=/run/a=b", "/run/c=d", "@e=f", "q=udp:53"]).unwrap();
+        let names: Vec<&str> = unit.sockets.iter().map(|socket| socket.name.as_str()).collect();
+        assert_eq!(names, ["http", "socket2", "admin", "socket4", "socket5", "q"]);
+        let at = |index: usize| unit.sockets[index].listen[0].clone();
+        assert_eq!(at(0), Listen { kind: ListenKind::Stream, address: Address::Port(8080) });
+        assert_eq!(at(2).address, Address::Path("/run/a=b".into()));
+        assert_eq!(at(3).address, Address::Path("/run/c=d".into()));
+        assert_eq!(at(5), Listen { kind: ListenKind::Datagram, address: Address::Port(53) });
+        assert_eq!(parse(&print(&unit), &context()).unwrap().unit, unit);
+        assert!(made(&["x"], &["=8080"]).unwrap_err()[0].contains("not a descriptor's name"));
+        assert!(made(&["x"], &["ä=8080"]).unwrap_err()[0].contains("not a descriptor's name"));
+        assert!(made(&["x"], &["a=80", "b=80"]).unwrap_err()[0].contains("twice"));
     }
 
     #[test]

@@ -745,7 +745,7 @@ fn bash_completes_commands_options_and_units() {
     };
     assert_eq!(complete(&["aeternactl", "re"]).end().out, "reload releases restart\n");
     assert_eq!(complete(&["aeternactl", "--control", "/x", "pro"]).end().out, "promote\n");
-    assert_eq!(complete(&["aeternactl", "reload", "--no"]).end().out, "--no-wait\n");
+    assert_eq!(complete(&["aeternactl", "reload", "--no-w"]).end().out, "--no-wait\n");
     assert_eq!(complete(&["aeternactl", "kill", "x", "-s", "SIGH"]).end().out, "SIGHUP\n");
     assert_eq!(complete(&["aeternactl", "completions", "f"]).end().out, "fish\n");
 

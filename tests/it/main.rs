@@ -13,6 +13,7 @@ mod applications;
 mod applications_reload;
 mod conformance;
 mod containers;
+mod console;
 mod control;
 mod ctl;
 mod documents;

@@ -49,6 +49,7 @@ fn wrong_command_lines_end_with_2_and_say_why() {
         let ended = env.daemon(arguments);
         assert_eq!(ended.code, 2, "{arguments:?}: {}", ended.stderr);
         assert!(ended.stderr.contains(says), "{arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.starts_with("aeternad: "), "it says who speaks: {}", ended.stderr);
         assert_eq!(ended.stdout, "");
     }
     assert_eq!(env.daemon(&["--help"]).code, 0);
@@ -289,10 +290,10 @@ fn a_runtime_dir_with_a_very_long_name_works() {
 fn a_command_without_a_unit_file() {
     let mut env = Env::new();
     let probe = common::example("probe").display().to_string();
-    env.start_with(&["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--", &probe, "body=inline"]);
+    env.start_with(&["--listen", "http=127.0.0.1:0", "--listen", "127.0.0.1:0", "--", &probe, "body=inline"]);
     env.wait_state("probe", UnitState::Running);
     let status = env.unit_status("probe");
-    assert_eq!(status.sockets.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["socket1", "socket2"]);
+    assert_eq!(status.sockets.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["http", "socket2"]);
     assert_eq!(env.get("probe", "/").body, "inline");
     assert_eq!(http::get(&env.address("probe", 1), "/").unwrap().body, "inline");
     process::kill(env.main_pid("probe"), Signal::SIGKILL);

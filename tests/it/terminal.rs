@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::mpsc;
 
 /// A terminal, and what was written to it.
-struct Terminal {
+pub(crate) struct Terminal {
     keyboard: File,
     slave: OwnedFd,
     pieces: mpsc::Receiver<Vec<u8>>,
@@ -18,7 +18,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn new() -> Terminal {
+    pub(crate) fn new() -> Terminal {
         let OpenptyResult { master, slave } = openpty(None, None).unwrap();
         let keyboard = File::from(master);
         let mut screen = keyboard.try_clone().unwrap();
@@ -35,19 +35,48 @@ impl Terminal {
         Terminal { keyboard, slave, pieces, text: String::new() }
     }
 
+    /// Gives it another size.
+    pub(crate) fn resize(&self, env: &Env, rows: u16, columns: u16) {
+        let name = nix::unistd::ttyname(self.slave.as_fd()).unwrap();
+        let mut command = env.command("stty");
+        command.arg("-F").arg(name).args(["rows", &rows.to_string(), "cols", &columns.to_string()]);
+        assert_eq!(env.finish(command).code, 0);
+    }
+
+    /// Waits until this has been written since the last time that something was waited for here.
+    pub(crate) fn sees(&mut self, what: &str) {
+        loop {
+            if let Some(at) = self.text.find(what) {
+                self.text.drain(..at + what.len());
+                return;
+            }
+            match self.pieces.recv_timeout(common::WAIT) {
+                Ok(piece) => self.text.push_str(&String::from_utf8_lossy(&piece)),
+                Err(_) => panic!("{what:?} is not on the screen:\n{:?}", self.text),
+            }
+        }
+    }
+
+    /// Whether keys wait for the end of their line and are shown, as a shell leaves it.
+    pub(crate) fn is_as_before(&self) -> bool {
+        use nix::sys::termios::{LocalFlags, tcgetattr};
+        let now = tcgetattr(self.slave.as_fd()).unwrap().local_flags;
+        now.contains(LocalFlags::ICANON | LocalFlags::ECHO)
+    }
+
     /// A command with the terminal as its streams.
-    fn attach(&self, command: &mut Command) {
+    pub(crate) fn attach(&self, command: &mut Command) {
         command.stdin(self.slave.try_clone().unwrap());
         command.stdout(self.slave.try_clone().unwrap());
         command.stderr(self.slave.try_clone().unwrap());
     }
 
-    fn types(&mut self, text: &str) {
+    pub(crate) fn types(&mut self, text: &str) {
         self.keyboard.write_all(text.as_bytes()).unwrap();
     }
 
     /// Waits until this is on the screen; the rest of its line.
-    fn shows(&mut self, what: &str) -> String {
+    pub(crate) fn shows(&mut self, what: &str) -> String {
         loop {
             if let Some(at) = self.text.find(what)
                 && let Some(length) = self.text[at..].find('\n')
@@ -90,10 +119,7 @@ fn works_in(env: &mut Env, mut terminal: Terminal) {
 }
 
 fn resize(env: &Env, terminal: &Terminal) {
-    let name = nix::unistd::ttyname(terminal.slave.as_fd()).unwrap();
-    let mut command = env.command("stty");
-    command.arg("-F").arg(name).args(["rows", "51", "cols", "99"]);
-    assert_eq!(env.finish(command).code, 0);
+    terminal.resize(env, 51, 99);
 }
 
 #[test]

@@ -42,6 +42,28 @@ fn a_change_reloads_once_it_has_settled() {
 }
 
 #[test]
+fn a_relative_path_begins_in_the_working_directory() {
+    let reload = "Strategy = \"immediate\"\nWatchPaths = \"./src\"\nWatchDebounce = \"50ms\"";
+    for service in ["", "\nWorkingDirectory = \"{dir}\""] {
+        let mut env = Env::new();
+        std::fs::create_dir(env.path("src")).unwrap();
+        App { reload, service: &format!("{}{service}", APP.service), ..APP }.write(&env);
+        if service.is_empty() {
+            let folder = env.dir().to_path_buf();
+            env.working_directory(&folder);
+        }
+        env.start();
+        env.wait_state("app", UnitState::Running);
+        let mark = env.mark();
+        env.file("src/main.c", "int x;");
+        let end = env.wait_reloaded("app", mark);
+        assert_eq!(end.outcome, Some(Outcome::Promoted), "{service}");
+        let history = env.ctl(&["history", "app", "--json"]).stdout;
+        assert!(history.contains("src/main.c"), "{history}");
+    }
+}
+
+#[test]
 fn what_editors_drop_is_ignored() {
     let env = start(WATCH);
     let mark = env.mark();

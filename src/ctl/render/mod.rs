@@ -20,7 +20,7 @@ pub(super) use doctor::doctor;
 pub(super) use event::event;
 pub(super) use history::history;
 pub(super) use logs::log_lines;
-pub(super) use overview::overview;
+pub(super) use overview::{list, overview};
 pub(super) use progress::{Progress, outcomes};
 pub(super) use releases::releases;
 pub(super) use timeline::Timeline;
@@ -110,6 +110,20 @@ fn numbers(numbers: &[i32]) -> String {
     numbers.iter().map(i32::to_string).collect::<Vec<_>>().join(" ")
 }
 
+/// `1,204`.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let first = digits.len() % 3;
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && at % 3 == first {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Bytes as a person reads them: `512 B`, `1.5 MiB`.
 fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -147,6 +161,13 @@ mod tests {
             (u64::MAX, "16.0 EiB"),
         ] {
             assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn large_numbers_are_grouped() {
+        for (number, text) in [(0, "0"), (999, "999"), (1204, "1,204"), (1_000_000, "1,000,000")] {
+            assert_eq!(thousands(number), text);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::table::{Cell, Table, cell};
 use super::{Look, Tone, count, numbers, outcome_tone, outcome_words, paint, state_tone, time};
-use crate::proto::status::{LastReload, SocketStatus, Status, UnitStatus};
+use crate::proto::status::{LastReload, SocketStatus, Status, UnitState, UnitStatus};
 
 /// The most sockets of a unit that the table shows; the unit's own status shows all.
 const MOST_SOCKETS: usize = 4;
@@ -16,17 +16,41 @@ pub(crate) fn overview(status: &Status, look: Look) -> String {
         return head;
     }
     let mut table = table(status, Room::Plenty);
-    for room in [Room::Little, Room::Least] {
+    for room in [Room::Little, Room::Least, Room::States] {
         if !table.fits(look) {
             table = self::table(status, room);
         }
     }
-    format!("{head}\n{}", table.render(look, 0))
+    format!("{head}\n{}", table.render_with_short_names(look))
+}
+
+/// `aeternactl list`: a line each.
+pub(crate) fn list(units: &[UnitStatus], look: Look) -> String {
+    let mut table = Table::new(&["UNIT", "STATE", "SINCE", "GEN", "DESCRIPTION"]);
+    for unit in failed_first(units) {
+        let mut row = state_cells(unit);
+        row.push(cell(&unit.description));
+        table.row(row);
+    }
+    format!("{}\n{}\n", table.render_with_short_names(look), super::count(units.len(), "unit", "units"))
+}
+
+/// What somebody has to look after first; the others as they come.
+fn failed_first(units: &[UnitStatus]) -> Vec<&UnitStatus> {
+    let mut all: Vec<&UnitStatus> = units.iter().collect();
+    all.sort_by_key(|unit| match unit.state {
+        UnitState::Failed => 0,
+        UnitState::Backoff | UnitState::RollingBack => 1,
+        _ => 2,
+    });
+    all
 }
 
 /// How much of the table the terminal has room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Room {
+    /// Which unit is in which state, and nothing else.
+    States,
     /// The queues matter more than whose processes serve them.
     Least,
     /// The last reload stands below.
@@ -40,24 +64,28 @@ fn table(status: &Status, room: Room) -> Table {
     if room > Room::Least {
         head.push("PIDS");
     }
-    head.extend(["SOCKETS", "QUEUE"]);
+    if room > Room::States {
+        head.extend(["SOCKETS", "QUEUE"]);
+    }
     if room == Room::Plenty {
         head.extend(["SHARING", "LAST RELOAD"]);
     }
     let mut table = Table::new(&head);
-    for unit in &status.units {
+    for unit in failed_first(&status.units) {
         push_unit(&mut table, unit, room);
     }
     table
 }
 
 fn push_unit(table: &mut Table, unit: &UnitStatus, room: Room) {
-    let mut row = vec![
-        cell(&unit.name),
-        cell(unit.state.name()).tone(state_tone(unit.state)),
-        cell(time::age(unit.since)),
-        cell(if unit.generation == 0 { "-".into() } else { unit.generation.to_string() }).right(),
-    ];
+    let mut row = state_cells(unit);
+    if room == Room::States {
+        table.row(row);
+        if let Some(note) = note(unit) {
+            table.note(&note);
+        }
+        return;
+    }
     if room > Room::Least {
         row.push(cell(if unit.main_pids.is_empty() { "-".into() } else { numbers(&unit.main_pids) }));
     }
@@ -84,6 +112,16 @@ fn push_unit(table: &mut Table, unit: &UnitStatus, room: Room) {
     {
         table.note(&format!("last reload: {}", ended(last)));
     }
+}
+
+/// Name, state, since when, generation.
+fn state_cells(unit: &UnitStatus) -> Vec<Cell> {
+    vec![
+        cell(&unit.name),
+        cell(unit.state.name()).tone(state_tone(unit.state)),
+        cell(time::age(unit.since)),
+        cell(if unit.generation == 0 { "-".into() } else { unit.generation.to_string() }).right(),
+    ]
 }
 
 /// The first so many of name and address, queue, sharing.
@@ -139,12 +177,12 @@ mod tests {
 aeternad 0.1.0, pid 12, 3 units
 
 UNIT    STATE    SINCE     GEN  PIDS       SOCKETS            QUEUE   SHARING  LAST RELOAD
+worker  BACKOFF  3s          1  -          -                                   -
+  exited with status 1; starts again in 7s
 chat    SOAKING  12s         2  4711 4712  http 0.0.0.0:8080  0/4096  steered  rolled back 2h 3min ago
                                            http [::1]:8080    0/4096  steered
   the soak ends in 18s
 web     RUNNING  1min 30s    1  100        web 0.0.0.0:80     0/4096  steered  -
-worker  BACKOFF  3s          1  -          -                                   -
-  exited with status 1; starts again in 7s
 "
         );
     }
@@ -167,6 +205,50 @@ web   RUNNING  1min 30s    1  100        web 0.0.0.0:80     0/4096
 "
         );
         assert!(!at(60).contains("PIDS") && at(60).contains("0/4096"), "{}", at(60));
+    }
+
+    #[test]
+    fn the_state_is_there_however_narrow_the_terminal_and_long_the_name() {
+        let mut long = unit("accounting-of-invoices-of-the-northern-branch");
+        long.state = UnitState::Failed;
+        long.why = "exited with status 3".into();
+        let all = status(vec![unit("web"), long]);
+        let at = |width| overview(&all, Look { colour: false, width: Some(width) });
+        for width in [20, 24, 40, 60, 80] {
+            let text = at(width);
+            let rows: Vec<&str> = text.lines().skip(2).collect();
+            let known = |word: &str| rows.iter().any(|row| row.contains(word));
+            assert!(known("FAILED") && known("RUNNING") && known("STATE"), "{width}\n{text}");
+        }
+        assert_eq!(
+            at(40),
+            "\
+aeternad 0.1.0, pid 12, 2 units
+
+UNIT              STATE    SINCE     GEN
+accounti…-branch  FAILED   1min 30s    1
+  exited with status 3
+web               RUNNING  1min 30s    1
+"
+        );
+    }
+
+    #[test]
+    fn a_list_has_a_line_for_each_unit_and_those_that_failed_first() {
+        let mut failed = unit("worker");
+        failed.state = UnitState::Failed;
+        failed.description = "Sends mail".into();
+        assert_eq!(
+            list(&[soaking(), failed], PLAIN),
+            "\
+UNIT    STATE    SINCE     GEN  DESCRIPTION
+worker  FAILED   1min 30s    1  Sends mail
+chat    SOAKING  12s         2  Chat gateway
+
+2 units
+"
+        );
+        assert_eq!(list(&[], PLAIN).lines().last(), Some("0 units"));
     }
 
     #[test]

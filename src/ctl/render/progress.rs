@@ -3,7 +3,7 @@
 use super::event::tone;
 use super::{Look, Tone, clean, outcome_tone, outcome_words, paint, state_tone, time};
 use crate::proto::control::{FileChange, ReloadReply};
-use crate::proto::status::{EventLine, Outcome, UnitState};
+use crate::proto::status::{EventLine, Outcome, UnitState, UnitStatus};
 use std::collections::BTreeMap;
 
 /// What has been seen of the units that are waited for.
@@ -15,6 +15,8 @@ pub(crate) struct Progress {
     /// Unix time of the last event, and seconds that have passed since.
     time: f64,
     since: f64,
+    /// What the daemon said last of that unit.
+    known: Option<UnitStatus>,
 }
 
 /// What has been seen of one unit.
@@ -70,18 +72,78 @@ impl Progress {
         self.since += 1.0;
     }
 
+    /// The unit to which something happened last; empty if nothing has.
+    pub(crate) fn latest(&self) -> &str {
+        &self.latest
+    }
+
+    /// What the daemon says of a unit just now.
+    pub(crate) fn know(&mut self, unit: UnitStatus) {
+        self.known = Some(unit);
+    }
+
     /// The progress line: where the unit is to which something happened last. Without a newline.
     pub(crate) fn live(&self) -> String {
         let Some(seen) = self.units.get(&self.latest) else { return String::new() };
         let lasted = time::age(self.time + self.since - seen.began);
-        let remark = if seen.remark.is_empty() { String::new() } else { format!(", {}", seen.remark) };
-        format!("{}: {} for {lasted}{remark}", clean(&self.latest), seen.state.name())
+        let known = self.known.as_ref().filter(|unit| unit.name == self.latest && unit.state == seen.state);
+        let told = known.and_then(how_far);
+        let (lasted, remark) = match told {
+            Some((whole, remark)) => (format!("{lasted} of {whole}"), remark),
+            None => (format!("for {lasted}"), String::new()),
+        };
+        let remark = if remark.is_empty() { &seen.remark } else { &remark };
+        let remark = if remark.is_empty() { String::new() } else { format!(", {remark}") };
+        format!("{}: {} {lasted}{remark}", clean(&self.latest), seen.state.name())
+    }
+
+    /// That the old generation of a unit is gone, and how long after the promotion.
+    pub(crate) fn drained(&self, unit: &str) -> String {
+        let began =
+            self.units.get(unit).filter(|seen| seen.state == UnitState::Draining).map(|seen| seen.began);
+        let after = began.map(|began| format!(" after {}", time::took(self.time + self.since - began)));
+        format!("{}: drained{}\n", clean(unit), after.unwrap_or_default())
     }
 
     /// How long has been seen of a unit, seconds; `None` if nothing has.
     fn length(&self, unit: &str) -> Option<f64> {
         let seen = self.units.get(unit)?;
         Some(seen.began - seen.first).filter(|length| *length > 0.0)
+    }
+}
+
+/// How long a phase lasts at most, and what is to be said of it meanwhile.
+fn how_far(unit: &UnitStatus) -> Option<(String, String)> {
+    let whole = |left: f64| time::age((unit.since + left).round());
+    match unit.state {
+        UnitState::Soaking => Some((whole(unit.soak_ends_in?), share(unit))),
+        UnitState::Draining => {
+            let oldest = unit.generations.iter().find(|one| one.phase == "draining")?;
+            let left = oldest.connections.map(|count| {
+                let count = count as usize;
+                format!(
+                    "generation {} has {} left",
+                    oldest.number,
+                    super::count(count, "connection", "connections")
+                )
+            });
+            // A stop signal that has not been sent yet has no end.
+            Some((whole(oldest.kill_in?), left.unwrap_or_default()))
+        }
+        _ => None,
+    }
+}
+
+/// `generation 5 has 10.2 % of 1,204 connections`, as measured.
+fn share(unit: &UnitStatus) -> String {
+    let Some(new) = unit.generations.iter().find(|one| one.phase == "soaking") else { return String::new() };
+    let counted = unit.generations.iter().filter_map(|one| one.usage.connections).sum::<u64>();
+    match new.share {
+        Some(share) if counted > 0 => {
+            let all = super::thousands(counted);
+            format!("generation {} has {share:.1} % of {all} connections", new.number)
+        }
+        _ => String::new(),
     }
 }
 
@@ -101,7 +163,9 @@ pub(crate) fn outcomes(reloads: &[ReloadReply], progress: &Progress, look: Look)
             text.push_str(&format!("{unit}: the reload has begun\n"));
             continue;
         };
-        let length = progress.length(&reload.unit).map(|length| format!(" after {}", time::took(length)));
+        // As the history says it; what was seen from here began a little later.
+        let length = reload.took.or_else(|| progress.length(&reload.unit));
+        let length = length.map(|length| format!(" after {}", time::took(length)));
         let words = paint(look, outcome_tone(outcome), outcome_words(outcome));
         let reason =
             if reload.reason.is_empty() { String::new() } else { format!(": {}", lines(&reload.reason)) };
@@ -153,7 +217,14 @@ mod tests {
     }
 
     fn reply(outcome: Option<Outcome>, reason: &str) -> ReloadReply {
-        ReloadReply { unit: "chat".into(), outcome, file: None, reason: reason.into(), last_lines: vec![] }
+        ReloadReply {
+            unit: "chat".into(),
+            outcome,
+            file: None,
+            reason: reason.into(),
+            took: None,
+            last_lines: vec![],
+        }
     }
 
     #[test]
@@ -199,6 +270,36 @@ chat: DRAINING  (SOAKING took 2.00s)
         assert_eq!(progress.live(), "chat: SOAKING for 5s, 10% of new connections");
         progress.event(&change(106.0, UnitState::Draining, 6.0), PLAIN);
         assert_eq!(progress.live(), "chat: DRAINING for 0s");
+    }
+
+    #[test]
+    fn the_progress_line_says_of_how_long_and_what_was_measured() {
+        let mut progress = Progress::default();
+        progress.event(&change(100.0, UnitState::Soaking, 1.0), PLAIN);
+        let mut unit = samples::soaking();
+        unit.since = 9.0;
+        unit.soak_ends_in = Some(6.0);
+        unit.generations[2].share = Some(10.22);
+        unit.generations[1].usage.connections = Some(1081);
+        unit.generations[2].usage.connections = Some(123);
+        (0..9).for_each(|_| progress.tick());
+        progress.know(unit.clone());
+        assert_eq!(progress.live(), "chat: SOAKING 9s of 15s, generation 3 has 10.2 % of 1,204 connections");
+        unit.generations[1].usage.connections = None;
+        unit.generations[2].usage.connections = None;
+        progress.know(unit.clone());
+        assert_eq!(progress.live(), "chat: SOAKING 9s of 15s");
+        // Of another state than the one that was told of, nothing is said.
+        progress.event(&change(109.0, UnitState::Draining, 9.0), PLAIN);
+        assert_eq!(progress.live(), "chat: DRAINING for 0s");
+        unit.state = UnitState::Draining;
+        unit.since = 2.0;
+        unit.generations[0].kill_in = Some(28.0);
+        progress.know(unit);
+        assert_eq!(progress.live(), "chat: DRAINING 0s of 30s, generation 1 has 17 connections left");
+        progress.tick();
+        assert_eq!(progress.drained("chat"), "chat: drained after 1.00s\n");
+        assert_eq!(progress.drained("web"), "web: drained\n");
     }
 
     #[test]

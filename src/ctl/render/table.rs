@@ -77,6 +77,26 @@ impl Table {
         text
     }
 
+    /// The table's lines as [`Table::render`] makes them, where the first column makes room for the others: a name that is
+    /// cut says less than a state that is not there.
+    pub(super) fn render_with_short_names(&mut self, look: Look) -> String {
+        let over = |widths: &[usize], width: usize| {
+            (widths.iter().map(|width| width + 2).sum::<usize>()).saturating_sub(width + 2)
+        };
+        let widths = self.widths();
+        if let (Some(width), Some(first)) = (look.width, widths.first()) {
+            let room = first.saturating_sub(over(&widths, width)).max(SHORTEST_NAME);
+            for row in &mut self.rows {
+                if let Row::Cells(cells) = row
+                    && let Some(name) = cells.first_mut()
+                {
+                    name.text = middle_cut(&name.text, room);
+                }
+            }
+        }
+        self.render(look, 0)
+    }
+
     /// Whether no cell has to be cut.
     pub(super) fn fits(&self, look: Look) -> bool {
         let whole: usize = self.widths().iter().map(|width| width + 2).sum();
@@ -120,6 +140,20 @@ fn line(look: Look, cells: &[Cell], widths: &[usize], indent: usize) -> String {
         pending = after + 2;
     }
     line.trim_end_matches(' ').to_string()
+}
+
+/// The least that is left of a name, characters.
+const SHORTEST_NAME: usize = 6;
+
+/// `text` without its middle if there is no room for all of it: names mostly differ at their ends.
+fn middle_cut(text: &str, room: usize) -> String {
+    let all = text.chars().count();
+    if all <= room {
+        return text.to_owned();
+    }
+    let end = room.saturating_sub(1) / 2;
+    let start: String = text.chars().take(room.saturating_sub(1) - end).collect();
+    start + "…" + &text.chars().skip(all - end).collect::<String>()
 }
 
 /// `text`, cut with an ellipsis if there is no room for all of it.

@@ -183,6 +183,7 @@ mod tests {
             sockets: vec![socket],
             last_reload: None,
             last_handover: None,
+            soak_ends_in: None,
             restarts: 0,
             restart_in: None,
             stored_descriptors: 0,

@@ -81,7 +81,7 @@ impl Daemon {
     }
 
     /// Why a rollback starts nothing, and what else could be gone back to.
-    fn cannot_go_back(&self, index: usize, content: ContentId, gone: &Gone) -> String {
+    pub fn cannot_go_back(&self, index: usize, content: ContentId, gone: &Gone) -> String {
         let unit = &self.units[index];
         let others: Vec<String> = unit
             .machine

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 impl Release {
     /// What another one has that this one has not, a sentence each. `whose`: who runs this one.
-    fn changes(&self, other: &Release, whose: &str) -> Vec<String> {
+    pub fn changes(&self, other: &Release, whose: &str) -> Vec<String> {
         let mut told = Vec::new();
         let path = |pin: &Pin| pin.name().display().to_string();
         let differs = |old: &Pin, new: &Pin| old.name() != new.name() || old.was() != new.was();

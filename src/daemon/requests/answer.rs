@@ -153,6 +153,7 @@ impl Daemon {
     }
 
     fn reload_reply(&self, part: Part) -> ReloadReply {
+        let by_reload = matches!(part.result, Some(CommandResult::Reload { .. }));
         let (outcome, reason) = match part.result {
             None => (None, "under way".to_owned()),
             Some(CommandResult::Reload { outcome, reason }) => (Some(outcome), reason),
@@ -163,8 +164,11 @@ impl Daemon {
         let (unit, file) = (part.name, part.file);
         let failed = matches!(outcome, Some(Outcome::RolledBack | Outcome::Failed | Outcome::Aborted));
         let here = part.unit.and_then(|index| self.units.get(index));
+        let took = here.filter(|known| known.name == unit).and_then(|known| known.history.back());
+        let took = took.filter(|record| by_reload && file.is_none() && Some(record.outcome) == outcome);
+        let took = took.map(|record| record.duration);
         let Some(known) = here.filter(|known| failed && file.is_none() && known.name == unit) else {
-            return ReloadReply { unit, outcome, file, reason, last_lines: Vec::new() };
+            return ReloadReply { unit, outcome, file, reason, took, last_lines: Vec::new() };
         };
         let mut last_lines = match known.history.back() {
             Some(record) if record.outcome != Outcome::Promoted => record.last_lines.clone(),
@@ -185,7 +189,7 @@ impl Daemon {
             Some(still) if outcome == Some(Outcome::RolledBack) => format!("{reason}; {still}"),
             _ => reason,
         };
-        ReloadReply { unit, outcome, file, reason, last_lines }
+        ReloadReply { unit, outcome, file, reason, took, last_lines }
     }
 }
 

@@ -62,6 +62,7 @@ fn unit(name: &str, state: UnitState) -> UnitStatus {
         sockets: vec![socket("http", Some(5)), socket("http", Some(0)), socket("fifo", None)],
         last_reload: None,
         last_handover: None,
+        soak_ends_in: None,
         restarts: 0,
         restart_in: None,
         stored_descriptors: 0,

@@ -11,6 +11,25 @@ pub(super) fn settle(unit: &mut Unit, tables: &Tables<'_>) {
     if !tables.reload.has("Strategy") && cannot_overlap(unit).is_some() {
         unit.reload.strategy = Strategy::Replace;
     }
+    below_working_directory(unit, tables);
+}
+
+/// Relative names begin in `WorkingDirectory`. Without it they begin in our own, which no pure code knows.
+fn below_working_directory(unit: &mut Unit, tables: &Tables<'_>) {
+    let Some(folder) = &unit.service.working_directory else { return };
+    let home = folder.path == "~";
+    for path in unit.reload.watch_paths.iter_mut().filter(|path| !path.starts_with('/')) {
+        if home {
+            let keys = [(&tables.reload, "WatchPaths"), (&tables.service, "WorkingDirectory")];
+            return error(
+                &keys,
+                format!(
+                    "\"{path}\" is relative, and WorkingDirectory = \"~\" is whatever the user's home is then: write an absolute path"
+                ),
+            );
+        }
+        *path = format!("{}/{}", folder.path.trim_end_matches('/'), path.trim_start_matches("./"));
+    }
 }
 
 /// Why two generations of the unit never run beside each other, if so.

@@ -20,7 +20,7 @@ pub(super) use daemon::read_daemon;
 pub(super) use health::{default_statuses, read_health};
 pub(super) use reload::{read_hook, read_reload, reload_defaults};
 pub(super) use service::{read_service, service_defaults};
-pub(super) use socket::{PlacedSocket, read_socket, socket_defaults};
+pub(super) use socket::{DESCRIPTOR_NAME, PlacedSocket, is_descriptor_name, read_socket, socket_defaults};
 pub(super) use state::read_state;
 
 /// Labels of the tables, as messages show them.

@@ -50,7 +50,7 @@ pub(crate) fn read_reload(table: &Table<'_>) -> Reload {
     set(&mut reload.reload_signal, table.take("ReloadSignal", signal));
     set(&mut reload.on_success, table.take("OnSuccess", |v| hooks(v, ON_SUCCESS)));
     set(&mut reload.on_failure, table.take("OnFailure", |v| hooks(v, ON_FAILURE)));
-    set(&mut reload.watch_paths, table.take("WatchPaths", |v| list(v, absolute_path)));
+    set(&mut reload.watch_paths, table.take("WatchPaths", |v| list(v, watched_path)));
     set(&mut reload.watch_debounce, table.take("WatchDebounce", time));
     set(&mut reload.keep_releases, table.take("KeepReleases", |v| integer(v, 0..=MOST_RELEASES)));
     set_some(&mut reload.binary_path, table.take("BinaryPath", absolute_path));
@@ -98,6 +98,15 @@ pub(crate) fn read_hook(table: &Table<'_>) -> Option<Hook> {
         timeout: timeout.unwrap_or(Span::from_secs(30)),
         block_on_fail: block.unwrap_or(true),
     })
+}
+
+/// An absolute path, or one below the folder that the service works in.
+fn watched_path(value: &Value<'_>) -> Option<String> {
+    let path = text(value)?;
+    if path == "~" || path.starts_with("~/") {
+        return value.is_not("a path", "no shell replaces ~: write the folder out");
+    }
+    Some(path)
 }
 
 /// 64 hexadecimal digits.

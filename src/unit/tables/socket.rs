@@ -119,8 +119,16 @@ fn listen(value: &Value<'_>, kind: ListenKind) -> Option<Listen> {
 /// A name for LISTEN_FDNAMES: sd_listen_fds(3) allows 255 printable ASCII characters without a colon.
 fn descriptor_name(value: &Value<'_>) -> Option<String> {
     let name = text(value)?;
-    if name.len() > 255 || !name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b':') {
-        return value.is_not("a descriptor's name", "up to 255 printable ASCII characters without \":\"");
+    if !is_descriptor_name(&name) {
+        return value.is_not("a descriptor's name", DESCRIPTOR_NAME);
     }
     Some(name)
+}
+
+/// What a descriptor's name is, for people.
+pub(crate) const DESCRIPTOR_NAME: &str = "up to 255 printable ASCII characters without \":\"";
+
+/// Whether sd_listen_fds_with_names(3) can hand it on.
+pub(crate) fn is_descriptor_name(name: &str) -> bool {
+    name.len() <= 255 && name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b':')
 }

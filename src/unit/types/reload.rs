@@ -62,7 +62,7 @@ pub struct Reload {
     pub on_success: Vec<Hook>,
     /// `OnFailure`.
     pub on_failure: Vec<Hook>,
-    /// `WatchPaths`: absolute paths.
+    /// `WatchPaths`: absolute paths; relative ones begin in our own working directory.
     pub watch_paths: Vec<String>,
     /// `WatchDebounce`.
     pub watch_debounce: Span,

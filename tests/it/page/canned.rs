@@ -195,6 +195,7 @@ pub fn unit(name: &str, state: UnitState, since: f64, generations: Vec<Generatio
         sockets: vec![],
         last_reload: None,
         last_handover: None,
+        soak_ends_in: None,
         restarts: 0,
         restart_in: None,
         stored_descriptors: 0,
