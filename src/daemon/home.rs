@@ -224,9 +224,10 @@ impl Daemon {
         }
     }
 
-    /// Somebody wants it looked at: in the next turn, so that a launch in this one does not wait for it.
+    /// Somebody wants it looked at: soon, so that a launch in this turn, and its first answer, do not wait for it.
     pub fn home_wanted(&mut self) {
-        self.home.due = Some(clock::now());
+        let soon = clock::now().after(SETTLES);
+        self.home.due = self.home.due.min(soon).or(soon);
     }
 
     /// Before a generation is launched: what it needs of the folder may be gone since a moment.

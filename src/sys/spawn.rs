@@ -19,6 +19,7 @@ mod reasons;
 
 use super::aside::Foreign;
 use super::message;
+use super::oom_score::{self, Lent};
 use super::pin::Stamp;
 use super::seccomp::Listener;
 use crate::time::Span;
@@ -421,19 +422,24 @@ fn spawn_by(plan: &Plan<'_>, ways: &[Way]) -> Result<Process, SpawnError> {
 
 /// [`start`] by the given ways.
 fn start_by(plan: &Plan<'_>, ways: &[Way], patience: Span) -> Result<Started, SpawnError> {
-    // Whoever shares our memory shares the badness too, as long as it is not suspended: see __set_oom_adj of the kernel.
     // What is read through takes its time.
-    let has_badness = plan.oom_score_adjust.is_some() || plan.oom_goes_first;
-    let is_short = !has_badness && plan.checked.as_ref().is_none_or(|checked| checked.file.is_none());
-    if !patience.is_zero() && is_short && clone::may_share() {
+    let is_short = plan.checked.as_ref().is_none_or(|checked| checked.file.is_none());
+    // Whoever shares our memory shares the badness too, as long as we are not suspended: see __set_oom_adj of the kernel. So
+    // he inherits it. To go first is no matter before there is a program: that waits for it.
+    let lent = if is_short && !patience.is_zero() { Lent::of(plan.oom_score_adjust) } else { None };
+    if let Some(_lent) = lent.filter(|_| clone::may_share()) {
         let mut job = Job::new(plan);
         let channel = channel(plan)?;
         job.channel = channel.as_ref().map(|(_, theirs)| theirs.as_raw_fd());
         match clone::share(job, ways, patience).map_err(not_cloned)? {
             clone::Shared::Left(process, job) => {
                 let channel = channel.map(|(ours, _)| ours);
-                let end = finish(process, channel, job.failure, job.refused, job.lowered);
-                return end.map(Started::Running);
+                let end = finish(process, channel, job.failure, job.refused, job.lowered)?;
+                if plan.oom_goes_first {
+                    // One that is gone already needs it no more, and one that belongs to root could not be put back.
+                    let _ = oom_score::go_first(end.pid);
+                }
+                return Ok(Started::Running(end));
             }
             clone::Shared::Late => return start_copy(plan, ways).map(Started::Slow),
         }

@@ -173,8 +173,10 @@ impl Daemon {
             }
         };
         let unit = &self.units[index];
-        let loaded = unit.source.load_beside(&unit.contents);
-        let waits = loaded.is_ok_and(|loaded| self.is_in_the_way(&loaded.unit));
+        // The reload itself reads it: nobody waits for a second reading.
+        let leaving = self.units.iter().any(|unit| unit.standing == Standing::Leaving);
+        let loaded = leaving.then(|| unit.source.load_beside(&unit.contents));
+        let waits = loaded.is_some_and(|loaded| loaded.is_ok_and(|loaded| self.is_in_the_way(&loaded.unit)));
         if let (true, Command::Reload { force, remember, reason }) = (waits, &command) {
             let (name, req) = (unit.name.clone(), self.new_req());
             let reason = Reason { force: *force, remember: *remember, reason: reason.clone() };

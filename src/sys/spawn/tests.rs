@@ -43,6 +43,12 @@ impl Pipes {
     fn start(&self, plan: &Plan<'_>, way: Way) -> Waiting {
         let process = spawn_by(plan, &[way]).unwrap();
         let child = Waiting { process };
+        self.wait_up(&child);
+        child
+    }
+
+    /// Waits until the child says "up".
+    fn wait_up(&self, child: &Waiting) {
         let pidfd = child.process.pidfd.as_ref().unwrap();
         let mut slots = [self.output.0.as_fd(), pidfd.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         poll(&mut slots, PollTimeout::NONE).unwrap();
@@ -50,7 +56,6 @@ impl Pipes {
         let mut line = String::new();
         BufReader::new(File::from(self.output.0.try_clone().unwrap())).read_line(&mut line).unwrap();
         assert_eq!(line, "up\n");
-        child
     }
 }
 
@@ -412,13 +417,16 @@ fn who_goes_first_has_the_highest_badness_and_may_have_less_again_without_a_priv
         let pipes = Pipes::new();
         // The kernel says EACCES to whoever wants less than what a privileged process has raised it to.
         let mut plan = pipes.shell(
-            "read -r badness </proc/self/oom_score_adj; [ $badness = 1000 ] || exit 1\n\
+            "echo up; read line; read -r badness </proc/self/oom_score_adj; [ $badness = 1000 ] || exit 1\n\
                                     echo $own >/proc/self/oom_score_adj || exit 1",
         );
         plan.env.push(text(&format!("own={own}")));
         plan.oom_goes_first = true;
         plan.credentials = (crate::sys::user::effective_uid() == 0).then(|| nobody.clone());
         let child = pipes.start(&plan, way);
+        assert_eq!(child.proc("oom_score_adj").trim(), "1000");
+        nix::unistd::write(&pipes.input.1, b"\n").unwrap();
+        pipes.wait_up(&child);
         assert_eq!(child.proc("oom_score_adj").trim(), own.to_string());
         assert_eq!(crate::sys::oom_score::own(), Some(own));
 
