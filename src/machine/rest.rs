@@ -10,7 +10,7 @@ use crate::unit::StartOn;
 
 /// How long somebody who writes a program is waited for, and how often it is tried.
 const WRITER_TAKES: Span = Span::from_secs(5);
-const WRITER_PAUSE: Span = Span::from_millis(200);
+pub(super) const WRITER_PAUSE: Span = Span::from_millis(200);
 
 impl Turn<'_> {
     /// Everything of a generation is gone.
@@ -120,15 +120,24 @@ impl Turn<'_> {
     /// Somebody copies a program to the place of the one that was to be started: it is tried again soon, and not counted
     /// as a start, for as long as a copy may take.
     fn waits_for_writer(&mut self, end: &End) -> bool {
-        let since = self.s.busy_since.take().filter(|_| end.busy).unwrap_or(self.now);
-        if !end.busy || self.s.job.is_some() || self.now.since(since) >= WRITER_TAKES {
+        if !self.is_being_written(end) || self.s.job.is_some() {
+            self.s.busy_since = None;
             return false;
         }
-        self.s.busy_since = Some(since);
         self.s.starts.give_back();
         self.s.result = Some(end.result.text().into());
         self.s.last_end.clone_from(&end.text);
         self.back_off(WRITER_PAUSE, Then::Launch);
+        true
+    }
+
+    /// Whether a program could not be executed because somebody writes it, and has not done so for long.
+    pub(super) fn is_being_written(&mut self, end: &End) -> bool {
+        let since = self.s.busy_since.take().filter(|_| end.busy).unwrap_or(self.now);
+        if !end.busy || self.now.since(since) >= WRITER_TAKES {
+            return false;
+        }
+        self.s.busy_since = Some(since);
         true
     }
 

@@ -2,6 +2,7 @@
 
 use super::event::{Action, Announcement, Conn, Gen, Proc, Target};
 use super::model::{Doom, End, Kind, Owned, Phase, Place, SIGCONT, SIGKILL, Word, Worker, last_patience};
+use super::rest::WRITER_PAUSE;
 use super::restart::{delay, wants_restart};
 use super::table::{OldDies, row};
 use super::turn::{Follow, Turn};
@@ -83,6 +84,10 @@ impl Turn<'_> {
 
     fn main_ended_starting(&mut self, number: Gen, index: u32, end: End) {
         let unit = self.unit_of(number);
+        // It may be no more than a copy of a writer's descriptor in a process that is about to execute something else.
+        if self.s.place(number) == Place::New && self.is_being_written(&end) {
+            return self.tries_again(number, index);
+        }
         if unit.service.service_type == ServiceType::Oneshot {
             self.oneshot_command_ended(number, index, end);
             return;
@@ -145,6 +150,10 @@ impl Turn<'_> {
         if !wants_restart(service, end) {
             return;
         }
+        if self.is_being_written(end) {
+            // That was no start.
+            return self.tries_again(number, index);
+        }
         if !self.s.starts.take(self.now, service.start_limit_interval, service.start_limit_burst) {
             let text = format!(
                 "worker {index} of generation {} {} and is not restarted: it was started {} times within {}",
@@ -157,6 +166,14 @@ impl Turn<'_> {
         let Some(worker) = self.worker_mut(number, index) else { return };
         worker.again = now.after(delay(service, worker.attempt));
         worker.attempt += 1;
+    }
+
+    /// What could not be executed for a moment.
+    fn tries_again(&mut self, number: Gen, index: u32) {
+        let again = self.now.after(WRITER_PAUSE);
+        if let Some(worker) = self.worker_mut(number, index) {
+            worker.again = again;
+        }
     }
 
     pub(super) fn tick_workers(&mut self, number: Gen) {
@@ -175,8 +192,10 @@ impl Turn<'_> {
             let word = worker.end.as_ref().map_or(Word::Success, |end| end.result);
             let command = worker.command;
             worker.again = None;
-            self.s.restarts += 1;
-            self.announce(Announcement::Restarting { result: word.text().into() });
+            if self.s.place(number) != Place::New {
+                self.s.restarts += 1;
+                self.announce(Announcement::Restarting { result: word.text().into() });
+            }
             self.starts_anew(index);
             self.spawn_main(number, index, None, command);
         } else if due(worker.up_by) {

@@ -188,6 +188,67 @@ fn what_was_moved_or_cannot_be_served_needs_no_rescue() {
 }
 
 #[test]
+fn a_program_that_somebody_writes_is_tried_again_for_a_while() {
+    let busy = |proc: u32| {
+        let failure =
+            SpawnFailure { text: "busy".into(), code: 126, exhausted: false, gone: false, busy: true };
+        Event::SpawnFailed { proc: Proc(proc), failure }
+    };
+    let mut rig = Rig::running(base());
+    rig.reload_to(2, base());
+    rig.row(busy(2), &[]);
+    rig.after(200, &["spawn 3 main0 g2 slot0"]);
+    rig.row(busy(3), &[]);
+    rig.after(200, &["spawn 4 main0 g2 slot0"]);
+    rig.spawned(4);
+    assert_eq!(rig.state(), UnitState::Starting);
+    rig.ready(2, 0);
+    assert_eq!((rig.state(), rig.m.status(rig.now).restarts), (UnitState::Soaking, 0));
+    // Not for ever.
+    let tick = |rig: &mut Rig| {
+        rig.now = rig.m.next_deadline().expect("a deadline");
+        rig.event(Event::Tick)
+    };
+    let mut rig = Rig::running(base());
+    rig.reload_to(2, base());
+    let mut proc = 2;
+    while rig.event(busy(proc)).is_empty() {
+        proc += 1;
+        assert_eq!(tick(&mut rig), [format!("spawn {proc} main0 g2 slot0")]);
+        assert!(proc < 40, "it never ends");
+    }
+    assert!(proc > 20, "{proc}");
+    rig.outcome(Outcome::RolledBack, "generation 2 could not be started: busy");
+    // Whoever gives the reload up does not wait for it.
+    let mut rig = Rig::running(base());
+    rig.reload_to(2, base());
+    rig.event(busy(2));
+    rig.command(Command::Rollback { to: None });
+    assert_eq!((rig.state(), rig.records().len()), (UnitState::Running, 1));
+    assert_eq!(rig.m.next_deadline(), None);
+    // A worker: no attempt counts as a start.
+    let mut unit = base();
+    unit.service.workers = 2;
+    unit.service.restart = Restart::Always;
+    unit.service.start_limit_burst = 3;
+    let mut rig = Rig::new(unit);
+    rig.event(Event::Boot);
+    rig.spawned(1);
+    rig.spawned(2);
+    rig.ready(1, 0);
+    rig.ready(1, 1);
+    rig.exits(1, CODE3);
+    for proc in 3..13 {
+        assert_eq!(tick(&mut rig), [format!("spawn {proc} main0 g1 slot0")]);
+        rig.row(busy(proc), &[]);
+    }
+    tick(&mut rig);
+    rig.spawned(13);
+    rig.ready(1, 0);
+    assert_eq!((rig.state(), rig.m.status(rig.now).main_pids.len()), (UnitState::Running, 2));
+}
+
+#[test]
 fn guarantee_5_who_dies_when() {
     // In PRE_CHECKING: given up, and Restart applies.
     let mut unit = base();
