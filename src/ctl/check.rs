@@ -2,9 +2,11 @@
 
 use super::output::Output;
 use crate::error::exit;
-use crate::proto::paths::unit_runtime_root;
+use crate::proto::paths::{runtime_dir, unit_runtime_root};
+use crate::sys::groups::Outlook;
 use crate::sys::{links, textfile};
-use crate::unit::{Context, MAX_FILE, Verdict};
+use crate::unit::{Context, GroupLimits, Here, MAX_FILE, Unmet, Verdict};
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 /// Checks files, and folders for all their `*.toml`. The exit status: 0, or 78 if something is not valid.
@@ -21,14 +23,17 @@ pub(super) fn check(files: &[PathBuf], uid: u32, json: bool, output: &mut Output
 
 fn verdict(files: &[PathBuf], uid: u32) -> Verdict {
     let mut verdict = Verdict::new();
+    let outlook = OnceCell::new();
+    let limits = |limits: &GroupLimits| unmet(limits, &outlook, uid);
+    let here = Here { look: &links::look, limits: &limits };
     for path in files {
         if !path.is_dir() {
-            check_file(path, uid, &mut verdict);
+            check_file(path, uid, &here, &mut verdict);
             continue;
         }
         match textfile::in_folder(path, "toml") {
             Ok(found) if found.is_empty() => verdict.unusable(path, "no *.toml in this folder"),
-            Ok(found) => found.iter().for_each(|file| check_file(file, uid, &mut verdict)),
+            Ok(found) => found.iter().for_each(|file| check_file(file, uid, &here, &mut verdict)),
             Err(error) => verdict.unusable(path, &textfile::why(&error)),
         }
     }
@@ -39,17 +44,31 @@ fn verdict(files: &[PathBuf], uid: u32) -> Verdict {
 /// What is wrong with a text that is to become the unit of `path`.
 pub(super) fn checked(copy: &Path, path: &Path, uid: u32) -> Verdict {
     let mut verdict = Verdict::new();
+    let outlook = OnceCell::new();
+    let limits = |limits: &GroupLimits| unmet(limits, &outlook, uid);
+    let here = Here { look: &links::look, limits: &limits };
     match textfile::read(copy, MAX_FILE) {
-        Ok(text) => verdict.text(&text, &Context::of_file(path, runtime_root(uid), false), &links::look),
+        Ok(text) => verdict.text(&text, &Context::of_file(path, runtime_root(uid), false), &here),
         Err(error) => verdict.unusable(copy, &textfile::why(&error)),
     }
     verdict.together();
     verdict
 }
 
-fn check_file(path: &Path, uid: u32, verdict: &mut Verdict) {
+/// Which of the limits an aeternad would not enforce here; it is looked at once.
+fn unmet(
+    limits: &GroupLimits,
+    outlook: &OnceCell<Result<Vec<&'static str>, String>>,
+    uid: u32,
+) -> Option<Unmet> {
+    let folder = || runtime_dir(None, &|name| std::env::var(name).ok(), uid);
+    let missing = outlook.get_or_init(|| Outlook::of(&folder()).missing());
+    limits.unmet(missing.as_deref().map_err(String::as_str))
+}
+
+fn check_file(path: &Path, uid: u32, here: &Here<'_>, verdict: &mut Verdict) {
     match textfile::read(path, MAX_FILE) {
-        Ok(text) => verdict.text(&text, &Context::of_file(path, runtime_root(uid), false), &links::look),
+        Ok(text) => verdict.text(&text, &Context::of_file(path, runtime_root(uid), false), here),
         Err(error) => verdict.unusable(path, &textfile::why(&error)),
     }
 }

@@ -8,6 +8,7 @@ use crate::error::exit;
 use crate::proto::amount::Bytes;
 use crate::proto::paths::control_path;
 use crate::sys::cgroup::CgroupRoot;
+use crate::sys::groups::Outlook;
 use crate::sys::inotify::Watcher;
 use crate::sys::memory::Limits;
 use crate::sys::{ability, dir, limits, oom_score, socket};
@@ -170,7 +171,7 @@ fn interception() -> Finding {
 fn surroundings(runtime_dir: &Path) -> Vec<Finding> {
     vec![
         cgroups(),
-        limited_groups(),
+        limited_groups(runtime_dir),
         memory_limit(),
         oom_order(),
         pressure(),
@@ -193,20 +194,27 @@ fn cgroups() -> Finding {
     )
 }
 
-fn limited_groups() -> Finding {
+fn limited_groups(runtime_dir: &Path) -> Finding {
     const NAME: &str = "control limits";
     let cost =
         "MemoryMax, TasksMax, CPUQuota and their kin are not enforced; MemoryMax is watched until promotion";
     let cure = "systemd 254 with Delegate=yes and DelegateSubgroup=supervisor, or a container with a writable \
                 /sys/fs/cgroup of its own; no controllers of the first version (kernel: cgroup_no_v1=all)";
-    match CgroupRoot::probe("aeterna-doctor").map(|root| root.could_have()) {
-        Some(Ok(there)) if there.missing().is_empty() => good(NAME, "memory, pids, cpu for each generation"),
-        Some(Ok(there)) => {
-            let found = format!("no controller {}", there.missing().join(", "));
+    let outlook = Outlook::of(runtime_dir);
+    let from = outlook.seen_from();
+    match outlook.missing() {
+        // What nobody has tried yet is tried.
+        Ok(_) if outlook.pid.is_none() && CgroupRoot::probe("aeterna-doctor").is_none() => {
+            good(NAME, "no control groups can be made here").but(Verdict::Limited, cost, cure)
+        }
+        Ok(missing) if missing.is_empty() => {
+            good(NAME, format!("memory, pids, cpu for each generation, {from}"))
+        }
+        Ok(missing) => {
+            let found = format!("no controller {}, {from}", missing.join(", "));
             good(NAME, found).but(Verdict::Limited, cost, cure)
         }
-        Some(Err(why)) => good(NAME, why).but(Verdict::Limited, cost, cure),
-        None => good(NAME, "no control groups can be made here").but(Verdict::Limited, cost, cure),
+        Err(why) => good(NAME, why).but(Verdict::Limited, cost, cure),
     }
 }
 

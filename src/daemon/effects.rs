@@ -224,6 +224,7 @@ impl Daemon {
             watched: false,
             gone: false,
             killed: false,
+            said: None,
         };
         let unit = &mut self.units[index];
         unit.children.insert(spawn.proc, child);
@@ -272,6 +273,7 @@ impl Daemon {
         }
         let owner = shell.owner;
         unit.generations.insert(number, Box::new(shell));
+        self.watch_kills(index, number);
         let content = Arc::clone(&spawn.content.unit);
         self.need_state_socket(index, &content, owner)
             .map_err(|why| SpawnFailure::ours(format!("cannot start {}: {why}", content.name)))
@@ -360,6 +362,9 @@ impl Daemon {
             }
             if let Some(group) = &shell.kit.cgroup {
                 let _ = self.poller.remove(group.events_fd());
+            }
+            if let Some(kills) = &shell.kills {
+                let _ = self.poller.remove(kills.fd());
             }
             shell.kit.remove();
             self.leave_slot(index, shell.slot, shell.served);

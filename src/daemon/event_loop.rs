@@ -70,7 +70,7 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)], no
         sources.wakeups.drain();
         daemon.take_reports();
     }
-    let mut commands = Vec::new();
+    let (mut commands, mut kills) = (Vec::new(), Vec::new());
     for (token, readiness) in ready {
         match Owner::of(*token) {
             Some(Owner::Filter(unit, id)) => daemon.trapped(unit, id, *readiness),
@@ -82,6 +82,7 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)], no
             Some(Owner::Adopted(unit, id)) => daemon.adopted_ended(unit, Proc(id)),
             Some(Owner::Stored(unit, id)) => daemon.stored_ready(unit, id, *readiness),
             Some(Owner::Cgroup(unit, number)) => daemon.check_empty(unit, Gen(number)),
+            Some(Owner::Kills(unit, number)) => kills.push((unit, Gen(number))),
             Some(Owner::Starting(pid)) => drop(daemon.start_ready(pid.cast_signed())),
             Some(Owner::StateSocket(unit)) => daemon.accept_state(unit),
             Some(Owner::StateConnection(unit, id)) => daemon.state_ready(unit, id, *readiness),
@@ -96,6 +97,10 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)], no
     }
     if has(Token::SIGNALS) || daemon.reap_more {
         take_signals(daemon, &sources.signals);
+    }
+    // Those whose ends were told by now need not be told of.
+    for (unit, number) in kills {
+        daemon.kills_told(unit, number);
     }
     for (owner, readiness) in commands {
         match owner {
@@ -260,6 +265,9 @@ impl Daemon {
         }
         // Its last words may still be in the pipe: they belong before its end in the log.
         self.drain_streams_of(index, pid);
+        if let Some(line) = self.units[index].children.get_mut(&proc).and_then(|child| child.said.take()) {
+            self.deliver(index, Event::Said { proc, line });
+        }
         let beside = self.seen_beside(index, proc, exit);
         if beside == Beside::OutOfMemory {
             self.units[index].used.killed();
@@ -275,7 +283,9 @@ impl Daemon {
         let unit = &self.units[index];
         let Some(child) = unit.children.get(&proc) else { return Beside::Nothing };
         match (exit, child.role, child.generation) {
-            (Exit::Signal { signal: SIGKILL, .. }, ..) if !child.killed => self.oom.killed(),
+            (Exit::Signal { signal: SIGKILL, .. }, _, number) if !child.killed => {
+                self.was_killed_for_memory(index, number)
+            }
             (Exit::Code(0), Role::Main { .. }, Some(number)) => {
                 let others =
                     unit.children.values().any(|other| !other.gone && other.generation == Some(number));

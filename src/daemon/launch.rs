@@ -18,6 +18,7 @@ use crate::machine::event::{Gen, Role, Spawn, SpawnFailure};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::dir;
 use crate::sys::limits;
+use crate::sys::oom::GroupKills;
 use crate::sys::seccomp::Listener;
 use crate::sys::spawn::{self, Credentials, Plan, Stage, Started, Traps};
 use crate::sys::textfile;
@@ -81,8 +82,11 @@ pub fn launch(
     let handed = hand_over(unit, spawn).map_err(|why| fail("hand it its sockets", &why))?;
     let group = spawn.generation.and_then(|number| handed.generations.get(&number)?.kit.cgroup.as_ref());
     let who = credentials(service, account.as_ref()).map_err(|why| fail("find its groups", &why))?;
-    let streams =
-        Streams::open(service, handed.first, who.as_ref()).map_err(|why| fail("open its streams", &why))?;
+    let streams = match spawn.role {
+        Role::Analysis(_) => Streams::heard(who.as_ref()),
+        _ => Streams::open(service, handed.first, who.as_ref()),
+    };
+    let streams = streams.map_err(|why| fail("open its streams", &why))?;
     let plan = Plan {
         program: c_string(program.name.as_os_str().as_encoded_bytes())
             .map_err(|why| fail("run its program", &why))?,
@@ -462,6 +466,7 @@ pub fn prepare_generation(
         None => Kit::make(shared, (&unit.name, index), number, service, owner)?,
     };
     let unenforced = group_limits::apply(&service.group_limits, kit.cgroup.as_ref(), shared);
+    let kills = kit.cgroup.as_ref().and_then(|group| GroupKills::of(group.dir_fd()));
     if let Some(why) = &unenforced.why {
         log::warn!("{}: {why}", unit.name);
     }
@@ -472,6 +477,7 @@ pub fn prepare_generation(
         content: Some(spawn.content.id),
         goes_first: spawn.goes_first,
         unenforced,
+        kills,
         owner,
         ..GenerationShell::default()
     };

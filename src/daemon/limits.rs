@@ -2,7 +2,9 @@
 
 use crate::daemon::shared::Shared;
 use crate::sys::cgroup::Cgroup;
+use crate::sys::delegation::Controllers;
 use crate::sys::memory;
+use crate::sys::oom::GroupKills;
 use crate::unit::{Amount, GroupLimits, OomPolicy};
 
 /// The period of `CPUQuota`, microseconds.
@@ -41,7 +43,8 @@ fn files(limits: &GroupLimits) -> Vec<(&'static str, &'static str, String)> {
 /// Gives a generation's group its limits.
 pub fn apply(limits: &GroupLimits, group: Option<&Cgroup>, shared: &Shared) -> Unenforced {
     let files = files(limits);
-    if files.is_empty() {
+    let counts = limits.oom_policy == OomPolicy::Stop;
+    if files.is_empty() && !counts {
         return Unenforced::default();
     }
     let arranged = match &shared.cgroups {
@@ -62,36 +65,35 @@ pub fn apply(limits: &GroupLimits, group: Option<&Cgroup>, shared: &Shared) -> U
             }
         }
     }
+    if counts && group.is_none_or(|group| GroupKills::of(group.dir_fd()).is_none()) {
+        missing.push("OOMPolicy");
+        if why.is_empty() {
+            why = "the control group does not count what the kernel kills for memory".into();
+        }
+    }
     if missing.is_empty() {
         return Unenforced::default();
     }
     let memory_max = limits.memory_max.filter(|_| missing.contains(&"MemoryMax"));
     let memory_max = memory_max.and_then(|amount| amount.number(memory::of_the_machine()?));
     let watched = if memory_max.is_some() { "; MemoryMax is watched until promotion" } else { "" };
-    let why = Some(format!("not enforced: {}: {why}{watched}", missing.join(", ")));
+    let mains =
+        if missing.contains(&"OOMPolicy") { "; OOMPolicy goes by the main processes alone" } else { "" };
+    let why = Some(format!("not enforced: {}: {why}{watched}{mains}", missing.join(", ")));
     Unenforced { why, memory_max }
 }
 
 /// Which limits a launch would not have, in one sentence; nothing if it would have all. Changes nothing.
 pub fn preview(limits: &GroupLimits, shared: &Shared) -> Option<String> {
-    let keys = limits.keys();
-    if keys.is_empty() {
+    if limits.keys().is_empty() {
         return None;
     }
     let could = match &shared.cgroups {
         None => Err("no control groups can be made here".to_owned()),
-        Some(root) => root.could_have(),
+        Some(root) => root.could_have().map(Controllers::missing),
     };
-    let (missing, why) = match could {
-        Ok(there) => {
-            let missing = there.missing();
-            let keys: Vec<&str> =
-                keys.iter().filter(|(_, needs)| missing.contains(needs)).map(|(key, _)| *key).collect();
-            (keys, format!("there is no controller {}", missing.join(", ")))
-        }
-        Err(why) => (keys.iter().map(|(key, _)| *key).collect(), why),
-    };
-    (!missing.is_empty()).then(|| format!("not enforced here: {}: {why}", missing.join(", ")))
+    let (keys, why) = limits.unmet(could.as_deref().map_err(String::as_str))?;
+    Some(format!("not enforced here: {}: {why}", keys.join(", ")))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::proto::exposition::{PageError, Scrape, Sum, Wanted};
 use crate::proto::http::body::{BodyError, BodyReader};
 use crate::proto::http::page_request;
 use crate::proto::status::Usage;
+use crate::sys::cgroup::Cgroup;
 use crate::sys::probe::{self, Answerer, Connection, Stream};
 use crate::sys::tree::{self, Main, TreeKey};
 use crate::sys::{clock, fd, usage};
@@ -39,6 +40,8 @@ struct Task {
     invocation: String,
     us: i32,
     group: Option<OwnedFd>,
+    /// All its processes, where its control group has told.
+    members: Option<Vec<i32>>,
     /// What is known on the main thread.
     usage: Usage,
 }
@@ -122,6 +125,7 @@ fn task_by(
         invocation: String::new(),
         us,
         group: None,
+        members: None,
         usage: Usage::default(),
     };
     let slot = unit.generations.get(&number).map_or(0, |shell| shell.slot);
@@ -129,6 +133,7 @@ fn task_by(
         task.started.clone_from(&shell.started);
         task.invocation.clone_from(&shell.invocation);
         task.group = shell.kit.cgroup.as_ref().and_then(|group| fd::dup(group.dir_fd()).ok());
+        task.members = shell.kit.cgroup.as_ref().map(Cgroup::pids);
     }
     task.usage.accept_queue = Some(u64::from(unit.sockets.queued(slot)));
     let Some(target) = task.target.as_mut().filter(|_| !task.wanted.is_empty()) else {
@@ -185,7 +190,7 @@ fn wanted(unit: &Unit) -> Vec<Wanted> {
 fn look(mut task: Task) -> Seen {
     let end = clock::now() + task.timeout;
     let key = TreeKey { mains: &task.started, invocation: &task.invocation };
-    let pids = tree::tree(&key, task.us);
+    let pids = task.members.take().unwrap_or_else(|| tree::tree(&key, task.us));
     let mut kernel = usage::of(task.group.as_ref().map(AsFd::as_fd), &pids);
     if pids.len() > 1 && !usage::counts_memory(task.group.as_ref().map(AsFd::as_fd)) {
         // What forked processes share would count for each of them.
@@ -246,8 +251,8 @@ fn attempt(
     let (most, last) = request.split_at(request.len().saturating_sub(1));
     stream.write_all(most).map_err(|error| failed(&error))?;
     let key = TreeKey { mains: &task.started, invocation: &task.invocation };
-    let answerer =
-        probe::answerer(connection, &key, task.us, false, left(end)).map_err(|error| failed(&error))?;
+    let answerer = probe::answerer(connection, &key, (task.us, pids), false, left(end))
+        .map_err(|error| failed(&error))?;
     let process = match (answerer, pids) {
         (Answerer::Member(pid), _) => pid,
         (Answerer::Unknown | Answerer::Gone, [only]) if task.aimed => *only,

@@ -4,6 +4,7 @@
 use crate::daemon::core::{Daemon, News, Report};
 use crate::machine::event::{Announcement, Event, Gen, MemoryLevel, MemorySeen};
 use crate::proto::amount::Bytes;
+use crate::sys::cgroup::Cgroup;
 use crate::sys::memory::{Level, Limits};
 use crate::sys::tree::{self, Main, TreeKey};
 use crate::sys::{clock, fd, oom_score, usage};
@@ -37,6 +38,8 @@ struct Newcomer {
     started: Vec<Main>,
     invocation: String,
     group: Option<OwnedFd>,
+    /// All its processes, where its control group has told.
+    members: Option<Vec<i32>>,
     before: u64,
     /// `MemoryMax`, if nobody else looks after it.
     most: Option<u64>,
@@ -119,6 +122,7 @@ impl Daemon {
                 started: shell.started.clone(),
                 invocation: shell.invocation.clone(),
                 group: shell.kit.cgroup.as_ref().and_then(|group| fd::dup(group.dir_fd()).ok()),
+                members: shell.kit.cgroup.as_ref().map(Cgroup::pids),
                 before: 0,
                 most: shell.unenforced.memory_max,
             })
@@ -188,7 +192,8 @@ impl Daemon {
 /// One generation, on the thread. `near`: kills in our own group, which are its own where it has no count: it goes first.
 fn look(one: &Newcomer, us: i32, levels: &[Level], near: Option<u64>) -> Event {
     let key = TreeKey { mains: &one.started, invocation: &one.invocation };
-    let (group, pids) = (one.group.as_ref().map(AsFd::as_fd), tree::tree(&key, us));
+    let group = one.group.as_ref().map(AsFd::as_fd);
+    let pids = one.members.clone().unwrap_or_else(|| tree::tree(&key, us));
     let mut usage = usage::brief(group, &pids);
     if one.most.is_some_and(|most| usage.memory > Some(most)) && !usage::counts_memory(group) {
         // What forked processes share was counted for each of them.

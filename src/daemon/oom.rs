@@ -1,7 +1,11 @@
-//! Whether a SIGKILL that was not ours was the kernel's, for memory. Main thread only.
+//! Whether a SIGKILL that was not ours was the kernel's, for memory; and the kills that nobody else tells of. Main thread
+//! only.
 
-use crate::machine::event::Beside;
-use crate::sys::oom::{OomCount, machine_kills};
+use crate::daemon::core::Daemon;
+use crate::daemon::token::Owner;
+use crate::machine::event::{Beside, Event, Gen};
+use crate::sys::clock;
+use crate::sys::oom::{GroupKills, OomCount, machine_kills};
 
 /// What has been counted, and what of it no death has been found for yet.
 #[derive(Debug, Default)]
@@ -63,6 +67,42 @@ impl OomWatch {
             Beside::MemoryShort
         } else {
             Beside::Nothing
+        }
+    }
+}
+
+impl Daemon {
+    /// Is told of a generation's processes that the kernel kills for memory, where its control group counts them.
+    pub fn watch_kills(&mut self, index: usize, number: Gen) {
+        let unit = &self.units[index];
+        let kills = unit.generations.get(&number).and_then(|shell| shell.kills.as_ref());
+        if let Some(fd) = kills.map(GroupKills::fd)
+            && let Err(error) = self.poller.add_priority(Owner::Kills(index, number.0).token(), fd)
+        {
+            log::warn!("{}: cannot watch what the kernel kills for memory: {error}", unit.name);
+        }
+    }
+
+    /// A generation's counter has changed.
+    pub fn kills_told(&mut self, index: usize, number: Gen) {
+        let Some(unit) = self.units.get_mut(index) else { return };
+        let kills = unit.generations.get_mut(&number).and_then(|shell| shell.kills.as_mut());
+        let count = kills.map_or(0, |kills| kills.take(clock::now()));
+        if count > 0 {
+            self.deliver(index, Event::OomKilled(number, count));
+        }
+    }
+
+    /// Whether the kernel has ended a process of a generation, which was reaped just now, for memory. Its own group knows
+    /// best.
+    pub fn was_killed_for_memory(&mut self, index: usize, number: Option<Gen>) -> Beside {
+        let generations = &mut self.units[index].generations;
+        let own = number.and_then(|number| generations.get_mut(&number)?.kills.as_mut());
+        let own = own.map(|kills| kills.explains(clock::now()));
+        match (own, self.oom.killed()) {
+            (Some(true), _) => Beside::OutOfMemory,
+            (Some(false), Beside::OutOfMemory) => Beside::Nothing,
+            (_, around) => around,
         }
     }
 }

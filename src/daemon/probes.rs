@@ -153,7 +153,13 @@ fn probe(task: &Task, connection: &mut Connection) -> std::io::Result<ProbeResul
     let mut unattributed = false;
     if task.attribute || task.request.is_none() {
         let tree = TreeKey { mains: &task.started, invocation: &task.invocation };
-        match probe::answerer(connection, &tree, task.us, task.request.is_none(), end.since(clock::now()))? {
+        match probe::answerer(
+            connection,
+            &tree,
+            (task.us, &[]),
+            task.request.is_none(),
+            end.since(clock::now()),
+        )? {
             Answerer::Member(_) => {}
             // Only the generation that a steered probe is aimed at can have accepted it, or the only one there is.
             Answerer::Gone if task.aimed || !task.attribute => {}

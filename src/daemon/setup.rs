@@ -26,13 +26,15 @@ use crate::machine::daemon::DaemonMachine;
 use crate::machine::event::{Content, ContentId};
 use crate::proto::paths;
 use crate::sys::cgroup::CgroupRoot;
+use crate::sys::groups::Outlook;
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::procfs::{self, Proc};
 use crate::sys::signal::Signals;
 use crate::sys::wake::Waker;
 use crate::sys::{fd, links, message, process, terminal, textfile, tree, user, wake};
 use crate::time::Span;
-use crate::unit::{self, Context, DaemonSettings, Input, Verdict};
+use crate::unit::{self, Context, DaemonSettings, GroupLimits, Here, Input, Verdict};
+use std::cell::OnceCell;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -372,9 +374,17 @@ fn bind(
 /// Exit status 78; the good files are in the text beside the errors.
 pub fn check(args: &Args) -> Result<Verdict, Fatal> {
     let mut verdict = Verdict::new();
+    let env = |name: &str| std::env::var(name).ok();
+    let runtime_dir = paths::runtime_dir(args.runtime_dir.as_deref(), &env, user::effective_uid());
+    let outlook = OnceCell::new();
+    let limits = |limits: &GroupLimits| {
+        let missing = outlook.get_or_init(|| Outlook::of(&runtime_dir).missing());
+        limits.unmet(missing.as_deref().map_err(String::as_str))
+    };
+    let here = Here { look: &links::look, limits: &limits };
     for argument in args.units.iter().map(Path::new) {
         match load::files_of(argument) {
-            Ok(files) => files.iter().for_each(|file| check_file(file, &mut verdict)),
+            Ok(files) => files.iter().for_each(|file| check_file(file, &here, &mut verdict)),
             Err(why) => verdict.unusable(argument, &why),
         }
     }
@@ -387,10 +397,10 @@ pub fn check(args: &Args) -> Result<Verdict, Fatal> {
     Ok(verdict)
 }
 
-fn check_file(path: &Path, verdict: &mut Verdict) {
+fn check_file(path: &Path, here: &Here<'_>, verdict: &mut Verdict) {
     match textfile::read(path, unit::MAX_FILE) {
         Ok(text) => {
-            verdict.text(&text, &Context::of_file(path, runtime_root(), process::is_pid1()), &links::look)
+            verdict.text(&text, &Context::of_file(path, runtime_root(), process::is_pid1()), here);
         }
         Err(error) => verdict.unusable(path, &textfile::why(&error)),
     }

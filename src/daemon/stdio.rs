@@ -78,6 +78,19 @@ impl Streams {
         Ok(Streams { input, output, error, logs })
     }
 
+    /// Of a command whose words are wanted, wherever those of the service go.
+    ///
+    /// # Errors
+    /// As [`Streams::open`].
+    pub fn heard(who: Option<&Credentials>) -> Result<Streams, String> {
+        let owner = who.map(|who| (who.uid, who.gid));
+        let mut logs = [None, None];
+        let null = fd::dev_null().map_err(|error| format!("/dev/null: {}", describe(&error)))?;
+        let output = End::Own(log_pipe(&mut logs[0], owner)?);
+        let error = End::Own(log_pipe(&mut logs[1], owner)?);
+        Ok(Streams { input: End::Own(null), output, error, logs })
+    }
+
     /// Descriptors 0, 1 and 2.
     pub fn borrow(&self) -> [BorrowedFd<'_>; 3] {
         [self.input.as_fd(), self.output.as_fd(), self.error.as_fd()]

@@ -3,14 +3,17 @@
 use crate::daemon::core::Daemon;
 use crate::daemon::linelog::priority;
 use crate::daemon::logpipe::{LogPipe, Turn};
-use crate::daemon::supervised::{LAST_LINES, Stream, Supervised};
+use crate::daemon::supervised::{Child, LAST_LINES, Stream, Supervised};
 use crate::daemon::token::Owner;
-use crate::machine::event::Gen;
+use crate::machine::event::{Gen, Role};
 use crate::proto::status::LogLine;
 use crate::sys::clock;
 use crate::sys::poll::Interest;
 use log::Level;
 use std::os::fd::{AsFd, OwnedFd};
+
+/// As much of a check's last line is in its reason, characters.
+const LONGEST_SAID: usize = 200;
 
 /// As many turns as the largest pipe of a service without privileges takes (fs.pipe-max-size): 1 MiB.
 const MOST_TURNS: u32 = 17;
@@ -76,6 +79,8 @@ impl Daemon {
 fn read(unit: &mut Supervised, id: u32) -> Turn {
     let Some(stream) = unit.streams.get_mut(&id) else { return Turn::Open };
     let (generation, pid, is_error) = (stream.generation, stream.pid, stream.is_error);
+    let is_check = |child: &&mut Child| child.pid == pid && matches!(child.role, Role::Analysis(_));
+    let mut child = unit.children.values_mut().find(is_check);
     let mut last =
         generation.and_then(|number| unit.generations.get_mut(&number)).map(|shell| &mut shell.last_lines);
     let (name, log) = (&unit.name, &mut unit.log);
@@ -88,6 +93,9 @@ fn read(unit: &mut Supervised, id: u32) -> Turn {
                 lines.pop_front();
             }
             lines.push_back(text.to_owned());
+        }
+        if let Some(child) = child.as_deref_mut().filter(|_| !text.trim().is_empty()) {
+            child.said = Some(text.chars().take(LONGEST_SAID).collect());
         }
         log.push(LogLine {
             time: clock::unix_time(),

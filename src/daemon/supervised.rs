@@ -20,6 +20,7 @@ use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, R
 use crate::proto::status::Outcome;
 use crate::sys::aside::Foreign;
 use crate::sys::inotify::Watcher;
+use crate::sys::oom::GroupKills;
 use crate::sys::tree::{self, Main, TreeKey};
 use crate::sys::unixpath::BoundPath;
 use crate::time::Monotime;
@@ -57,6 +58,8 @@ pub struct Child {
     pub gone: bool,
     /// Whether we have sent it SIGKILL.
     pub killed: bool,
+    /// The last line that a command of an analysis has written.
+    pub said: Option<String>,
 }
 
 /// The notify socket of a generation.
@@ -115,6 +118,8 @@ pub struct GenerationShell {
     pub goes_first: bool,
     /// Limits of its unit that it does not have.
     pub unenforced: Unenforced,
+    /// Its processes that the kernel has killed for memory, where its control group counts them.
+    pub kills: Option<GroupKills>,
     /// The content that it was launched with.
     pub content: Option<ContentId>,
     /// What it runs.

@@ -17,6 +17,8 @@ pub enum Owner {
     Log(usize, u32),
     /// `cgroup.events` of a unit's generation.
     Cgroup(usize, u32),
+    /// `memory.events` of a unit's generation.
+    Kills(usize, u32),
     /// The pidfd of a process that has become a main one, by its number in the unit.
     Adopted(usize, u32),
     /// A stored descriptor of a unit.
@@ -63,6 +65,7 @@ impl Owner {
             Owner::UpgradeCheck => (20, 0, 0),
             Owner::Home => (21, 0, 0),
             Owner::Claim => (22, 0, 0),
+            Owner::Kills(unit, id) => (23, unit, id),
             Owner::StateSocket(unit) => (10, unit, 0),
             Owner::StateConnection(unit, id) => (11, unit, id),
             Owner::Starting(pid) => (19, 0, pid),
@@ -89,6 +92,7 @@ impl Owner {
             20 => Owner::UpgradeCheck,
             21 => Owner::Home,
             22 => Owner::Claim,
+            23 => Owner::Kills(unit, id),
             10 => Owner::StateSocket(unit),
             11 => Owner::StateConnection(unit, id),
             19 => Owner::Starting(id),
@@ -110,6 +114,7 @@ mod tests {
             Owner::Notify(3, 12),
             Owner::Log(0, 1),
             Owner::Cgroup(1, 2),
+            Owner::Kills(1, 2),
             Owner::Stored(1, 2),
             Owner::Filter(3, 4),
             Owner::Adopted(2, 9),

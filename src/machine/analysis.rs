@@ -1,12 +1,11 @@
 //! The analysis of a soak: when both generations are looked at, and what follows from what they say.
 
-use super::event::{Action, Announcement, Gen, NoPage, Outcome, Page, Question, Role, Seen, Target, Ticket};
-use super::evidence::Count;
-use super::model::{End, Increase, Judged, Judging, SIGKILL};
+use super::event::{Action, Announcement, Exit, Gen, Outcome, Proc, Question, Role, Seen, Target, Ticket};
+use super::figures::{self, Looking};
+use super::model::{End, Judged, Judging, SIGKILL, Word};
 use super::turn::Turn;
 use super::verdicts;
-use crate::proto::exposition::{Kind, Sum};
-use crate::proto::status::{CheckStatus, CheckVerdict, Usage};
+use crate::proto::status::{CheckStatus, CheckVerdict};
 use crate::time::{Monotime, Span};
 use crate::unit::{Analysis, AnalysisCheck, AnalysisKind, Inconclusive, Unit};
 use std::sync::Arc;
@@ -147,25 +146,29 @@ impl Turn<'_> {
         (new, old): (&Seen, Option<&Seen>),
         range: std::ops::Range<usize>,
     ) {
-        let numbers = self.s.reload.as_ref().map(|reload| (reload.stage.new_generation(), reload.old));
+        let Some(reload) = self.s.reload.as_ref() else { return };
+        let (number, before_it) = (reload.stage.new_generation(), reload.old);
+        let looking = Looking { new: (number, new), old: (before_it, old), range };
         let Some(judged) = self.judging().and_then(|judging| judging.checks.get_mut(index)) else { return };
         let before = judged.verdict;
-        let warning = match &check.kind {
+        judged.silent = None;
+        let says_nothing = match &check.kind {
             AnalysisKind::Exec(_) => None,
-            AnalysisKind::Value { .. } => values(judged, check, analysis, new, old, range).err(),
+            AnalysisKind::Value { .. } => figures::values(judged, check, analysis, &looking).err(),
             AnalysisKind::Share { .. } | AnalysisKind::Latency { .. } => {
-                shares(judged, check, new, old, range).err()
+                figures::shares(judged, check, &looking).err()
             }
         };
-        if let Some((new, old)) = numbers {
-            judged.text = verdicts::text(judged, check, new, old);
+        if let (Some(new), false) = (number, matches!(check.kind, AnalysisKind::Exec(_))) {
+            judged.text = verdicts::text(judged, check, new, before_it);
         }
-        judged.silent.clone_from(&warning);
-        if let Some(why) = warning
-            && !judged.warned
-        {
-            judged.warned = true;
-            let text = format!("the check \"{}\" says nothing: {why}", check.name);
+        judged.silent = says_nothing.clone().or(judged.silent.take());
+        let mut warnings = Vec::new();
+        if let Some(why) = says_nothing.filter(|_| !std::mem::replace(&mut judged.warned, true)) {
+            warnings.push(format!("the check \"{}\" says nothing: {why}", check.name));
+        }
+        warnings.extend(verdicts::oddity(judged, check, (number, before_it)));
+        for text in warnings {
             self.warn(text);
         }
         self.tell_verdict(index, before);
@@ -259,8 +262,10 @@ impl Turn<'_> {
         judging.ended = true;
         judging.next = None;
         judging.asked = None;
-        let mut kill = Vec::new();
+        let (mut kill, mut told) = (Vec::new(), Vec::new());
         for (check, judged) in analysis.checks.iter().zip(&mut judging.checks) {
+            // One that has failed was told of when it did.
+            told.push(judged.verdict != CheckVerdict::Open);
             if judged.verdict == CheckVerdict::Open {
                 let passed = verdicts::has_passed(judged, check);
                 judged.verdict = if passed { CheckVerdict::Pass } else { CheckVerdict::Inconclusive };
@@ -270,7 +275,7 @@ impl Turn<'_> {
         for proc in kill {
             self.push(Action::Signal { to: Target::ProcTree(proc), signal: SIGKILL });
         }
-        for check in self.check_statuses() {
+        for (check, _) in self.check_statuses().into_iter().zip(told).filter(|(_, told)| !told) {
             self.announce(Announcement::Analysis { check });
         }
     }
@@ -280,8 +285,17 @@ impl Turn<'_> {
         self.s.reload.as_ref().map_or_else(Vec::new, |reload| verdicts::statuses(reload, self.contents))
     }
 
+    /// A command of a check has written its last line.
+    pub(super) fn command_said(&mut self, proc: Proc, line: String) {
+        let running = |check: &&mut Judged| check.running.is_some_and(|(running, _)| running == proc);
+        let checks = self.judging().into_iter().flat_map(|judging| &mut judging.checks);
+        if let Some(judged) = checks.into_iter().find(running) {
+            judged.said = Some(line);
+        }
+    }
+
     /// A command of a check has ended.
-    pub(super) fn analysis_ended(&mut self, index: u32, proc: super::event::Proc, end: &End) {
+    pub(super) fn analysis_ended(&mut self, index: u32, proc: Proc, end: &End) {
         self.push(Action::Signal { to: Target::ProcTree(proc), signal: SIGKILL });
         let unit = self.analysed();
         let Some(analysis) = unit.as_ref().and_then(|unit| unit.analysis.as_ref()) else { return };
@@ -292,20 +306,38 @@ impl Turn<'_> {
         let Some((_, until)) = judged.running.filter(|(running, _)| *running == proc) else { return };
         judged.running = None;
         let before = judged.verdict;
-        let says_nothing = until.is_none() || end.exit == Some(super::event::Exit::Code(CANNOT_SAY));
-        if says_nothing {
-            judged.text = format!("the command {}: it cannot say", end.text);
+        let said = judged.said.take().map_or(String::new(), |line| format!(": \"{line}\""));
+        // What aeternad or the machine lacks says nothing of the service.
+        let none = end.exit.is_none() || end.result == Word::OomKill;
+        let cannot = if until.is_none() {
+            Some("the command did not end within Timeout".to_owned())
+        } else if none || end.exit == Some(Exit::Code(CANNOT_SAY)) {
+            Some(format!("the command {}", end.text))
+        } else {
+            None
+        };
+        let mut warning = None;
+        if let Some(why) = cannot {
+            judged.text = format!("{why}{said}: that says nothing");
+            if !std::mem::replace(&mut judged.warned, true) {
+                warning = Some(format!("the check \"{}\" says nothing: {why}{said}", check.name));
+            }
         } else if end.is_success() {
             judged.looks += 1;
             judged.in_row = 0;
-            judged.text = "the command exited with status 0".into();
+            judged.text = format!("the command exited with status 0{said}");
         } else {
             judged.looks += 1;
             judged.in_row += 1;
-            judged.text = format!("the command {}, {} times in a row", end.text, judged.in_row);
+            let times =
+                if judged.in_row == 1 { "once".into() } else { format!("{} times in a row", judged.in_row) };
+            judged.text = format!("the command {}, {times}{said}", end.text);
             if judged.in_row >= threshold {
                 judged.verdict = CheckVerdict::Fail;
             }
+        }
+        if let Some(text) = warning {
+            self.warn(text);
         }
         let blocks = check.block_on_fail;
         self.tell_verdict(at, before);
@@ -345,155 +377,4 @@ impl Turn<'_> {
             self.look();
         }
     }
-}
-
-/// The sums of a check from a page, and whose counters they are.
-fn sums<'a>(seen: &'a Seen, range: &std::ops::Range<usize>) -> Result<(&'a Page, &'a [Sum]), String> {
-    let page = seen.page.as_ref().map_err(NoPage::to_string)?;
-    let sums = page.sums.get(range.clone()).ok_or("the page was read for another unit")?;
-    Ok((page, sums))
-}
-
-/// Adds a look to a check of a share or of latencies.
-fn shares(
-    judged: &mut Judged,
-    check: &AnalysisCheck,
-    new: &Seen,
-    old: Option<&Seen>,
-    range: std::ops::Range<usize>,
-) -> Result<(), String> {
-    let (new_page, new_sums) = sums(new, &range)?;
-    let old_sums = old.map(|old| sums(old, &range)).transpose()?;
-    if let AnalysisKind::Latency { histogram, slower } = &check.kind
-        && judged.bound.is_none()
-    {
-        let wanted = slower.map(Span::as_secs_f64);
-        judged.bound = Some(verdicts::bound(histogram, wanted, new_sums, old_sums.map(|(_, sums)| sums))?);
-    }
-    let bound = judged.bound;
-    let counters = |sums: &[Sum]| verdicts::counters(check, bound, sums);
-    let new_count = counters(new_sums)?;
-    let old_count = old_sums.map(|(page, sums)| counters(sums).map(|count| (page, count))).transpose()?;
-    let old_grown = old_count.map(|(page, count)| judged.old.add(page.process, page.alone, &count));
-    let mut anew = matches!(old_grown, Some(Increase::Anew(_)));
-    let new_grown = judged.new.add(new_page.process, new_page.alone, &new_count);
-    anew |= matches!(new_grown, Increase::Anew(_));
-    if anew {
-        let fresh = Judged::new(check);
-        judged.evidence = fresh.evidence;
-        judged.looks = 0;
-    }
-    let (Some(new), Some(old)) =
-        (count(&new_grown), old_grown.as_ref().map_or(Some(Count::default()), count))
-    else {
-        return Ok(());
-    };
-    judged.looks += 1;
-    judged.evidence.add(new, old);
-    if judged.verdict == CheckVerdict::Open && judged.evidence.fails() {
-        judged.verdict = CheckVerdict::Fail;
-    }
-    Ok(())
-}
-
-fn count(increase: &Increase) -> Option<Count> {
-    let (Increase::By(grown) | Increase::Anew(grown)) = increase else { return None };
-    let whole = |at: usize| grown.get(at).map_or(0, |value| value.round().clamp(0.0, 1e15) as u64);
-    Some(Count { bad: whole(0), all: whole(1) })
-}
-
-/// Adds a look to a check of a value.
-fn values(
-    judged: &mut Judged,
-    check: &AnalysisCheck,
-    analysis: &Analysis,
-    new: &Seen,
-    old: Option<&Seen>,
-    range: std::ops::Range<usize>,
-) -> Result<(), String> {
-    let now = value(judged, check, new, &range, true)?;
-    let then = match old {
-        Some(old) => value(judged, check, old, &range, false)?,
-        None => None,
-    };
-    let Some(now) = now else { return Ok(()) };
-    judged.values = (Some(now), then);
-    let relative = check.max_relative.map(|factor| then.map(|then| factor * then));
-    let limit = match (check.max, relative) {
-        (Some(max), Some(Some(relative))) => max.max(relative),
-        (Some(max), _) => max,
-        (None, Some(Some(relative))) => relative,
-        (None, _) => return Ok(()),
-    };
-    judged.looks += 1;
-    judged.in_row = if now > limit { judged.in_row + 1 } else { 0 };
-    if judged.verdict == CheckVerdict::Open && judged.in_row >= analysis.failure_threshold {
-        judged.verdict = CheckVerdict::Fail;
-    }
-    Ok(())
-}
-
-/// The value of one generation; `None` before its counters have a beginning.
-fn value(
-    judged: &mut Judged,
-    check: &AnalysisCheck,
-    seen: &Seen,
-    range: &std::ops::Range<usize>,
-    is_new: bool,
-) -> Result<Option<f64>, String> {
-    let selectors = check.kind.selectors();
-    let mut paged = range.clone();
-    let (mut amounts, mut growing, mut page_of) = (Vec::new(), Vec::new(), None);
-    for selector in selectors {
-        if let Some((amount, counts)) = own_figure(&selector.name, &seen.usage) {
-            amounts.push(amount.ok_or_else(|| format!("{} cannot be known here", selector.name))?);
-            growing.push(counts);
-            continue;
-        }
-        let at = paged.next().unwrap_or(usize::MAX);
-        let (page, sums) = sums(seen, &(at..at.saturating_add(1)))?;
-        let sum = sums.first().ok_or("the page was read for another unit")?;
-        if sum.series == 0 {
-            return Err(verdicts::no_series(&selector.name, sum));
-        }
-        amounts.push(sum.value);
-        growing.push(sum.kind == Kind::Counter);
-        page_of = Some(page);
-    }
-    let (process, alone) = page_of.map_or((0, true), |page| (page.process, page.alone));
-    let book = if is_new { &mut judged.new } else { &mut judged.old };
-    if growing.contains(&true) {
-        match book.since(process, alone, &amounts) {
-            Some(since) => {
-                for ((amount, since), growing) in amounts.iter_mut().zip(since).zip(&growing) {
-                    if *growing {
-                        *amount = since;
-                    }
-                }
-            }
-            None => return Ok(None),
-        }
-    }
-    let value = match amounts.as_slice() {
-        [value] => *value,
-        [_, per] if *per == 0.0 => return Ok(None),
-        [value, per] => value / per,
-        _ => return Ok(None),
-    };
-    Ok(Some(value).filter(|value| value.is_finite()))
-}
-
-/// A figure of aeternad's own, and whether it only grows; the outer `None`: no such figure.
-pub(super) fn own_figure(name: &str, usage: &Usage) -> Option<(Option<f64>, bool)> {
-    let whole = |amount: Option<u64>| amount.map(|amount| amount as f64);
-    Some(match name {
-        "@cpu_seconds" => (usage.cpu_seconds, true),
-        "@connections" => (whole(usage.connections), true),
-        "@oom_kills" => (whole(usage.oom_kills), true),
-        "@memory_bytes" => (whole(usage.memory), false),
-        "@tasks" => (whole(usage.tasks), false),
-        "@descriptors" => (whole(usage.descriptors), false),
-        "@accept_queue" => (whole(usage.accept_queue), false),
-        _ => return None,
-    })
 }

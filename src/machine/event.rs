@@ -244,6 +244,13 @@ pub enum Event {
         /// Why.
         failure: SpawnFailure,
     },
+    /// The last line that a command of an analysis has written: before its [`Event::Exited`].
+    Said {
+        /// Which.
+        proc: Proc,
+        /// What, for people.
+        line: String,
+    },
     /// A process that was started has ended, and has been reaped.
     Exited {
         /// Which.
@@ -286,6 +293,8 @@ pub enum Event {
     /// What a generation that was launched beside a serving one has of the memory: about once a second until it is
     /// promoted.
     Memory(Gen, Box<MemorySeen>),
+    /// The kernel has killed so many processes of a generation for memory whose ends were not told as that.
+    OomKilled(Gen, u64),
     /// A deadline may have passed.
     Tick,
 }

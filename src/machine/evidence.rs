@@ -28,9 +28,14 @@ pub struct Count {
 }
 
 impl Count {
+    /// No more bad ones than there are.
+    fn possible(self) -> Count {
+        Count { bad: self.bad.min(self.all), ..self }
+    }
+
     fn add(&mut self, other: Count) {
         self.all = self.all.saturating_add(other.all);
-        self.bad = self.bad.saturating_add(other.bad.min(other.all));
+        self.bad = self.bad.saturating_add(other.bad);
     }
 
     /// The share of bad ones, 0 to 1.
@@ -63,6 +68,9 @@ pub struct Evidence {
     pub looks: u32,
     looks_with_bad: u32,
     batches: Batches,
+    /// The bad ones of the new generation, even where they are more than all.
+    #[serde(default)]
+    bad: u64,
 }
 
 impl Evidence {
@@ -77,11 +85,19 @@ impl Evidence {
             looks: 0,
             looks_with_bad: 0,
             batches: Batches::default(),
+            bad: 0,
         }
+    }
+
+    /// Whether more bad requests of the new generation were counted than requests.
+    pub fn is_impossible(&self) -> bool {
+        self.bad > self.new.all
     }
 
     /// Adds what was counted between two looks. No look decides alone.
     pub fn add(&mut self, new: Count, old: Count) {
+        self.bad = self.bad.saturating_add(new.bad);
+        let (new, old) = (new.possible(), old.possible());
         self.new.add(new);
         self.old.add(old);
         self.looks = self.looks.saturating_add(1);

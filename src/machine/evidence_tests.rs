@@ -62,14 +62,40 @@ struct Case {
     old: f64,
     new: f64,
     limit: Limit,
-    /// Seconds; a look a second; a tenth goes to the new generation.
+    /// Seconds; a look a second.
     soak: u32,
+    /// The part that goes to the new generation.
+    part: f64,
+    /// So many failures come together on average, within ten seconds; 1: each by itself.
+    burst: f64,
+    /// By so much more of the new ones are bad at the beginning, less and less within seconds, and from which second on is
+    /// judged.
+    warm_up: (f64, u32),
 }
 
 const LIMIT: Limit = Limit { max: Some(0.002), relative: Some(1.25) };
 
 fn case(rate: f64, old: f64, new: f64) -> Case {
-    Case { rate, old, new, limit: LIMIT, soak: 30 }
+    Case { rate, old, new, limit: LIMIT, soak: 30, part: 0.1, burst: 1.0, warm_up: (0.0, 0) }
+}
+
+/// The failures of every second of a soak, which come in bursts that are spread over ten seconds.
+fn bursts(random: &mut Random, mean: f64, burst: f64, seconds: u32) -> Vec<u64> {
+    const SPREAD: usize = 10;
+    let mut bad = vec![0; seconds as usize + 2 * SPREAD];
+    for second in 0..seconds as usize + SPREAD {
+        for _ in 0..random.poisson(mean / burst) {
+            let mut size = 1;
+            while random.unit() > 1.0 / burst {
+                size += 1;
+            }
+            for _ in 0..size {
+                bad[second + (random.unit() * SPREAD as f64) as usize] += 1;
+            }
+        }
+    }
+    bad.drain(..SPREAD);
+    bad
 }
 
 /// Of how many soaks in a hundred the release is rolled back, and after how many seconds on average.
@@ -78,13 +104,22 @@ fn play(case: Case, soaks: u64) -> (f64, f64) {
     for seed in 0..soaks {
         let mut random = Random::new(seed);
         let mut evidence = Evidence::new(case.limit);
+        let rates = (case.rate * case.part, case.rate * (1.0 - case.part));
+        let from = case.warm_up.1;
+        let in_bursts = (case.burst > 1.0).then(|| {
+            let mut of = |rate, share| bursts(&mut random, rate * share, case.burst, case.soak);
+            (of(rates.0, case.new), of(rates.1, case.old))
+        });
         for look in 1..=case.soak {
-            let mut count = |rate: f64, share: f64| {
+            let warm_up = case.warm_up.0 * (-f64::from(look + from - 1) / 5.0).exp();
+            let at = look as usize - 1;
+            let mut count = |rate: f64, share: f64, bad: Option<u64>| {
                 let all = random.poisson(rate);
-                Count { all, bad: random.binomial(all, share) }
+                let bad = bad.unwrap_or_else(|| random.binomial(all, share));
+                Count { all: all.max(bad), bad }
             };
-            let new = count(case.rate * 0.1, case.new);
-            evidence.add(new, count(case.rate * 0.9, case.old));
+            let new = count(rates.0, case.new + warm_up, in_bursts.as_ref().map(|(new, _)| new[at]));
+            evidence.add(new, count(rates.1, case.old, in_bursts.as_ref().map(|(_, old)| old[at])));
             if evidence.fails() {
                 failed += 1;
                 seconds += u64::from(look);
@@ -133,6 +168,95 @@ fn a_worse_release_is_rolled_back_as_soon_as_the_manual_says() {
             "{rate}/s, {old} to {new}: {rolled_back} % after {seconds} s"
         );
     }
+}
+
+/// A row of the design's table: what is played, and of how many soaks in a hundred the release is rolled back, after how
+/// many seconds on average, at 50, 200, 1,000 and 5,000 requests a second. No seconds: the table has none.
+type Row = (&'static str, Case, [(f64, f64); 4]);
+
+fn table() -> Vec<Row> {
+    let at = |old, new| case(0.0, old, new);
+    let never = [(0.0, 0.0); 4];
+    let latency = Limit { max: None, relative: Some(1.25) };
+    let slow = Case { limit: latency, ..at(0.01, 0.0274) };
+    let warm = |from| Case { limit: latency, warm_up: (0.2, from), ..at(0.01, 0.01) };
+    vec![
+        ("same quality, 0.1 %", at(0.001, 0.001), never),
+        ("same quality, 1 %", at(0.01, 0.01), never),
+        ("at the limit, 1 to 1.25 %", at(0.01, 0.0125), never),
+        ("outage behind both, 20 %", at(0.2, 0.2), never),
+        (
+            "bursts of 5",
+            Case { burst: 5.0, ..at(0.01, 0.01) },
+            [(2.0, 0.0), (4.0, 0.0), (5.0, 0.0), (2.0, 0.0)],
+        ),
+        (
+            "bursts of 20",
+            Case { burst: 20.0, ..at(0.01, 0.01) },
+            [(3.0, 0.0), (5.0, 0.0), (7.0, 0.0), (7.0, 0.0)],
+        ),
+        ("warm-up", warm(0), [(27.0, 0.0), (81.0, 0.0), (91.0, 0.0), (100.0, 0.0)]),
+        ("warm-up, from 15 s on", warm(15), [(0.1, 0.0), (0.1, 0.0), (0.5, 0.0), (1.2, 0.0)]),
+        ("warm-up, from 30 s on", warm(30), never),
+        ("0.1 to 1 %", at(0.001, 0.01), [(1.0, 0.0), (25.0, 21.0), (98.0, 14.0), (100.0, 6.0)]),
+        (
+            "0.1 to 1 %, 120 s",
+            Case { soak: 120, ..at(0.001, 0.01) },
+            [(27.0, 80.0), (99.0, 51.0), (100.0, 15.0), (100.0, 6.0)],
+        ),
+        ("1 to 2 %", at(0.01, 0.02), [(1.0, 0.0), (2.0, 0.0), (30.0, 21.0), (100.0, 12.4)]),
+        (
+            "1 to 2 %, 120 s",
+            Case { soak: 120, ..at(0.01, 0.02) },
+            [(2.0, 0.0), (25.0, 79.0), (100.0, 48.0), (100.0, 12.0)],
+        ),
+        ("1 to 5 %", at(0.01, 0.05), [(20.0, 21.0), (92.0, 16.0), (100.0, 6.5), (100.0, 5.0)]),
+        ("0.1 to 30 %", at(0.001, 0.3), [(100.0, 5.5), (100.0, 4.2), (100.0, 3.0), (100.0, 3.0)]),
+        ("p99 and a half", slow, [(2.0, 0.0), (16.0, 22.0), (95.0, 16.0), (100.0, 6.3)]),
+        (
+            "p99 and a half, 120 s",
+            Case { soak: 120, ..slow },
+            [(24.0, 82.0), (94.0, 59.0), (100.0, 16.0), (100.0, 6.7)],
+        ),
+    ]
+}
+
+/// `cargo test evidence -- --nocapture` prints it.
+#[test]
+fn the_table_of_the_design_is_what_this_code_does() {
+    let mut wrong = Vec::new();
+    for (name, case, expected) in table() {
+        let mut line = format!("{name:<28}");
+        for (rate, (share, after)) in [50.0, 200.0, 1000.0, 5000.0].into_iter().zip(expected) {
+            let (rolled_back, seconds) = play(Case { rate, ..case }, 300);
+            line += &format!(" {rolled_back:5.1} % @{seconds:4.1} s |");
+            // Three times the error of 300 soaks; the table's own figures are rounded.
+            let error =
+                3.0 * (share.clamp(1.0, 99.0) * (100.0 - share.clamp(1.0, 99.0)) / 300.0).sqrt() + 0.6;
+            let in_time = after == 0.0 || (seconds - after).abs() <= 0.12 * after + 0.7;
+            if (rolled_back - share).abs() > error || !in_time {
+                wrong.push(format!(
+                    "{name} at {rate}/s: {rolled_back} % @{seconds} s, the table has {share} % @{after} s"
+                ));
+            }
+        }
+        println!("{line}");
+    }
+    let half = |rate, old, new, limit| play(Case { part: 0.5, limit, ..case(rate, old, new) }, 300);
+    let relative = Limit { max: None, relative: Some(1.25) };
+    for (what, (share, after), (rolled_back, seconds)) in [
+        ("half, 1 to 2 %, 1,000/s", (85.0, 19.0), half(1000.0, 0.01, 0.02, LIMIT)),
+        ("half, p99 and a half, 1,000/s", (100.0, 9.0), half(1000.0, 0.01, 0.0274, relative)),
+        ("half, 0.1 to 1 %, 200/s", (83.0, 18.0), half(200.0, 0.001, 0.01, LIMIT)),
+        ("90 % at 5/s", (99.0, 13.0), play(case(5.0, 0.0001, 0.9), 300)),
+        ("90 % at 2/s, 120 s", (99.7, 50.0), play(Case { soak: 120, ..case(2.0, 0.0001, 0.9) }, 300)),
+    ] {
+        println!("{what:<30} {rolled_back:5.1} % @{seconds:4.1} s");
+        if f64::abs(rolled_back - share) > 7.0 || f64::abs(seconds - after) > 0.12 * after + 0.7 {
+            wrong.push(format!("{what}: {rolled_back} % @{seconds} s, the table has {share} % @{after} s"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -1,25 +1,84 @@
 //! Memory that runs out while a new generation is tried: it goes, before the kernel chooses.
 
 use super::event::{Gen, MemorySeen, Outcome};
-use super::model::{Place, Stage};
-use super::turn::Turn;
+use super::model::{End, Phase, Place, Stage, Word};
+use super::turn::{Follow, Turn};
 use crate::proto::amount::Bytes;
+use crate::unit::{Amount, OomPolicy};
 
 /// So many hundredths of a limit have to be left, and no less makes a newcomer one of those who use it up.
 const LITTLE: u64 = 5;
 
 impl Turn<'_> {
-    /// What a newcomer has of the memory.
-    pub(super) fn memory(&mut self, generation: Gen, seen: &MemorySeen) {
+    /// Whether a generation is tried beside one that serves. Without that one it is the only one there is.
+    fn is_tried(&self, generation: Gen) -> bool {
         let beside =
             self.s.reload.as_ref().is_some_and(|reload| matches!(reload.stage, Stage::Beside { .. }));
-        // Without anybody who serves it is the only one there is.
-        if !beside || self.s.place(generation) != Place::New || self.s.serving().is_none() {
+        beside && self.s.place(generation) == Place::New && self.s.serving().is_some()
+    }
+
+    /// What a newcomer has of the memory.
+    pub(super) fn memory(&mut self, generation: Gen, seen: &MemorySeen) {
+        if !self.is_tried(generation) {
             return;
         }
         if let Some(reason) = must_go(generation, seen) {
             self.roll_back(Outcome::RolledBack, reason);
         }
+    }
+
+    /// The kernel has killed processes of a generation for memory, and others are left.
+    pub(super) fn oom_killed(&mut self, number: Gen, count: u64) {
+        let Some(generation) = self.s.generation(number) else { return };
+        let goes_on = matches!(generation.phase, Phase::Starting { .. } | Phase::Up);
+        let knows = generation.end.as_ref().is_some_and(|end| end.result == Word::OomKill);
+        // The kernel may count a process more than once.
+        let processes = if count == 1 { "a process" } else { "processes" };
+        let limit = self.memory_max(number);
+        let lost = format!("lost {processes} to the kernel's OOM killer{limit}");
+        if self.is_tried(number) {
+            let reason = format!("generation {} {lost} before it was promoted", number.0);
+            return self.roll_back(Outcome::RolledBack, reason);
+        }
+        let policy = match self.oom_policy(number) {
+            OomPolicy::Continue => None,
+            OomPolicy::Stop => Some("stop"),
+            OomPolicy::Kill => Some("kill"),
+        };
+        match policy.filter(|_| goes_on) {
+            Some(policy) => {
+                let text = format!("{lost}, OOMPolicy is {policy}");
+                self.follow(Follow::MainsDead(number, End::given_up(Word::OomKill, text)));
+            }
+            // It ends for that already.
+            None if knows => {}
+            None => self.warn(format!("generation {} {lost}", number.0)),
+        }
+    }
+
+    /// What follows when a generation loses a process for memory. While somebody is tried beside it, or might be, who
+    /// serves is left alone: it may be the other's fault, and two outages are no better than one.
+    pub(super) fn oom_policy(&self, number: Gen) -> OomPolicy {
+        if self.s.reload.is_some() && self.s.place(number) == Place::Current {
+            return OomPolicy::Continue;
+        }
+        self.unit_of(number).service.group_limits.oom_policy
+    }
+
+    /// ` (MemoryMax 512M)`, where there is one.
+    fn memory_max(&self, number: Gen) -> String {
+        match self.unit_of(number).service.group_limits.memory_max {
+            Some(Amount::Of(bytes)) => format!(" (MemoryMax {})", Bytes(bytes)),
+            Some(Amount::Share(share)) => format!(" (MemoryMax {}%)", f64::from(share) / 100.0),
+            Some(Amount::Infinity) | None => String::new(),
+        }
+    }
+
+    /// Whether a generation that has lost a process for memory is killed as a whole.
+    pub(super) fn is_killed_whole(&self, number: Gen) -> bool {
+        let killed = |end: &End| end.result == Word::OomKill;
+        self.s.generation(number).and_then(|generation| generation.end.as_ref()).is_some_and(killed)
+            && self.oom_policy(number) == OomPolicy::Kill
     }
 }
 

@@ -43,6 +43,7 @@ mod command;
 pub mod evidence;
 mod failure;
 mod fault;
+mod figures;
 mod generation;
 pub mod gone;
 mod handover;

@@ -37,6 +37,9 @@ impl Turn<'_> {
         if self.s.generation(number).is_none_or(|g| matches!(g.phase, Phase::Stopping { .. })) {
             return;
         }
+        if self.is_killed_whole(number) {
+            return self.kill_early(number);
+        }
         let clock = self.stop_timeout(number);
         self.run_stop(number, StopPlan { clock, exec_stop });
     }

@@ -1,10 +1,10 @@
 //! What the checks of an analysis would read now, and what a soak could tell by it: for `reload --dry-run`.
 
-use super::analysis::own_figure;
 use super::event::{NoPage, Seen};
 use super::evidence::{Count, Evidence, Limit};
+use super::figures::own_figure;
 use super::verdicts;
-use crate::proto::exposition::Sum;
+use crate::proto::exposition::{Kind, Sum};
 use crate::proto::status::TriedCheck;
 use crate::time::Span;
 use crate::unit::{AnalysisCheck, AnalysisKind, Unit};
@@ -86,9 +86,7 @@ fn values(check: &AnalysisCheck, seen: &Seen, mut paged: std::ops::Range<usize>)
                 let at = paged.next().unwrap_or(usize::MAX);
                 let page = seen.page.as_ref().map_err(NoPage::to_string)?;
                 let sum = page.sums.get(at).ok_or("the page was read for another unit")?;
-                if sum.series == 0 {
-                    return Err(verdicts::no_series(&selector.name, sum));
-                }
+                verdicts::usable(&selector.name, sum, sum.kind == Kind::Counter)?;
                 sum.value
             }
         };

@@ -173,6 +173,7 @@ impl Turn<'_> {
             Event::Accepted { conn, socket, source } => self.accepted(conn, socket, source),
             Event::Spawned { proc, pid } => self.spawned(proc, pid),
             Event::SpawnFailed { proc, failure } => self.spawn_failed(proc, &failure),
+            Event::Said { proc, line } => self.command_said(proc, line),
             Event::Exited { proc, exit, beside } => self.exited(proc, exit, beside),
             Event::Emptied(generation) => self.emptied(generation),
             Event::Notified { generation, from, message } => self.notified(generation, from, &message),
@@ -181,6 +182,7 @@ impl Turn<'_> {
             Event::SinkConnected(generation) => self.sink_connected(generation),
             Event::RelayEnded(relayed) => self.relay_ended(relayed),
             Event::Memory(generation, seen) => self.memory(generation, &seen),
+            Event::OomKilled(generation, count) => self.oom_killed(generation, count),
             Event::Tick => self.tick(),
         }
         self.follow_up();

@@ -2,7 +2,7 @@
 
 use super::event::Gen;
 use super::evidence::Count;
-use super::model::{Contents, Judged, Reload};
+use super::model::{Book, Contents, Judged, Reload};
 use crate::proto::exposition::{Selector, Sum};
 use crate::proto::status::{CheckSide, CheckStatus, CheckVerdict};
 use crate::unit::{AnalysisCheck, AnalysisKind};
@@ -37,9 +37,10 @@ pub(super) fn needs(judged: &Judged, check: &AnalysisCheck) -> String {
             let seen = thousands(judged.evidence.new.all);
             format!("{seen} of {} requests that it needs", thousands(check.min_samples))
         }
-        AnalysisKind::Value { .. } | AnalysisKind::Exec(_) if judged.looks == 0 => {
+        AnalysisKind::Value { .. } | AnalysisKind::Exec(_) if judged.looks == 0 && judged.text.is_empty() => {
             "no look said anything".into()
         }
+        AnalysisKind::Value { .. } if judged.looks == 0 => "no look said anything".into(),
         AnalysisKind::Value { .. } | AnalysisKind::Exec(_) => judged.text.clone(),
     }
 }
@@ -92,9 +93,36 @@ fn status(judged: &Judged, check: &AnalysisCheck) -> CheckStatus {
     }
 }
 
+/// What is odd about a check's counters, once a soak.
+pub(super) fn oddity(
+    judged: &mut Judged,
+    check: &AnalysisCheck,
+    (new, old): (Option<Gen>, Option<Gen>),
+) -> Option<String> {
+    if judged.odd {
+        return None;
+    }
+    let name = &check.name;
+    let fell = |book: &Book, number: Option<Gen>| {
+        let (process, Gen(number)) = book.fell.zip(number)?;
+        Some(format!(
+            "the check \"{name}\": counters of generation {number} (pid {process}) have fallen: what was counted stays, \
+             and from there they count anew"
+        ))
+    };
+    let evidence = &judged.evidence;
+    let more = (evidence.is_impossible() && evidence.new.all >= check.min_samples).then(|| {
+        format!(
+            "the check \"{name}\": more bad requests than requests were counted: Bad has to be a part of Of"
+        )
+    });
+    let odd = fell(&judged.new, new).or_else(|| fell(&judged.old, old)).or(more);
+    judged.odd = odd.is_some();
+    odd
+}
+
 /// The figures of a check in one line.
-pub(super) fn text(judged: &Judged, check: &AnalysisCheck, new: Option<Gen>, old: Option<Gen>) -> String {
-    let new = new.map_or(0, |new| new.0);
+pub(super) fn text(judged: &Judged, check: &AnalysisCheck, Gen(new): Gen, old: Option<Gen>) -> String {
     let generation =
         |number: Option<Gen>| number.map_or(String::new(), |old| format!(" of generation {}", old.0));
     let evidence = &judged.evidence;
@@ -151,21 +179,37 @@ fn allowed(check: &AnalysisCheck, unit: &str) -> String {
     max.into_iter().chain(relative).collect::<Vec<String>>().join(" or ")
 }
 
+/// Why a sum says nothing, if so: nothing matches, or what matches is no number.
+pub(super) fn usable(name: &str, sum: &Sum, counts: bool) -> Result<(), String> {
+    match &sum.odd {
+        Some(odd) => Err(format!("{odd}, which is no number to go by")),
+        None if sum.series == 0 => Err(no_series(name, sum)),
+        None if counts && sum.is_negative() => Err(format!("{name} is negative, which no counter is")),
+        None => Ok(()),
+    }
+}
+
 /// The two counters of a check: bad requests, all requests.
 pub(super) fn counters(check: &AnalysisCheck, bound: Option<f64>, sums: &[Sum]) -> Result<Vec<f64>, String> {
     match (&check.kind, sums) {
-        (AnalysisKind::Share { of, .. }, [_, all]) if all.series == 0 => Err(no_series(&of.name, all)),
-        (AnalysisKind::Share { .. }, [bad, all]) => Ok(vec![bad.value, all.value]),
-        (AnalysisKind::Latency { histogram, .. }, [sum]) => {
-            if sum.series == 0 {
-                return Err(no_series(&format!("{}_bucket", histogram.name), sum));
+        (AnalysisKind::Share { bad: name, of }, [bad, all]) => {
+            usable(&of.name, all, true)?;
+            // None yet is none.
+            if bad.series > 0 || bad.odd.is_some() {
+                usable(&name.name, bad, true)?;
             }
+            Ok(vec![bad.value, all.value])
+        }
+        (AnalysisKind::Latency { histogram, .. }, [sum]) => {
+            usable(&format!("{}_bucket", histogram.name), sum, true)?;
             let all = sum.buckets.last().filter(|(bound, _)| bound.is_infinite());
             let (_, all) = all.ok_or_else(|| format!("{} has no bucket +Inf", histogram.name))?;
             let bound = bound.unwrap_or(f64::INFINITY);
             let within = sum.buckets.iter().find(|(le, _)| same(*le, bound));
             let (_, within) = within.ok_or_else(|| {
-                format!("no bucket of {} ends at {} in both generations", histogram.name, seconds(bound))
+                let bounds = sum.buckets.iter().map(|(bound, _)| *bound);
+                let there = around(bounds.filter(|bound| bound.is_finite()), bound);
+                format!("no bucket of {} ends at {}{there}", histogram.name, seconds(bound))
             })?;
             Ok(vec![(all - within).max(0.0), *all])
         }
@@ -181,36 +225,45 @@ pub(super) fn bound(
     old: Option<&[Sum]>,
 ) -> Result<f64, String> {
     let sum = new.first().ok_or("the page was read for another unit")?;
-    if sum.series == 0 {
-        return Err(no_series(&format!("{}_bucket", histogram.name), sum));
-    }
+    let name = &histogram.name;
+    usable(&format!("{name}_bucket"), sum, true)?;
     let bounds = sum.buckets.iter().map(|(bound, _)| *bound).filter(|bound| bound.is_finite());
     if let Some(wanted) = wanted {
         if bounds.clone().any(|bound| same(bound, wanted)) {
             return Ok(wanted);
         }
-        let below = bounds.clone().filter(|bound| *bound < wanted).reduce(f64::max);
-        let above = bounds.filter(|bound| *bound > wanted).reduce(f64::min);
-        let there: Vec<String> = below.into_iter().chain(above).map(seconds).collect();
-        return Err(format!(
-            "no bucket of {} ends at {}: there are {}",
-            histogram.name,
-            seconds(wanted),
-            there.join(" and ")
-        ));
+        let there = around(bounds, wanted);
+        return Err(format!("no bucket of {name} ends at {}{there}", seconds(wanted)));
     }
     let old = old.and_then(<[Sum]>::first).ok_or("without an old generation it needs Slower")?;
+    usable(&format!("{name}_bucket"), old, true)?;
     let all = old.buckets.last().map_or(0.0, |(_, all)| *all);
-    let seldom = |within: f64| all > 0.0 && (all - within) / all <= SELDOM;
-    let found = old.buckets.iter().find(|(bound, within)| {
-        bound.is_finite() && seldom(*within) && bounds.clone().any(|one| same(one, *bound))
-    });
-    found.map(|(bound, _)| *bound).ok_or_else(|| {
-        format!(
-            "more than 1 % of the old generation's requests are beyond every bucket of {}",
-            histogram.name
-        )
+    if all <= 0.0 {
+        return Err(format!("the old generation has counted nothing in {name} yet"));
+    }
+    let fits: Vec<f64> = old
+        .buckets
+        .iter()
+        .filter(|(bound, within)| bound.is_finite() && (all - within) / all <= SELDOM)
+        .map(|(bound, _)| *bound)
+        .collect();
+    if fits.is_empty() {
+        return Err(format!(
+            "more than 1 % of the old generation's requests are beyond every bucket of {name}"
+        ));
+    }
+    let common = fits.iter().find(|bound| bounds.clone().any(|one| same(one, **bound)));
+    common.copied().ok_or_else(|| {
+        format!("{name} has other buckets in the new generation, and none in common that at most 1 % exceed: give Slower")
     })
+}
+
+/// `: there are 250ms and 500ms`: the bounds beside one that is not there.
+fn around(bounds: impl Iterator<Item = f64> + Clone, wanted: f64) -> String {
+    let below = bounds.clone().filter(|bound| *bound < wanted).reduce(f64::max);
+    let above = bounds.filter(|bound| *bound > wanted).reduce(f64::min);
+    let there: Vec<String> = below.into_iter().chain(above).map(seconds).collect();
+    if there.is_empty() { String::new() } else { format!(": there are {}", there.join(" and ")) }
 }
 
 fn same(one: f64, other: f64) -> bool {

@@ -7,7 +7,7 @@ use super::restart::{delay, wants_restart};
 use super::table::{OldDies, row};
 use super::turn::{Follow, Turn};
 use crate::time::Monotime;
-use crate::unit::ServiceType;
+use crate::unit::{OomPolicy, ServiceType};
 
 impl Turn<'_> {
     pub(super) fn worker_mut(&mut self, number: Gen, worker: u32) -> Option<&mut Worker> {
@@ -135,7 +135,8 @@ impl Turn<'_> {
 
     fn main_ended_up(&mut self, number: Gen, index: u32, end: End) {
         let others = self.s.generation(number).is_some_and(|g| g.lives());
-        if others && self.s.place(number) == Place::Current {
+        let all_go = end.result == Word::OomKill && self.oom_policy(number) != OomPolicy::Continue;
+        if others && !all_go && self.s.place(number) == Place::Current {
             self.told_is_lost(number, index, &end);
             self.restart_worker_later(number, index, &end);
         } else {
@@ -302,7 +303,7 @@ impl Turn<'_> {
             Place::Current => {
                 self.s.why = format!("generation {} {}", number.0, end.text);
                 self.current_is_lost(number, &end);
-                let alive = end.result == Word::Health;
+                let alive = end.exit.is_none() && matches!(end.result, Word::Health | Word::OomKill);
                 self.stop_lost(number, (success || alive) && was_ready);
             }
             Place::Instance => {

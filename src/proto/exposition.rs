@@ -13,6 +13,9 @@ pub const MAX_SERIES: u32 = 10_000;
 /// The most buckets of a histogram.
 pub const MAX_BUCKETS: usize = 64;
 
+/// As much of a line or of a series is told, characters.
+const LONGEST_TOLD: usize = 80;
+
 /// `name{label="pattern", label!="pattern"}`. A pattern is text with `*` (any run of characters) and `|` (or); `\`
 /// escapes; a label that a series does not have is "".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +169,22 @@ struct Sample<'a> {
 }
 
 impl Sample<'_> {
+    /// `name{label="value"} is NaN`, not too long.
+    fn told(&self) -> String {
+        let labels: Vec<String> =
+            self.labels.iter().map(|(label, value)| format!("{label}={value:?}")).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let series: String = format!("{}{labels}", self.name).chars().take(LONGEST_TOLD).collect();
+        let value = if self.value.is_nan() {
+            "NaN"
+        } else if self.value > 0.0 {
+            "+Inf"
+        } else {
+            "-Inf"
+        };
+        format!("{series} is {value}")
+    }
+
     fn label(&self, wanted: &str) -> Option<&str> {
         self.labels.iter().find(|(label, _)| *label == wanted).map(|(_, value)| value.as_str())
     }
@@ -267,6 +286,15 @@ pub struct Sum {
     pub buckets: Vec<(f64, f64)>,
     /// Without a match: a name on the page that was perhaps meant.
     pub meant: Option<String>,
+    /// A series that matched and whose value is not finite: which, and what it has. It is in no sum.
+    pub odd: Option<String>,
+}
+
+impl Sum {
+    /// Whether it, or one of its buckets, is below nothing.
+    pub fn is_negative(&self) -> bool {
+        self.value < 0.0 || self.buckets.iter().any(|(_, count)| *count < 0.0)
+    }
 }
 
 /// Why a page cannot be used.
@@ -367,7 +395,7 @@ impl<'a> Scrape<'a> {
             return Ok(());
         }
         let found = sample(text).map_err(|why| {
-            let beginning: String = text.chars().take(80).collect();
+            let beginning: String = text.chars().take(LONGEST_TOLD).collect();
             PageError::NotText(format!("{why}: {beginning}"))
         })?;
         self.add(&found)
@@ -417,7 +445,12 @@ impl<'a> Scrape<'a> {
             _ => Kind::Unknown,
         };
         for ((wanted, sum), buckets) in self.wanted.iter().zip(&mut self.sums).zip(&mut self.buckets) {
-            if !wanted.is_named(found.name) || !wanted.selector().takes(found) || !found.value.is_finite() {
+            if !wanted.is_named(found.name) || !wanted.selector().takes(found) {
+                continue;
+            }
+            if !found.value.is_finite() {
+                sum.meant = None;
+                sum.odd.get_or_insert_with(|| found.told());
                 continue;
             }
             sum.series += 1;

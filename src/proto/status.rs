@@ -1,7 +1,7 @@
 //! What `aeternactl status`, `history`, `events` and `/v1/status` show: values that are printed as JSON.
 //! Times are in seconds.
 
-pub use super::usage::{Pressure, Usage, UsageOfBoth};
+pub use super::usage::{Figure, Pressure, Usage, UsageOfBoth};
 
 use serde::{Deserialize, Serialize};
 

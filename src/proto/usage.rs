@@ -35,6 +35,40 @@ pub struct Usage {
     pub accept_queue: Option<u64>,
 }
 
+/// A figure as people read it: each place has its own way to write one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Figure {
+    /// A time.
+    Seconds(f64),
+    /// An amount of memory.
+    Bytes(u64),
+    /// A number of something.
+    Count(u64),
+    /// A share of the time, in percent.
+    Percent(f64),
+}
+
+impl Usage {
+    /// All that is known, by the names that people read.
+    pub fn figures(&self) -> [(&'static str, Option<Figure>); 11] {
+        let count = |count: Option<u64>| count.map(Figure::Count);
+        let percent = |share: Option<f64>| share.map(Figure::Percent);
+        [
+            ("processor time", self.cpu_seconds.map(Figure::Seconds)),
+            ("memory", self.memory.map(Figure::Bytes)),
+            ("most memory", self.memory_peak.map(Figure::Bytes)),
+            ("threads", count(self.tasks)),
+            ("descriptors", count(self.descriptors)),
+            ("new connections", count(self.connections)),
+            ("waiting to be accepted", count(self.accept_queue)),
+            ("waited for a processor", percent(self.pressure.cpu)),
+            ("waited for memory", percent(self.pressure.memory)),
+            ("waited for a disk", percent(self.pressure.io)),
+            ("killed for memory", count(self.oom_kills.filter(|kills| *kills > 0))),
+        ]
+    }
+}
+
 /// What both generations of a reload used, at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct UsageOfBoth {

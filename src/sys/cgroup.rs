@@ -313,7 +313,7 @@ fn remove_leftovers(own: &Path, prefix: &str) {
 }
 
 /// Our group in the second version's hierarchy, of /proc/self/cgroup.
-fn own_group(text: &str) -> Option<&str> {
+pub(super) fn own_group(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
 }
 

@@ -119,6 +119,13 @@ pub(super) fn enable(place: &Path, pid1: bool) -> Result<Controllers, String> {
 /// As [`enable`].
 pub(super) fn possible(place: &Path, pid1: bool) -> Result<Controllers, String> {
     let read = |name: &str| fs::read_to_string(place.join(name)).unwrap_or_default();
+    let kind = read("cgroup.type");
+    if kind.contains("threaded") || kind.contains("invalid") {
+        return Err(format!(
+            "the control group is for threads of one process (cgroup.type is \"{}\"): start aeternad in another one",
+            kind.trim_end()
+        ));
+    }
     let given = Controllers::of(&read("cgroup.subtree_control"));
     let there = Controllers::of(&read("cgroup.controllers"));
     if !there.memory && !there.pids && !there.cpu {

@@ -17,6 +17,7 @@ pub mod dir;
 pub mod fd;
 pub mod fifo;
 pub mod flows;
+pub mod groups;
 pub mod held;
 pub mod holder;
 pub mod inotify;

@@ -297,14 +297,14 @@ fn pause(end: Monotime, step: Span) -> io::Result<()> {
 }
 
 /// Waits until somebody has accepted the connection, and says whether it is a process of `tree`. `us` is
-/// aeternad's pid. A connection on which nothing is sent is `silent`. Re-checks after 1, 2, 4 … 50 ms. Blocks for `timeout` at most.
+/// aeternad's pid; processes that are `known` to be of the tree are looked at first. A connection on which nothing is sent is `silent`. Re-checks after 1, 2, 4 … 50 ms. Blocks for `timeout` at most.
 ///
 /// # Errors
 /// What the kernel says when it is asked about sockets.
 pub fn answerer(
     connection: &Connection,
     tree: &TreeKey<'_>,
-    us: i32,
+    (us, known): (i32, &[i32]),
     silent: bool,
     timeout: Span,
 ) -> io::Result<Answerer> {
@@ -313,7 +313,7 @@ pub fn answerer(
     loop {
         match connection.accepted() {
             Ok(inode) if inode != 0 => {
-                let found = owner_of(inode, tree, us);
+                let found = owner_of(inode, tree, us, known);
                 let gone = found == Answerer::Other && connection.was_closed();
                 return Ok(if gone { Answerer::Gone } else { found });
             }
@@ -335,7 +335,11 @@ pub fn answerer(
 }
 
 /// Whether a process of the tree holds the socket.
-fn owner_of(inode: u64, tree: &TreeKey<'_>, us: i32) -> Answerer {
+fn owner_of(inode: u64, tree: &TreeKey<'_>, us: i32, known: &[i32]) -> Answerer {
+    // That spares a look at every process of the machine.
+    if let Some(pid) = known.iter().find(|pid| holder::sockets_of(**pid).contains(&inode)) {
+        return Answerer::Member(*pid);
+    }
     // Without a /proc of ours nobody is seen: that is not to see somebody else.
     let mut hidden = procfs::look() != Proc::Ours;
     for pid in tree::tree(tree, us) {

@@ -7,7 +7,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use std::fs;
 use std::io::Read;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 /// A control group's file is never longer than this, bytes.
 const MAX_FILE: u64 = 64 * 1024;
@@ -64,11 +64,15 @@ fn memory_of_group(file: &impl Fn(&str) -> Option<String>) -> Option<u64> {
     Some(current.saturating_sub(cache))
 }
 
-fn read(group: BorrowedFd<'_>, name: &str) -> Option<String> {
+/// A file of a control group.
+pub(super) fn file(group: BorrowedFd<'_>, name: &str) -> Option<fs::File> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let file: OwnedFd = nix::fcntl::openat(group, name, flags, Mode::empty()).ok()?;
+    nix::fcntl::openat(group, name, flags, Mode::empty()).ok().map(fs::File::from)
+}
+
+fn read(group: BorrowedFd<'_>, name: &str) -> Option<String> {
     let mut text = String::new();
-    fs::File::from(file).take(MAX_FILE).read_to_string(&mut text).ok()?;
+    file(group, name)?.take(MAX_FILE).read_to_string(&mut text).ok()?;
     Some(text)
 }
 

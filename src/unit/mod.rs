@@ -68,7 +68,7 @@ pub use types::{
 pub use value::check_http_address;
 pub use value::limit_key;
 pub use variables::fd_variables;
-pub use verdict::{FileVerdict, SocketVerdict, Verdict};
+pub use verdict::{FileVerdict, Here, SocketVerdict, Unmet, Verdict};
 
 /// One unit: sockets, a service, how it is reloaded.
 #[derive(Debug, Clone, PartialEq)]

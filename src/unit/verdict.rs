@@ -2,7 +2,7 @@
 
 use super::keepable::advice;
 use super::value::{SHARINGS, word_of};
-use super::{Context, Diagnostic, Found, Unit, clashes, parse, sharing};
+use super::{Context, Diagnostic, Found, GroupLimits, Unit, clashes, parse, sharing};
 use serde::Serialize;
 use std::path::Path;
 
@@ -17,6 +17,23 @@ pub struct Verdict {
     pub errors: Vec<String>,
     #[serde(skip)]
     units: Vec<Unit>,
+}
+
+/// Limits that would not be enforced, and why.
+pub type Unmet = (Vec<&'static str>, String);
+
+/// What surrounds a unit where it is checked.
+pub struct Here<'a> {
+    /// What is at a path.
+    pub look: &'a dyn Fn(&str) -> Found,
+    /// Which of these limits would not be enforced here, and why.
+    pub limits: &'a dyn Fn(&GroupLimits) -> Option<Unmet>,
+}
+
+impl std::fmt::Debug for Here<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Here")
+    }
 }
 
 /// A finding about a text that stands somewhere in the file.
@@ -67,8 +84,8 @@ impl Verdict {
         Verdict { ok: true, ..Verdict::default() }
     }
 
-    /// Adds a file with this text; `look` says what is at a path.
-    pub fn text(&mut self, text: &str, context: &Context, look: &dyn Fn(&str) -> Found) {
+    /// Adds a file with this text.
+    pub fn text(&mut self, text: &str, context: &Context, here: &Here<'_>) {
         let lines = |found: Vec<Diagnostic>| found.iter().map(ToString::to_string).collect();
         let file = context.file.clone();
         let found = match parse(text, context) {
@@ -77,7 +94,12 @@ impl Verdict {
                 FileVerdict { file, errors: lines(errors), shown, ..FileVerdict::default() }
             }
             Ok(mut parsed) => {
-                let advice = advice(&parsed.unit, look);
+                let mut advice = advice(&parsed.unit, here.look);
+                if let Some((keys, why)) = (here.limits)(&parsed.unit.service.group_limits) {
+                    let first = keys.first().copied().unwrap_or_default().to_owned();
+                    let verb = if keys.len() == 1 { "is" } else { "are" };
+                    advice.push((first, format!("{} {verb} not enforced: {why}", keys.join(", "))));
+                }
                 parsed
                     .warnings
                     .extend(advice.into_iter().map(|(at, message)| placed(text, context, &at, message)));
@@ -181,6 +203,31 @@ mod tests {
         Found::default()
     }
 
+    const NOTHING: Here<'static> = Here { look: &nothing, limits: &|_| None };
+
+    #[test]
+    fn limits_that_nobody_enforces_are_said_where_the_first_stands() {
+        let mut verdict = Verdict::new();
+        let none = |limits: &GroupLimits| limits.unmet(Err("the reason, as seen from here"));
+        let here = Here { look: &nothing, limits: &none };
+        let text = "[Service]\nExecStart = '/bin/a'\nTasksMax = 5\nMemoryMax = '1G'\n";
+        verdict.text(text, &context("a.toml"), &here);
+        verdict.text("[Service]\nExecStart = '/bin/a'\n", &context("b.toml"), &here);
+        assert!(verdict.ok);
+        assert_eq!(
+            verdict.files[0].warnings,
+            ["a.toml:4:1: MemoryMax, TasksMax are not enforced: the reason, as seen from here"]
+        );
+        assert_eq!(verdict.files[1].warnings, [""; 0]);
+        let few = |limits: &GroupLimits| limits.unmet(Ok(&["pids"]));
+        let mut verdict = Verdict::new();
+        verdict.text(text, &context("a.toml"), &Here { look: &nothing, limits: &few });
+        assert_eq!(
+            verdict.files[0].warnings,
+            ["a.toml:3:1: TasksMax is not enforced: there is no controller pids"]
+        );
+    }
+
     #[test]
     fn what_cannot_be_brought_back_is_said_where_it_stands() {
         let mut verdict = Verdict::new();
@@ -190,7 +237,7 @@ mod tests {
             link: Some("/srv/current".into()),
             what: if path.ends_with("py") { What::File } else { What::Folder },
         };
-        verdict.text(text, &context("a.toml"), &look);
+        verdict.text(text, &context("a.toml"), &Here { look: &look, limits: &|_| None });
         let said = &verdict.files[0].warnings[0];
         assert!(
             said.starts_with("a.toml:3:35: ExecStart names /srv/current/app.py through the symlink"),
@@ -202,7 +249,7 @@ mod tests {
     fn good_files_are_praised_and_bad_ones_complained_of() {
         let mut verdict = Verdict::new();
         let text = "[Socket]\nListenStream = [80, '/run/x']\nPipeSize = 5\n[Service]\nExecStart = '/bin/a'\n";
-        verdict.text(text, &context("a.toml"), &nothing);
+        verdict.text(text, &context("a.toml"), &NOTHING);
         verdict.together();
         assert!(verdict.ok);
         assert_eq!(
@@ -212,8 +259,8 @@ mod tests {
         );
         assert_eq!(verdict.complaints().len(), 1);
         assert!(verdict.complaints()[0].ends_with("(warning)\n 3 | PipeSize = 5\n   | ^^^^^^^^"));
-        verdict.text(text, &context("b.toml"), &nothing);
-        verdict.text("[Servic]", &context("c.toml"), &nothing);
+        verdict.text(text, &context("b.toml"), &NOTHING);
+        verdict.text("[Servic]", &context("c.toml"), &NOTHING);
         verdict.unusable(Path::new("d.toml"), "it is not there");
         verdict.together();
         assert!(!verdict.ok);

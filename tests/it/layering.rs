@@ -240,6 +240,7 @@ const BY_NAME: &[(&str, &[&str], &str)] = &[
     ("sys/datagram.rs", CHANGES, "NOTIFY_SOCKET of our own supervisor"),
     ("sys/fd.rs", CHANGES, "/dev/null"),
     ("sys/fifo.rs", CHANGES, "a name of one component in a folder that sys::dir has opened"),
+    ("sys/groups.rs", LOOKS, "names of the kernel"),
     ("sys/held.rs", LOOKS, "names of the kernel"),
     ("sys/holder.rs", LOOKS, "names of the kernel"),
     ("sys/inotify.rs", LOOKS, "inotify takes names; only changes are heard there, nothing is read or made"),

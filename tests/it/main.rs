@@ -23,6 +23,7 @@ mod dropped;
 mod endings;
 mod example_units;
 mod examples;
+mod figures;
 mod files;
 mod flows;
 mod health;

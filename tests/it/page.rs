@@ -127,9 +127,21 @@ fn without_script_the_page_can_be_read() {
     browser.open(&world.url());
     let text = browser.value("document.querySelector('#plain').innerText");
     let text = text.as_str().unwrap();
-    for words in
-        ["chat", "soaking", "0.0.0.0:8080", "52311", "3580", "the start limit was hit", "no route to db"]
-    {
+    for words in [
+        "chat",
+        "soaking",
+        "0.0.0.0:8080",
+        "52311",
+        "3580",
+        "the start limit was hit",
+        "no route to db",
+        // Both generations of the soak, side by side, and what is judged.
+        "7 (serving)\t8 (soaking)",
+        "processor time\t5301.00 s\t1.20 s",
+        "memory\t410M\t96M",
+        "errors\topen\t",
+        "0.2 % of 1,204 requests",
+    ] {
         assert!(text.contains(words), "{words} is missing in\n{text}");
     }
     assert_eq!(browser.value("document.querySelector('#live').offsetHeight"), 0);

@@ -358,7 +358,7 @@ const VALUES: &[(&str, &str, &[&str])] = &[
     ("[Service]", "TasksMax", &["512", "'10%'", "'infinity'"]),
     ("[Service]", "CPUWeight", &["1", "10000"]),
     ("[Service]", "CPUQuota", &["'150%'", "'0.5%'"]),
-    ("[Service]", "OOMPolicy", &["'continue'", "'kill'"]),
+    ("[Service]", "OOMPolicy", &["'continue'", "'stop'", "'kill'"]),
     ("[Service]", "CPUAffinity", &["0", "'0-3,5'", "[1, '3-4']", "[]"]),
     ("[Service]", "NoNewPrivileges", FLAG),
     ("[Service]", "IgnoreSIGPIPE", FLAG),

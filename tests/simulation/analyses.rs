@@ -3,10 +3,10 @@
 use crate::rig::Rig;
 use crate::units::{analysis, base};
 use aeterna::machine::event::*;
-use aeterna::proto::exposition::{Kind, Sum};
+use aeterna::proto::exposition::{Kind, Selector, Sum};
 use aeterna::proto::status::{CheckVerdict, Usage};
 use aeterna::time::Span;
-use aeterna::unit::{Inconclusive, Unit};
+use aeterna::unit::{Amount, AnalysisKind, Inconclusive, OomPolicy, Restart, Unit};
 
 /// A unit whose errors are judged, and nothing else.
 fn judged() -> Unit {
@@ -66,6 +66,12 @@ fn a_release_that_fails_one_request_in_ten_is_rolled_back_and_told_why() {
     });
     let check = announced.unwrap();
     assert_eq!(check.verdict, CheckVerdict::Fail);
+    // It is told when it fails, and not again at the end.
+    rig.exits(2, Exit::Signal { signal: 15, core: false });
+    rig.empty(2);
+    rig.outcome(Outcome::RolledBack, &format!("errors: {}", check.text));
+    let told = |action: &&Action| matches!(action, Action::Announce(Announcement::Analysis { .. }));
+    assert_eq!(rig.all.iter().filter(told).count(), 1);
     assert!(
         check.text.starts_with("10.0 % of ")
             && check.text.contains(" requests of generation 2 are bad, 0.1 % of "),
@@ -157,7 +163,7 @@ fn a_look_that_never_comes_back_holds_nothing_up() {
         }
     }
     assert!(lines.contains(&"promoted g2".to_string()), "{lines:?}");
-    rig.outcome(Outcome::Promoted, "not judged: errors (the page did not come within Timeout)");
+    rig.outcome(Outcome::Promoted, "not judged: errors (generation 2: the page did not come within Timeout)");
 }
 
 #[test]
@@ -203,6 +209,49 @@ fn a_figure_of_the_kernel_too_high_at_three_looks_in_a_row_rolls_back() {
     }
     let lines = rig.event(tasks(3));
     assert!(lines.contains(&"=ROLLING_BACK".to_string()), "{lines:?}");
+}
+
+/// What a command of a check has written last is in the reason; one that could not run or was killed for memory says nothing.
+#[test]
+fn a_commands_last_line_is_told_and_what_is_no_fault_of_the_release_is_no_failure() {
+    let mut unit = judged();
+    let mut all = analysis();
+    all.checks.drain(..2);
+    unit.analysis = Some(all);
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit);
+    rig.spawned(2);
+    rig.ready(2, 0);
+    let nothing = || Seen { page: Err(NoPage::NotAsked), usage: Usage::default() };
+    let look = || Answer::Looked(Box::new(Looked { new: nothing(), old: Some(nothing()) }));
+    let kill = Exit::Signal { signal: 9, core: false };
+    let mut proc = 3;
+    for _ in 0..5 {
+        rig.event(look());
+        rig.spawned(proc);
+        rig.event(Event::Exited { proc: Proc(proc), exit: kill, beside: Beside::OutOfMemory });
+        assert_eq!(rig.state(), UnitState::Soaking);
+        proc += 1;
+        rig.after(1_000, &["look g2 Some(1)", &format!("spawn {proc} analysis0 - slot0")]);
+    }
+    for round in 1..=3 {
+        rig.event(look());
+        rig.spawned(proc);
+        rig.event(Event::Said { proc: Proc(proc), line: "cart total is NaN".into() });
+        rig.exits(proc, Exit::Code(1));
+        proc += 1;
+        if round < 3 {
+            rig.after(1_000, &["look g2 Some(1)", &format!("spawn {proc} analysis0 - slot0")]);
+        }
+    }
+    rig.exits(2, Exit::Signal { signal: 15, core: false });
+    rig.empty(2);
+    let reason = "smoke: the command exited with status 1, 3 times in a row: \"cart total is NaN\"";
+    rig.outcome(Outcome::RolledBack, reason);
+    assert_eq!(
+        warnings(&rig),
+        ["the check \"smoke\" says nothing: the command was killed by the kernel for memory"]
+    );
 }
 
 #[test]
@@ -338,4 +387,293 @@ fn a_release_that_fails_one_in_a_hundred_where_the_old_one_fails_one_in_a_thousa
     let mean = found.iter().sum::<u64>() as f64 / found.len() as f64;
     // The table of the manual: 98 of 100, after 14 seconds.
     assert!(found.len() >= 285 && mean <= 16.0, "{} of 300 after {mean}", found.len());
+}
+
+fn warnings(rig: &Rig) -> Vec<String> {
+    let text = |action: &Action| match action {
+        Action::Announce(Announcement::Warning { text }) => Some(text.clone()),
+        _ => None,
+    };
+    rig.all.iter().filter_map(text).collect()
+}
+
+/// A look at two counters, or at what stands for them.
+fn page(process: i32, alone: bool, sums: Vec<Sum>) -> Seen {
+    Seen { page: Ok(Page { process, alone, sums }), usage: Usage::default() }
+}
+
+fn both(new: Seen, old: Seen) -> Answer {
+    Answer::Looked(Box::new(Looked { new, old: Some(old) }))
+}
+
+/// What is no count says nothing of either side, is told once with its name, and the soak is not judged by it.
+#[test]
+fn what_is_no_number_says_nothing_and_is_told_once() {
+    let odd = |text: &str| Sum { odd: Some(text.into()), ..sum(0.0) };
+    let there = || page(7, true, vec![sum(1.0), sum(100.0)]);
+    for (new, old, told) in [
+        (
+            page(7, true, vec![odd("bad is NaN"), sum(5.0)]),
+            there(),
+            "generation 2: bad is NaN, which is no number to go by",
+        ),
+        (
+            page(7, true, vec![sum(0.0), odd("all{a=\"b\"} is +Inf")]),
+            there(),
+            "generation 2: all{a=\"b\"} is +Inf, which is no number to go by",
+        ),
+        (
+            there(),
+            page(8, true, vec![sum(0.0), sum(-3.0)]),
+            "generation 1: all is negative, which no counter is",
+        ),
+        (
+            there(),
+            page(8, true, vec![sum(-1.0), sum(3.0)]),
+            "generation 1: bad is negative, which no counter is",
+        ),
+        (
+            page(7, true, vec![Sum::default(), Sum::default()]),
+            there(),
+            "generation 2: no series of all matches",
+        ),
+    ] {
+        let mut rig = soaking(&judged());
+        for _ in 0..30 {
+            assert_eq!(rig.event(both(new.clone(), old.clone())), [""; 0]);
+            rig.after(1_000, &["look g2 Some(1)"]);
+        }
+        rig.event(both(new, old));
+        rig.outcome(Outcome::Promoted, &format!("not judged: errors ({told})"));
+        assert_eq!(warnings(&rig), [format!("the check \"errors\" says nothing: {told}")]);
+        assert_eq!(rig.records()[0].checks[0].verdict, CheckVerdict::Inconclusive);
+    }
+}
+
+/// Counters that begin anew in the same process: nothing that was counted is lost or made up, and it is told once.
+#[test]
+fn counters_that_fall_are_told_and_count_anew() {
+    let mut rig = soaking(&judged());
+    let looks = [(100, 1000), (110, 1100), (0, 10), (10, 110), (0, 5), (1, 105)];
+    for (bad, all) in looks {
+        assert_eq!(rig.event(looked((bad, all), (0, 1000))), [""; 0]);
+        rig.after(1_000, &["look g2 Some(1)"]);
+    }
+    rig.command(Command::Promote);
+    let check = &rig.records()[0].checks[0];
+    assert_eq!((check.new.bad, check.new.of), (Some(21), Some(300)));
+    assert_eq!(
+        warnings(&rig),
+        [
+            "the check \"errors\": counters of generation 2 (pid 7) have fallen: what was counted stays, and from there they count anew"
+        ]
+    );
+}
+
+#[test]
+fn bad_requests_that_are_no_part_of_all_are_told() {
+    let mut rig = soaking(&judged());
+    for second in 0..5 {
+        rig.event(looked((second * 500, second * 40), (0, second * 900)));
+        if rig.state() != UnitState::Soaking {
+            break;
+        }
+        rig.after(1_000, &["look g2 Some(1)"]);
+    }
+    let told = warnings(&rig);
+    assert_eq!(
+        told,
+        ["the check \"errors\": more bad requests than requests were counted: Bad has to be a part of Of"]
+    );
+}
+
+/// A unit that is judged by one value.
+fn by_value(value: &str, per: Option<&str>, max: Option<f64>, relative: Option<f64>) -> Unit {
+    let selector = |text: &str| Selector::parse(text).unwrap();
+    let mut all = analysis();
+    all.checks.drain(..1);
+    all.checks.truncate(1);
+    all.checks[0].kind = AnalysisKind::Value { value: selector(value), per: per.map(selector) };
+    (all.checks[0].max, all.checks[0].max_relative) = (max, relative);
+    Unit { analysis: Some(all), ..base() }
+}
+
+fn gauge(value: f64) -> Sum {
+    Sum { value, kind: Kind::Gauge, series: 1, ..Sum::default() }
+}
+
+#[test]
+fn a_multiple_of_what_is_below_nothing_is_no_limit() {
+    for (max, ends) in [
+        (None, "not judged: tasks (generation 1: it is -5, and no multiple of that is a limit: give Max)"),
+        (Some(0.0), ""),
+    ] {
+        let mut rig = soaking(&by_value("heat", None, max, Some(1.25)));
+        let look = || both(page(7, true, vec![gauge(-5.0)]), page(8, true, vec![gauge(-5.0)]));
+        for _ in 0..30 {
+            assert_eq!(rig.event(look()), [""; 0]);
+            rig.after(1_000, &["look g2 Some(1)"]);
+        }
+        rig.event(look());
+        rig.outcome(Outcome::Promoted, ends);
+    }
+}
+
+/// A gauge below the line goes up and down, and takes nothing from the counter above it.
+#[test]
+fn a_gauge_that_falls_leaves_the_counter_beside_it_alone() {
+    let mut rig = soaking(&by_value("errors_total", Some("pool"), Some(1e9), None));
+    let pools = [4.0, 2.0, 8.0, 1.0, 5.0];
+    for (second, pool) in (0..).zip(pools) {
+        let seen = |process| page(process, true, vec![sum(f64::from(second) * 10.0), gauge(pool)]);
+        rig.event(both(seen(7), seen(8)));
+        rig.after(1_000, &["look g2 Some(1)"]);
+    }
+    rig.command(Command::Promote);
+    assert_eq!(rig.records()[0].checks[0].new.value, Some(8.0));
+    assert_eq!(warnings(&rig), [""; 0]);
+}
+
+/// aeternad's own figures are of all processes together, whoever answers for the page.
+#[test]
+fn a_figure_of_all_processes_is_not_counted_for_each() {
+    let mut rig = soaking(&by_value("@cpu_seconds", Some("requests_total"), Some(1e9), None));
+    for second in 0..7 {
+        let process = 7 + second % 2;
+        // Each process has its own counter; the second began later.
+        let served = f64::from(second / 2 * 100) + if process == 7 { 1000.0 } else { 0.0 };
+        let usage = Usage { cpu_seconds: Some(f64::from(second)), ..Usage::default() };
+        let one = Seen { usage, ..page(process, false, vec![sum(served)]) };
+        rig.event(both(one.clone(), one));
+        rig.after(1_000, &["look g2 Some(1)"]);
+    }
+    rig.command(Command::Promote);
+    // 6 s of the processor; 300 requests of the one, 200 of the other.
+    assert_eq!(rig.records()[0].checks[0].new.value, Some(6.0 / 500.0));
+}
+
+fn oom_unit(policy: OomPolicy) -> Unit {
+    let mut unit = base();
+    unit.service.group_limits.oom_policy = policy;
+    unit.service.group_limits.memory_max = Some(Amount::Of(512 << 20));
+    unit.service.exec_stop = vec![crate::units::command("bye")];
+    unit.service.restart = Restart::OnFailure;
+    unit
+}
+
+/// A child of the generation that serves is killed for memory: what systemd.service(5) says of `OOMPolicy`.
+#[test]
+fn what_follows_when_a_process_of_who_serves_is_killed_for_memory() {
+    let mut rig = Rig::running(oom_unit(OomPolicy::Continue));
+    assert_eq!(rig.event(Event::OomKilled(Gen(1), 2)), [""; 0]);
+    assert_eq!(warnings(&rig), ["generation 1 lost processes to the kernel's OOM killer (MemoryMax 512M)"]);
+
+    let mut rig = Rig::running(oom_unit(OomPolicy::Stop));
+    assert_eq!(rig.event(Event::OomKilled(Gen(1), 1)), ["spawn 2 stop0 g1 slot0", "=STOPPING"]);
+    rig.spawned(2);
+    assert_eq!(rig.exits(2, Exit::Code(0)), ["signal 15 everyone g1", "signal 18 everyone g1"]);
+    // It is stopped for that already: nothing more follows, and nothing is said twice.
+    let said = warnings(&rig);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(rig.event(Event::OomKilled(Gen(1), 1)), [""; 0]);
+    assert_eq!(warnings(&rig), said);
+    rig.exits(1, Exit::Code(0));
+    rig.empty(1);
+    assert_eq!(rig.state(), UnitState::Backoff);
+    let why = rig.m.status(rig.now).why;
+    assert!(
+        why.contains("lost a process to the kernel's OOM killer (MemoryMax 512M), OOMPolicy is stop"),
+        "{why}"
+    );
+    let restarting = |action: &Action| matches!(action, Action::Announce(Announcement::Restarting { result }) if result == "oom-kill");
+    rig.now = rig.m.next_deadline().unwrap();
+    rig.event(Event::Tick);
+    assert!(rig.all.iter().any(restarting));
+
+    let mut rig = Rig::running(oom_unit(OomPolicy::Kill));
+    assert_eq!(rig.event(Event::OomKilled(Gen(1), 1)), ["signal 9 everyone g1", "=STOPPING"]);
+    rig.exits(1, Exit::Signal { signal: 9, core: false });
+    rig.empty(1);
+    assert_eq!(rig.state(), UnitState::Backoff);
+}
+
+/// The same where only the ends of main processes are seen.
+#[test]
+fn what_follows_when_a_worker_is_killed_for_memory() {
+    for (policy, wanted) in [
+        (OomPolicy::Continue, vec![]),
+        (OomPolicy::Stop, vec!["signal 15 everyone g1", "signal 18 everyone g1", "=STOPPING"]),
+        (OomPolicy::Kill, vec!["signal 9 everyone g1", "=STOPPING"]),
+    ] {
+        let mut unit = oom_unit(policy);
+        unit.service.workers = 2;
+        let mut rig = Rig::new(unit);
+        rig.event(Event::Boot);
+        rig.spawned(1);
+        rig.spawned(2);
+        rig.ready(1, 0);
+        rig.ready(1, 1);
+        assert_eq!(rig.state(), UnitState::Running);
+        let exit = Exit::Signal { signal: 9, core: false };
+        let lines = rig.event(Event::Exited { proc: Proc(2), exit, beside: Beside::OutOfMemory });
+        assert_eq!(lines, wanted, "{policy:?}");
+    }
+}
+
+/// While a generation is tried any such kill rolls it back, whatever the policy is, and the old one notices nothing.
+#[test]
+fn a_newcomer_that_loses_a_process_for_memory_is_rolled_back_whatever_its_policy_is() {
+    for policy in [OomPolicy::Continue, OomPolicy::Stop, OomPolicy::Kill] {
+        for soaks in [false, true] {
+            let mut unit = oom_unit(policy);
+            unit.service.exec_stop.clear();
+            let mut rig = Rig::running(unit.clone());
+            rig.reload_to(2, unit);
+            rig.spawned(2);
+            if soaks {
+                rig.ready(2, 0);
+            }
+            let lines = rig.event(Event::OomKilled(Gen(2), 1));
+            assert!(lines.contains(&"=ROLLING_BACK".to_string()), "{policy:?} {lines:?}");
+            assert!(!lines.iter().any(|line| line.contains("g1")), "{lines:?}");
+            assert_eq!(rig.event(Event::OomKilled(Gen(2), 1)), [""; 0]);
+            rig.exits(2, Exit::Signal { signal: 15, core: false });
+            rig.empty(2);
+            let reason = "generation 2 lost a process to the kernel's OOM killer (MemoryMax 512M) before it was promoted";
+            rig.outcome(Outcome::RolledBack, reason);
+        }
+    }
+}
+
+/// Nothing is sent to who serves while another one is tried: it may be that one's fault.
+#[test]
+fn who_serves_is_left_alone_in_a_reload_whatever_its_policy_is() {
+    for policy in [OomPolicy::Stop, OomPolicy::Kill] {
+        let mut unit = oom_unit(policy);
+        unit.service.workers = 2;
+        let mut rig = Rig::new(unit.clone());
+        rig.event(Event::Boot);
+        (1..3).for_each(|proc| drop(rig.spawned(proc)));
+        (0..2).for_each(|worker| drop(rig.ready(1, worker)));
+        rig.reload_to(2, unit);
+        rig.spawned(3);
+        assert_eq!(rig.event(Event::OomKilled(Gen(1), 1)), [""; 0]);
+        let exit = Exit::Signal { signal: 9, core: false };
+        let lines = rig.event(Event::Exited { proc: Proc(2), exit, beside: Beside::OutOfMemory });
+        assert_eq!(lines, [""; 0]);
+        assert_eq!(rig.state(), UnitState::Starting);
+    }
+}
+
+/// Who drains or is gone has nothing more to lose.
+#[test]
+fn a_kill_of_who_drains_or_is_gone_changes_nothing() {
+    let mut rig = Rig::running(oom_unit(OomPolicy::Stop));
+    rig.reload_to(2, oom_unit(OomPolicy::Stop));
+    rig.spawned(2);
+    rig.ready(2, 0);
+    rig.command(Command::Promote);
+    assert_eq!(rig.event(Event::OomKilled(Gen(1), 1)), [""; 0]);
+    assert_eq!(rig.event(Event::OomKilled(Gen(9), 1)), [""; 0]);
+    assert_eq!(rig.state(), UnitState::Draining);
 }

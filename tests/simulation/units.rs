@@ -262,6 +262,8 @@ fn random_unit(random: &mut Random, accept: bool) -> Unit {
     random_reload(random, &mut unit, oneshot || accept);
     random_sockets(random, &mut unit, accept);
     random_state(random, &mut unit, accept);
+    unit.service.group_limits.oom_policy =
+        random.pick(&[OomPolicy::Continue, OomPolicy::Continue, OomPolicy::Stop, OomPolicy::Kill]);
     unit
 }
 

@@ -420,7 +420,9 @@ impl<'a> World<'a> {
     fn exits(&mut self, proc: Proc, exit: Exit) {
         if let Some(child) = self.children.iter_mut().find(|child| child.proc == proc && !child.dead) {
             child.dead = true;
-            self.later.push(Event::Exited { proc, exit, beside: Beside::Nothing });
+            let killed = matches!(exit, Exit::Signal { signal: 9, .. }) && self.choices.rarely(3);
+            let beside = if killed { Beside::OutOfMemory } else { Beside::Nothing };
+            self.later.push(Event::Exited { proc, exit, beside });
         }
     }
 
@@ -706,8 +708,9 @@ impl<'a> World<'a> {
     fn odd(&mut self) -> Result<(), String> {
         let number = self.choices.below(6) + 1;
         let (generation, proc) = (Gen(number), Proc(number));
-        match self.choices.below(9) {
+        match self.choices.below(10) {
             0 => self.feed(Event::Tick),
+            9 => self.feed(Event::OomKilled(generation, 1)),
             8 => {
                 let kills = u64::from(self.choices.rarely(3));
                 let level = MemoryLevel { of: "this machine".into(), limit: 100, used: 96 };

@@ -4,7 +4,9 @@ use super::logs::log_line;
 use super::overview::{note, queue};
 use super::table::{Cell, Table, cell};
 use super::{Look, Tone, clean, numbers, outcome_tone, outcome_words, paint, state_tone, time};
-use crate::proto::status::{CheckVerdict, GenerationStatus, LastReload, PhaseTime, UnitStatus, Usage};
+use crate::proto::status::{
+    CheckVerdict, Figure, GenerationStatus, LastReload, PhaseTime, UnitStatus, Usage,
+};
 
 /// Everything about one unit.
 pub(crate) fn detail(unit: &UnitStatus, look: Look) -> String {
@@ -146,28 +148,21 @@ fn figures(unit: &UnitStatus, look: Look) -> Option<String> {
 
 /// Name, new and old of everything that is known of either.
 pub(super) fn rows(new: &Usage, old: &Usage) -> Vec<(&'static str, String, String)> {
-    let number = |count: Option<u64>| count.map(|count| count.to_string());
-    let waits = |share: Option<f64>| share.map(|share| format!("{share:.1}%"));
-    type Of<'a> = &'a dyn Fn(&Usage) -> Option<String>;
-    let all: [(&'static str, Of<'_>); 11] = [
-        ("processor time", &|used| used.cpu_seconds.map(time::took)),
-        ("memory", &|used| used.memory.map(super::bytes)),
-        ("most memory", &|used| used.memory_peak.map(super::bytes)),
-        ("threads", &|used| number(used.tasks)),
-        ("descriptors", &|used| number(used.descriptors)),
-        ("new connections", &|used| number(used.connections)),
-        ("waiting to be accepted", &|used| number(used.accept_queue)),
-        ("waited for a processor", &|used| waits(used.pressure.cpu)),
-        ("waited for memory", &|used| waits(used.pressure.memory)),
-        ("waited for a disk", &|used| waits(used.pressure.io)),
-        ("killed for memory", &|used| number(used.oom_kills.filter(|kills| *kills > 0))),
-    ];
-    let row = |(name, of): (&'static str, Of<'_>)| {
-        let (new, old) = (of(new), of(old));
-        let text = |one: &Option<String>| one.clone().unwrap_or_else(|| "-".into());
-        (new.is_some() || old.is_some()).then(|| (name, text(&new), text(&old)))
-    };
-    all.into_iter().filter_map(row).collect()
+    let text = |figure: Option<Figure>| figure.map_or_else(|| "-".into(), written);
+    let pairs = new.figures().into_iter().zip(old.figures());
+    pairs
+        .filter(|((_, new), (_, old))| new.is_some() || old.is_some())
+        .map(|((name, new), (_, old))| (name, text(new), text(old)))
+        .collect()
+}
+
+fn written(figure: Figure) -> String {
+    match figure {
+        Figure::Seconds(seconds) => time::took(seconds),
+        Figure::Bytes(count) => super::bytes(count),
+        Figure::Count(count) => count.to_string(),
+        Figure::Percent(share) => format!("{share:.1}%"),
+    }
 }
 
 /// What the kernel says of a generation, in one line.

@@ -1,7 +1,8 @@
 //! The page at `/`: one file, readable as it is served, live with its own script and nothing else's.
 
+use crate::proto::amount::Bytes;
 use crate::proto::http::response::Response;
-use crate::proto::status::{Status, UnitState, UnitStatus};
+use crate::proto::status::{Figure, GenerationStatus, Status, UnitState, UnitStatus, Usage};
 use crate::sys::random;
 use crate::time::Span;
 use std::fmt::Write;
@@ -71,7 +72,12 @@ fn section(unit: &UnitStatus) -> String {
         if unit.generation == 0 { String::new() } else { format!("generation {} · ", unit.generation) };
     let facts = format!("{number}for {}{last}{why}", seconds(unit.since));
     let _ = write!(text, "<p class=\"none\">{}</p>", escaped(&facts));
+    for note in &unit.notes {
+        let _ = write!(text, "<p class=\"note\">{}</p>", escaped(note));
+    }
     generations(&mut text, unit);
+    figures(&mut text, unit);
+    analysis(&mut text, unit);
     sockets(&mut text, unit);
     text.push_str("</section>\n");
     text
@@ -95,6 +101,64 @@ fn generations(text: &mut String, unit: &UnitStatus) {
         let _ = write!(
             text,
             "<tr><td>{number}<td>{phase}<td>{age}<td class=\"mono\">{pids}<td>{weight}<td>{left}</tr>"
+        );
+    }
+    text.push_str("</tbody></table>");
+}
+
+/// What the kernel says of the generations, side by side.
+fn figures(text: &mut String, unit: &UnitStatus) {
+    let known = |one: &&GenerationStatus| one.usage != Usage::default();
+    let all: Vec<&GenerationStatus> = unit.generations.iter().filter(known).collect();
+    if all.is_empty() {
+        return;
+    }
+    text.push_str("<table><caption>Figures</caption><thead><tr><th>");
+    for one in &all {
+        let _ = write!(text, "<th scope=\"col\">{} ({})", one.number, escaped(&one.phase));
+    }
+    text.push_str("</tr></thead><tbody>");
+    let columns: Vec<_> = all.iter().map(|one| one.usage.figures()).collect();
+    for (row, (name, _)) in Usage::default().figures().into_iter().enumerate() {
+        let cells: Vec<Option<Figure>> = columns.iter().map(|column| column[row].1).collect();
+        if cells.iter().all(Option::is_none) {
+            continue;
+        }
+        let _ = write!(text, "<tr><th scope=\"row\">{name}");
+        for cell in cells {
+            let _ = write!(text, "<td>{}", cell.map_or_else(|| "–".into(), written));
+        }
+        text.push_str("</tr>");
+    }
+    text.push_str("</tbody></table>");
+}
+
+fn written(figure: Figure) -> String {
+    match figure {
+        Figure::Seconds(seconds) => format!("{seconds:.2} s"),
+        Figure::Bytes(count) => Bytes(count).to_string(),
+        Figure::Count(count) => count.to_string(),
+        Figure::Percent(share) => format!("{share:.1} %"),
+    }
+}
+
+/// The checks of the soak that is under way.
+fn analysis(text: &mut String, unit: &UnitStatus) {
+    if unit.analysis.is_empty() {
+        return;
+    }
+    text.push_str(
+        "<table><caption>Analysis</caption><thead><tr><th scope=\"col\">Check<th scope=\"col\">Verdict\
+         <th scope=\"col\">Looks<th scope=\"col\">Figures</tr></thead><tbody>",
+    );
+    for check in &unit.analysis {
+        let _ = write!(
+            text,
+            "<tr><td>{}<td>{}<td>{}<td>{}</tr>",
+            escaped(&check.name),
+            check.verdict.name(),
+            check.looks,
+            escaped(&check.text)
         );
     }
     text.push_str("</tbody></table>");

@@ -10,6 +10,7 @@ use crate::daemon::supervised::{Child, GenerationShell, NotifySocket, Stream};
 use crate::machine::event::{Content, ContentId, Gen, Proc, Role};
 use crate::sys::aside::Foreign;
 use crate::sys::cgroup::Cgroup;
+use crate::sys::oom::GroupKills;
 use crate::sys::tree::Main;
 use crate::sys::unixpath::BoundPath;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,8 @@ pub(super) struct SavedChild {
     watched: bool,
     gone: bool,
     killed: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    said: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,6 +87,9 @@ pub(super) struct SavedGeneration {
     /// Limits that it does not have: why, and `MemoryMax`.
     #[serde(default)]
     unenforced: (Option<String>, Option<u64>),
+    /// How many processes of it the kernel had killed for memory.
+    #[serde(default)]
+    kills: u64,
     content: Option<ContentId>,
     release: Option<SavedRelease>,
     before: Option<Before>,
@@ -111,7 +117,7 @@ pub(super) fn save_children(
     out: &mut Outgoing,
 ) -> Result<Vec<SavedChild>, String> {
     let mut saved = Vec::with_capacity(children.len());
-    for (proc, Child { pid, role, generation, invocation, pidfd, watched, gone, killed }) in children {
+    for (proc, Child { pid, role, generation, invocation, pidfd, watched, gone, killed, said }) in children {
         let put = |pidfd: &std::os::fd::OwnedFd| out.put(format_args!("process.{}", proc.0), pidfd.as_fd());
         saved.push(SavedChild {
             proc: *proc,
@@ -123,6 +129,7 @@ pub(super) fn save_children(
             watched: *watched,
             gone: *gone,
             killed: *killed,
+            said: said.clone(),
         });
     }
     saved.sort_by_key(|child| child.proc);
@@ -183,6 +190,7 @@ pub(super) fn save_generation(
         served,
         goes_first,
         unenforced: Unenforced { why, memory_max },
+        kills,
         content,
         release,
         before,
@@ -202,6 +210,7 @@ pub(super) fn save_generation(
         served: *served,
         goes_first: *goes_first,
         unenforced: (why.clone(), *memory_max),
+        kills: kills.as_ref().map_or(0, GroupKills::seen),
         content: *content,
         release: match release {
             Some(release) => Some(release.save(&format!("generation.{}", number.0), out)?),
@@ -245,9 +254,10 @@ pub(super) fn restore_children(
     from: &mut Incoming,
 ) -> Result<HashMap<Proc, Child>, String> {
     let mut children = HashMap::new();
-    for SavedChild { proc, pid, role, generation, invocation, pidfd, watched, gone, killed } in saved {
+    for SavedChild { proc, pid, role, generation, invocation, pidfd, watched, gone, killed, said } in saved {
         let pidfd = pidfd.map(|key| from.take(&key)).transpose()?;
-        children.insert(proc, Child { pid, role, generation, invocation, pidfd, watched, gone, killed });
+        children
+            .insert(proc, Child { pid, role, generation, invocation, pidfd, watched, gone, killed, said });
     }
     Ok(children)
 }
@@ -296,8 +306,12 @@ pub(super) fn restore_generation(
         (Some(_), None) => return Err("what a generation runs has no content".into()),
         (None, _) => None,
     };
+    let kit = restore_kit(saved.kit, from)?;
+    let group = kit.cgroup.as_ref().map(Cgroup::dir_fd);
+    let kills = group.and_then(|group| GroupKills::restored(group, saved.kills));
     let shell = GenerationShell {
-        kit: restore_kit(saved.kit, from)?,
+        kit,
+        kills,
         invocation: saved.invocation,
         started: saved.started.into_iter().map(|(pid, reaped)| Main { pid, reaped }).collect(),
         groups: saved.groups,

@@ -236,6 +236,8 @@ impl Daemon {
         }
         self.rewatch_sockets(index);
         self.watch_stored(index);
+        let numbers: Vec<Gen> = self.units[index].generations.keys().copied().collect();
+        numbers.into_iter().for_each(|number| self.watch_kills(index, number));
         let Daemon { units, poller, .. } = self;
         let unit = &units[index];
         let mut add = |what: &str, owner: Owner, fd: BorrowedFd<'_>, interest| {

@@ -48,11 +48,22 @@ pub(crate) struct Judged {
     pub(crate) bound: Option<f64>,
     /// `Exec`: the command that runs, and until when it may.
     pub(crate) running: Option<(Proc, Option<Monotime>)>,
+    /// `Value`: counters of aeternad's own, which are of all processes together.
+    #[serde(default)]
+    pub(crate) own_new: Book,
+    #[serde(default)]
+    pub(crate) own_old: Book,
+    /// `Exec`: the last line of the command that runs.
+    #[serde(default)]
+    pub(crate) said: Option<String>,
     /// Why the last look said nothing.
     #[serde(default)]
     pub(crate) silent: Option<String>,
     /// A warning is said once a soak.
     pub(crate) warned: bool,
+    /// So is what is odd about counters.
+    #[serde(default)]
+    pub(crate) odd: bool,
 }
 
 impl Judging {
@@ -91,8 +102,12 @@ impl Judged {
             values: (None, None),
             bound: None,
             running: None,
+            said: None,
+            own_new: Book::default(),
+            own_old: Book::default(),
             silent: None,
             warned: false,
+            odd: false,
         }
     }
 }
@@ -116,6 +131,9 @@ pub(crate) struct Book {
     pending_shared: Vec<f64>,
     /// All increases that were taken ([`Book::since`]).
     total: Vec<f64>,
+    /// The first process whose counters have fallen.
+    #[serde(default)]
+    pub(crate) fell: Option<i32>,
 }
 
 /// What a look adds.
@@ -136,8 +154,10 @@ impl Book {
         self.pending_own.resize(sums.len(), 0.0);
         self.pending_shared.resize(sums.len(), 0.0);
         let known = self.by_process.get(&process);
-        if let Some(growth) = known.and_then(|before| growth(before, sums)) {
-            add(&mut self.pending_own, &growth);
+        match known.map(|before| growth(before, sums)) {
+            Some(Some(growth)) => add(&mut self.pending_own, &growth),
+            Some(None) => self.fell = self.fell.or(Some(process)),
+            None => {}
         }
         if known.is_none() && self.by_process.len() >= MOST_PROCESSES {
             return Increase::NotYet;

@@ -15,7 +15,7 @@ mod stop;
 mod window;
 mod worker;
 
-pub(super) use analysis::{Increase, Judged, Judging};
+pub(super) use analysis::{Book, Increase, Judged, Judging};
 pub(super) use end::{End, Word};
 pub(super) use generation::{Generation, Kind, Listens, Phase, StartStep};
 pub(super) use handover::Handover;

@@ -271,13 +271,6 @@ impl Import<'_, '_> {
             "ReloadSignal" => put(&mut self.reload, Rule::Text, "ReloadSignal", value, origin),
             "Environment" => self.environment(one, origin),
             "Type" => self.service_type(value, origin),
-            "OOMPolicy" if value == "stop" => {
-                self.service.set("OOMPolicy", Item::of("\"kill\"", origin));
-                self.work.warn(
-                    origin,
-                    "OOMPolicy=stop: the kernel kills the other processes too, as with \"kill\"",
-                );
-            }
             "OOMPolicy" => put(&mut self.service, Rule::Text, "OOMPolicy", value, origin),
             "KillMode" if value == "none" => {
                 self.service.set("KillMode", Item::of("\"process\"", origin));

@@ -31,6 +31,8 @@ pub enum OomPolicy {
     /// Nothing but the end of that process.
     #[default]
     Continue,
+    /// The others are stopped.
+    Stop,
     /// It kills all others of the generation with it.
     Kill,
 }
@@ -70,6 +72,19 @@ impl GroupLimits {
         .filter(|(is_set, ..)| *is_set)
         .map(|(_, key, controller)| (key, controller))
         .collect()
+    }
+
+    /// Which keys are not enforced where groups could have all but these controllers, or none, and why.
+    pub fn unmet(&self, missing: Result<&[&str], &str>) -> Option<(Vec<&'static str>, String)> {
+        let keys = self.keys().into_iter();
+        let (keys, why): (Vec<&str>, String) = match missing {
+            Ok(missing) => (
+                keys.filter(|(_, needs)| missing.contains(needs)).map(|(key, _)| key).collect(),
+                format!("there is no controller {}", missing.join(", ")),
+            ),
+            Err(why) => (keys.map(|(key, _)| key).collect(), why.into()),
+        };
+        (!keys.is_empty()).then_some((keys, why))
     }
 }
 

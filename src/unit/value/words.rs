@@ -44,7 +44,7 @@ pub(crate) const NOTIFY_ACCESS: Words<NotifyAccess> = &[
 ];
 
 pub(crate) const OOM_POLICIES: Words<OomPolicy> =
-    &[("continue", OomPolicy::Continue), ("kill", OomPolicy::Kill)];
+    &[("continue", OomPolicy::Continue), ("stop", OomPolicy::Stop), ("kill", OomPolicy::Kill)];
 
 pub(crate) const START_ON: Words<StartOn> = &[("boot", StartOn::Boot), ("connection", StartOn::Connection)];
 
