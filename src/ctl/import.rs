@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use super::output::Output;
 use crate::error::exit;
+use crate::sys::links;
 use crate::unit::{Diagnostic, Imported, Source, import as convert};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ pub(super) fn import(
     match convert(&sources, process) {
         Ok(mut unit) => {
             unit.warnings.extend(left_beside(&sources));
+            unit.suggest_release(&links::look);
             show(&unit, json, output);
             Ok(exit::OK)
         }

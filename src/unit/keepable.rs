@@ -75,6 +75,34 @@ pub(super) fn advice(unit: &Unit, look: &dyn Fn(&str) -> Found) -> Vec<Advice> {
     found
 }
 
+/// The link that a unit's `Release` should name, as far as its paths tell: the one that `look` finds in them or, of paths
+/// that are not here, the one that deployment tools call so.
+pub(super) fn release_of(unit: &Unit, look: &dyn Fn(&str) -> Found) -> Option<String> {
+    let service = &unit.service;
+    if service.release.is_some() {
+        return None;
+    }
+    let named = named_files(unit);
+    let programs = service.exec_start.iter().filter_map(|command| command.argv.first().map(String::as_str));
+    let folder = service.working_directory.as_ref().map(|folder| folder.path.as_str());
+    let all = programs.chain(folder).chain(named.iter().map(|named| named.path.as_str()));
+    let all: Vec<&str> = all.filter(|path| path.starts_with('/') && !is_others(path)).collect();
+    let here = all.iter().find_map(|path| {
+        let Found { link, what } = look(path);
+        // The link of a program alone is its version, which a launch resolves.
+        let link = link.filter(|link| what != What::Nothing && !is_others(link))?;
+        (link.as_str() != *path || look(&link).what == What::Folder).then_some(link)
+    });
+    here.or_else(|| all.iter().find_map(|path| customary(path).filter(|_| look(path).what == What::Nothing)))
+}
+
+/// The part of a path up to a component that Capistrano, Deployer, Mina and their kin make a link.
+fn customary(path: &str) -> Option<String> {
+    let end = path.match_indices("/current").map(|(at, name)| at + name.len());
+    let mut ends = end.filter(|end| path[*end..].is_empty() || path[*end..].starts_with('/'));
+    ends.next().map(|end| path[..end].to_owned())
+}
+
 fn about_release(name: &str, look: &dyn Fn(&str) -> Found) -> Option<Advice> {
     let Found { link, what } = look(name);
     let what = match what {
@@ -151,6 +179,47 @@ mod tests {
             Found { link, what }
         };
         advice(&unit, &look).into_iter().map(|(_, text)| text).collect()
+    }
+
+    #[test]
+    fn the_link_that_a_release_is_behind_is_found_here_or_by_its_customary_name() {
+        let release = |service: &str, here: bool| {
+            let context = Context {
+                stem: "app".into(),
+                file: String::new(),
+                runtime_dir: "/run/a".into(),
+                pid1: false,
+            };
+            let unit = parse(&format!("[Service]\n{service}\n"), &context).unwrap().unit;
+            let look = |path: &str| {
+                let link = ["/srv/live", "/srv/app"].into_iter().find(|link| path.starts_with(link));
+                match (here, path) {
+                    (false, _) => Found::default(),
+                    (_, "/srv/live") => Found { link: link.map(str::to_owned), what: What::Folder },
+                    _ => Found { link: link.map(str::to_owned), what: What::File },
+                }
+            };
+            release_of(&unit, &look)
+        };
+        for (service, here, expected) in [
+            ("ExecStart = ['/usr/bin/node', '/srv/live/app.js']", true, Some("/srv/live")),
+            ("ExecStart = '/srv/live/venv/bin/gunicorn app'", true, Some("/srv/live")),
+            ("ExecStart = '/usr/bin/puma'\nWorkingDirectory = '/srv/live'", true, Some("/srv/live")),
+            // A program whose own name is a link to one of its versions.
+            ("ExecStart = '/srv/app'", true, None),
+            ("ExecStart = '/usr/bin/app'", true, None),
+            ("ExecStart = ['/usr/bin/node', '/srv/live/app.js']\nRelease = '/srv/live'", true, None),
+            ("ExecStart = ['/usr/bin/node', '/srv/live/app.js']", false, None),
+            (
+                "ExecStart = '/usr/bin/puma'\nWorkingDirectory = '/srv/a/current'",
+                false,
+                Some("/srv/a/current"),
+            ),
+            ("ExecStart = '/srv/currently/b /srv/a/current/x'", false, Some("/srv/a/current")),
+            ("ExecStart = '/srv/a/current/x'", true, None),
+        ] {
+            assert_eq!(release(service, here).as_deref(), expected, "{service} {here}");
+        }
     }
 
     #[test]

@@ -120,6 +120,28 @@ fn a_web_process_is_held_where_its_command_says_that_it_binds() {
 }
 
 #[test]
+fn a_service_behind_a_link_is_told_of_release() {
+    let unit = golden("shop", &["shop.service"], "shop");
+    assert_eq!(unit.service.release, None, "only the deployment knows");
+    let folder = tempfile::tempdir().unwrap();
+    let root = std::fs::canonicalize(folder.path()).unwrap();
+    std::fs::create_dir_all(root.join("rels/1")).unwrap();
+    std::fs::write(root.join("rels/1/app.js"), "").unwrap();
+    std::os::unix::fs::symlink("rels/1", root.join("live")).unwrap();
+    for (number, path, told) in [(1, "live", true), (2, "rels/1", false)] {
+        let text = format!("[Service]\nExecStart=/usr/bin/node {}/{path}/app.js\n", root.display());
+        std::fs::write(root.join(format!("a{number}.service")), text).unwrap();
+        let said = import(&root, &[&format!("a{number}.service")]);
+        parsed(&said, "a");
+        let line = format!("# Release = \"{}/live\"\n", root.display());
+        assert_eq!(said.unit.contains(&line), told, "{}", said.unit);
+        // The line is right as it stands there.
+        let taken = Said { unit: said.unit.replace("# Release", "Release"), ..said };
+        assert_eq!(parsed(&taken, "a").service.release.is_some(), told);
+    }
+}
+
+#[test]
 fn a_template_keeps_its_instances_user() {
     let files = ["work@.service", "work@.socket"];
     let said = import(&fixtures().join("work"), &files);

@@ -119,13 +119,7 @@ impl Draft {
     /// # Errors
     /// What is wrong and comes from no line that could be left out.
     pub(super) fn settle(mut self, name: &str, warnings: &mut Vec<Finding>) -> Result<String, Finding> {
-        // A template is judged with an instance: its file will have one.
-        let stem = match name {
-            "" => "unit".into(),
-            template if template.ends_with('@') => format!("{template}instance"),
-            name => name.to_string(),
-        };
-        let context = Context { stem, file: String::new(), runtime_dir: "/run".into(), pid1: false };
+        let context = context(name);
         self.tables.iter_mut().for_each(Table::arrange);
         loop {
             self.tables.retain(|table| !table.is_dead());
@@ -224,6 +218,17 @@ impl Draft {
         let text = lines.iter().fold(String::new(), |text, (line, _)| text + line + "\n");
         (text, lines.into_iter().map(|(_, place)| place).collect())
     }
+}
+
+/// What a unit of this name is parsed with.
+pub(super) fn context(name: &str) -> Context {
+    // A template is judged with an instance: its file will have one.
+    let stem = match name {
+        "" => "unit".into(),
+        template if template.ends_with('@') => format!("{template}instance"),
+        name => name.to_string(),
+    };
+    Context { stem, file: String::new(), runtime_dir: "/run".into(), pid1: false }
 }
 
 /// Whether a key takes rights away: to lose it is no matter for a warning.

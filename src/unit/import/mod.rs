@@ -26,7 +26,8 @@ mod systemd;
 mod tests;
 mod yaml;
 
-use super::Diagnostic;
+use super::keepable::{Found, release_of};
+use super::{Diagnostic, parse};
 use draft::Origin;
 pub(super) use rules::reason;
 
@@ -51,6 +52,25 @@ pub struct Imported {
     pub text: String,
     /// What was not carried over or means something else here, in the order of the sources.
     pub warnings: Vec<Diagnostic>,
+}
+
+impl Imported {
+    /// Writes a line about `Release` where the service is behind a link that deployments move; as a comment, because only
+    /// the deployment knows. `look` tells of a path.
+    pub fn suggest_release(&mut self, look: &dyn Fn(&str) -> Found) {
+        let Ok(parsed) = parse(&self.text, &draft::context(&self.name)) else { return };
+        let Some(link) = release_of(&parsed.unit, look) else { return };
+        let shown = link.replace(char::is_control, " ");
+        let name = draft::toml_text(&link.replace('%', "%%"));
+        let comment = format!(
+            "# If each deployment moves {shown}, a restart and a rollback run all files of the\n\
+             # release that was promoted with this line (RELEASES in aeterna.unit(5)):\n\
+             # Release = {name}\n"
+        );
+        let lines = self.text.split_inclusive('\n');
+        self.text =
+            lines.flat_map(|line| [line, if line == "[Service]\n" { &comment } else { "" }]).collect();
+    }
 }
 
 /// Makes one unit of `sources`: of systemd's units one .service and any number of .socket files, or one
