@@ -118,16 +118,7 @@ fn tell(fact: &Announcement) -> Told {
             Told::new(Level::Info, "weight", text).of(*generation)
         }
         Announcement::Measured { generation, share } => measured(*generation, *share),
-        Announcement::Health { generation, result, detail } => {
-            let level = if *result == "pass" { Level::Debug } else { Level::Warn };
-            let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
-            Told::new(
-                level,
-                "health",
-                format!("health check of generation {}: {result}{detail}", generation.0),
-            )
-            .of(*generation)
-        }
+        Announcement::Health { generation, result, detail } => probed(*generation, result, detail),
         Announcement::Analysis { check } => judged(check),
         Announcement::Handover { relayed } => handed_over(relayed),
         Announcement::Status { generation, text } => {
@@ -143,8 +134,19 @@ fn tell(fact: &Announcement) -> Told {
         Announcement::StartFailed { generation, text } => {
             Told::new(Level::Error, "failed", text.clone()).of(*generation)
         }
+        Announcement::ReleaseGone { generation, text } => Told {
+            generation: generation.map(|number| number.0),
+            ..Told::new(Level::Warn, "release_gone", text.clone())
+        },
         Announcement::Warning { text } => Told::new(Level::Warn, "warning", text.clone()),
     }
+}
+
+fn probed(generation: Gen, result: &str, detail: &str) -> Told {
+    let level = if result == "pass" { Level::Debug } else { Level::Warn };
+    let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+    Told::new(level, "health", format!("health check of generation {}: {result}{detail}", generation.0))
+        .of(generation)
 }
 
 fn changed(from: UnitState, to: UnitState, why: &str) -> Told {

@@ -129,8 +129,18 @@ impl Daemon {
         if std::mem::replace(&mut self.settling, true) {
             return;
         }
+        let mut loaded = Vec::new();
         while let Some((unit, event)) = self.queue.pop_front() {
             self.step(unit, event);
+            let has_read = self.units.get(unit).is_some_and(|unit| unit.releases.is_just_read());
+            if has_read && !loaded.contains(&unit) {
+                loaded.push(unit);
+            }
+        }
+        for unit in loaded {
+            if let Some(unit) = self.units.get_mut(unit) {
+                unit.releases.rest();
+            }
         }
         self.settling = false;
     }
@@ -145,8 +155,16 @@ impl Daemon {
         let ended = if let Event::Exited { proc, .. } = &event { Some(*proc) } else { None };
         let mut actions = Vec::new();
         unit.machine.handle(clock::now(), event, &mut actions);
+        let promoted = actions.iter().find_map(|action| match action {
+            Action::Promoted(generation) => Some(*generation),
+            _ => None,
+        });
         for action in actions {
             self.perform(index, action);
+        }
+        // Connections have gone to it meanwhile: they do not wait for this.
+        if let Some(generation) = promoted {
+            self.put_back_badness(index, generation);
         }
         self.drop_releases(index);
         let Some(unit) = self.units.get_mut(index) else { return };

@@ -207,12 +207,13 @@ impl Daemon {
         let unit = &mut self.units[index];
         let launched = launch::launch(unit, &self.shared, spawn, patience);
         self.slows.waited(clock::now().since(begun));
+        self.tell_losses(index);
         // A slot that was made for it, or a socket that was made anew, is watched from now on.
         self.follow_sockets(index);
         let launched = launched?;
         let pid = launched.pid;
         if let Some(number) = newcomer {
-            self.warn_of_memory(index, number);
+            self.memory.watch(index, number);
         }
         self.pids.insert(pid, (index, spawn.proc));
         let child = Child {
@@ -259,9 +260,6 @@ impl Daemon {
             return Ok(());
         }
         self.need_home();
-        if spawn.goes_first {
-            self.memory.watch(index, number);
-        }
         let unit = &mut self.units[index];
         let shell = launch::prepare_generation(unit, &self.shared, spawn, index)
             .map_err(|why| SpawnFailure::ours(format!("cannot start {}: {why}", unit.name)))?;
@@ -334,7 +332,6 @@ impl Daemon {
                 unit.releases.given_up.absolve(release.identity());
             }
         }
-        self.put_back_badness(index, generation);
         self.watch_stored(index);
         self.watch_paths(index);
         self.settle_learned(index, generation);

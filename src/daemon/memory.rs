@@ -10,7 +10,7 @@ use crate::sys::tree::{self, Main, TreeKey};
 use crate::sys::{clock, fd, oom_score, usage};
 use crate::time::{Monotime, Span};
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// How often is looked.
@@ -19,6 +19,9 @@ const EVERY: Span = Span::from_secs(1);
 const STACK: usize = 256 * 1024;
 /// How often processes are looked for that were forked while the others were put back.
 const PASSES: u32 = 16;
+
+/// When a new generation is looked at first: not while whoever waits for its first answer waits for us.
+const SOON: Span = Span::from_millis(50);
 
 /// The looks at new generations.
 #[derive(Debug, Default)]
@@ -29,6 +32,8 @@ pub struct MemoryWatch {
     busy: bool,
     /// What was killed for memory in our own group before a new generation was there.
     before: BTreeMap<(usize, Gen), u64>,
+    /// Those of which it is not known yet whether they could have as much as the one that serves.
+    unsaid: BTreeSet<(usize, Gen)>,
 }
 
 /// A generation that is looked at.
@@ -61,9 +66,10 @@ impl MemoryWatch {
         self.next.filter(|_| !self.busy)
     }
 
-    /// A generation is about to be launched beside one that serves.
+    /// A generation has just been launched beside one that serves.
     pub fn watch(&mut self, unit: usize, generation: Gen) {
-        self.next = self.next.or(clock::now().after(EVERY));
+        self.next = clock::now().after(SOON);
+        self.unsaid.insert((unit, generation));
         self.before.insert((unit, generation), self.limits().kills().unwrap_or(0));
     }
 
@@ -86,9 +92,8 @@ pub fn badness(asked: Option<i32>, own: Option<i32>, pid1: bool) -> Option<i32> 
 }
 
 impl Daemon {
-    /// A generation has been launched beside one that serves: says so if it could not have as much memory as that one. The
-    /// launch itself does not wait for this look.
-    pub fn warn_of_memory(&mut self, index: usize, generation: Gen) {
+    /// Says so if a generation that was launched beside one that serves could not have as much memory as that one.
+    fn warn_of_memory(&mut self, index: usize, generation: Gen) {
         let unit = &self.units[index];
         let Some(serving) = unit.promoted.and_then(|number| unit.generations.get(&number)) else { return };
         let group = serving.kit.cgroup.as_ref().map(|group| group.dir_fd());
@@ -128,6 +133,11 @@ impl Daemon {
             })
             .collect();
         self.memory.next = if newcomers.is_empty() { None } else { clock::now().after(EVERY) };
+        for (unit, generation) in std::mem::take(&mut self.memory.unsaid) {
+            if newcomers.iter().any(|one| (one.unit, one.generation) == (unit, generation)) {
+                self.warn_of_memory(unit, generation);
+            }
+        }
         let limits = self.memory.limits().clone();
         if newcomers.is_empty() {
             return;

@@ -234,6 +234,7 @@ impl Daemon {
                     return self.result(id, Reply::Status(Box::new(status)));
                 }
                 let Some(found) = self.find_units(id, &[name.to_owned()]) else { return };
+                found.iter().for_each(|index| self.look_at_releases(*index));
                 self.status(found.first().copied())
             }
         };

@@ -78,7 +78,7 @@ impl Daemon {
     /// What the generations of each unit of `status` have used, the gone ones too.
     pub fn totals(&self, status: &Status) -> Vec<Total> {
         let found = |name: &str| self.unit_named(name).map(|index| used::total(&self.units[index]));
-        let none = Total { cpu_seconds: None, oom_kills: 0 };
+        let none = Total { cpu_seconds: None, oom_kills: 0, releases: 0 };
         status.units.iter().map(|unit| found(&unit.name).unwrap_or(none)).collect()
     }
 

@@ -62,10 +62,13 @@ pub fn total(unit: &Supervised) -> Total {
     let there: Option<Vec<Usage>> =
         groups.map(|group| group.map(|group| usage::brief(Some(group.dir_fd()), &[]))).collect();
     let cpu = there.as_ref().and_then(|there| there.iter().map(|used| used.cpu_seconds).sum::<Option<f64>>());
+    let serving = unit.machine.content().id;
     let kills: u64 = there.iter().flatten().filter_map(|used| used.oom_kills).sum();
     Total {
         cpu_seconds: cpu.map(|seconds| seconds + unit.used.cpu_seconds),
         oom_kills: unit.used.kills.max(unit.used.group_kills + kills),
+        releases: u32::try_from(unit.machine.kept().filter(|kept| kept.content != serving).count())
+            .unwrap_or(u32::MAX),
     }
 }
 

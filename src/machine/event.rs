@@ -735,6 +735,13 @@ pub enum Announcement {
         /// What it did: "generation 2 …".
         text: String,
     },
+    /// Something that a kept release needs is gone: removed, or written over.
+    ReleaseGone {
+        /// The last that ran it.
+        generation: Option<Gen>,
+        /// What, and why.
+        text: String,
+    },
     /// Something surprising that is handled: for the log as a warning.
     Warning {
         /// For people.

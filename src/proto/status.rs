@@ -371,7 +371,8 @@ pub struct ReleaseStatus {
     pub release: Option<String>,
     /// The program of `ExecStart`.
     pub program: Option<String>,
-    /// `same`, `replaced`, `removed` or `overwritten`: what its program's name leads to now.
+    /// `same`, `replaced`, `removed` or `overwritten`: what its program's name leads to now; `not held`: it runs by its name,
+    /// whatever that leads to.
     pub state: String,
     /// Why it cannot be gone back to, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]

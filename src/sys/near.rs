@@ -19,6 +19,9 @@ static PATIENCE: Mutex<Patience> = Mutex::new(Patience::new(Span::from_millis(20
 /// Only what the kernel has in its cache of names: openat2(2).
 const RESOLVE_CACHED: u64 = 0x20;
 
+/// Through no link: openat2(2).
+const RESOLVE_NO_SYMLINKS: u64 = 0x04;
+
 /// What openat2(2) reads.
 #[repr(C)]
 struct How {
@@ -52,6 +55,13 @@ pub fn open(folder: Option<BorrowedFd<'_>>, path: &Path) -> io::Result<OwnedFd> 
         opened => opened?,
     };
     if is_near(&fd) { Ok(fd) } else { Err(far()) }
+}
+
+/// Opens an absolute path for nothing, as [`open`] does, if no link is on the way and the kernel has all of it in its cache of
+/// names; else `None`: nothing is known then. Whether its file is near is left to who knows the file.
+pub fn open_straight(path: &Path) -> Option<OwnedFd> {
+    let name = CString::new(path.as_os_str().as_bytes()).ok()?;
+    open_now(libc::AT_FDCWD, &name, RESOLVE_CACHED | RESOLVE_NO_SYMLINKS).ok()
 }
 
 /// Whether this is the error of [`open`] for a file of a server or of a program.

@@ -48,6 +48,7 @@ mod page;
 mod pid1;
 mod places;
 mod releases;
+mod releases_edges;
 mod releases_flows;
 mod releases_languages;
 mod reload;

@@ -42,10 +42,10 @@ pub(crate) fn deploy(env: &Env, way: Way, version: u32) {
 }
 
 /// Killed processes come back at once.
-const AGAIN: &str = "Restart = \"always\"\nRestartSec = 0";
+pub(crate) const AGAIN: &str = "Restart = \"always\"\nRestartSec = 0";
 
 /// The unit: `program` with one socket.
-fn write(env: &Env, program: &str, service: &str, reload: &str) {
+pub(crate) fn write(env: &Env, program: &str, service: &str, reload: &str) {
     let text = format!(
         "[Socket]\nListenStream = \"127.0.0.1:0\"\n[Service]\nExecStart = \"{program} orders={{dir}}/orders-%%g.sock\"\n\
          Environment = {{ PROBE_FILE = \"{{dir}}/probe\" }}\nType = \"notify\"\n{service}\n[Reload]\nSoakTime = 0\nDrainTimeout = \"10s\"\n{reload}\n"
@@ -53,7 +53,7 @@ fn write(env: &Env, program: &str, service: &str, reload: &str) {
     env.unit("app", &text);
 }
 
-fn started(way: Way, service: &str, reload: &str) -> Env {
+pub(crate) fn started(way: Way, service: &str, reload: &str) -> Env {
     let mut env = Env::new();
     deploy(&env, way, 1);
     let program = if way == Way::Link { "{dir}/current/app" } else { "{dir}/app" };
@@ -80,7 +80,7 @@ fn first_word(env: &Env, pid: i32) -> String {
     })
 }
 
-fn serves(env: &Env) -> u32 {
+pub(crate) fn serves(env: &Env) -> u32 {
     version(env.main_pid("app"))
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn settled(env: &Env) {
     });
 }
 
-fn rollback(env: &Env, arguments: &[&str], code: i32) -> String {
+pub(crate) fn rollback(env: &Env, arguments: &[&str], code: i32) -> String {
     let done = env.ctl(&[&["rollback", "app"], arguments].concat());
     assert_eq!(done.code, code, "{done:?}");
     if code == 0 {

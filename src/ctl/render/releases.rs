@@ -12,6 +12,7 @@ pub(crate) fn releases(releases: &[ReleaseStatus], look: Look) -> String {
         let state = match (&release.gone, release.state.as_str()) {
             (Some(_), state) => cell(format!("{state}: cannot be gone back to")).tone(Tone::Bad),
             (None, "same") => cell("same"),
+            (None, "not held") => cell("not held: runs by its name").tone(Tone::Busy),
             (None, state) => cell(format!("{state}, and kept")).tone(Tone::Busy),
         };
         table.row(vec![
@@ -63,6 +64,9 @@ mod tests {
             left: false,
             ..one.clone()
         };
+        let two = ReleaseStatus { generation: Some(2), state: "not held".into(), ..four.clone() };
+        let text = releases(&[two], Look { colour: false, width: None });
+        assert!(text.contains("  not held: runs by its name\n"), "{text}");
         let text = releases(&[one, four], Look { colour: false, width: None });
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("GENERATION  SINCE"), "{text}");

@@ -45,6 +45,7 @@ pub fn count(metrics: &mut Metrics, unit: &str, fact: &Announcement) {
         | Announcement::Status { .. }
         | Announcement::Reloaded { .. }
         | Announcement::StartFailed { .. }
+        | Announcement::ReleaseGone { .. }
         | Announcement::Warning { .. } => {}
     }
 }

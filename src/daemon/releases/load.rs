@@ -3,7 +3,7 @@
 use super::{Gone, Part, Release};
 use crate::daemon::core::Daemon;
 use crate::daemon::{load, preflight};
-use crate::machine::event::{Answer, Content, ContentId, Gen, Ticket};
+use crate::machine::event::{Announcement, Answer, Content, ContentId, Gen, Ticket};
 use crate::machine::gone::GivenUp;
 use crate::sys::clock;
 use std::sync::Arc;
@@ -13,7 +13,10 @@ impl Daemon {
     pub fn hold_releases(&mut self) {
         for unit in &mut self.units {
             let id = unit.current.id;
-            unit.release_of(id, &self.shared);
+            let release = unit.release_of(id, &self.shared);
+            if let Some(why) = release.and_then(|release| release.unheld()) {
+                log::warn!("{}: {why}", unit.name);
+            }
         }
     }
 
@@ -25,7 +28,11 @@ impl Daemon {
             for warning in &loaded.warnings {
                 log::warn!("{}: {warning}", unit.name);
             }
-            let release = Release::read(&loaded.unit, &self.shared);
+            let serves = unit.releases.get(unit.machine.content().id);
+            let release = match serves.filter(|release| release.is_still(&loaded.unit, &self.shared)) {
+                Some(release) => Arc::clone(release),
+                None => Arc::new(Release::read(&loaded.unit, &self.shared)),
+            };
             if let Some(why) = release.missing() {
                 return Err(why.to_owned());
             }
@@ -43,9 +50,10 @@ impl Daemon {
                 unit.contents.push(content.clone());
             }
             if unit.releases.get(content.id).is_none() {
-                unit.releases.insert(content.id, Arc::new(release));
+                unit.releases.insert(content.id, release);
             }
             unit.releases.fresh = Some(content.id);
+            unit.releases.just_read = Some(content.id);
             unit.releases.told = None;
             Ok(content)
         }))
@@ -63,7 +71,11 @@ impl Daemon {
         // What was just read is there; what is gone back to may be gone.
         let gone = if unit.machine.goes_back() { release.gone(Part::All) } else { None };
         let result = match gone {
-            Some(gone) => Err(self.cannot_go_back(index, content.id, &gone)),
+            Some(gone) => {
+                let why = self.cannot_go_back(index, content.id, &gone);
+                self.look_at_releases(index);
+                Err(why)
+            }
             None if content.unit.reload.binary_sha256.is_none() => {
                 preflight::found(&release, &self.shared).map(drop)
             }
@@ -98,6 +110,26 @@ impl Daemon {
             .collect();
         let kept = if others.is_empty() { String::new() } else { format!(". Kept: {}", others.join(", ")) };
         format!("{}; nothing was started{kept}", gone.told(unit.machine.generation_of(content)))
+    }
+
+    /// Says of each release that is kept, once, that it is gone.
+    pub fn look_at_releases(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        let kept: Vec<_> = unit.machine.kept().map(|kept| (kept.content, kept.generation)).collect();
+        for (content, generation) in kept {
+            let gone = unit.releases.get(content).and_then(|release| release.gone(Part::All));
+            if let Some(gone) = gone {
+                unit.releases.lost(content, generation, &gone);
+            }
+        }
+        self.tell_losses(index);
+    }
+
+    /// Says what was found to be gone.
+    pub fn tell_losses(&mut self, index: usize) {
+        for (generation, text) in self.units[index].releases.take_losses() {
+            self.announce(index, Announcement::ReleaseGone { generation, text });
+        }
     }
 
     /// A reload has launched this generation and given it up.

@@ -18,7 +18,7 @@ use crate::daemon::envfiles::{self, Text};
 use crate::daemon::environment::{self, Facts};
 use crate::daemon::launch;
 use crate::daemon::shared::Shared;
-use crate::machine::event::ContentId;
+use crate::machine::event::{ContentId, Gen};
 use crate::machine::gone::AllGivenUp;
 use crate::sys::clock;
 use crate::sys::near;
@@ -26,7 +26,7 @@ use crate::sys::pin::{self, Kind, Pin};
 use crate::sys::spawn::{self, ByDescriptor, Credentials, Pinned};
 use crate::unit::{self, Command, Unit};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +44,8 @@ pub struct Release {
     working: Option<Arc<Pin>>,
     /// The programs of its commands that were there, by the word that names them.
     programs: BTreeMap<String, Arc<Pin>>,
+    /// The program of `ExecStart` or the working directory that cannot be held: somebody else shows it. Known at its load.
+    far: Option<String>,
     /// The texts of its environment files that could be read.
     texts: Vec<Text>,
     /// A hash of all of it: two releases of one text that have it in common are the same.
@@ -77,6 +79,12 @@ pub struct Releases {
     pub still_there: Option<String>,
     /// The content of which it was said that its program is not the newest.
     told: Option<ContentId>,
+    /// The contents of which it was said that they are gone.
+    gone: BTreeSet<ContentId>,
+    /// What is to be said of them.
+    losses: Vec<(Option<Gen>, String)>,
+    /// The content that was read a moment ago: nothing has been waited for since.
+    just_read: Option<ContentId>,
 }
 
 /// Which part of a release a process needs.
@@ -94,13 +102,18 @@ impl Release {
         let named = named_by(plain);
         let unit = bound(plain, &named);
         let working = folder_of(&unit).filter(|path| !is_runtime_directory(&unit, shared, path));
-        let working = working.and_then(|path| Pin::place(Path::new(&path)).ok()).map(Arc::new);
+        let (working, mut far) = match working.map(|path| (Pin::place(Path::new(&path)), path)) {
+            Some((Ok(pin), _)) => (Some(Arc::new(pin)), None),
+            Some((Err(error), path)) => (None, near::is_far(&error).then_some(path)),
+            None => (None, None),
+        };
         let mut release = Release {
             plain: Arc::clone(plain),
             unit: Arc::clone(&unit),
             named,
             working,
             programs: BTreeMap::new(),
+            far: None,
             texts: texts_of(&unit),
             identity: 0,
             read_at: clock::unix_time(),
@@ -114,12 +127,57 @@ impl Release {
                 path = Some(release.search_path(shared));
             }
             let base = release.base();
-            if let Ok(pin) = spawn::pin_program(word, path.as_deref(), base.as_deref()) {
-                release.programs.insert(word.to_owned(), Arc::new(pin));
+            match spawn::pin_program(word, path.as_deref(), base.as_deref()) {
+                Ok(pin) => drop(release.programs.insert(word.to_owned(), Arc::new(pin))),
+                Err(error) if near::is_far(&error) && is_main(&unit, word) => far = Some(word.to_owned()),
+                // The launch says what is wrong with it.
+                Err(_) => {}
             }
         }
+        release.far = far;
         release.identity = release.hash();
         release
+    }
+
+    /// Whether the names of this unit, which it was read of, mean what it holds: then nobody has deployed anything.
+    fn is_still(&self, plain: &Arc<Unit>, shared: &Shared) -> bool {
+        if !Arc::ptr_eq(plain, &self.plain) {
+            return false;
+        }
+        let place = |path: &str, held: &Pin| {
+            let path = Path::new(path);
+            held.is_still_at(path) || Pin::place(path).is_ok_and(|now| now.is_as(held))
+        };
+        let named = match (&self.named, &plain.service.release) {
+            (Named::Nothing, None) => true,
+            (Named::Held(held), Some(name)) => place(name, held),
+            _ => false,
+        };
+        let folder = || match (folder_of(&self.unit), &self.working) {
+            (Some(path), Some(held)) => place(&path, held),
+            (None, None) => true,
+            _ => false,
+        };
+        named && folder() && self.has_its_programs(shared) && texts_of(&self.unit) == self.texts
+    }
+
+    fn has_its_programs(&self, shared: &Shared) -> bool {
+        let base = self.base();
+        let mut path = None;
+        let is_there = |word: &str| {
+            let Some(held) = self.programs.get(word) else { return false };
+            if word.starts_with('/') && held.is_still_at(Path::new(word)) {
+                return true;
+            }
+            if !word.contains('/') && path.is_none() {
+                path = Some(self.search_path(shared));
+            }
+            spawn::pin_program(word, path.as_deref(), base.as_deref()).is_ok_and(|now| now.is_as(held))
+        };
+        let mut known: Vec<&str> = words(&self.unit).collect();
+        known.sort_unstable();
+        known.dedup();
+        known.len() == self.programs.len() && known.into_iter().all(is_there)
     }
 
     /// Why nothing can be launched: `Release` leads nowhere.
@@ -130,11 +188,14 @@ impl Release {
         }
     }
 
-    /// Why what `Release` leads to cannot be held, if so.
-    pub fn unheld(&self) -> Option<&str> {
-        match &self.named {
-            Named::Unheld(why) => Some(why),
-            Named::Nothing | Named::Held(_) | Named::Missing(_) => None,
+    /// Why what `Release` leads to, the program or its folder cannot be held, if so.
+    pub fn unheld(&self) -> Option<String> {
+        match (&self.named, &self.far) {
+            (Named::Unheld(why), _) => Some(why.clone()),
+            (Named::Nothing | Named::Held(_) | Named::Missing(_), Some(far)) => {
+                Some(format!("{far} is {SHOWN_BY_OTHERS}"))
+            }
+            (Named::Nothing | Named::Held(_) | Named::Missing(_), None) => None,
         }
     }
 
@@ -316,6 +377,7 @@ impl Releases {
 
     /// Remembers one.
     pub fn insert(&mut self, content: ContentId, release: Arc<Release>) {
+        self.gone.remove(&content);
         self.by_content.insert(content, release);
     }
 
@@ -332,6 +394,30 @@ impl Releases {
     /// Lets those go that nobody needs any more.
     pub fn retain(&mut self, needed: impl Fn(ContentId) -> bool) {
         self.by_content.retain(|id, _| needed(*id));
+        let there = &self.by_content;
+        self.gone.retain(|id| there.contains_key(id));
+    }
+
+    /// Something of a release is gone: said once.
+    fn lost(&mut self, content: ContentId, generation: Option<Gen>, gone: &Gone) {
+        if self.gone.insert(content) {
+            self.losses.push((generation, gone.told(generation)));
+        }
+    }
+
+    /// Whether something was read, and nothing has been waited for since.
+    pub fn is_just_read(&self) -> bool {
+        self.just_read.is_some()
+    }
+
+    /// Something is about to be waited for.
+    pub fn rest(&mut self) {
+        self.just_read = None;
+    }
+
+    /// What is to be said of what is gone.
+    pub fn take_losses(&mut self) -> Vec<(Option<Gen>, String)> {
+        std::mem::take(&mut self.losses)
     }
 }
 
@@ -376,6 +462,15 @@ fn words(unit: &Unit) -> impl Iterator<Item = &str> {
     commands.filter_map(|command: &Command| command.argv.first()).map(String::as_str).chain(binary)
 }
 
+/// What is said of a file that is not held.
+const SHOWN_BY_OTHERS: &str = "on a file system that a server or another program shows (NFS, FUSE), and is used by its \
+                               name: a restart runs what it leads to then, and rollback cannot bring it back";
+
+/// Whether a word names a program of `ExecStart`.
+fn is_main(unit: &Unit, word: &str) -> bool {
+    unit.service.exec_start.iter().any(|command| command.argv.first().is_some_and(|first| first == word))
+}
+
 /// What `Release` leads to.
 fn named_by(unit: &Unit) -> Named {
     let Some(name) = &unit.service.release else { return Named::Nothing };
@@ -385,10 +480,7 @@ fn named_by(unit: &Unit) -> Named {
             "Release {name} leads to {}, which is no UTF-8 text",
             pin.name().display()
         )),
-        Err(error) if near::is_far(&error) => Named::Unheld(format!(
-            "Release {name} is on a file system that a server or another program shows, and is used by its name: \
-             a restart runs what it leads to then, and rollback cannot bring it back"
-        )),
+        Err(error) if near::is_far(&error) => Named::Unheld(format!("Release {name} is {SHOWN_BY_OTHERS}")),
         Err(error) => Named::Missing(format!("Release {name}: {}", launch::reason(&error))),
     }
 }

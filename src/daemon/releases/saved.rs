@@ -71,7 +71,7 @@ impl Release {
     /// # Errors
     /// Those of [`Outgoing::put`].
     pub fn save(&self, name: &str, out: &mut Outgoing) -> Result<SavedRelease, String> {
-        let Release { plain: _, unit: _, named, working, programs, texts, identity, read_at } = self;
+        let Release { plain: _, unit: _, named, working, programs, far: _, texts, identity, read_at } = self;
         let named = match named {
             Named::Nothing => None,
             Named::Held(pin) => {
@@ -110,7 +110,7 @@ impl Release {
         }
         let working = working.map(|pin| pin.restore(from)).transpose()?;
         let (plain, unit) = (Arc::clone(unit), bound(unit, &named));
-        Ok(Release { plain, unit, named, working, programs: held, texts, identity, read_at })
+        Ok(Release { plain, unit, named, working, programs: held, far: None, texts, identity, read_at })
     }
 }
 
@@ -120,7 +120,9 @@ impl Releases {
     /// # Errors
     /// Those of [`Outgoing::put`].
     pub fn save(&self, out: &mut Outgoing) -> Result<SavedReleases, String> {
-        let Releases { by_content, given_up, fresh, still_there, told } = self;
+        // Of what is gone is said once more.
+        let Releases { by_content, given_up, fresh, still_there, told, gone: _, losses: _, just_read: _ } =
+            self;
         let mut saved = Vec::with_capacity(by_content.len());
         for (id, release) in by_content {
             saved.push((*id, release.save(&format!("content.{}", id.0), out)?));
@@ -149,6 +151,6 @@ impl Releases {
             let content = contents.get(&id).ok_or("a release has no content")?;
             held.insert(id, Arc::new(Release::restore(release, &content.unit, from)?));
         }
-        Ok(Releases { by_content: held, given_up, fresh, still_there, told })
+        Ok(Releases { by_content: held, given_up, fresh, still_there, told, ..Releases::default() })
     }
 }

@@ -88,6 +88,10 @@ impl Supervised {
         release: Arc<Release>,
         part: Part,
     ) -> Result<Arc<Release>, SpawnFailure> {
+        // Nothing is asked twice of what was read a moment ago.
+        if spawn.if_gone == IfGone::Refuse && self.releases.just_read == Some(spawn.content.id) {
+            return Ok(release);
+        }
         let Some(gone) = release.gone(part) else {
             self.tell_newer(spawn, &release);
             return Ok(release);
@@ -96,6 +100,8 @@ impl Supervised {
             gone: true,
             ..SpawnFailure::ours(format!("cannot start {}: {text}", spawn.content.unit.name))
         };
+        let ran = self.machine.generation_of(spawn.content.id).or(spawn.generation);
+        self.releases.lost(spawn.content.id, ran, &gone);
         let now = Arc::new(Release::read(&spawn.content.unit, shared));
         let given_up = self.releases.given_up.find(now.identity());
         let loss = Loss {
@@ -104,7 +110,7 @@ impl Supervised {
             given_up: given_up.is_some(),
             serves: spawn.content.id == self.machine.content().id,
         };
-        let what = told_of(&gone, self.machine.generation_of(spawn.content.id).or(spawn.generation));
+        let what = told_of(&gone, ran);
         let place = now.named().or_else(|| now.main().map(Arc::as_ref)).map(|pin| pin.name().to_owned());
         let place = place.unwrap_or_else(|| gone.path().to_owned());
         let place = place.display();

@@ -18,22 +18,29 @@ impl Release {
         let differs = |old: &Pin, new: &Pin| old.name() != new.name() || old.was() != new.was();
         match (self.named(), other.named()) {
             (Some(old), Some(new)) if differs(old, new) => {
-                told.push(format!("release: {} → {}", path(old), path(new)));
+                told.push(moved("release", old, new));
+                // Below a release everything is another.
+                match (self.main(), other.main()) {
+                    (Some(old), Some(new)) if old.name() != new.name() => {
+                        told.push(moved("program", old, new));
+                    }
+                    _ => {}
+                }
             }
+            (None, Some(new)) => told.push(format!("release: (none) → {}", path(new))),
             _ => {}
         }
-        // Below a release everything is another.
         if told.is_empty() {
             match (self.working(), other.working()) {
                 (Some(old), Some(new)) if differs(old, new) => {
-                    told.push(format!("folder: {} → {}", path(old), path(new)));
+                    told.push(moved("folder", old, new));
                 }
                 _ => {}
             }
             for (word, new) in &other.programs {
                 match self.programs.get(word) {
                     Some(old) if old.name() != new.name() => {
-                        told.push(format!("program: {} → {}", path(old), path(new)));
+                        told.push(moved("program", old, new));
                     }
                     Some(old) if old.was() != new.was() => told.push(format!(
                         "program: {} was replaced at {}; {whose} runs the earlier one",
@@ -69,7 +76,7 @@ impl Supervised {
                 since: release.read_at,
                 release: release.place().map(|place| place.display().to_string()),
                 program: main.map(|pin| pin.name().display().to_string()),
-                state: main.map_or("same", |pin| word_of(pin.look())).into(),
+                state: main.map_or("not held", |pin| word_of(pin.look())).into(),
                 gone: release.gone(Part::All).map(|gone| gone.told(kept.generation)),
                 held_bytes: main.map_or(0, |pin| pin.held_bytes()),
                 left: kept.left,
@@ -122,6 +129,15 @@ impl Supervised {
         }
         Ok(changes)
     }
+}
+
+/// Where it was and where it is.
+fn moved(what: &str, old: &Pin, new: &Pin) -> String {
+    let (from, to) = (old.name().display(), new.name().display());
+    if old.name() == new.name() {
+        return format!("{what}: {to} is another one than it was");
+    }
+    format!("{what}: {from} → {to}")
 }
 
 fn word_of(look: Look) -> &'static str {

@@ -24,7 +24,10 @@ fn generation(number: u32, phase: &str, age: f64, connections: Option<u32>) -> G
 
 /// For each unit of [`status`].
 fn totals() -> [Total; 2] {
-    [Total { cpu_seconds: Some(1.5), oom_kills: 2 }, Total { cpu_seconds: None, oom_kills: 0 }]
+    [
+        Total { cpu_seconds: Some(1.5), oom_kills: 2, releases: 3 },
+        Total { cpu_seconds: None, oom_kills: 0, releases: 0 },
+    ]
 }
 
 fn socket(name: &str, queue: Option<u32>) -> SocketStatus {
@@ -186,6 +189,7 @@ fn every_fact_is_counted_where_the_contract_says() {
         "aeterna_draining_oldest_age_seconds{unit=\"chat\"} 90",
         "aeterna_cpu_seconds_total{unit=\"chat\"} 1.5",
         "aeterna_oom_kills_total{unit=\"chat\"} 2",
+        "aeterna_releases_kept{unit=\"chat\"} 3",
         "aeterna_memory_bytes{unit=\"chat\",generation=\"serving\"} 3145728",
         "aeterna_memory_bytes{unit=\"chat\",generation=\"draining\"} 3145728",
         "aeterna_tasks{unit=\"chat\",generation=\"draining\"} 4",

@@ -11,6 +11,8 @@ pub struct Total {
     pub cpu_seconds: Option<f64>,
     /// Processes that the kernel has killed for memory.
     pub oom_kills: u64,
+    /// Releases that are kept beside the one that serves.
+    pub releases: u32,
 }
 
 /// What the generations of all units use, by what they are to their unit.
@@ -28,6 +30,14 @@ pub(super) fn used(text: &mut Text, input: &MetricsInput<'_>) {
     text.family("aeterna_oom_kills_total", Kind::Counter, "Processes that the kernel has killed for memory.");
     for (unit, total) in input.status.units.iter().zip(input.totals) {
         text.sample("", &[("unit", &unit.name)], total.oom_kills as f64);
+    }
+    text.family(
+        "aeterna_releases_kept",
+        Kind::Gauge,
+        "Releases that a unit keeps for rollback, beside the one that serves.",
+    );
+    for (unit, total) in input.status.units.iter().zip(input.totals) {
+        text.sample("", &[("unit", &unit.name)], f64::from(total.releases));
     }
     let memory = "Memory of a unit's generations that cannot be reclaimed.";
     gauge(text, input, "aeterna_memory_bytes", memory, |used| used.memory);
