@@ -52,7 +52,8 @@ impl Daemon {
             outcome: None,
         };
         match &fact {
-            Announcement::State { to, lasted, .. } => {
+            Announcement::State { to, lasted, generation, .. } => {
+                line.generation = generation.map(|Gen(number)| number);
                 line.state = Some(*to);
                 line.lasted = Some(lasted.as_secs_f64());
             }

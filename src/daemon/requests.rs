@@ -6,6 +6,7 @@ mod past;
 mod saved;
 
 pub use answer::{Part, Pending};
+pub use past::elsewhere;
 pub use saved::SavedPending;
 
 use crate::daemon::control::ClientId;

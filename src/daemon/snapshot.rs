@@ -8,7 +8,7 @@ use crate::proto::metrics::Total;
 use crate::proto::status::{
     KeyChangeLine, SingleStatus, SocketChangeLine, Status, UnitChanges, UnitState, UnitStatus,
 };
-use crate::sys::clock;
+use crate::sys::{clock, host};
 use crate::unit::{self, Difference, Needs, SocketChange, Unit};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -45,6 +45,7 @@ impl Daemon {
             _ => None,
         };
         Status {
+            host: host::name(),
             version: env!("CARGO_PKG_VERSION").into(),
             pid: self.shared.pid,
             stopping: self.stopping,
@@ -57,7 +58,7 @@ impl Daemon {
     pub fn status_of_unusable(&self, name: &str) -> Status {
         let units = self.unusable_status(Some(name));
         let (version, pid) = (env!("CARGO_PKG_VERSION").into(), self.shared.pid);
-        Status { version, pid, stopping: self.stopping, units, single: None }
+        Status { host: host::name(), version, pid, stopping: self.stopping, units, single: None }
     }
 
     /// As [`Daemon::status`], without what metrics do not show and what takes time to find out.
@@ -72,7 +73,7 @@ impl Daemon {
         };
         let units = self.units_here().map(|(_, unit)| with_usage(unit));
         let units = units.chain(self.unusable_status(None)).collect();
-        Status { version, pid, stopping: self.stopping, units, single: None }
+        Status { host: host::name(), version, pid, stopping: self.stopping, units, single: None }
     }
 
     /// What the generations of each unit of `status` have used, the gone ones too.

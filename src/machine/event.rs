@@ -640,6 +640,8 @@ pub enum Announcement {
         why: String,
         /// How long the state before lasted.
         lasted: Span,
+        /// The generation that it is about: the new one of a reload, if it lives, else the one that serves.
+        generation: Option<Gen>,
     },
     /// A main process runs.
     Started {

@@ -383,6 +383,10 @@ impl Turn<'_> {
         self.s.shown = state;
         self.s.since = self.now;
         let why = self.s.why_now(self.now);
-        self.announce(Announcement::State { from, to: state, why, lasted });
+        let generation = match &self.s.reload {
+            Some(reload) => reload.stage.new_generation(),
+            None => self.s.current,
+        };
+        self.announce(Announcement::State { from, to: state, why, lasted, generation });
     }
 }

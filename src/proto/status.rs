@@ -496,6 +496,9 @@ pub struct UnitStatus {
 /// `/v1/status` and `aeternactl status --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
+    /// The name of the machine, or of the container; empty where nobody knows.
+    #[serde(default)]
+    pub host: String,
     /// aeternad's version.
     pub version: String,
     /// Its pid.

@@ -20,6 +20,7 @@ pub mod flows;
 pub mod groups;
 pub mod held;
 pub mod holder;
+pub mod host;
 pub mod inotify;
 pub mod limits;
 pub mod links;

@@ -69,6 +69,50 @@ fn reads_show_what_the_control_socket_shows() {
 }
 
 #[test]
+fn a_unit_is_stopped_and_started_and_its_history_and_log_are_read() {
+    let service = "StandardOutput = \"log\"\n    StandardError = \"log\"\n    Type";
+    let (env, address) = running(&UNIT.replacen("Type", service, 1).replace("60s", "50ms"));
+    assert_eq!(
+        json(&get(&address, "/v1/status"))["host"],
+        nix::unistd::gethostname().unwrap().to_str().unwrap()
+    );
+    assert_eq!(env.ctl(&["reload", "app", "--reason", "new"]).code, 0);
+    let history = json(&get(&address, "/v1/units/app/history"));
+    assert_eq!((&history["unit"], &history["reloads"][0]["asked"]), (&"app".into(), &"new".into()));
+    for path in ["/v1/units/none/history", "/v1/units/none/logs"] {
+        assert_eq!(get(&address, path).status, 404, "{path}");
+    }
+    assert_eq!(get(&address, "/v1/units/app/logs?lines=x").status, 400);
+
+    assert_eq!(ask(&address, "POST", "/v1/units/app/stop", "", "").status, 202);
+    env.wait_state("app", UnitState::Stopped);
+    assert_eq!(ask(&address, "POST", "/v1/units/app/start", "", "{\"to\": 3}").status, 400);
+    assert_eq!(ask(&address, "POST", "/v1/units/app/start", "", "").status, 202);
+    env.wait_state("app", UnitState::Running);
+}
+
+#[test]
+fn what_services_write_is_for_those_who_may_give_orders() {
+    let token = "[Daemon]\nHttpTokenFile = \"{dir}/token\"\n";
+    let service = "StandardError = \"log\"\n    ExecStartPre = [\"/bin/sh\", \"-c\", \"echo s3cret-line >&2\"]\n    Type";
+    let mut env = Env::new();
+    env.file("token", "w0rd\n");
+    env.arguments(&["--http", "127.0.0.1:0"]);
+    env.unit("app", &format!("{}{token}", UNIT.replacen("Type", service, 1)));
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    let address = listening(&env);
+    assert!(env.ctl(&["logs", "app"]).stdout.contains("s3cret-line"));
+    assert_eq!(get(&address, "/v1/units/app/logs").status, 401);
+    for path in ["/v1/status", "/v1/units/app", "/v1/units/app/history", "/", "/metrics"] {
+        let open = get(&address, path);
+        assert!(open.status == 200 && !open.body.contains("s3cret-line"), "{path}: {open:?}");
+    }
+    let logs = ask(&address, "GET", "/v1/units/app/logs?lines=5", "Authorization: Bearer w0rd\r\n", "");
+    assert!(logs.status == 200 && logs.body.contains("s3cret-line"), "{logs:?}");
+}
+
+#[test]
 fn a_reload_over_http_soaks_and_is_promoted_over_http() {
     let (env, address) = running(UNIT);
     let mark = env.mark();

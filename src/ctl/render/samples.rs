@@ -134,7 +134,7 @@ pub(super) fn backing_off() -> UnitStatus {
 }
 
 pub(super) fn status(units: Vec<UnitStatus>) -> Status {
-    Status { version: "0.1.0".into(), pid: 12, stopping: false, units, single: None }
+    Status { host: "".into(), version: "0.1.0".into(), pid: 12, stopping: false, units, single: None }
 }
 
 pub(super) fn event(kind: &str, text: &str) -> EventLine {

@@ -4,7 +4,8 @@
 use crate::machine::event::{Busy, Command, CommandResult, Gen};
 use crate::proto::http::response::Response;
 use crate::proto::http::route::Call;
-use crate::proto::status::{Outcome, Status, UnitStatus};
+use crate::proto::status::{LogLine, Outcome, ReloadRecord, Status, UnitStatus};
+use serde_json::json;
 
 /// The daemon, as far as HTTP shows it.
 pub trait View {
@@ -12,6 +13,15 @@ pub trait View {
     fn status(&self) -> Status;
     /// One unit; `None` if there is none of this name.
     fn unit(&self, name: &str) -> Option<UnitStatus>;
+    /// The last reloads of a unit, oldest first; `None` if there is none of this name.
+    fn history(&self, name: &str) -> Option<Vec<ReloadRecord>>;
+    /// The last lines of a unit, and why there are none where it writes elsewhere; `None` if there is none of this name.
+    fn logs(
+        &self,
+        name: &str,
+        generation: Option<u32>,
+        lines: usize,
+    ) -> Option<(Vec<LogLine>, Option<String>)>;
     /// The text of `/metrics`.
     fn metrics(&self) -> String;
     /// Why `/ready` is 503, for people; `None` if it is 200. See [`crate::proto::status::UnitState::serves`].
@@ -47,6 +57,8 @@ pub fn task(call: &Call, view: &dyn View) -> Task {
         Call::Reload { unit, reason, force } => {
             (unit.as_deref(), Command::Reload { force: *force, remember: false, reason: reason.clone() })
         }
+        Call::Start(unit) => (Some(unit.as_str()), Command::Start),
+        Call::Stop(unit) => (Some(unit.as_str()), Command::Stop { close: false }),
         Call::Promote(unit) => (Some(unit.as_str()), Command::Promote),
         Call::Rollback { unit, to } => (Some(unit.as_str()), Command::Rollback { to: to.map(Gen) }),
         Call::Metrics
@@ -54,6 +66,8 @@ pub fn task(call: &Call, view: &dyn View) -> Task {
         | Call::Ready
         | Call::Status
         | Call::Unit(_)
+        | Call::History(_)
+        | Call::Logs { .. }
         | Call::Events { .. }
         | Call::Page => return Task::Answer(answer(call, view)),
     };
@@ -83,10 +97,21 @@ fn answer(call: &Call, view: &dyn View) -> Response {
             Some(unit) => Response::json(200, &unit),
             None => no_such_unit(name, view),
         },
+        Call::History(name) => match view.history(name) {
+            Some(reloads) => Response::json(200, &json!({"unit": name, "reloads": reloads})),
+            None => no_such_unit(name, view),
+        },
+        Call::Logs { unit, generation, lines } => match view.logs(unit, *generation, *lines) {
+            Some((lines, why)) => Response::json(200, &json!({"unit": unit, "lines": lines, "why": why})),
+            None => no_such_unit(unit, view),
+        },
         Call::Page => super::page::render(&view.status()),
-        Call::Events { .. } | Call::Reload { .. } | Call::Promote(_) | Call::Rollback { .. } => {
-            Response::error(400, "this is not answered by reading", "report this")
-        }
+        Call::Events { .. }
+        | Call::Reload { .. }
+        | Call::Start(_)
+        | Call::Stop(_)
+        | Call::Promote(_)
+        | Call::Rollback { .. } => Response::error(400, "this is not answered by reading", "report this"),
     }
 }
 
@@ -155,10 +180,23 @@ mod tests {
 
     impl View for Canned {
         fn status(&self) -> Status {
-            Status { version: "1".into(), pid: 1, stopping: self.2, units: vec![], single: None }
+            Status {
+                host: "".into(),
+                version: "1".into(),
+                pid: 1,
+                stopping: self.2,
+                units: vec![],
+                single: None,
+            }
         }
         fn unit(&self, _: &str) -> Option<UnitStatus> {
             None
+        }
+        fn history(&self, name: &str) -> Option<Vec<ReloadRecord>> {
+            self.0.iter().any(|(known, _)| *known == name).then(Vec::new)
+        }
+        fn logs(&self, name: &str, _: Option<u32>, _: usize) -> Option<(Vec<LogLine>, Option<String>)> {
+            self.0.iter().any(|(known, _)| *known == name).then(|| (vec![], Some("elsewhere".into())))
         }
         fn metrics(&self) -> String {
             "a 1\n".into()
@@ -229,6 +267,17 @@ mod tests {
             assert_eq!(status(&call, &view), 200, "{call:?}");
         }
         assert_eq!(status(&Call::Unit("b".into()), &view), 404);
+        let logs = |unit: &str| Call::Logs { unit: unit.into(), generation: None, lines: 5 };
+        for (call, code) in [
+            (Call::History("a".into()), 200),
+            (Call::History("b".into()), 404),
+            (logs("a"), 200),
+            (logs("b"), 404),
+            (Call::Start("a".into()), 202),
+            (Call::Stop("b".into()), 404),
+        ] {
+            assert_eq!(status(&call, &view), code, "{call:?}");
+        }
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl<'a> Connection<'a> {
     fn allowed(&self, head: &Head) -> Result<Vec<Holder>, Response> {
         check_names(head, self.shared.reach)?;
         route::check(head)?;
-        if head.method != Method::Post {
+        if !route::is_guarded(head) {
             return Ok(Vec::new());
         }
         let page_tokens = self.shared.page_tokens().valid(self.now());

@@ -13,13 +13,18 @@ const PAGE: &str = include_str!("page.html");
 pub fn render(status: &Status) -> Response {
     let nonce = nonce();
     let count = status.units.len();
+    let host = escaped(&status.host);
+    let title = if host.is_empty() { "aeternad".into() } else { format!("{host} – aeternad") };
     let about = format!(
-        "{} · pid {} · {count} unit{}",
+        "{host}{}{} · pid {} · {count} unit{}",
+        if host.is_empty() { "" } else { " · " },
         status.version,
         status.pid,
         if count == 1 { "" } else { "s" }
     );
-    let units: String = status.units.iter().map(section).collect();
+    let mut units: Vec<&UnitStatus> = status.units.iter().collect();
+    units.sort_by_key(|unit| u8::from(unit.state != UnitState::Failed));
+    let units: String = units.into_iter().map(section).collect();
     // In a script element only its end tag has a meaning.
     let json = serde_json::to_string(status).unwrap_or_else(|_| "{}".into()).replace('<', "\\u003c");
     // What units bring is put in last and in one pass, so that nothing in it is taken for a place.
@@ -30,6 +35,7 @@ pub fn render(status: &Status) -> Response {
         page.push_str(match mark {
             "%NONCE%" => &nonce,
             "%ABOUT%" => &about,
+            "%TITLE%" => &title,
             "%STATUS%" => &json,
             _ => &units,
         });
@@ -44,7 +50,7 @@ pub fn render(status: &Status) -> Response {
 }
 
 /// Where something is put into the page.
-const PLACES: [&str; 4] = ["%NONCE%", "%ABOUT%", "%STATUS%", "<!--UNITS-->"];
+const PLACES: [&str; 5] = ["%NONCE%", "%TITLE%", "%ABOUT%", "%STATUS%", "<!--UNITS-->"];
 
 /// Lets this page's own style and script through, and what somebody may have got into it not.
 fn nonce() -> String {
@@ -90,17 +96,19 @@ fn generations(text: &mut String, unit: &UnitStatus) {
     text.push_str(
         "<table><caption>Generations</caption><thead><tr><th scope=\"col\">Number<th scope=\"col\">Phase\
          <th scope=\"col\">Age<th scope=\"col\">Pids<th scope=\"col\" title=\"of new connections\">Weight\
+         <th scope=\"col\" title=\"of new connections, as measured\">Share\
          <th scope=\"col\" title=\"connections that it still has\">Left</tr></thead><tbody>",
     );
     for generation in &unit.generations {
         let pids: Vec<String> = generation.pids.iter().map(i32::to_string).collect();
         let weight = generation.weight.map_or_else(String::new, |weight| format!("{weight} %"));
+        let share = generation.share.map_or_else(String::new, |share| format!("{share:.1} %"));
         let left = generation.connections.map_or_else(String::new, |count| count.to_string());
         let (number, phase, age) = (generation.number, escaped(&generation.phase), seconds(generation.age));
         let pids = pids.join(" ");
         let _ = write!(
             text,
-            "<tr><td>{number}<td>{phase}<td>{age}<td class=\"mono\">{pids}<td>{weight}<td>{left}</tr>"
+            "<tr><td>{number}<td>{phase}<td>{age}<td class=\"mono\">{pids}<td>{weight}<td>{share}<td>{left}</tr>"
         );
     }
     text.push_str("</tbody></table>");
@@ -257,7 +265,14 @@ mod tests {
             last_lines: vec![],
             notes: vec![],
         };
-        Status { version: "1".into(), pid: 5, stopping: false, units: vec![unit], single: None }
+        Status {
+            host: "<i>web1</i>".into(),
+            version: "1".into(),
+            pid: 5,
+            stopping: false,
+            units: vec![unit],
+            single: None,
+        }
     }
 
     #[test]
@@ -265,6 +280,9 @@ mod tests {
         let page = String::from_utf8(render(&evil()).body).unwrap();
         assert!(!page.contains("<script>alert"), "{page}");
         assert!(page.contains("&lt;script&gt;alert(1)"));
+        assert!(
+            !page.contains("<i>web1") && page.contains("<title>&lt;i&gt;web1&lt;/i&gt; – aeternad</title>")
+        );
         assert_eq!(page.matches("<script").count(), 2);
         assert!(page.contains("rolling back</span>") && page.contains("· for 3min 12s"), "{page}");
     }

@@ -3,12 +3,13 @@
 use super::answer::{Task, View, answer_to, task};
 use super::facts;
 use crate::daemon::core::Daemon;
+use crate::daemon::requests::elsewhere;
 use crate::daemon::supervised::Supervised;
 use crate::machine::event::{Busy, Command, Event};
 use crate::proto::http::guard::{self, Holder};
 use crate::proto::http::response::Response;
 use crate::proto::metrics::MetricsInput;
-use crate::proto::status::{Status, UnitStatus, nobody_has};
+use crate::proto::status::{LogLine, ReloadRecord, Status, UnitStatus, nobody_has};
 use crate::sys::{clock, process};
 use crate::time::Span;
 
@@ -21,12 +22,13 @@ impl Daemon {
         let end = clock::now() + TURN_TIME;
         while let Some(call) = self.web.next_call() {
             let response = match task(&call.call, self) {
-                Task::Answer(response) => response,
-                Task::Command { .. } if self.any_of_a_unit(&call.holders) => {
+                // Only of orders, and of what is as good as one, it is known who asks.
+                _ if self.any_of_a_unit(&call.holders) => {
                     log::warn!("http: {} asks for {:?}: a unit's process; refused", call.peer, call.call);
                     let text = "a process of a unit holds this connection, and may change nothing";
                     Response::error(403, text, guard::TOKENLESS)
                 }
+                Task::Answer(response) => response,
                 Task::Command { units, command, location } => {
                     log::info!("http: {} asks for {:?}", call.peer, call.call);
                     self.http_command(&units, &command, &location)
@@ -72,7 +74,27 @@ impl View for Daemon {
 
     fn unit(&self, name: &str) -> Option<UnitStatus> {
         let Some(index) = self.unit_named(name) else { return self.unusable_status(Some(name)).pop() };
-        Daemon::status(self, Some(index)).units.pop()
+        // Everybody may read this; what services write not everybody.
+        let unit = Daemon::status(self, Some(index)).units.pop()?;
+        Some(UnitStatus { last_lines: Vec::new(), ..unit })
+    }
+
+    fn history(&self, name: &str) -> Option<Vec<ReloadRecord>> {
+        let unit = &self.units[self.unit_named(name)?];
+        let plain = |record: &ReloadRecord| ReloadRecord { last_lines: Vec::new(), ..record.clone() };
+        Some(unit.history.iter().map(plain).collect())
+    }
+
+    fn logs(
+        &self,
+        name: &str,
+        generation: Option<u32>,
+        lines: usize,
+    ) -> Option<(Vec<LogLine>, Option<String>)> {
+        let unit = &self.units[self.unit_named(name)?];
+        let found = unit.log.last(lines, generation);
+        let why = elsewhere(&unit.current.unit.service).filter(|_| found.is_empty());
+        Some((found, why.map(|why| format!("Its output does not come through aeternad: {why}"))))
     }
 
     fn metrics(&self) -> String {

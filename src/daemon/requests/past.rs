@@ -62,7 +62,7 @@ impl Daemon {
 }
 
 /// Where a service's output goes, if none of it comes through us; and how it would.
-fn elsewhere(service: &Service) -> Option<String> {
+pub fn elsewhere(service: &Service) -> Option<String> {
     let (out, error) = (&service.standard_output, &service.standard_error);
     if *out == Output::Log || *error == Output::Log {
         return None;

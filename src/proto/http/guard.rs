@@ -2,6 +2,7 @@
 
 use crate::proto::http::request::{Head, Method};
 use crate::proto::http::response::Response;
+use crate::proto::http::route;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Who can reach a listener.
@@ -73,7 +74,7 @@ pub struct Rules<'a> {
     pub own_uid: u32,
 }
 
-/// Whether this POST may be carried out; over TCP without a token, [`check_holders`] comes after it. `peer` finds out which user of this machine is at the other end
+/// Whether this order may be carried out; over TCP without a token, [`check_holders`] comes after it. `peer` finds out which user of this machine is at the other end
 /// (`None`: nobody knows); it is asked only if that decides.
 ///
 /// # Errors
@@ -83,7 +84,7 @@ pub fn check_post(
     rules: Rules<'_>,
     peer: impl FnOnce() -> Result<Option<u32>, String>,
 ) -> Result<(), Response> {
-    if head.method != Method::Post {
+    if !route::is_guarded(head) {
         return Ok(());
     }
     if has_page_token(head, rules.page_tokens) {
@@ -96,7 +97,7 @@ pub fn check_post(
         let hint = "set [Daemon] HttpTokenFile and send its token, or let aeternad listen on 127.0.0.1";
         return Err(Response::error(
             403,
-            "nobody may change anything over the network without a token",
+            "nobody may change anything, or read logs, over the network without a token",
             hint,
         ));
     }

@@ -23,6 +23,17 @@ pub enum Call {
     Status,
     /// `GET /v1/units/NAME`.
     Unit(String),
+    /// `GET /v1/units/NAME/history`.
+    History(String),
+    /// `GET /v1/units/NAME/logs`: what the unit has written last.
+    Logs {
+        /// Which.
+        unit: String,
+        /// Of this generation only.
+        generation: Option<u32>,
+        /// The last so many.
+        lines: usize,
+    },
     /// `GET /v1/events`: server-sent events.
     Events {
         /// Of this unit only.
@@ -39,6 +50,10 @@ pub enum Call {
         /// First abandon what is under way.
         force: bool,
     },
+    /// `POST /v1/units/NAME/start`.
+    Start(String),
+    /// `POST /v1/units/NAME/stop`; its sockets stay.
+    Stop(String),
     /// `POST /v1/units/NAME/promote`.
     Promote(String),
     /// `POST /v1/units/NAME/rollback`.
@@ -60,6 +75,8 @@ enum Place {
     Ready,
     Status,
     Unit(String),
+    History(String),
+    Logs(String),
     Events,
     Reload,
     UnitAction(String, Action),
@@ -69,6 +86,8 @@ enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     Reload,
+    Start,
+    Stop,
     Promote,
     Rollback,
 }
@@ -100,6 +119,11 @@ pub fn check(head: &Head) -> Result<(), Response> {
     if taken { Ok(()) } else { Err(Response::wrong_method(&head.path, allow)) }
 }
 
+/// Whether only those may ask who may give orders: what services write is not for everybody who can look.
+pub fn is_guarded(head: &Head) -> bool {
+    head.method == Method::Post || matches!(place(&head.path), Ok(Place::Logs(_)))
+}
+
 /// What the request means.
 ///
 /// # Errors
@@ -112,6 +136,8 @@ pub fn route(head: &Head, body: &[u8]) -> Result<Call, Response> {
         Place::Ready => Call::Ready,
         Place::Status => Call::Status,
         Place::Unit(name) => Call::Unit(name),
+        Place::History(name) => Call::History(name),
+        Place::Logs(name) => logs(head, name)?,
         Place::Events => events(head)?,
         Place::Page => Call::Page,
         Place::Reload => reload(order(body)?)?,
@@ -122,10 +148,14 @@ pub fn route(head: &Head, body: &[u8]) -> Result<Call, Response> {
             }
             match action {
                 Action::Reload => reload(Order { unit: Some(name), ..order })?,
-                Action::Promote | Action::Rollback if order.force => {
+                Action::Start | Action::Stop | Action::Promote | Action::Rollback if order.force => {
                     return Err(Response::error(400, "only a reload can be forced", "leave \"force\" out"));
                 }
-                Action::Promote if order.to.is_some() => return Err(only_a_rollback()),
+                Action::Start | Action::Stop | Action::Promote if order.to.is_some() => {
+                    return Err(only_a_rollback());
+                }
+                Action::Start => Call::Start(name),
+                Action::Stop => Call::Stop(name),
                 Action::Promote => Call::Promote(name),
                 Action::Rollback => Call::Rollback { unit: name, to: order.to },
             }
@@ -161,6 +191,26 @@ fn order(body: &[u8]) -> Result<Order, Response> {
     }
 }
 
+/// The most lines that are sent: as many as are kept.
+const MAX_LINES: usize = 1000;
+
+fn logs(head: &Head, unit: String) -> Result<Call, Response> {
+    let (mut generation, mut lines) = (None, MAX_LINES);
+    for pair in head.query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let number = || {
+            let text = format!("\"{key}\" is not a number");
+            value.parse::<u32>().map_err(|_| Response::error(400, &text, "as in ?lines=50&generation=3"))
+        };
+        match key {
+            "generation" => generation = Some(number()?),
+            "lines" => lines = (number()? as usize).min(MAX_LINES),
+            _ => {}
+        }
+    }
+    Ok(Call::Logs { unit, generation, lines })
+}
+
 fn events(head: &Head) -> Result<Call, Response> {
     let (mut unit, mut recent) = (None, 0);
     for pair in head.query.split('&').filter(|pair| !pair.is_empty()) {
@@ -189,6 +239,8 @@ fn place(path: &str) -> Result<Place, Response> {
         ["v1", "events"] => Place::Events,
         ["v1", "reload"] => Place::Reload,
         ["v1", "units", name] if !name.is_empty() => Place::Unit(decoded(name)?),
+        ["v1", "units", name, "history"] if !name.is_empty() => Place::History(decoded(name)?),
+        ["v1", "units", name, "logs"] if !name.is_empty() => Place::Logs(decoded(name)?),
         ["v1", "units", name, word] if !name.is_empty() => match action(word) {
             Some(action) => Place::UnitAction(decoded(name)?, action),
             None => return Err(unknown(path)),
@@ -200,6 +252,8 @@ fn place(path: &str) -> Result<Place, Response> {
 fn action(word: &str) -> Option<Action> {
     match word {
         "reload" => Some(Action::Reload),
+        "start" => Some(Action::Start),
+        "stop" => Some(Action::Stop),
         "promote" => Some(Action::Promote),
         "rollback" => Some(Action::Rollback),
         _ => None,
@@ -211,7 +265,10 @@ fn unknown(path: &str) -> Response {
         ["/", "/metrics", "/health", "/ready", "/v1/status", "/v1/events", "/v1/reload", "/v1/units/NAME"];
     let hint = match nearest(path.trim_end_matches('/'), known) {
         Some(near) => format!("did you mean {near}?"),
-        None => format!("there are {}, and /v1/units/NAME/reload, …/promote, …/rollback", known.join(", ")),
+        None => format!(
+            "there are {}, and /v1/units/NAME/history, …/logs, …/reload, …/start, …/stop, …/promote, …/rollback",
+            known.join(", ")
+        ),
     };
     Response::error(404, "there is nothing at this path", &hint)
 }
@@ -257,6 +314,11 @@ mod tests {
             ("/v1/status", Call::Status),
             ("/v1/units/chat", Call::Unit("chat".into())),
             ("/v1/units/a%20b%2Fc", Call::Unit("a b/c".into())),
+            ("/v1/units/a%20b/history", Call::History("a b".into())),
+            (
+                "/v1/units/a/logs?lines=5&generation=3",
+                Call::Logs { unit: "a".into(), generation: Some(3), lines: 5 },
+            ),
             ("/v1/events", Call::Events { unit: None, recent: 0 }),
             (
                 "/v1/events?unit=a+b&recent=999&z",
@@ -268,6 +330,11 @@ mod tests {
             assert_eq!(routed("POST", target, ""), Err(405), "{target}");
         }
         assert_eq!(routed("POST", "/v1/units/chat/promote", ""), Ok(Call::Promote("chat".into())));
+        assert_eq!(routed("POST", "/v1/units/chat/start", ""), Ok(Call::Start("chat".into())));
+        assert_eq!(routed("POST", "/v1/units/chat/stop", ""), Ok(Call::Stop("chat".into())));
+        assert_eq!(routed("POST", "/v1/units/chat/stop", r#"{"force":true}"#), Err(400));
+        assert_eq!(routed("POST", "/v1/units/chat/start", r#"{"to":1}"#), Err(400));
+        assert_eq!(routed("GET", "/v1/units/chat/logs?lines=x", ""), Err(400));
         let to = Call::Rollback { unit: "chat".into(), to: Some(4) };
         assert_eq!(routed("POST", "/v1/units/chat/rollback", "{\"to\": 4}"), Ok(to));
         for wrong in ["/v1/units/chat/reload", "/v1/units/chat/promote", "/v1/reload"] {
@@ -331,7 +398,7 @@ mod tests {
             "/v1",
             "/v1/units",
             "/v1/units/",
-            "/v1/units/a/stop",
+            "/v1/units/a/halt",
             "/v1/units/a/reload/x",
             "/v1/status/",
             "/..",

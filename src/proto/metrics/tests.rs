@@ -79,6 +79,7 @@ fn unit(name: &str, state: UnitState) -> UnitStatus {
 
 fn status() -> Status {
     Status {
+        host: String::new(),
         version: "1.2.3".into(),
         pid: 1,
         stopping: false,

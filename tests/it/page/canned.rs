@@ -48,6 +48,12 @@ impl View for Shown<'_> {
     fn unit(&self, name: &str) -> Option<UnitStatus> {
         self.0.units.iter().find(|unit| unit.name == name).cloned()
     }
+    fn history(&self, name: &str) -> Option<Vec<ReloadRecord>> {
+        self.unit(name).map(|unit| history(&unit))
+    }
+    fn logs(&self, name: &str, _: Option<u32>, _: usize) -> Option<(Vec<LogLine>, Option<String>)> {
+        self.unit(name).map(|unit| (lines(&unit), Some("Its output goes to /dev/null".into())))
+    }
     fn metrics(&self) -> String {
         String::new()
     }
@@ -215,7 +221,7 @@ pub fn status() -> Status {
     worker.why = "the start limit was hit: 5 starts within 10s, the last one exited with status 1".into();
     worker.restarts = 5;
     let units = vec![chat(), web(), mail(), backup, worker];
-    Status { version: "0.1.0".into(), pid: 1, stopping: false, units, single: None }
+    Status { host: "web1".into(), version: "0.1.0".into(), pid: 1, stopping: false, units, single: None }
 }
 
 fn chat() -> UnitStatus {
@@ -225,6 +231,8 @@ fn chat() -> UnitStatus {
     ];
     let mut chat = unit("chat", UnitState::Soaking, 14.0, generations);
     chat.description = "Chat gateway".into();
+    chat.soak_ends_in = Some(16.0);
+    chat.generations[1].share = Some(10.2);
     chat.sockets = vec![
         socket("http", "0.0.0.0:8080", "steered", 3),
         socket("http", "[::1]:8080", "steered", 0),
@@ -301,6 +309,44 @@ fn mail() -> UnitStatus {
     mail
 }
 
+fn history(unit: &UnitStatus) -> Vec<ReloadRecord> {
+    let of = |last: &LastReload| ReloadRecord {
+        outcome: last.outcome,
+        reason: last.reason.clone(),
+        asked: "release <1.4>".into(),
+        old_generation: Some(1),
+        new_generation: Some(2),
+        strategy: "canary".into(),
+        started_at: 1_763_660_000.0,
+        duration: last.duration,
+        phases: last.phases.clone(),
+        shares: vec![Share::counted(10, 1204, 123)],
+        checks: vec![],
+        usage: None,
+        state_bytes: 0,
+        state_frames: 0,
+        state_descriptors: 0,
+        state_seconds: 0.0,
+        last_lines: vec![],
+    };
+    unit.last_reload.iter().map(of).collect()
+}
+
+fn lines(unit: &UnitStatus) -> Vec<LogLine> {
+    let line = |text: &str, error| LogLine {
+        time: 1_763_660_000.0,
+        generation: Some(1),
+        pid: 812,
+        error,
+        priority: None,
+        text: text.into(),
+    };
+    match unit.name.as_str() {
+        "mail" => vec![line("listening on <smtp>", false), line("no route to db", true)],
+        _ => vec![],
+    }
+}
+
 /// What has happened so far in [`status`].
 pub fn past(world: &World) {
     let with = |mut line: EventLine, generation: u32| {
@@ -309,21 +355,22 @@ pub fn past(world: &World) {
     };
     let state =
         |ago, unit: &str, text: &str, to| EventLine { state: Some(to), ..event(ago, unit, "state", text) };
+    let of = |number: u32, line: EventLine| with(line, number);
     world.event(event(75.0, "worker", "restarting", "restarting it (exit-code)"));
     world.event(state(75.0, "worker", "STARTING → FAILED (the start limit was hit)", UnitState::Failed));
     world.event(state(42.0, "web", "RUNNING → PRE_CHECKING", UnitState::PreChecking));
-    world.event(state(41.3, "web", "PRE_CHECKING → STARTING", UnitState::Starting));
+    world.event(of(3, state(41.3, "web", "PRE_CHECKING → STARTING", UnitState::Starting)));
     world.event(with(event(41.2, "web", "started", "generation 3 started, pid 52001"), 3));
     world.event(with(event(39.0, "web", "ready", "generation 3 is ready"), 3));
-    world.event(state(39.0, "web", "STARTING → SOAKING", UnitState::Soaking));
+    world.event(of(3, state(39.0, "web", "STARTING → SOAKING", UnitState::Soaking)));
     world.event(with(event(39.0, "web", "weight", "generation 3 gets 10 % of new connections"), 3));
     world.event(state(15.9, "chat", "RUNNING → PRE_CHECKING", UnitState::PreChecking));
     world.event(with(event(15.4, "chat", "started", "generation 8 started, pid 52311"), 8));
     world.event(with(event(14.0, "chat", "ready", "generation 8 is ready"), 8));
-    world.event(state(14.0, "chat", "STARTING → SOAKING", UnitState::Soaking));
+    world.event(of(8, state(14.0, "chat", "STARTING → SOAKING", UnitState::Soaking)));
     world.event(with(event(9.0, "web", "weight", "generation 3 gets 100 % of new connections"), 3));
     let promoted = event(9.0, "web", "reloaded", "reload promoted");
     world.event(EventLine { outcome: Some(Outcome::Promoted), ..promoted });
-    world.event(state(9.0, "web", "SOAKING → DRAINING", UnitState::Draining));
+    world.event(of(3, state(9.0, "web", "SOAKING → DRAINING", UnitState::Draining)));
     world.event(event(2.0, "chat", "warning", "the queue of http is longer than it was"));
 }
