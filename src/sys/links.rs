@@ -16,21 +16,27 @@ pub fn look(path: &str) -> Found {
             link = so_far.to_str().map(str::to_owned);
         }
     }
-    Found { link, what: what(Path::new(path)) }
+    let (what, interpreter) = what(Path::new(path));
+    Found { link, what, interpreter }
 }
 
-fn what(path: &Path) -> What {
-    let Ok(about) = fs::metadata(path) else { return What::Nothing };
+/// As much of a first line as the kernel reads, bytes: BINPRM_BUF_SIZE.
+const LINE: u64 = 256;
+
+fn what(path: &Path) -> (What, Option<String>) {
+    let Ok(about) = fs::metadata(path) else { return (What::Nothing, None) };
     if about.is_dir() {
-        return What::Folder;
+        return (What::Folder, None);
     }
     if !about.is_file() {
-        return What::Nothing;
+        return (What::Nothing, None);
     }
-    let mut first = [0; 2];
-    let opened = fs::File::open(path);
-    let read = opened.and_then(|mut file| file.read_exact(&mut first));
-    if read.is_ok() && first == *b"#!" { What::Script } else { What::File }
+    let mut first = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(LINE).read_to_end(&mut first));
+    let Some(line) = first.strip_prefix(b"#!").filter(|_| read.is_ok()) else { return (What::File, None) };
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let interpreter = std::str::from_utf8(line).unwrap_or_default().split_whitespace().next();
+    (What::Script, interpreter.map(str::to_owned))
 }
 
 #[cfg(test)]
@@ -44,15 +50,17 @@ mod tests {
         let root = fs::canonicalize(dir.path()).unwrap();
         let at = |name: &str| root.join(name).display().to_string();
         fs::create_dir_all(at("rels/1")).unwrap();
-        fs::write(at("rels/1/run"), "#!/bin/sh\n").unwrap();
+        fs::write(at("rels/1/run"), "#! /opt/sh -e\n").unwrap();
         fs::write(at("rels/1/app.jar"), "PK").unwrap();
         symlink("rels/1", at("current")).unwrap();
         symlink("run", at("rels/1/start")).unwrap();
         let link = Some(at("current"));
-        assert_eq!(look(&at("current/start")), Found { link: link.clone(), what: What::Script });
-        assert_eq!(look(&at("current")), Found { link: link.clone(), what: What::Folder });
-        assert_eq!(look(&at("current/none")), Found { link, what: What::Nothing });
-        assert_eq!(look(&at("rels/1/app.jar")), Found { link: None, what: What::File });
-        assert_eq!(look("/dev/null"), Found { link: None, what: What::Nothing });
+        let found = |link: &Option<String>, what| Found { link: link.clone(), what, interpreter: None };
+        let script = Found { interpreter: Some("/opt/sh".into()), ..found(&link, What::Script) };
+        assert_eq!(look(&at("current/start")), script);
+        assert_eq!(look(&at("current")), found(&link, What::Folder));
+        assert_eq!(look(&at("current/none")), found(&link, What::Nothing));
+        assert_eq!(look(&at("rels/1/app.jar")), found(&None, What::File));
+        assert_eq!(look("/dev/null"), found(&None, What::Nothing));
     }
 }

@@ -10,6 +10,8 @@ pub struct Found {
     pub link: Option<String>,
     /// What the path leads to.
     pub what: What,
+    /// What the first line of a script names.
+    pub interpreter: Option<String>,
 }
 
 /// What a path leads to.
@@ -51,13 +53,14 @@ const OTHERS: &[&str] = &[
 
 /// The advice for a unit, from what `look` finds at a path.
 pub(super) fn advice(unit: &Unit, look: &dyn Fn(&str) -> Found) -> Vec<Advice> {
+    let mut found: Vec<Advice> = about_interpreters(unit, look).collect();
     if let Some(name) = &unit.service.release {
-        return about_release(name, look).into_iter().collect();
+        found.extend(about_release(name, look));
+        return found;
     }
-    let mut found: Vec<Advice> = Vec::new();
     let mut links: Vec<String> = Vec::new();
     for named in named_files(unit).into_iter().filter(|named| !is_others(&named.path)) {
-        let Found { link: Some(link), what } = look(&named.path) else { continue };
+        let Found { link: Some(link), what, .. } = look(&named.path) else { continue };
         if what == What::Nothing || is_others(&link) || links.contains(&link) {
             continue;
         }
@@ -88,7 +91,7 @@ pub(super) fn release_of(unit: &Unit, look: &dyn Fn(&str) -> Found) -> Option<St
     let all = programs.chain(folder).chain(named.iter().map(|named| named.path.as_str()));
     let all: Vec<&str> = all.filter(|path| path.starts_with('/') && !is_others(path)).collect();
     let here = all.iter().find_map(|path| {
-        let Found { link, what } = look(path);
+        let Found { link, what, .. } = look(path);
         // The link of a program alone is its version, which a launch resolves.
         let link = link.filter(|link| what != What::Nothing && !is_others(link))?;
         (link.as_str() != *path || look(&link).what == What::Folder).then_some(link)
@@ -103,8 +106,25 @@ fn customary(path: &str) -> Option<String> {
     ends.next().map(|end| path[..end].to_owned())
 }
 
+/// Scripts whose first line goes through the link that deployments move, as pip(1) writes it in an environment that was made
+/// under that name: the kernel follows it at each start.
+fn about_interpreters(unit: &Unit, look: &dyn Fn(&str) -> Found) -> impl Iterator<Item = Advice> {
+    let programs = unit.service.exec_start.iter().filter_map(|command| command.argv.first());
+    programs.filter_map(move |program| {
+        let interpreter = look(program).interpreter.filter(|path| !is_others(path))?;
+        // Its own last component may be a link: python -> python3.
+        let (folder, _) = interpreter.rsplit_once('/')?;
+        let link = look(folder).link.filter(|link| !is_others(link))?;
+        let text = format!(
+            "the first line of {program} names {interpreter} through the symlink {link}: a restart may run another \
+             release's interpreter, with Release too; make the environment under its real path"
+        );
+        Some((program.clone(), text))
+    })
+}
+
 fn about_release(name: &str, look: &dyn Fn(&str) -> Found) -> Option<Advice> {
-    let Found { link, what } = look(name);
+    let Found { link, what, .. } = look(name);
     let what = match what {
         What::Nothing => return None,
         What::Folder => "folder",
@@ -125,7 +145,7 @@ fn about_script(unit: &Unit, look: &dyn Fn(&str) -> Found) -> Option<Advice> {
     let command = unit.service.exec_start.first()?;
     let program = command.argv.first()?;
     let is_one = |path: &str| {
-        let Found { link, what } = look(path);
+        let Found { link, what, .. } = look(path);
         path.starts_with('/')
             && link.is_none()
             && !is_others(path)
@@ -176,7 +196,12 @@ mod tests {
                 _ if path.contains("run") => What::Script,
                 _ => What::File,
             };
-            Found { link, what }
+            let interpreter = match path {
+                "/srv/current/serve" => Some("/srv/current/venv/bin/python".to_owned()),
+                "/srv/current/run" => Some("/usr/bin/python3".to_owned()),
+                _ => None,
+            };
+            Found { link, what, interpreter }
         };
         advice(&unit, &look).into_iter().map(|(_, text)| text).collect()
     }
@@ -195,8 +220,10 @@ mod tests {
                 let link = ["/srv/live", "/srv/app"].into_iter().find(|link| path.starts_with(link));
                 match (here, path) {
                     (false, _) => Found::default(),
-                    (_, "/srv/live") => Found { link: link.map(str::to_owned), what: What::Folder },
-                    _ => Found { link: link.map(str::to_owned), what: What::File },
+                    (_, "/srv/live") => {
+                        Found { link: link.map(str::to_owned), what: What::Folder, interpreter: None }
+                    }
+                    _ => Found { link: link.map(str::to_owned), what: What::File, interpreter: None },
                 }
             };
             release_of(&unit, &look)
@@ -238,6 +265,11 @@ mod tests {
             ("ExecStart = '/srv/run'", "/srv/run has one name"),
             ("ExecStart = '/a'\nRelease = '/srv/app'", "is a folder itself"),
             ("ExecStart = '/a'\nRelease = '/srv/file'", "is a file itself"),
+            (
+                "ExecStart = '/srv/current/serve'\nRelease = '/srv/current'",
+                "the first line of /srv/current/serve names /srv/current/venv/bin/python through the symlink /srv/current",
+            ),
+            ("ExecStart = '/srv/current/serve'", "another release's interpreter, with Release too"),
         ] {
             let said = said(service);
             assert!(said.len() == 1 && said[0].contains(expected), "{service}: {said:?}");

@@ -236,6 +236,7 @@ mod tests {
         let look = |path: &str| Found {
             link: Some("/srv/current".into()),
             what: if path.ends_with("py") { What::File } else { What::Folder },
+            interpreter: None,
         };
         verdict.text(text, &context("a.toml"), &Here { look: &look, limits: &|_| None });
         let said = &verdict.files[0].warnings[0];

@@ -356,6 +356,34 @@ fn a_dry_run_names_the_release_and_the_program_that_would_run() {
 }
 
 #[test]
+fn an_interpreter_through_the_link_is_told_by_check() {
+    let env = Env::new();
+    shell(&env, "mkdir -p rels/1/bin; ln -s /bin/sh rels/1/bin/python; ln -s rels/1 current");
+    env.unit(
+        "app",
+        "[Service]\nExecStart = \"{dir}/current/bin/serve\"\nRelease = \"{dir}/current\"\nType = \"notify\"\n",
+    );
+    let check = || {
+        let said = env.daemon(&["--check", "--unit", &env.path("units/app.toml").display().to_string()]);
+        assert_eq!(said.code, 0, "{said:?}");
+        said.stderr + &said.stdout
+    };
+    let script = |interpreter: &str| {
+        let dir = env.dir().display();
+        shell(
+            &env,
+            &format!("printf '#!{dir}/{interpreter}\\n' > rels/1/bin/serve; chmod 755 rels/1/bin/serve"),
+        );
+    };
+    script("current/bin/python");
+    let said = check();
+    assert!(said.contains("/current/bin/python through the symlink "), "{said}");
+    assert!(said.contains("make the environment under its real path"), "{said}");
+    script("rels/1/bin/python");
+    assert!(!check().contains("the first line of"), "{}", check());
+}
+
+#[test]
 fn a_hard_link_beside_a_program_is_no_other_release_and_keeps_it() {
     let env = started(Way::Rename, "", "");
     std::fs::hard_link(env.path("app"), env.path("app-1")).unwrap();
