@@ -134,7 +134,7 @@ fn how_far(unit: &UnitStatus) -> Option<(String, String)> {
     }
 }
 
-/// `generation 5 has 10.2 % of 1,204 connections`, as measured.
+/// `generation 5 has 10.2 % of 1,204 connections`, as measured; else what it is to get.
 fn share(unit: &UnitStatus) -> String {
     let Some(new) = unit.generations.iter().find(|one| one.phase == "soaking") else { return String::new() };
     let counted = unit.generations.iter().filter_map(|one| one.usage.connections).sum::<u64>();
@@ -143,7 +143,10 @@ fn share(unit: &UnitStatus) -> String {
             let all = super::thousands(counted);
             format!("generation {} has {share:.1} % of {all} connections", new.number)
         }
-        _ => String::new(),
+        // Nobody came yet, or nobody can count.
+        _ => new.weight.map_or_else(String::new, |weight| {
+            format!("generation {} gets {weight} % of new connections", new.number)
+        }),
     }
 }
 
@@ -288,7 +291,7 @@ chat: DRAINING  (SOAKING took 2.00s)
         unit.generations[1].usage.connections = None;
         unit.generations[2].usage.connections = None;
         progress.know(unit.clone());
-        assert_eq!(progress.live(), "chat: SOAKING 9s of 15s");
+        assert_eq!(progress.live(), "chat: SOAKING 9s of 15s, generation 3 gets 10 % of new connections");
         // Of another state than the one that was told of, nothing is said.
         progress.event(&change(109.0, UnitState::Draining, 9.0), PLAIN);
         assert_eq!(progress.live(), "chat: DRAINING for 0s");
