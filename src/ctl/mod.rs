@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod after;
 pub mod args;
 mod check;
 mod client;

@@ -1,5 +1,6 @@
 //! Commands that wait for the daemon: reload, rollback, start, stop, restart and their like.
 
+use super::after;
 use super::client::{Client, Next, Target};
 use super::command::{Past, Task};
 use super::failure::Failure;
@@ -46,15 +47,19 @@ fn follow(
     if live {
         client.tick_every_second().map_err(cannot_wait)?;
     }
+    let asked = clock::now();
     client.send(&task.request)?;
     // The time counts from the request: however short it is, what was asked for is under way.
     let watch = client.handle().and_then(|socket| Watch::start(interrupt, socket, task.timeout));
     let watch = watch.map_err(cannot_wait)?;
-    let mut waiting = Waiting { client, watch, glance: Glance::new(target, live), json, only: vec![] };
+    let mut waiting = Waiting { client, watch, glance: Glance::new(target, live), json, only: vec![], gone: false };
     let ended = loop {
         match waiting.next(task, progress, output) {
             Ok(Some(reply)) => break Ok(reply),
             Ok(None) => {}
+            Err(failure) if waiting.gone => {
+                break after::outcome(target, task, asked, &waiting.watch, output).ok_or(failure);
+            }
             Err(failure) => break Err(failure),
         }
     };
@@ -70,6 +75,8 @@ struct Waiting {
     json: bool,
     /// Whose events are shown; everybody's that are sent if empty.
     only: Vec<String>,
+    /// Whether the daemon has hung up.
+    gone: bool,
 }
 
 impl Waiting {
@@ -94,7 +101,10 @@ impl Waiting {
                 progress.tick();
                 self.glance.at(progress);
             }
-            Ok(Next::End) => return Err(broken_off(&self.watch, task)),
+            Ok(Next::End) => {
+                self.gone = self.watch.cause().is_none();
+                return Err(broken_off(&self.watch, task));
+            }
             // A socket that was shut down while a line arrived ends in the middle of it.
             Err(_) if self.watch.cause().is_some() => return Err(broken_off(&self.watch, task)),
             Err(failure) => return Err(failure),

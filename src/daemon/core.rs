@@ -13,14 +13,16 @@ use crate::daemon::requests::Pending;
 use crate::daemon::shared::Shared;
 use crate::daemon::starting::Slows;
 use crate::daemon::supervised::{Supervised, Traffic};
+use crate::daemon::survival::Survival;
 use crate::daemon::upgrade::Upgrades;
 use crate::daemon::upstream::Upstream;
 use crate::machine::daemon::DaemonMachine;
 use crate::machine::event::{Action, Command, Event, Proc, Req, Seen};
+use crate::machine::owed::Owed;
 use crate::proto::status::UnitState;
-use crate::sys::clock;
 use crate::sys::poll::Poller;
 use crate::sys::wake::Waker;
+use crate::sys::{clock, killpoint};
 use crate::time::Monotime;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -114,6 +116,8 @@ pub struct Daemon {
     pub home: Home,
     /// The replacement of our own program.
     pub upgrades: Upgrades,
+    /// What is done for the one who comes after our death.
+    pub survival: Survival,
 }
 
 impl Daemon {
@@ -155,25 +159,50 @@ impl Daemon {
         let ended = if let Event::Exited { proc, .. } = &event { Some(*proc) } else { None };
         let mut actions = Vec::new();
         unit.machine.handle(clock::now(), event, &mut actions);
+        self.carry_out(index, actions, ended);
+    }
+
+    /// Another aeternad has driven this machine: it goes on under us. Of its processes those in `alive` are there.
+    pub fn recover_machine(&mut self, index: usize, alive: &[Proc]) {
+        let Some(unit) = self.units.get_mut(index) else { return };
+        let mut actions = Vec::new();
+        unit.machine.recover(clock::now(), alive, &mut actions);
+        self.carry_out(index, actions, None);
+        self.settle();
+    }
+
+    /// Carries out what a machine wants. `ended` is a process of whose end it has just heard.
+    fn carry_out(&mut self, index: usize, actions: Vec<Action>, ended: Option<Proc>) {
+        self.survival.touch(index);
+        if let Some(unit) = self.units.get_mut(index) {
+            unit.owed = actions.iter().filter_map(Owed::of).collect();
+        }
+        let mut written = false;
         let promoted = actions.iter().find_map(|action| match action {
             Action::Promoted(generation) => Some(*generation),
             _ => None,
         });
         for action in actions {
+            if Owed::is_final(&action) && !std::mem::replace(&mut written, true) {
+                self.write_now(index);
+            }
+            killpoint::here();
             self.perform(index, action);
         }
+        killpoint::here();
         // Connections have gone to it meanwhile: they do not wait for this.
         if let Some(generation) = promoted {
             self.put_back_badness(index, generation);
         }
         self.drop_releases(index);
         let Some(unit) = self.units.get_mut(index) else { return };
+        unit.owed.clear();
         if let Some(proc) = ended {
             unit.children.remove(&proc);
         }
         unit.deadline = unit.machine.next_deadline();
         let summary = unit.machine.summary();
-        if unit.summary != Some(summary) {
+        if unit.summary != Some(summary) && !unit.going_on {
             unit.summary = Some(summary);
             if summary.state == UnitState::RollingBack {
                 self.give_names_back(index);
@@ -219,6 +248,7 @@ impl Daemon {
             .chain(self.slows.deadline())
             .chain(self.upstream.deadline())
             .chain(self.upgrades.deadline())
+            .chain(self.survival.deadline())
             .chain(self.web.deadline())
             .chain(self.memory.deadline())
             .min()

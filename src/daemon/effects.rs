@@ -13,7 +13,7 @@ use crate::machine::event::{
 };
 use crate::sys::poll::Interest;
 use crate::sys::tree::Main;
-use crate::sys::{clock, dir};
+use crate::sys::{clock, dir, killpoint};
 use crate::unit::{self, Unit};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -137,6 +137,7 @@ impl Daemon {
     }
 
     fn open_sockets(&mut self, index: usize, content: Content) -> Answer {
+        self.free_addresses();
         let unit = &mut self.units[index];
         let held = unit.sockets.count();
         let added = unit.sockets.add(&content.unit);
@@ -181,6 +182,9 @@ impl Daemon {
         unit.contents
             .retain(|content| ids.contains(&content.id) || content.id == current || lives(content.id));
         self.rewatch_sockets(index);
+        if closed > 0 {
+            self.free_soon(index);
+        }
     }
 
     fn spawn(&mut self, index: usize, spawn: Spawn) {
@@ -202,10 +206,13 @@ impl Daemon {
             self.take_slot(index, spawn.slot);
             self.mend_sockets(index);
         }
+        self.write_now(index);
         let begun = clock::now();
         let patience = self.slows.patience(index, begun);
         let unit = &mut self.units[index];
-        let launched = launch::launch(unit, &self.shared, spawn, patience);
+        let register = self.survival.registrar(&unit.name, spawn.proc);
+        let launched = launch::launch(unit, &self.shared, spawn, patience, register.as_ref());
+        killpoint::here();
         self.slows.waited(clock::now().since(begun));
         self.tell_losses(index);
         // A slot that was made for it, or a socket that was made anew, is watched from now on.
@@ -222,6 +229,7 @@ impl Daemon {
             generation: spawn.generation,
             invocation: launched.invocation,
             pidfd: launched.pidfd,
+            started: None,
             watched: false,
             gone: false,
             killed: false,
@@ -237,9 +245,10 @@ impl Daemon {
         if let Some(shell) = spawn.generation.and_then(|number| unit.generations.get_mut(&number)) {
             shell.alive += 1;
             watched_empty = std::mem::replace(&mut shell.watch_empty, false);
-            shell.started.push(Main { pid, reaped: false });
+            shell.started.push(Main { pid, reaped: false, start_time: None });
         }
         self.adopt_streams(index, spawn.generation, pid, launched.logs);
+        self.write_now(index);
         let listener = match launched.begun {
             Begun::Running(listener) => listener,
             Begun::Slow(beginning) => {

@@ -72,7 +72,11 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)], no
     }
     let (mut commands, mut kills) = (Vec::new(), Vec::new());
     for (token, readiness) in ready {
-        match Owner::of(*token) {
+        let owner = Owner::of(*token);
+        if let Some(unit) = owner.and_then(Owner::changes) {
+            daemon.survival.touch(unit);
+        }
+        match owner {
             Some(Owner::Filter(unit, id)) => daemon.trapped(unit, id, *readiness),
             Some(Owner::Notify(unit, number)) => daemon.read_notifications(unit, Gen(number)),
             Some(Owner::Socket(unit, id)) => daemon.socket_ready(unit, id, *readiness),
@@ -91,6 +95,7 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)], no
             Some(Owner::UpgradeCheck) => daemon.check_ready(),
             Some(Owner::Home) => daemon.home_changed(*readiness),
             Some(Owner::Claim) => daemon.claim_asked(),
+            Some(Owner::Keeper) => daemon.holder_ready(),
             Some(owner @ (Owner::Control | Owner::Client(_))) => commands.push((owner, *readiness)),
             None => {}
         }
@@ -114,6 +119,7 @@ fn turn(daemon: &mut Daemon, sources: &Sources, ready: &[(Token, Readiness)], no
         log::error!("{lost} descriptors that came from services stay open: too many wait to be closed");
     }
     daemon.serve_http();
+    daemon.write_down();
     daemon.upgrade_turn();
     daemon.serve_clients();
 }
@@ -148,7 +154,7 @@ fn take_signals(daemon: &mut Daemon, signals: &Signals) {
 }
 
 /// How a process ended, in the machine's words.
-fn exit_of(status: WaitStatus) -> Exit {
+pub fn exit_of(status: WaitStatus) -> Exit {
     match status {
         WaitStatus::Exited(code) => Exit::Code((code & 0xff) as u8),
         WaitStatus::Signaled { signal, core } => Exit::Signal { signal, core },
@@ -222,7 +228,7 @@ impl Daemon {
             return true;
         }
         let Some((index, proc)) = self.pids.remove(&pid) else {
-            if self.check_reaped(pid, status) {
+            if self.check_reaped(pid, status) || self.keeper_reaped(pid) {
                 return true;
             }
             self.orphans += 1;

@@ -18,6 +18,7 @@ impl Daemon {
     /// Closes every socket, removes every name, and says goodbye. The services have gone.
     pub fn finish(mut self) {
         self.web.stop();
+        self.end_survival();
         self.sweep();
         for unit in self.units {
             for shell in unit.generations.into_values() {

@@ -17,7 +17,7 @@ use crate::sys::nest::Nest;
 use crate::sys::peer::Peer;
 use crate::sys::poll::{Interest, Readiness};
 use crate::sys::unixpath::{self, BoundPath, Occupant, Site};
-use crate::sys::{clock, message, process, user};
+use crate::sys::{clock, message, pidfd, process, user};
 use crate::time::{Monotime, Span};
 use crate::unit::{self, Unit};
 use std::io::ErrorKind;
@@ -29,6 +29,12 @@ const SETTLES: Span = Span::from_millis(50);
 
 /// How long nobody looks after a look: who removes it again and again keeps us from nothing else.
 const REST: Span = Span::from_secs(1);
+
+/// ESRCH.
+const NOBODY: i32 = 3;
+
+/// How long the lock of an aeternad that is gone is waited for.
+const LOCK_PATIENCE: Span = Span::from_secs(2);
 
 /// How many clients at most wait on a control socket that goes: as many as there can be.
 const TURNS: u32 = 4;
@@ -91,7 +97,10 @@ impl Place {
         let control = args.control.as_ref().map_or_else(|| paths::control_path(&dir), PathBuf::from);
         let claim = claimed(&dir).map_err(fatal)?;
         dir::check_runtime_dir(&dir).map_err(fatal)?;
-        match dir::lock_file(&lock_path(&dir)) {
+        // A child of one that was killed has a copy until it executes, of its control socket too: that is waited for.
+        let lives = message::listener_of(&control).is_some_and(|who| is_alive(&who));
+        let patience = if lives { Span::ZERO } else { LOCK_PATIENCE };
+        match dir::lock_file_within(&lock_path(&dir), patience) {
             Ok(Some(lock)) => Ok(Place { dir, control, lock, claim }),
             Ok(None) => Err(fatal(another(&dir, ""))),
             Err(error) => {
@@ -145,8 +154,16 @@ fn claimed(dir: &Path) -> Result<Option<Claim>, String> {
 
 /// A copy of the name may have outlived its holder for the moment in which a child executes. Pid 0 is in another namespace.
 fn is_alive(who: &Peer) -> bool {
-    // Without a /proc of ours nobody's start time is known.
-    who.pid == 0 || process::start_time(who.pid).is_some() || process::start_time(process::pid()).is_none()
+    if who.pid == 0 {
+        return true;
+    }
+    match process::pidfd_open(who.pid) {
+        // One that nobody has reaped yet is over too.
+        Ok(pidfd) => !pidfd::is_over(pidfd.as_fd()),
+        Err(error) if error.raw_os_error() == Some(NOBODY) => false,
+        // Without a /proc of ours nobody's start time is known.
+        Err(_) => process::start_time(who.pid).is_some() || process::start_time(process::pid()).is_none(),
+    }
 }
 
 /// Whether a unit that uses `%t` may: in a folder under /tmp somebody else may have been first.
@@ -284,6 +301,7 @@ impl Daemon {
                 format!("{} cannot be made again: {}", short.parts().1.display(), describe(&error))
             }));
         }
+        result = result.and(self.renew_survival(made));
         for index in 0..self.units.len() {
             result = result.and(self.renew_notify(index, &folder, made));
             result = result.and(self.renew_state(index, made));

@@ -14,13 +14,14 @@ use crate::daemon::spare::{Kit, Spare};
 use crate::daemon::starting::Beginning;
 use crate::daemon::stdio::Streams;
 use crate::daemon::supervised::{GenerationShell, Supervised};
+use crate::daemon::survival::Registrar;
 use crate::machine::event::{Gen, Role, Spawn, SpawnFailure};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::dir;
 use crate::sys::limits;
 use crate::sys::oom::GroupKills;
 use crate::sys::seccomp::Listener;
-use crate::sys::spawn::{self, Credentials, Plan, Stage, Started, Traps};
+use crate::sys::spawn::{self, Credentials, Plan, Register, Stage, Started, Traps};
 use crate::sys::textfile;
 use crate::sys::user::{self, Account};
 use crate::time::Span;
@@ -55,7 +56,8 @@ pub enum Begun {
     Slow(Box<Beginning>),
 }
 
-/// Starts a process, and waits at most about `patience` for it to get to its program.
+/// Starts a process, and waits at most about `patience` for it to get to its program. It is
+/// written down before it does anything.
 ///
 /// # Errors
 /// What could not be done, as one sentence, with the exit code that stands for it.
@@ -64,6 +66,7 @@ pub fn launch(
     shared: &Shared,
     spawn: &Spawn,
     patience: Span,
+    register: Option<&Registrar<'_>>,
 ) -> Result<Launched, SpawnFailure> {
     let release = unit.release_for(shared, spawn)?;
     let (content, name) = (Arc::clone(&release.unit), unit.name.clone());
@@ -87,6 +90,11 @@ pub fn launch(
         _ => Streams::open(service, handed.first, who.as_ref()),
     };
     let streams = streams.map_err(|why| fail("open its streams", &why))?;
+    let enter = |pid: i32, pidfd: Option<BorrowedFd<'_>>| {
+        if let Some(register) = register {
+            register.enter(&facts.invocation, pid, pidfd);
+        }
+    };
     let plan = Plan {
         program: c_string(program.name.as_os_str().as_encoded_bytes())
             .map_err(|why| fail("run its program", &why))?,
@@ -115,6 +123,7 @@ pub fn launch(
         terminal: is_first(spawn.role) && service.standard_input == Input::Inherit && shared.terminal,
         traps: if service.intercept_bind && gets_sockets(spawn.role) { Traps::Sockets } else { Traps::None },
         joins_cgroup: group.is_some_and(Cgroup::was_killed),
+        register: register.map(|_| Register(&enter)),
     };
     let started = spawn::start(&plan, patience).map_err(|error| refused(&name, &plan, &error))?;
     let (pid, pidfd, begun) = begun(started, &plan, &content, demand.clone());

@@ -37,6 +37,7 @@ struct Task {
     /// Every connection reaches the generation.
     aimed: bool,
     started: Vec<Main>,
+    strayed: bool,
     invocation: String,
     us: i32,
     group: Option<OwnedFd>,
@@ -122,6 +123,7 @@ fn task_by(
         first: None,
         aimed: false,
         started: Vec::new(),
+        strayed: false,
         invocation: String::new(),
         us,
         group: None,
@@ -131,6 +133,7 @@ fn task_by(
     let slot = unit.generations.get(&number).map_or(0, |shell| shell.slot);
     if let Some(shell) = unit.generations.get(&number) {
         task.started.clone_from(&shell.started);
+        task.strayed = shell.strayed;
         task.invocation.clone_from(&shell.invocation);
         task.group = shell.kit.cgroup.as_ref().and_then(|group| fd::dup(group.dir_fd()).ok());
         task.members = shell.kit.cgroup.as_ref().map(Cgroup::pids);
@@ -189,7 +192,7 @@ fn wanted(unit: &Unit) -> Vec<Wanted> {
 /// One generation, on its thread.
 fn look(mut task: Task) -> Seen {
     let end = clock::now() + task.timeout;
-    let key = TreeKey { mains: &task.started, invocation: &task.invocation };
+    let key = TreeKey { mains: &task.started, invocation: &task.invocation, strayed: task.strayed };
     let pids = task.members.take().unwrap_or_else(|| tree::tree(&key, task.us));
     let mut kernel = usage::of(task.group.as_ref().map(AsFd::as_fd), &pids);
     if pids.len() > 1 && !usage::counts_memory(task.group.as_ref().map(AsFd::as_fd)) {
@@ -250,7 +253,7 @@ fn attempt(
     let request = page_request(target);
     let (most, last) = request.split_at(request.len().saturating_sub(1));
     stream.write_all(most).map_err(|error| failed(&error))?;
-    let key = TreeKey { mains: &task.started, invocation: &task.invocation };
+    let key = TreeKey { mains: &task.started, invocation: &task.invocation, strayed: task.strayed };
     let answerer = probe::answerer(connection, &key, (task.us, pids), false, left(end))
         .map_err(|error| failed(&error))?;
     let process = match (answerer, pids) {

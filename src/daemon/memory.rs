@@ -41,6 +41,7 @@ struct Newcomer {
     unit: usize,
     generation: Gen,
     started: Vec<Main>,
+    strayed: bool,
     invocation: String,
     group: Option<OwnedFd>,
     /// All its processes, where its control group has told.
@@ -125,6 +126,7 @@ impl Daemon {
                 unit,
                 generation: *generation,
                 started: shell.started.clone(),
+                strayed: shell.strayed,
                 invocation: shell.invocation.clone(),
                 group: shell.kit.cgroup.as_ref().and_then(|group| fd::dup(group.dir_fd()).ok()),
                 members: shell.kit.cgroup.as_ref().map(Cgroup::pids),
@@ -201,7 +203,7 @@ impl Daemon {
 
 /// One generation, on the thread. `near`: kills in our own group, which are its own where it has no count: it goes first.
 fn look(one: &Newcomer, us: i32, levels: &[Level], near: Option<u64>) -> Event {
-    let key = TreeKey { mains: &one.started, invocation: &one.invocation };
+    let key = TreeKey { mains: &one.started, invocation: &one.invocation, strayed: one.strayed };
     let group = one.group.as_ref().map(AsFd::as_fd);
     let pids = one.members.clone().unwrap_or_else(|| tree::tree(&key, us));
     let mut usage = usage::brief(group, &pids);

@@ -58,6 +58,7 @@ pub mod stopping;
 pub mod strays;
 pub mod streams;
 pub mod supervised;
+pub mod survival;
 pub mod token;
 pub mod upgrade;
 pub mod upstream;
@@ -66,7 +67,7 @@ pub mod watching;
 
 use crate::error::{Fatal, exit};
 use crate::machine::event::Event;
-use crate::sys::{fd, signal};
+use crate::sys::{fd, keeper, signal};
 use crate::unit::Verdict;
 use args::Mode;
 use inherit::Inherited;
@@ -77,6 +78,9 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == upgrade::check::OPTION) {
         return upgrade::check::main();
+    }
+    if std::env::args_os().nth(1).is_some_and(|word| word == keeper::OPTION) {
+        return ExitCode::from(keeper::main());
     }
     let ended = run();
     logging::finish();
@@ -135,7 +139,8 @@ fn supervise(args: &args::Args) -> Result<u8, Fatal> {
     let (units, unusable) = setup::read_usable(args)?;
     let wishes = setup::wishes(&units);
     setup::start_log(args, &wishes);
-    let setup::Ready { mut daemon, sources } = setup::prepare(args, units, unusable, &wishes, inherited)?;
+    let setup::Ready { mut daemon, sources, found } =
+        setup::prepare(args, units, unusable, &wishes, inherited)?;
     log::info!(
         "aeternad {} runs, pid {}, {}, control socket {}",
         env!("CARGO_PKG_VERSION"),
@@ -153,16 +158,23 @@ fn supervise(args: &args::Args) -> Result<u8, Fatal> {
     daemon.name_unusable();
     daemon.hold_releases();
     for index in 0..daemon.units.len() {
-        daemon.rewatch_sockets(index);
-        daemon.watch_paths(index);
+        if !found.contains_key(&index) {
+            daemon.rewatch_sockets(index);
+            daemon.watch_paths(index);
+        }
     }
     for index in 0..daemon.units.len() {
+        if let Some(found) = found.get(&index) {
+            daemon.go_on(index, found);
+            continue;
+        }
         // What is shared although the unit asks for slots: inherited sockets, a kernel without steering.
         let unit = &daemon.units[index];
         let steered = unit.sockets.steered(&unit.current.unit);
         daemon.deliver(index, Event::Sockets { steered });
         daemon.deliver(index, Event::Boot);
     }
+    daemon.begin_to_survive();
     let code = event_loop::run(&mut daemon, &sources);
     daemon.finish();
     Ok(code)

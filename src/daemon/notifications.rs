@@ -26,11 +26,36 @@ const MAX_FDS: usize = 253;
 const MAX_TURN: usize = 64;
 const TURN_TIME: Span = Span::from_millis(5);
 
-/// The next message on any of its sockets.
-fn receive(socket: &NotifySocket, buffer: &mut [u8]) -> io::Result<Received> {
-    let waits = |received: &io::Result<Received>| matches!(received, Err(error) if error.kind() == ErrorKind::WouldBlock);
-    let mut received = socket.fds().map(|fd| message::recv(fd, buffer, MAX_FDS));
-    received.find(|received| !waits(received)).unwrap_or(Err(ErrorKind::WouldBlock.into()))
+/// The next message on any of its sockets, and on which; it stays there.
+fn peek(socket: &NotifySocket, buffer: &mut [u8]) -> io::Result<(usize, Received)> {
+    for (at, fd) in socket.fds().enumerate() {
+        match message::peek(fd, buffer, MAX_FDS) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            other => return other.map(|received| (at, received)),
+        }
+    }
+    Err(ErrorKind::WouldBlock.into())
+}
+
+/// For how long a message counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counts {
+    /// It is said again, or is no loss.
+    Now,
+    /// It is said once.
+    ForGood,
+}
+
+impl Counts {
+    fn of(message: &Notification) -> Counts {
+        let said_again = Notification {
+            status: message.status.clone(),
+            watchdog: message.watchdog,
+            monotonic_usec: message.monotonic_usec,
+            ..Notification::default()
+        };
+        if *message == said_again { Counts::Now } else { Counts::ForGood }
+    }
 }
 
 impl Daemon {
@@ -47,8 +72,15 @@ impl Daemon {
             else {
                 return;
             };
-            match receive(socket, &mut buffer) {
-                Ok(received) => self.notified(index, number, received, &buffer),
+            // What we die at is still there for the next one.
+            match peek(socket, &mut buffer) {
+                Ok((at, received)) => {
+                    let counts = self.notified(index, number, received, &buffer);
+                    if counts == Counts::ForGood {
+                        self.write_soon(index);
+                    }
+                    self.take_notification(index, number, at);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => {
                     log::warn!("{}: cannot read a notify message: {error}", unit.name);
@@ -58,13 +90,24 @@ impl Daemon {
         }
     }
 
-    fn notified(&mut self, index: usize, number: Gen, received: Received, buffer: &[u8]) {
+    /// A message has been dealt with: out of the queue.
+    fn take_notification(&mut self, index: usize, number: Gen, at: usize) {
+        let unit = self.units.get(index);
+        let shell = unit.and_then(|unit| unit.generations.get(&number));
+        let socket = shell.and_then(|shell| shell.kit.notify.as_ref());
+        if let Some(fd) = socket.and_then(|socket| socket.fds().nth(at)) {
+            // It was there a moment ago, and nobody else reads.
+            let _ = message::recv(fd, &mut [], MAX_FDS);
+        }
+    }
+
+    fn notified(&mut self, index: usize, number: Gen, received: Received, buffer: &[u8]) -> Counts {
         self.settle_starts(index);
         if received.truncated || received.control_truncated {
             let text = format!("generation {} sent a notify message that is too large", number.0);
             return self.refused(index, &text);
         }
-        let Some(text) = buffer.get(..received.bytes) else { return };
+        let Some(text) = buffer.get(..received.bytes) else { return Counts::Now };
         let mut message = match notify::parse(text) {
             Ok(message) => message,
             Err(why) => {
@@ -88,7 +131,9 @@ impl Daemon {
             message.main_pid = None;
         }
         self.store_descriptors(index, number, from, &message, received.fds);
+        let counts = Counts::of(&message);
         self.deliver(index, Event::Notified { generation: number, from, message });
+        counts
     }
 
     /// Whether `MAINPID=` names a process that can become the main one. One that is that already need not.
@@ -112,10 +157,11 @@ impl Daemon {
     }
 
     /// A message, or a part of it, does not count.
-    fn refused(&mut self, index: usize, text: &str) {
+    fn refused(&mut self, index: usize, text: &str) -> Counts {
         let unit = &mut self.units[index];
         unit.complaints.warn(&unit.name, &format!("{text}; ignored"));
         self.web.metrics.on_notify_error();
+        Counts::Now
     }
 
     /// Who sent a message, by the credentials that the kernel attached.

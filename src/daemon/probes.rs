@@ -32,6 +32,7 @@ struct Task {
     timeout: Span,
     /// The processes that were started for the generation that is meant: its tree is below them.
     started: Vec<Main>,
+    strayed: bool,
     /// Its `INVOCATION_ID`.
     invocation: String,
     /// Our own pid.
@@ -68,6 +69,7 @@ pub fn start(daemon: &mut Daemon, index: usize, ticket: Ticket, generation: Gen,
     task.us = daemon.shared.pid;
     if let Some(shell) = unit.generations.get(&generation) {
         task.started.clone_from(&shell.started);
+        task.strayed = shell.strayed;
         task.invocation.clone_from(&shell.invocation);
     }
     let aimed = aim::at(&mut daemon.units[index], generation, &task.to);
@@ -97,6 +99,7 @@ fn task_of(unit: &Unit, kind: ProbeKind, own: Option<Address>) -> Option<Task> {
         expect: Vec::new(),
         timeout: ACCEPT_PATIENCE,
         started: Vec::new(),
+        strayed: false,
         invocation: String::new(),
         us: 0,
         attribute: true,
@@ -152,7 +155,7 @@ fn probe(task: &Task, connection: &mut Connection) -> std::io::Result<ProbeResul
     };
     let mut unattributed = false;
     if task.attribute || task.request.is_none() {
-        let tree = TreeKey { mains: &task.started, invocation: &task.invocation };
+        let tree = TreeKey { mains: &task.started, invocation: &task.invocation, strayed: task.strayed };
         match probe::answerer(
             connection,
             &tree,
@@ -226,6 +229,7 @@ mod tests {
             expect: vec![(200, 200)],
             timeout: Span::from_millis(300),
             started: Vec::new(),
+            strayed: false,
             invocation: String::new(),
             us: 0,
             attribute: false,

@@ -16,6 +16,7 @@ use crate::daemon::shared::{MAX_SUN_PATH, Shared, ShortDir};
 use crate::daemon::sockets::ListenSet;
 use crate::daemon::starting::Slows;
 use crate::daemon::supervised::Supervised;
+use crate::daemon::survival::recover::{self, Fate, Left, Recovered};
 use crate::daemon::token::Owner;
 use crate::daemon::upgrade::Upgrades;
 use crate::daemon::upstream::Upstream;
@@ -35,7 +36,7 @@ use crate::sys::{fd, links, message, process, terminal, textfile, tree, user, wa
 use crate::time::Span;
 use crate::unit::{self, Context, DaemonSettings, GroupLimits, Here, Input, Verdict};
 use std::cell::OnceCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -200,6 +201,8 @@ pub struct Ready {
     pub daemon: Daemon,
     /// What the loop waits on.
     pub sources: Sources,
+    /// Units that go on, by their numbers, and what has become of their processes.
+    pub found: GoingOn,
 }
 
 /// Binds everything.
@@ -218,15 +221,14 @@ pub fn prepare(
     };
     let original_nofile =
         fd::raise_nofile().map_err(|error| fatal("raise the limit of open files", &error))?;
-    if let Err(error) = process::become_subreaper() {
-        log::warn!("cannot become a subreaper, orphans of services go to init: {error}");
-    }
-    look_for_proc();
+    look_around();
     let Place { dir, control: control_path, lock, claim } = Place::take(args)?;
     let mut inherited = inherited.map_err(|why| Fatal::new(exit::FAILURE, why))?;
     // What else we were given is not for services.
     fd::close_on_exec_from(3).map_err(|error| fatal("keep stray descriptors from services", &error))?;
-    let supervised = bind(units, &mut unusable, &mut inherited)?;
+    let mut left = recover::look(&dir).map_err(|why| Fatal::new(exit::UNAVAILABLE, why))?;
+    let (supervised, found) = bind(units, &mut unusable, &mut inherited, left.as_mut())?;
+    let (survival, last_req, short_dir) = recover::begin(&dir, left);
     for warning in inherited.close() {
         log::warn!("{warning}");
     }
@@ -239,23 +241,23 @@ pub fn prepare(
     poller
         .add(Owner::Control.token(), control.as_fd(), Interest::READ)
         .map_err(|error| fatal("watch the control socket", &error))?;
-    let shared = Shared { terminal: hand_terminal_on(&supervised), ..shared(&dir, original_nofile) };
+    let shared =
+        Shared { terminal: hand_terminal_on(&supervised), ..shared(&dir, original_nofile, short_dir) };
     let (reports, inbox) = mpsc::channel();
     let web = web(args, wishes, &waker)?;
-    let machine = DaemonMachine::new(supervised.len(), wishes.stop_delay.unwrap_or(Span::ZERO));
     let daemon = Daemon {
         slows: Slows::default(),
         upstream: Upstream::from_environment(&shared.environment, shared.pid),
+        machine: DaemonMachine::new(supervised.len(), wishes.stop_delay.unwrap_or(Span::ZERO)),
         units: supervised,
         files: Files::new(roots(args), setting(), unusable),
-        machine,
         shared,
         poller,
         control,
         control_again: None,
         clients: Clients::new(user::effective_uid()),
         pending: Vec::new(),
-        last_req: 0,
+        last_req,
         pids: HashMap::new(),
         settling: false,
         queue: VecDeque::new(),
@@ -272,8 +274,17 @@ pub fn prepare(
         web,
         home: Home::new(control_name, lock, claim),
         upgrades: Upgrades::default(),
+        survival,
     };
-    Ok(Ready { daemon, sources: Sources { signals, wakeups } })
+    Ok(Ready { daemon, sources: Sources { signals, wakeups }, found })
+}
+
+/// What a supervisor needs of its surroundings, and can do without.
+fn look_around() {
+    if let Err(error) = process::become_subreaper() {
+        log::warn!("cannot become a subreaper, orphans of services go to init: {error}");
+    }
+    look_for_proc();
 }
 
 /// Without /proc only what we start ourselves can be found and ended. An init may mount it.
@@ -319,10 +330,11 @@ fn web(args: &Args, wishes: &Wishes, waker: &Waker) -> Result<Web, Fatal> {
     Ok(web)
 }
 
-fn shared(dir: &Path, original_nofile: (u64, u64)) -> Shared {
+fn shared(dir: &Path, original_nofile: (u64, u64), short_dir: Option<ShortDir>) -> Shared {
     // Room for "u499.4294967295.notify" behind it.
     let too_long = dir.as_os_str().len() + "/u999.4294967295.notify".len() > MAX_SUN_PATH;
-    let short_dir = if too_long { ShortDir::make(dir).ok() } else { None };
+    let made = || if too_long { ShortDir::make(dir).ok() } else { None };
+    let short_dir = short_dir.or_else(made);
     Shared {
         short_dir,
         original_nofile,
@@ -334,7 +346,8 @@ fn shared(dir: &Path, original_nofile: (u64, u64)) -> Shared {
 }
 
 /// Binds every unit's sockets; says of every address what is wrong with it, not only of the first. A unit whose sockets
-/// cannot be bound cannot be used.
+/// cannot be bound cannot be used. Units that an aeternad before us has left go on as they are, also those that nobody
+/// names any more.
 ///
 /// # Errors
 /// Exit status 69 if there is no other.
@@ -342,10 +355,27 @@ fn bind(
     units: Vec<Read>,
     unusable: &mut Vec<Unusable>,
     inherited: &mut Inherited,
-) -> Result<Vec<Supervised>, Fatal> {
+    mut left: Option<&mut Left>,
+) -> Result<Bound, Fatal> {
     let mut bound = Vec::with_capacity(units.len());
+    let mut going_on = BTreeMap::new();
     for read in units {
         let Read { source, loaded } = read;
+        match left.as_mut().and_then(|left| left.take(&loaded.unit.name)) {
+            None => {}
+            Some(Err(why)) => {
+                let path = source.path().unwrap_or(Path::new(&loaded.unit.name));
+                unusable.push(Unusable::new(path, why));
+                continue;
+            }
+            Some(Ok(Recovered { mut unit, found })) => {
+                unit.source = source;
+                unit.started_with = loaded.unit.daemon.clone();
+                going_on.insert(bound.len(), found);
+                bound.push(*unit);
+                continue;
+            }
+        }
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
@@ -365,8 +395,26 @@ fn bind(
             }
         }
     }
-    if bound.is_empty() { Err(none_left(exit::UNAVAILABLE, unusable)) } else { Ok(bound) }
+    let forgotten = left.as_ref().map(|left| left.units()).unwrap_or_default();
+    for name in forgotten {
+        match left.as_mut().and_then(|left| left.take(&name)) {
+            None => {}
+            Some(Err(why)) => unusable.push(Unusable::new(Path::new(&name), why)),
+            Some(Ok(Recovered { unit, found })) => {
+                log::warn!("{name}: not configured any more; it goes on until it is stopped");
+                going_on.insert(bound.len(), found);
+                bound.push(*unit);
+            }
+        }
+    }
+    if bound.is_empty() { Err(none_left(exit::UNAVAILABLE, unusable)) } else { Ok((bound, going_on)) }
 }
+
+/// Units whose sockets are bound, and which of them go on.
+type Bound = (Vec<Supervised>, GoingOn);
+
+/// Units that go on, by their numbers, and what has become of their processes.
+pub type GoingOn = BTreeMap<usize, Fate>;
 
 /// `--check`: what is good for standard output, or every error.
 ///

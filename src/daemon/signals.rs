@@ -183,8 +183,9 @@ impl Daemon {
         let Some(child) = unit.children.get(&proc) else { return Reach::default() };
         // The mark of a generation is on its main processes too, which are not below this one.
         let invocation = if child.generation.is_some() { "" } else { child.invocation.as_str() };
-        let mains = [Main { pid: child.pid, reaped: child.gone }];
-        let members = tree::members_of(&TreeKey { mains: &mains, invocation }, self.shared.pid);
+        let mains = [Main { pid: child.pid, reaped: child.gone, start_time: child.started }];
+        let members =
+            tree::members_of(&TreeKey { mains: &mains, invocation, strayed: child.watched }, self.shared.pid);
         let mut reach = Reach { members, ..Reach::default() };
         if !child.gone || !procfs::shows_us() {
             reach.add_unseen(std::iter::once(child));
@@ -230,7 +231,11 @@ impl Daemon {
         if procfs::shows_us() || process::kill_group(pid, 0).is_err() {
             return;
         }
-        if let Some(shell) = generation.and_then(|number| self.units[index].generations.get_mut(&number)) {
+        // Who was not ours to reap may have left the number to anybody.
+        let ours = |shell: &&mut Box<GenerationShell>| !shell.strayed;
+        if let Some(shell) =
+            generation.and_then(|number| self.units[index].generations.get_mut(&number)).filter(ours)
+        {
             shell.groups.retain(|group| process::kill_group(*group, 0).is_ok());
             shell.groups.push(pid);
         }

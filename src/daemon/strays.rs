@@ -14,6 +14,7 @@ impl Daemon {
         }
         let known = |pid: i32| {
             self.pids.contains_key(&pid)
+                || self.survival.holder.pid() == Some(pid)
                 || self.shared.born_with.contains(&pid)
                 || self.units.iter().any(|unit| {
                     unit.children.values().any(|child| child.pid == pid)

@@ -17,6 +17,7 @@ use crate::daemon::srp::Endpoint;
 use crate::daemon::used::Used;
 use crate::machine::UnitMachine;
 use crate::machine::event::{Conn, Content, ContentId, Gen, Proc, ReloadRecord, Role, Summary, Transfer};
+use crate::machine::owed::Owed;
 use crate::proto::status::Outcome;
 use crate::sys::aside::Foreign;
 use crate::sys::inotify::Watcher;
@@ -52,6 +53,8 @@ pub struct Child {
     pub invocation: String,
     /// Its pidfd: what is signalled through it is never another process. `None` on a kernel without.
     pub pidfd: Option<OwnedFd>,
+    /// When it was started, in clock ticks: with the pid it is one process for ever. `None` until somebody has looked.
+    pub started: Option<u64>,
     /// Whether the pidfd is in the poll set: it has become a main process by `MAINPID=`, and may not be our child.
     pub watched: bool,
     /// It has been reaped, and the machine has not been told yet: what it left behind is still found by it.
@@ -104,6 +107,8 @@ pub struct GenerationShell {
     pub started: Vec<Main>,
     /// Process groups whose leaders are gone, where the tree cannot be seen.
     pub groups: Vec<i32>,
+    /// Its processes are not our children: an aeternad before us has started them. Orphans among them do not come to us.
+    pub strayed: bool,
     /// Processes of it that live and that we started.
     pub alive: u32,
     /// Its processes may all be gone; tell the machine when they are.
@@ -135,7 +140,7 @@ pub struct GenerationShell {
 impl GenerationShell {
     /// What marks its processes where there is no control group.
     pub fn tree_key(&self) -> TreeKey<'_> {
-        TreeKey { mains: &self.started, invocation: &self.invocation }
+        TreeKey { mains: &self.started, invocation: &self.invocation, strayed: self.strayed }
     }
 
     /// Every process of its tree; `us` is aeternad's pid.
@@ -264,6 +269,10 @@ pub struct Supervised {
     pub put_off: Option<Transfer>,
     /// A check of a program that is under way.
     pub checking: Option<Checking>,
+    /// What is being done just now: what the next aeternad does if we die at it.
+    pub owed: Vec<Owed>,
+    /// It hears what has happened while no aeternad was there: nobody is told what it is before it has heard all.
+    pub going_on: bool,
 }
 
 /// Where a unit stands with its file.
@@ -331,6 +340,8 @@ impl Supervised {
             restarts: BTreeMap::new(),
             put_off: None,
             checking: None,
+            owed: Vec::new(),
+            going_on: false,
         }
     }
 

@@ -41,6 +41,8 @@ pub enum Owner {
     Claim,
     /// What a program says that is asked whether it can take our place.
     UpgradeCheck,
+    /// The keeper of our descriptors.
+    Keeper,
 }
 
 const KIND_SHIFT: u32 = 56;
@@ -48,6 +50,19 @@ const UNIT_SHIFT: u32 = 32;
 const UNIT_MASK: u64 = 0x00ff_ffff;
 
 impl Owner {
+    /// The unit of which something other than its machine changes when this is ready.
+    pub fn changes(self) -> Option<usize> {
+        match self {
+            Owner::Notify(unit, _)
+            | Owner::Stored(unit, _)
+            | Owner::Filter(unit, _)
+            | Owner::StateSocket(unit)
+            | Owner::StateConnection(unit, _)
+            | Owner::SocketPaths(unit) => Some(unit),
+            _ => None,
+        }
+    }
+
     /// Packs it: 8 bits kind, 24 bits unit, 32 bits id. The kinds start at 1; 0 and 255 are the poller's own.
     pub fn token(self) -> Token {
         let (kind, unit, id) = match self {
@@ -66,6 +81,7 @@ impl Owner {
             Owner::Home => (21, 0, 0),
             Owner::Claim => (22, 0, 0),
             Owner::Kills(unit, id) => (23, unit, id),
+            Owner::Keeper => (24, 0, 0),
             Owner::StateSocket(unit) => (10, unit, 0),
             Owner::StateConnection(unit, id) => (11, unit, id),
             Owner::Starting(pid) => (19, 0, pid),
@@ -93,6 +109,7 @@ impl Owner {
             21 => Owner::Home,
             22 => Owner::Claim,
             23 => Owner::Kills(unit, id),
+            24 => Owner::Keeper,
             10 => Owner::StateSocket(unit),
             11 => Owner::StateConnection(unit, id),
             19 => Owner::Starting(id),

@@ -89,7 +89,8 @@ impl Turn<'_> {
             }
             return;
         }
-        self.s.down = Some(Down { reqs: req.into_iter().collect(), close, done: false });
+        self.s.down =
+            Some(Down { reqs: req.into_iter().collect(), close, done: false, by_shutdown: self.s.shutdown });
         self.s.idle_stop = false;
         self.job_end(Err("stopped by a command".into()));
         self.drop_queued("stopped by a command");

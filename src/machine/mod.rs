@@ -53,7 +53,9 @@ mod job;
 mod memory;
 mod model;
 mod notify;
+pub mod owed;
 mod pending;
+pub mod recovered;
 mod reload;
 mod rest;
 mod restart;
@@ -131,6 +133,12 @@ impl UnitMachine {
         self.turn(now, out, |turn| turn.resume(alive, waiting));
     }
 
+    /// As [`UnitMachine::resume`], where the last shell has died: nobody waits any more, and a stop of aeternad itself was its
+    /// own.
+    pub fn recover(&mut self, now: Monotime, alive: &[Proc], out: &mut Vec<Action>) {
+        self.turn(now, out, |turn| turn.recover(alive));
+    }
+
     fn turn(&mut self, now: Monotime, out: &mut Vec<Action>, what: impl FnOnce(&mut Turn<'_>)) {
         let begin = out.len();
         what(&mut Turn::new(now, &mut self.contents, &mut self.state, out));
@@ -142,6 +150,12 @@ impl UnitMachine {
     /// Every question that waits for its answer, and [`Action::WatchTraffic`] if traffic is waited for.
     pub fn outstanding(&self) -> Vec<Action> {
         self.state.outstanding(&self.contents)
+    }
+
+    /// Processes of which it was not said yet whether they were started: what for, and for which generation.
+    pub fn unanswered(&self) -> Vec<(Proc, event::Role, Option<event::Gen>)> {
+        let waits = self.state.procs.iter().filter(|owned| owned.pid.is_none());
+        waits.map(|owned| (owned.proc, owned.role, owned.generation)).collect()
     }
 
     /// When [`Event::Tick`] is wanted next; `None` for never.

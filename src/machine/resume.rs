@@ -1,7 +1,8 @@
 //! Going on under another shell: what was asked is asked again, what was lost is known to be lost.
 
 use super::event::{
-    Action, Beside, Event, Exit, Failure, Fault, Gen, Proc, Question, Relayed, Req, SpawnFailure, Ticket,
+    Action, Beside, Command, Event, Exit, Failure, Fault, Gen, Proc, Question, Relayed, Req, SpawnFailure,
+    Ticket,
 };
 use super::model::{
     Asked, Before, Contents, Handover, HealthStep, JobPhase, Look, Phase, Stage, State, Watch,
@@ -128,6 +129,17 @@ impl Turn<'_> {
             let result = Err(Failure { fault: Fault::Cancelled, why });
             let nothing = Relayed { from, to, result, bytes: 0, frames: 0, descriptors: 0, took: Span::ZERO };
             self.event(Event::RelayEnded(nothing));
+        }
+    }
+
+    /// The shell before has died: as [`Turn::resume`], and nobody of those who waited is there any more. What it was told to
+    /// stop because it was about to stop itself runs again: somebody has started aeternad.
+    pub(super) fn recover(&mut self, alive: &[Proc]) {
+        let shut_down = std::mem::take(&mut self.s.shutdown);
+        self.s.refuse_reloads = false;
+        self.resume(alive, &[]);
+        if shut_down && self.s.down.as_ref().is_some_and(|down| down.by_shutdown) {
+            self.event(Event::Command { req: None, command: Command::Start });
         }
     }
 }

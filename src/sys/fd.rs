@@ -64,6 +64,17 @@ pub fn dup(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
+/// Which file a descriptor is of: device and inode. For sockets, pipes and, from Linux 6.9 on, pidfds that is one number for
+/// ever; anonymous inodes (inotify, seccomp) all have the same.
+///
+/// # Errors
+/// Those of fstat(2).
+pub fn identity(number: RawFd) -> io::Result<(u64, u64)> {
+    // SAFETY: fstat(2) of a number that is not open is an error, nothing worse.
+    let found = nix::sys::stat::fstat(unsafe { BorrowedFd::borrow_raw(number) })?;
+    Ok((found.st_dev, found.st_ino))
+}
+
 /// Whether two descriptors are copies of one another: the same open file description. Where the kernel does not tell
 /// (kcmp(2) is refused in some containers, F_DUPFD_QUERY is of Linux 6.10), the same file opened in the same way.
 pub fn same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
@@ -213,6 +224,16 @@ pub fn try_lock(fd: BorrowedFd<'_>, lock: Lock) -> io::Result<()> {
     };
     // SAFETY: takes numbers only.
     let done = unsafe { libc::flock(fd.as_raw_fd(), how | libc::LOCK_NB) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes a lock alone, as soon as nobody else holds it. See flock(2).
+///
+/// # Errors
+/// Those of flock(2).
+pub fn wait_for_lock(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    let done = unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

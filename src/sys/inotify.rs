@@ -136,6 +136,14 @@ impl Watcher {
         Watcher { inotify, wanted, folders: HashMap::new(), writes, ways, lost_count: false }
     }
 
+    /// A descriptor for [`Watcher::restored`] where the one before was lost.
+    ///
+    /// # Errors
+    /// As [`Watcher::new`].
+    pub fn fresh() -> io::Result<OwnedFd> {
+        Ok(OwnedFd::from(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?))
+    }
+
     /// Learns again which folder is which: the kernel gives the same number for one that is watched already.
     pub fn resume(&mut self) {
         self.watch_again();

@@ -5,7 +5,7 @@
 
 use super::aside::Foreign;
 use super::dir::Kind;
-use super::peer::Peer;
+use super::peer::{Peer, peer_credentials};
 use super::unixpath::{self, Birth, BoundPath, Site};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
@@ -51,6 +51,15 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Receives one message (on a stream: what one recvmsg gives), never waits. Errors: EAGAIN if there is none.
 pub fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8], max_fds: usize) -> io::Result<Received> {
+    receive(fd, buffer, max_fds, 0)
+}
+
+/// As [`recv`], and leaves the message in the queue: its descriptors are copies.
+pub fn peek(fd: BorrowedFd<'_>, buffer: &mut [u8], max_fds: usize) -> io::Result<Received> {
+    receive(fd, buffer, max_fds, libc::MSG_PEEK)
+}
+
+fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8], max_fds: usize, more: c_int) -> io::Result<Received> {
     let fds_space = aligned(HEADER + 4 * max_fds.min(FDS_MAX));
     let mut control = vec![0u64; (fds_space + aligned(HEADER + 12)) / 8 + 1];
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -60,7 +69,7 @@ pub fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8], max_fds: usize) -> io::Result
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = (8 * control.len()) as _;
-    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT | more;
     let bytes = loop {
         // SAFETY: every pointer in `message` is to memory of at least the stated size that lives until the end.
         let r = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags) };
@@ -196,6 +205,54 @@ pub fn listen_private(path: &Path) -> io::Result<Named> {
 /// As [`listen_private`], for a service's own user: its owner is set before the name is there.
 pub fn listen_owned(path: &Path, owner: (u32, u32)) -> io::Result<Named> {
     bound(path, SockType::Stream, Some(owner), true)
+}
+
+/// As [`listen_private`], of messages that keep their bounds (SOCK_SEQPACKET).
+pub fn listen_packets(path: &Path) -> io::Result<Named> {
+    bound(path, SockType::SeqPacket, None, true)
+}
+
+/// Two connected sockets of messages that keep their bounds, close-on-exec, non-blocking.
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`.
+pub fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(nix::sys::socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?)
+}
+
+/// Connects to what [`listen_packets`] has made, in a folder that is ours alone: non-blocking from then on.
+///
+/// # Errors
+/// `ENOENT`; `ECONNREFUSED` if nobody is there any more.
+pub fn connect_packets(path: &Path) -> io::Result<OwnedFd> {
+    let site = Site::of(path)?;
+    let node = site.folder().node(site.name())?.ok_or(io::ErrorKind::NotFound)?;
+    let address = nix::sys::socket::UnixAddr::new(&node.path())?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    nix::sys::socket::connect(fd.as_raw_fd(), &address)?;
+    Ok(fd)
+}
+
+/// Who has begun to listen on the stream socket of this name, in a folder that is ours alone; others may have copies of it
+/// when he is gone. His pid is 0 if that cannot be found out; `None`: nobody has it any more.
+pub fn listener_of(path: &Path) -> Option<Peer> {
+    let connect = || -> io::Result<Peer> {
+        let site = Site::of(path)?;
+        let node = site.folder().node(site.name())?.ok_or(io::ErrorKind::NotFound)?;
+        let address = nix::sys::socket::UnixAddr::new(&node.path())?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        nix::sys::socket::connect(fd.as_raw_fd(), &address)?;
+        peer_credentials(fd.as_fd())
+    };
+    match connect() {
+        Ok(peer) => Some(peer),
+        // Its queue is full: somebody is there.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Peer { pid: 0, uid: 0, gid: 0 }),
+        Err(_) => None,
+    }
 }
 
 /// Accepts a connection on a non-blocking listener: close-on-exec, non-blocking. `None` if none waits.

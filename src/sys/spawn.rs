@@ -14,6 +14,7 @@ mod child;
 mod clone;
 mod errand;
 mod find;
+mod gate;
 mod job;
 mod reasons;
 
@@ -26,6 +27,8 @@ use crate::time::Span;
 use clone::Way;
 pub use errand::kill_as;
 pub use find::{far_program, find_program, pin_program};
+use gate::Gate;
+pub use gate::Register;
 use job::Job;
 pub use reasons::why_not_executed;
 use std::ffi::CString;
@@ -90,6 +93,8 @@ pub struct Plan<'a> {
     pub joins_cgroup: bool,
     /// Whether its calls of bind(2), listen(2) and unlink(2) come to us: [`super::seccomp`].
     pub traps: Traps,
+    /// Who writes down that the child is there, before it does anything.
+    pub register: Option<Register<'a>>,
 }
 
 /// The file that a program has to be. It is executed by its name where that still leads to it: then nothing tells the program
@@ -191,6 +196,7 @@ impl<'a> Plan<'a> {
             terminal: false,
             traps: Traps::None,
             joins_cgroup: false,
+            register: None,
         }
     }
 }
@@ -431,6 +437,8 @@ fn start_by(plan: &Plan<'_>, ways: &[Way], patience: Span) -> Result<Started, Sp
         let mut job = Job::new(plan);
         let channel = channel(plan)?;
         job.channel = channel.as_ref().map(|(_, theirs)| theirs.as_raw_fd());
+        let gate = Gate::of(plan)?;
+        job.gate = gate.as_ref().map(Gate::numbers);
         match clone::share(job, ways, patience).map_err(not_cloned)? {
             clone::Shared::Left(process, job) => {
                 let channel = channel.map(|(ours, _)| ours);
@@ -483,6 +491,8 @@ fn start_copy(plan: &Plan<'_>, ways: &[Way]) -> Result<Starting, SpawnError> {
     super::fd::set_blocking(report.as_fd(), super::fd::Blocking::No)
         .map_err(|error| no_descriptors(&error))?;
     job.report = Some(theirs.as_raw_fd());
+    let gate = Gate::of(plan)?;
+    job.gate = gate.as_ref().map(Gate::numbers);
     let process = clone::copy(&mut job, ways).map_err(not_cloned)?;
     Ok(Starting { process, report, channel: channel.map(|(ours, _)| ours), said: Vec::new() })
 }

@@ -1,18 +1,33 @@
 //! Which processes belong to a generation, where no cgroup says it. Main thread only.
 
+use super::aside;
 use super::process::{self, Stat, stat};
 use super::wait;
 use super::{near, procfs};
+use crate::time::Span;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 /// A process that we have started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Main {
     /// Its pid. It leads a session of this number.
     pub pid: i32,
     /// Whether it was reaped: whoever has its pid now is somebody else.
     pub reaped: bool,
+    /// When it was started, in clock ticks, where its pid may be given to somebody else before we hear of its end: it is not
+    /// our child.
+    pub start_time: Option<u64>,
+}
+
+impl Main {
+    /// Whether this process is it.
+    fn is(&self, pid: i32, look: impl FnOnce(i32) -> Option<Stat>) -> bool {
+        let same = |start| look(pid).is_some_and(|stat| stat.start_time == start);
+        self.pid == pid && !self.reaped && self.start_time.is_none_or(same)
+    }
 }
 
 /// A process of a tree.
@@ -32,6 +47,8 @@ pub struct TreeKey<'a> {
     /// The value of `INVOCATION_ID` in their environment; it marks what has left its parent and its session. Empty: there
     /// is no such mark.
     pub invocation: &'a str,
+    /// Whether orphans among them need not have come to us: somebody before us has started them.
+    pub strayed: bool,
 }
 
 /// The processes of a generation, sorted: those that we have started, their descendants, all of their sessions, and what
@@ -62,7 +79,9 @@ impl Snapshot {
 
     /// [`members_of`], as it was then.
     pub fn members(&self, key: &TreeKey<'_>, us: i32) -> Vec<Member> {
-        let pids = members(&self.0, key, us, |pid| is_marked(pid, key.invocation));
+        let strays = if key.strayed { in_time(self.0.keys().copied(), key.invocation) } else { Vec::new() };
+        let marked = |pid| if key.strayed { strays.contains(&pid) } else { is_marked(pid, key.invocation) };
+        let pids = members(&self.0, key, us, marked);
         let member = |pid| Some(Member { pid, start_time: self.0.get(&pid)?.start_time });
         pids.into_iter().filter_map(member).collect()
     }
@@ -70,10 +89,11 @@ impl Snapshot {
 
 /// [`tree`] on a snapshot.
 fn members(all: &BTreeMap<i32, Stat>, key: &TreeKey<'_>, us: i32, marked: impl Fn(i32) -> bool) -> Vec<i32> {
-    let is_main = |pid: i32| key.mains.iter().any(|main| main.pid == pid && !main.reaped);
+    let look = |pid: i32| all.get(&pid).copied();
+    let is_main = |pid: i32| key.mains.iter().any(|main| main.is(pid, look));
     // The kernel gives a number to nobody as long as it is a session's: a process that has it although ours was reaped
     // says that our session has ended, and that this one is another.
-    let leads = |session: &i32| key.mains.iter().any(|main| main.pid == *session && main.reaped);
+    let leads = |session: &i32| key.mains.iter().any(|main| main.pid == *session && !main.is(*session, look));
     let others: BTreeSet<i32> = all.keys().copied().filter(leads).collect();
     let of_session = |stat: &Stat| {
         let ours = key.mains.iter().any(|main| main.pid == stat.session);
@@ -81,7 +101,9 @@ fn members(all: &BTreeMap<i32, Stat>, key: &TreeKey<'_>, us: i32, marked: impl F
     };
     let mut found: BTreeSet<i32> = all
         .iter()
-        .filter(|(pid, stat)| is_main(**pid) || of_session(stat) || (stat.parent == us && marked(**pid)))
+        .filter(|(pid, stat)| {
+            is_main(**pid) || of_session(stat) || ((key.strayed || stat.parent == us) && marked(**pid))
+        })
         .map(|(pid, _)| *pid)
         .collect();
     found.remove(&us);
@@ -102,7 +124,11 @@ const DEEPEST: usize = 64;
 
 /// Whether a process is one of [`tree`]. Looks at it and its parents only, whatever else runs on the machine.
 pub fn is_member(key: &TreeKey<'_>, pid: i32, us: i32) -> bool {
-    is_below(key, pid, us, stat, |pid| is_marked(pid, key.invocation))
+    let marked = |pid: i32| match key.strayed {
+        true => !in_time(std::iter::once(pid), key.invocation).is_empty(),
+        false => is_marked(pid, key.invocation),
+    };
+    is_below(key, pid, us, stat, marked)
 }
 
 /// [`is_member`], as `look` sees processes.
@@ -113,7 +139,7 @@ fn is_below(
     look: impl Fn(i32) -> Option<Stat>,
     marked: impl Fn(i32) -> bool,
 ) -> bool {
-    let is_main = |pid: i32| key.mains.iter().any(|main| main.pid == pid && !main.reaped);
+    let is_main = |pid: i32| key.mains.iter().any(|main| main.is(pid, &look));
     // As in a snapshot: who has the number of a session whose leader was reaped leads another one.
     let is_session = |session: i32| {
         let ours = session > 0 && key.mains.iter().any(|main| main.pid == session);
@@ -130,6 +156,9 @@ fn is_below(
         }
         if stat.parent == us {
             return marked(at);
+        }
+        if key.strayed && marked(at) {
+            return true;
         }
         at = stat.parent;
     }
@@ -180,12 +209,41 @@ fn is_marked(pid: i32, invocation: &str) -> bool {
     if invocation.is_empty() {
         return false;
     }
-    let Some(Ok(environment)) = near::asked(move || fs::read(format!("/proc/{pid}/environ"))) else {
-        return false;
-    };
-    environment.split(|byte| *byte == 0).any(|entry| {
-        entry.strip_prefix(b"INVOCATION_ID=").is_some_and(|value| value == invocation.as_bytes())
-    })
+    let invocation = invocation.to_owned();
+    near::asked(move || mark_of(pid, &invocation)).flatten() == Some(true)
+}
+
+/// Whether a process was started with this `INVOCATION_ID`; `None` if we may not look, or it has written over that.
+fn mark_of(pid: i32, invocation: &str) -> Option<bool> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok().filter(|text| !text.is_empty())?;
+    let value =
+        |entry: &[u8]| entry.strip_prefix(b"INVOCATION_ID=").map(|value| value == invocation.as_bytes());
+    let found = environment.split(|byte| *byte == 0).find_map(value);
+    found.filter(|_| !invocation.is_empty())
+}
+
+/// [`mark_of`], if that is known in time.
+pub fn mark_in_time(pid: i32, invocation: &str) -> Option<bool> {
+    let invocation = invocation.to_owned();
+    aside::within(ANSWER, move || mark_of(pid, &invocation))?
+}
+
+/// How long strangers' environments are read: they are in their own memory, which may be a file of theirs that never answers.
+const ANSWER: Span = Span::from_millis(200);
+
+/// Those of these processes that were started with this `INVOCATION_ID`, as far as that is known in time. Who is not our child
+/// may be anybody.
+fn in_time(pids: impl Iterator<Item = i32>, invocation: &str) -> Vec<i32> {
+    let (found, answers) = std::sync::mpsc::channel();
+    let (pids, invocation): (Vec<i32>, String) = (pids.collect(), invocation.to_owned());
+    aside::within(ANSWER, move || {
+        let marked = pids.into_iter().filter(|pid| mark_of(*pid, &invocation) == Some(true));
+        // Nobody may wait any more.
+        for pid in marked {
+            let _ = found.send(pid);
+        }
+    });
+    answers.try_iter().collect()
 }
 
 #[cfg(test)]
@@ -218,9 +276,9 @@ mod tests {
             (60, 1, 60), // a stranger, marked: not an orphan of ours
             (70, 0, 0),  // a kernel thread
         ]);
-        let key = TreeKey { mains: &[lives(20)], invocation: "x" };
+        let key = TreeKey { mains: &[lives(20)], invocation: "x", strayed: false };
         assert_eq!(members(&all, &key, 10, |pid| pid == 40 || pid == 60), [15, 20, 21, 30, 40, 41]);
-        let none = TreeKey { mains: &[], invocation: "x" };
+        let none = TreeKey { mains: &[], invocation: "x", strayed: false };
         assert!(members(&all, &none, 10, |_| false).is_empty());
         // Asked for one by one it is the same.
         let is_below =
@@ -237,7 +295,13 @@ mod tests {
             asked.set(asked.get() + 1);
             Some(Stat { parent: pid + 1, session: 0, start_time: 0 })
         };
-        assert!(!is_below(&TreeKey { mains: &[lives(5)], invocation: "x" }, 100, 10, look, |_| true));
+        assert!(!is_below(
+            &TreeKey { mains: &[lives(5)], invocation: "x", strayed: false },
+            100,
+            10,
+            look,
+            |_| true
+        ));
         assert_eq!(asked.get(), DEEPEST);
     }
 
@@ -260,17 +324,20 @@ mod tests {
     #[test]
     fn we_are_never_a_member() {
         let all = world(&[(10, 20, 20), (20, 1, 20), (21, 20, 20)]);
-        assert_eq!(members(&all, &TreeKey { mains: &[lives(20)], invocation: "" }, 10, |_| true), [20, 21]);
+        assert_eq!(
+            members(&all, &TreeKey { mains: &[lives(20)], invocation: "", strayed: false }, 10, |_| true),
+            [20, 21]
+        );
     }
 
     fn lives(pid: i32) -> Main {
-        Main { pid, reaped: false }
+        Main { pid, reaped: false, start_time: None }
     }
 
     #[test]
     fn whoever_has_the_pid_of_a_reaped_process_is_no_member_and_its_session_is_another() {
-        let gone = Main { pid: 20, reaped: true };
-        let key = TreeKey { mains: &[gone, lives(30)], invocation: "" };
+        let gone = Main { pid: 20, reaped: true, start_time: None };
+        let key = TreeKey { mains: &[gone, lives(30)], invocation: "", strayed: false };
         let session_lives = world(&[(10, 1, 10), (21, 10, 20), (30, 10, 30)]);
         assert_eq!(members(&session_lives, &key, 10, |_| false), [21, 30]);
         let taken = world(&[(10, 1, 10), (20, 1, 20), (21, 20, 20), (30, 10, 30)]);
@@ -302,14 +369,14 @@ mod tests {
                 std::thread::yield_now();
             }
             assert_ne!(stat(escaped).unwrap().session, pid);
-            let key = TreeKey { mains: &[lives(pid)], invocation: "0123abcd" };
+            let key = TreeKey { mains: &[lives(pid)], invocation: "0123abcd", strayed: false };
             let mut expected = vec![pid, escaped];
             expected.sort_unstable();
             assert_eq!(tree(&key, process::pid()), expected);
             // The main process is gone, the other one is not.
             main.kill().unwrap();
             main.wait().unwrap();
-            let key = TreeKey { mains: &[], invocation: "0123abcd" };
+            let key = TreeKey { mains: &[], invocation: "0123abcd", strayed: false };
             assert_eq!(tree(&key, process::pid()), [escaped]);
             process::kill(escaped, libc::SIGKILL).unwrap();
             wait::reap(escaped).unwrap();

@@ -78,9 +78,16 @@ fn what_is_removed_comes_back_and_services_notice_nothing() {
             1 => take_away(&env),
             2 => std::fs::rename(env.runtime_dir(), env.path("away")).unwrap(),
             // As cleaners do it: each name by itself.
-            _ => std::fs::read_dir(env.runtime_dir())
-                .unwrap()
-                .for_each(|entry| std::fs::remove_file(entry.unwrap().path()).unwrap()),
+            _ => std::fs::read_dir(env.runtime_dir()).unwrap().map(|entry| entry.unwrap().path()).for_each(
+                |path| {
+                    let removed = if path.is_dir() {
+                        std::fs::remove_dir_all(&path)
+                    } else {
+                        std::fs::remove_file(&path)
+                    };
+                    removed.unwrap();
+                },
+            ),
         }
         wait_answer(&env);
         assert_eq!((mode(""), mode("control.sock"), mode("aeternad.lock")), (0o711, 0o600, 0o600));

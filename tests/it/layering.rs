@@ -212,6 +212,15 @@ const LOOKS: &[&str] = &[
 
 /// Who does it all the same: where, which of the two, and why.
 const BY_NAME: &[(&str, &[&str], &str)] = &[
+    (
+        "daemon/survival/",
+        CHANGES,
+        "the journal and the keeper's socket, in folders of ours that nobody else may write to",
+    ),
+    ("daemon/survival/", LOOKS, "the same, and the kernel's boot id"),
+    ("sys/message.rs", CHANGES, "a socket of ours in the runtime dir, through its open folder"),
+    ("sys/killpoint.rs", CHANGES, "a test's file, in builds for tests only"),
+    ("sys/killpoint.rs", LOOKS, "the same"),
     ("sys/dir/", CHANGES, "this is the place"),
     ("sys/dir/", LOOKS, "this is the place"),
     ("ctl/", CHANGES, "runs as whoever typed it, on his own files"),

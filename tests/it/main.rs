@@ -65,6 +65,7 @@ mod srp;
 mod startup;
 mod strategies;
 mod supervision;
+mod survival;
 mod terminal;
 mod unit_files;
 mod upgrade;

@@ -250,6 +250,7 @@ impl Daemon {
         if self.is_in_the_way(&loaded.unit) {
             return Ok(Admitted::Later(loaded.unit.name.clone()));
         }
+        self.free_addresses();
         let (sockets, more) =
             ListenSet::open(&loaded.unit, &mut Inherited::none()).map_err(|errors| errors.join("\n"))?;
         let content = Content { id: ContentId(1), unit: loaded.unit, hash: loaded.hash, release: 0 };
@@ -333,6 +334,7 @@ impl Daemon {
             spare.remove();
         }
         unit.sockets.close();
+        self.nothing_survives_of(&unit.name);
         self.web.metrics.forget(&unit.name);
         self.machine_event(DaemonEvent::Removed { unit: index });
         self.tell_of_file(&unit.name, "step", "dropped: its file is gone".to_owned());

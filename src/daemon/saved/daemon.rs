@@ -9,6 +9,7 @@ use crate::daemon::http::{SavedHttp, web::Web};
 use crate::daemon::requests::{Pending, SavedPending};
 use crate::daemon::shared::{Shared, ShortDir};
 use crate::daemon::supervised::Supervised;
+use crate::daemon::survival::{SavedSurvival, Survival};
 use crate::daemon::upgrade::{Done, Upgrades};
 use crate::daemon::upstream::SavedUpstream;
 use crate::machine::daemon::DaemonMachine;
@@ -38,6 +39,7 @@ pub struct SavedDaemon {
     http: Option<SavedHttp>,
     upstream: SavedUpstream,
     upgrades: SavedUpgrades,
+    survival: SavedSurvival,
     units: Vec<SavedUnit>,
 }
 
@@ -118,6 +120,7 @@ pub fn save(daemon: &Daemon, under_way: Option<Done>) -> Result<(SavedDaemon, Ou
         home,
         upgrades,
         slows: _,
+        survival,
     } = daemon;
     let mut out = Outgoing::default();
     let saved = SavedDaemon {
@@ -136,6 +139,7 @@ pub fn save(daemon: &Daemon, under_way: Option<Done>) -> Result<(SavedDaemon, Ou
         http: web.save(&mut out)?,
         upstream: upstream.save(),
         upgrades: SavedUpgrades { count: upgrades.count(), under_way },
+        survival: survival.save(&mut out)?,
         units: units
             .iter()
             .map(|unit| unit::save(unit, shared.pid1, &shared.runtime_root, &mut out))
@@ -214,6 +218,8 @@ pub struct Restored {
     pub upstream: SavedUpstream,
     /// The upgrades so far.
     pub upgrades: Upgrades,
+    /// What is done for the one who comes after us.
+    pub survival: Survival,
     /// The upgrade that this is.
     pub under_way: Option<Done>,
 }
@@ -249,6 +255,7 @@ pub fn restore(saved: SavedDaemon, from: &mut Incoming) -> Result<Restored, Stri
         web,
         upstream: saved.upstream,
         upgrades: Upgrades::restored(saved.upgrades.count),
+        survival: Survival::restore(saved.survival, from)?,
         under_way: saved.upgrades.under_way,
     })
 }
@@ -298,6 +305,7 @@ impl Restored {
             http: self.web.save(&mut out)?,
             upstream: self.upstream.clone(),
             upgrades: SavedUpgrades { count: self.upgrades.count(), under_way: self.under_way.clone() },
+            survival: self.survival.save(&mut out)?,
             units: self
                 .units
                 .iter()

@@ -27,6 +27,7 @@ pub(super) struct SavedChild {
     generation: Option<Gen>,
     invocation: String,
     pidfd: Option<Key>,
+    started: Option<u64>,
     watched: bool,
     gone: bool,
     killed: bool,
@@ -75,8 +76,9 @@ pub(super) struct SavedGeneration {
     number: Gen,
     kit: SavedKit,
     invocation: String,
-    started: Vec<(i32, bool)>,
+    started: Vec<Main>,
     groups: Vec<i32>,
+    strayed: bool,
     alive: u32,
     watch_empty: bool,
     owner: Option<(u32, u32)>,
@@ -117,7 +119,8 @@ pub(super) fn save_children(
     out: &mut Outgoing,
 ) -> Result<Vec<SavedChild>, String> {
     let mut saved = Vec::with_capacity(children.len());
-    for (proc, Child { pid, role, generation, invocation, pidfd, watched, gone, killed, said }) in children {
+    for (proc, Child { pid, role, generation, invocation, pidfd, started, watched, gone, killed, said }) in children
+    {
         let put = |pidfd: &std::os::fd::OwnedFd| out.put(format_args!("process.{}", proc.0), pidfd.as_fd());
         saved.push(SavedChild {
             proc: *proc,
@@ -126,6 +129,7 @@ pub(super) fn save_children(
             generation: *generation,
             invocation: invocation.clone(),
             pidfd: pidfd.as_ref().map(put).transpose()?,
+            started: *started,
             watched: *watched,
             gone: *gone,
             killed: *killed,
@@ -183,6 +187,7 @@ pub(super) fn save_generation(
         invocation,
         started,
         groups,
+        strayed,
         alive,
         watch_empty,
         owner,
@@ -201,8 +206,9 @@ pub(super) fn save_generation(
         number,
         kit: save_kit(kit, &format!("generation.{}", number.0), out)?,
         invocation: invocation.clone(),
-        started: started.iter().map(|main| (main.pid, main.reaped)).collect(),
+        started: started.clone(),
         groups: groups.clone(),
+        strayed: *strayed,
         alive: *alive,
         watch_empty: *watch_empty,
         owner: *owner,
@@ -254,10 +260,14 @@ pub(super) fn restore_children(
     from: &mut Incoming,
 ) -> Result<HashMap<Proc, Child>, String> {
     let mut children = HashMap::new();
-    for SavedChild { proc, pid, role, generation, invocation, pidfd, watched, gone, killed, said } in saved {
-        let pidfd = pidfd.map(|key| from.take(&key)).transpose()?;
+    for SavedChild { proc, pid, role, generation, invocation, pidfd, started, watched, gone, killed, said } in saved
+    {
+        let pidfd = match pidfd {
+            Some(key) => from.take_if_there(&key)?,
+            None => None,
+        };
         children
-            .insert(proc, Child { pid, role, generation, invocation, pidfd, watched, gone, killed, said });
+            .insert(proc, Child { pid, role, generation, invocation, pidfd, started, watched, gone, killed, said });
     }
     Ok(children)
 }
@@ -313,8 +323,9 @@ pub(super) fn restore_generation(
         kit,
         kills,
         invocation: saved.invocation,
-        started: saved.started.into_iter().map(|(pid, reaped)| Main { pid, reaped }).collect(),
+        started: saved.started,
         groups: saved.groups,
+        strayed: saved.strayed,
         alive: saved.alive,
         watch_empty: saved.watch_empty,
         owner: saved.owner,

@@ -13,6 +13,7 @@ mod unit;
 mod wire;
 
 pub use daemon::{Restored, SavedDaemon, restore, save};
+pub use unit::{SavedUnit, restore as restore_unit, save as save_unit};
 pub use wire::{FORMAT, Head, parse, read, write};
 
 use crate::sys::fd;
@@ -26,14 +27,52 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 #[serde(transparent)]
 pub struct Key(String);
 
+impl Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The descriptors of a state that is being stored: their numbers by their names.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     numbers: BTreeMap<Key, RawFd>,
     prefix: String,
+    purpose: Purpose,
+}
+
+/// What a state is stored for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Purpose {
+    /// Another program is about to go on with all of it.
+    #[default]
+    Upgrade,
+    /// Somebody may have to go on with it after our death: what is under way between two processes is cut then.
+    Journal,
 }
 
 impl Outgoing {
+    /// For the journal.
+    pub fn for_journal() -> Outgoing {
+        Outgoing { purpose: Purpose::Journal, ..Outgoing::default() }
+    }
+
+    /// What the state is stored for.
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// As [`Outgoing::put`], of what is made anew after our death, or is then no more worth anything.
+    ///
+    /// # Errors
+    /// As [`Outgoing::put`].
+    pub fn put_short_lived(&mut self, name: impl Display, fd: BorrowedFd<'_>) -> Result<Key, String> {
+        match self.purpose {
+            Purpose::Upgrade => self.put(name, fd),
+            Purpose::Journal => Ok(Key(format!("{}{name}", self.prefix))),
+        }
+    }
+
     /// What is put from now on belongs to this unit.
     pub fn of_unit(&mut self, unit: &str) {
         self.prefix = format!("{unit}/");
@@ -68,6 +107,8 @@ enum From {
     /// They are open here under these numbers, and stay open until [`Incoming::finish`]: the program before this one may
     /// have to go on with them.
     Numbers(BTreeMap<Key, RawFd>),
+    /// Somebody has held them for us, as far as he had them.
+    Held(BTreeMap<Key, OwnedFd>),
     /// There are none: whether the state can be understood is all that is asked.
     Nowhere(OwnedFd),
 }
@@ -86,6 +127,11 @@ impl Incoming {
         Ok(Incoming { from: From::Numbers(numbers) })
     }
 
+    /// Those that were held for us; others may be missing.
+    pub fn held(all: BTreeMap<Key, OwnedFd>) -> Incoming {
+        Incoming { from: From::Held(all) }
+    }
+
     /// None: each is played by /dev/null.
     ///
     /// # Errors
@@ -100,14 +146,44 @@ impl Incoming {
     /// # Errors
     /// It is not there, or there is no room for another one.
     pub fn take(&mut self, key: &Key) -> Result<OwnedFd, String> {
-        let copied = match &self.from {
+        let copied = match &mut self.from {
             From::Nowhere(null) => fd::dup(null.as_fd()),
+            From::Held(all) => match all.remove(key) {
+                Some(fd) => Ok(fd),
+                None => return Err(format!("there is no descriptor called {}", key.0)),
+            },
             From::Numbers(numbers) => match numbers.get(key) {
                 Some(number) => fd::copy_of(*number),
                 None => return Err(format!("there is no descriptor called {}", key.0)),
             },
         };
         copied.map_err(|error| format!("cannot copy the descriptor {}: {error}", key.0))
+    }
+
+    /// The descriptor of this name, if it was not lost.
+    ///
+    /// # Errors
+    /// As [`Incoming::take`], of what cannot be lost.
+    pub fn take_if_there(&mut self, key: &Key) -> Result<Option<OwnedFd>, String> {
+        match &mut self.from {
+            From::Held(all) => Ok(all.remove(key)),
+            _ => self.take(key).map(Some),
+        }
+    }
+
+    /// The descriptor of this name; where it was lost, another one.
+    ///
+    /// # Errors
+    /// As [`Incoming::take`]; no other one can be made.
+    pub fn take_or(
+        &mut self,
+        key: &Key,
+        make: impl FnOnce() -> std::io::Result<OwnedFd>,
+    ) -> Result<OwnedFd, String> {
+        match self.take_if_there(key)? {
+            Some(fd) => Ok(fd),
+            None => make().map_err(|error| format!("cannot make {} anew: {error}", key.0)),
+        }
     }
 
     /// The state is ours now: closes what the copies were made of. Nothing else may be done with the numbers after this.

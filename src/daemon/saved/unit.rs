@@ -18,6 +18,7 @@ use crate::daemon::srp::{Endpoint, SavedSrp};
 use crate::daemon::supervised::{LastWords, PathWatch, Standing, Supervised, Traffic};
 use crate::daemon::used::Used;
 use crate::machine::event::{Conn, Content, ContentId, Gen, ReloadRecord, Summary, Transfer};
+use crate::machine::owed::Owed;
 use crate::machine::{SavedState, UnitMachine};
 use crate::sys::aside::Foreign;
 use crate::time::Monotime;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 /// A [`Supervised`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SavedUnit {
+pub struct SavedUnit {
     name: String,
     source: SavedSource,
     standing: Standing,
@@ -75,6 +76,7 @@ pub(super) struct SavedUnit {
     usage_gone: Used,
     restarts: BTreeMap<String, u64>,
     put_off: Option<Transfer>,
+    owed: Vec<Owed>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -106,7 +108,7 @@ struct SavedWatch {
 /// # Errors
 /// State is on its way between two of its generations; those of [`Outgoing::put`].
 #[expect(clippy::too_many_lines, reason = "a list of fields, each in two places")]
-pub(super) fn save(
+pub fn save(
     unit: &Supervised,
     pid1: bool,
     runtime_root: &str,
@@ -118,7 +120,8 @@ pub(super) fn save(
         standing,
         machine,
         summary,
-        deadline,
+        // The machine's, told once it has done what is in hand.
+        deadline: _,
         releases,
         sockets,
         traffic,
@@ -153,6 +156,9 @@ pub(super) fn save(
         put_off,
         // The machine asks again.
         checking: _,
+        owed,
+        // Over before a turn is.
+        going_on: _,
     } = unit;
     out.of_unit(name);
     let (all, machines) = every_content(unit);
@@ -174,7 +180,7 @@ pub(super) fn save(
         machines,
         current: current.id,
         machine: machine.save(),
-        deadline: *deadline,
+        deadline: machine.next_deadline(),
         summary: *summary,
         releases: releases.save(out)?,
         sockets: sockets.save(out)?,
@@ -209,6 +215,7 @@ pub(super) fn save(
         usage_gone: *usage_gone,
         restarts: restarts.clone(),
         put_off: *put_off,
+        owed: owed.clone(),
     })
 }
 
@@ -234,7 +241,12 @@ fn save_connections(
 ) -> Result<Vec<(Conn, Key, PeerName)>, String> {
     let mut saved = Vec::with_capacity(connections.len());
     for (conn, (fd, peer)) in connections {
-        saved.push((*conn, out.put(format_args!("connection.{}", conn.0), fd.as_fd())?, peer.clone()));
+        // Nobody else has it for long: a copy would keep it open when its instance has closed it.
+        saved.push((
+            *conn,
+            out.put_short_lived(format_args!("connection.{}", conn.0), fd.as_fd())?,
+            peer.clone(),
+        ));
     }
     saved.sort_by_key(|(conn, ..)| *conn);
     Ok(saved)
@@ -253,11 +265,12 @@ fn save_watch(watch: &PathWatch, out: &mut Outgoing) -> Result<SavedWatch, Strin
 ///
 /// # Errors
 /// What does not fit together, or cannot be understood here.
-pub(super) fn restore(saved: SavedUnit, from: &mut Incoming) -> Result<Supervised, String> {
+pub fn restore(saved: SavedUnit, from: &mut Incoming) -> Result<Supervised, String> {
     let name = saved.name.clone();
     try_restore(saved, from).map_err(|why| format!("{name}: {why}"))
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of fields")]
 fn try_restore(saved: SavedUnit, from: &mut Incoming) -> Result<Supervised, String> {
     let (source, context) = restore_source(saved.source, &saved.name)?;
     let contents = restore_contents(saved.contents, &context)?;
@@ -271,7 +284,9 @@ fn try_restore(saved: SavedUnit, from: &mut Incoming) -> Result<Supervised, Stri
     }
     let mut connections = HashMap::new();
     for (conn, key, peer) in saved.connections {
-        connections.insert(conn, (from.take(&key)?.into(), peer));
+        if let Some(fd) = from.take_if_there(&key)? {
+            connections.insert(conn, (fd.into(), peer));
+        }
     }
     let mut generations = BTreeMap::new();
     for generation in saved.generations {
@@ -318,6 +333,8 @@ fn try_restore(saved: SavedUnit, from: &mut Incoming) -> Result<Supervised, Stri
         restarts: saved.restarts,
         put_off: saved.put_off,
         checking: None,
+        owed: saved.owed,
+        going_on: false,
     })
 }
 

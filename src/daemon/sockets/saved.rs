@@ -114,7 +114,7 @@ impl SavedWatcher {
     /// Those of [`Outgoing::put`].
     pub fn save(watcher: &Watcher, name: &str, out: &mut Outgoing) -> Result<SavedWatcher, String> {
         Ok(SavedWatcher {
-            fd: out.put(name, watcher.fd())?,
+            fd: out.put_short_lived(name, watcher.fd())?,
             wanted: watcher.wanted().iter().map(|path| StoredPath(path.clone())).collect(),
             follows_writes: watcher.follows_writes(),
             watches_ways: watcher.watches_ways(),
@@ -127,7 +127,8 @@ impl SavedWatcher {
     /// Those of [`Incoming::take`].
     pub fn restore(self, from: &mut Incoming) -> Result<Watcher, String> {
         let wanted = self.wanted.into_iter().map(|path| path.0).collect();
-        Ok(Watcher::restored(from.take(&self.fd)?, wanted, self.follows_writes, self.watches_ways))
+        let fd = from.take_or(&self.fd, Watcher::fresh)?;
+        Ok(Watcher::restored(fd, wanted, self.follows_writes, self.watches_ways))
     }
 }
 
@@ -308,7 +309,7 @@ impl Steered {
         let Steered { serving, canary, probes: _, tally, counted, shares } = self;
         let tally = tally.as_ref().map(|tally| {
             let (map, spoilt) = tally.parts();
-            Ok::<_, String>(SavedTally { map: out.put("tally", map)?, spoilt })
+            Ok::<_, String>(SavedTally { map: out.put_short_lived("tally", map)?, spoilt })
         });
         Ok(SavedSteered {
             serving: *serving,
@@ -321,7 +322,12 @@ impl Steered {
 
     fn restore(saved: SavedSteered, from: &mut Incoming) -> Result<Steered, String> {
         let SavedSteered { serving, canary, tally, counted, shares } = saved;
-        let tally = tally.map(|saved| Ok::<_, String>(Tally::restored(from.take(&saved.map)?, saved.spoilt)));
-        Ok(Steered { serving, canary, probes: Vec::new(), tally: tally.transpose()?, counted, shares })
+        // What was counted before our death stays uncounted.
+        let map = match &tally {
+            Some(saved) => from.take_if_there(&saved.map)?,
+            None => None,
+        };
+        let tally = map.zip(tally).map(|(map, saved)| Tally::restored(map, saved.spoilt));
+        Ok(Steered { serving, canary, probes: Vec::new(), tally, counted, shares })
     }
 }

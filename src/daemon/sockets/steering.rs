@@ -184,6 +184,14 @@ impl ListenSet {
         self.apply_all()
     }
 
+    /// Steers as was said last: somebody before us may have said it, and not have come to it.
+    ///
+    /// # Errors
+    /// As [`ListenSet::steer`].
+    pub fn steer_again(&mut self) -> Result<(), String> {
+        self.apply_all()
+    }
+
     /// Of the new connections and flows since the weight was set last, how many the canary got; `None` if there is no
     /// draw.
     pub fn measured(&self) -> Option<Share> {

@@ -3,7 +3,7 @@
 use super::conn::{Conn, Debts, Phase};
 use super::{ConnId, Endpoint, Peer};
 use crate::daemon::relay::Held;
-use crate::daemon::saved::{Incoming, Key, Outgoing};
+use crate::daemon::saved::{Incoming, Key, Outgoing, Purpose};
 use crate::proto::srp::{Decoder, Role};
 use crate::time::Monotime;
 use serde::{Deserialize, Serialize};
@@ -45,11 +45,14 @@ impl Endpoint {
     /// A transfer is under way; those of [`Outgoing::put`].
     pub fn save(&self, out: &mut Outgoing) -> Result<SavedSrp, String> {
         let Endpoint { conns, last, events, ended, active, queued } = self;
-        if active.is_some() || queued.is_some() || !events.is_empty() || !ended.is_empty() {
+        let is_moving = active.is_some() || queued.is_some() || !events.is_empty() || !ended.is_empty();
+        if is_moving && out.purpose() == Purpose::Upgrade {
             return Err("state is on its way from one generation to another".into());
         }
         let mut saved = Vec::with_capacity(conns.len());
-        for (id, conn) in conns {
+        // What a relay has in hand ends with us: both sides see it, and the source goes on.
+        let is_here = |conn: &Conn| conn.stream.is_some() && conn.lent.is_none();
+        for (id, conn) in conns.iter().filter(|(_, conn)| !is_moving || is_here(conn)) {
             saved.push((*id, conn.save(*id, out)?));
         }
         Ok(SavedSrp { conns: saved, last: *last })

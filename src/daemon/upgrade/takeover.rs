@@ -92,6 +92,7 @@ struct Ready {
     under_way: Option<Done>,
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of fields")]
 fn prepare(head: &Head, text: &[u8]) -> Result<Ready, String> {
     let args = args::parse(own_arguments().1).map_err(|fatal| fatal.text)?;
     let mut from = Incoming::of(head.fds.clone())?;
@@ -119,6 +120,7 @@ fn prepare(head: &Head, text: &[u8]) -> Result<Ready, String> {
         mut web,
         upstream,
         upgrades,
+        survival,
         under_way,
     } = restored;
     web.wake_by(waker.clone());
@@ -151,6 +153,7 @@ fn prepare(head: &Head, text: &[u8]) -> Result<Ready, String> {
         web,
         home: Home::new(control_name, lock, None),
         upgrades,
+        survival,
     };
     Ok(Ready { daemon, sources: Sources { signals, wakeups }, from, under_way })
 }
@@ -224,9 +227,12 @@ impl Daemon {
         }
         self.settle_in();
         self.web.resume();
+        self.watch_holder();
+        (0..self.units.len()).for_each(|index| self.survival.touch(index));
     }
 
-    fn own_unit(&mut self, index: usize) {
+    /// What a unit that was restored waits for is waited for.
+    pub fn own_unit(&mut self, index: usize) {
         if let Some(socket) = &mut self.units[index].state_socket {
             socket.own();
         }

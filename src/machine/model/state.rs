@@ -140,6 +140,8 @@ pub(crate) struct Down {
     pub(crate) reqs: Vec<Req>,
     pub(crate) close: bool,
     pub(crate) done: bool,
+    /// aeternad stopped, and nobody had stopped the unit before.
+    pub(crate) by_shutdown: bool,
 }
 
 /// A process that was started and has not been reaped.

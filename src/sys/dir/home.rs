@@ -6,6 +6,7 @@ use super::walk::spot;
 use crate::sys::aside;
 use crate::sys::fd::{self, Lock};
 use crate::sys::user::effective_uid;
+use crate::time::Span;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 use std::ffi::{OsStr, OsString};
@@ -21,6 +22,14 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// Those of open(2); `ELOOP` if it is a symbolic link.
 pub fn lock_file(path: &Path) -> io::Result<Option<OwnedFd>> {
+    lock_file_within(path, Span::ZERO)
+}
+
+/// As [`lock_file`], and waits so long for whoever holds it.
+///
+/// # Errors
+/// As [`lock_file`].
+pub fn lock_file_within(path: &Path, patience: Span) -> io::Result<Option<OwnedFd>> {
     /// How often somebody may take the file away from under us.
     const TRIES: u32 = 100;
     let (folder, name) = Folder::of(path)?;
@@ -30,8 +39,18 @@ pub fn lock_file(path: &Path) -> io::Result<Option<OwnedFd>> {
         match fd::try_lock(file.as_fd(), Lock::Exclusive) {
             Ok(()) if is_at(&file, &folder, &name) => return Ok(Some(file)),
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) if patience.is_zero() => return Ok(None),
+            Err(_) => {
+                let copy = fd::dup(file.as_fd())?;
+                let waited = aside::within(patience, move || fd::wait_for_lock(copy.as_fd()));
+                match waited {
+                    Some(Ok(())) if is_at(&file, &folder, &name) => return Ok(Some(file)),
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => return Err(error),
+                    None => return Ok(None),
+                }
+            }
         }
     }
     Err(io::Error::other("somebody removes it again and again"))

@@ -15,8 +15,8 @@ mod walk;
 pub use folder::{Folder, Kind, Node};
 pub(in crate::sys) use home::open_folder;
 pub use home::{
-    check_runtime_dir, is_still, lock_file, make_for_service, make_private_dir, may_write, remove_file,
-    remove_for_service, share_lock,
+    check_runtime_dir, is_still, lock_file, lock_file_within, make_for_service, make_private_dir, may_write,
+    remove_file, remove_for_service, share_lock,
 };
 pub use open::{Access, explain, open_regular, open_stream, read_text};
 pub use remove::{Limit, remove_tree};

@@ -2,7 +2,7 @@
 //! allocation, no lock, no panic, no log, and no function of the C library that knows threads (setuid and its kin).
 
 use super::job::{Job, SIGNALS};
-use super::{ByDescriptor, Pinned, SpawnError, Stage, badness, clone};
+use super::{ByDescriptor, Pinned, SpawnError, Stage, badness, clone, gate};
 use crate::sys::limits::Pair;
 use crate::sys::pin::Stamp;
 use crate::sys::seccomp;
@@ -18,6 +18,9 @@ pub(super) type Step = Result<(), SpawnError>;
 pub(super) extern "C" fn main(job: *mut c_void) -> i32 {
     // SAFETY: `clone` passes a job that is ours alone until we execute or end.
     let job: &mut Job<'_> = unsafe { &mut *job.cast() };
+    if let Some(numbers) = job.gate {
+        gate::pass(numbers);
+    }
     let Err(failure) = run(job);
     tell(job, Some(failure));
     job.failure = Some(failure);

@@ -6,7 +6,7 @@
 //! cannot share: the child has a copy of everything, and may take its time.
 
 use super::job::{self, Job};
-use super::{Process, child};
+use super::{Process, child, gate};
 use crate::time::Span;
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -185,6 +185,8 @@ fn new_stack() -> Stack {
 }
 
 fn start(job: &mut Job<'_>, stack: &mut Stack, ways: &[Way], memory: Memory<'_>) -> Result<Process, i32> {
+    // What the child works on is not looked at once it is there.
+    let (at, register) = (job.gate, job.plan.register);
     // A handler must not run in the child.
     let before = set_mask(u64::MAX);
     let mut result = Err(libc::ENOSYS);
@@ -195,6 +197,11 @@ fn start(job: &mut Job<'_>, stack: &mut Stack, ways: &[Way], memory: Memory<'_>)
         }
     }
     set_mask(before);
+    if let (Ok(process), Some(register), Some((_, write))) = (&result, register, at) {
+        use std::os::fd::AsFd;
+        (register.0)(process.pid, process.pidfd.as_ref().map(AsFd::as_fd));
+        gate::open(write);
+    }
     result
 }
 

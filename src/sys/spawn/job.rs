@@ -39,6 +39,8 @@ pub(super) struct Job<'a> {
     pub(super) refused: Option<i32>,
     /// Where a child with memory of its own says what became of it, if it has that. It may move it.
     pub(super) report: Option<RawFd>,
+    /// The gate that it waits at, if it is written down first: the end that it reads, and the one that we write to.
+    pub(super) gate: Option<(RawFd, RawFd)>,
     /// What capset(2) gets to drop our inheritable capabilities, and with them the ambient ones; `None` if there are none.
     pub(super) capabilities: Option<capability::Sets>,
     /// The limits that the child could not have as high as asked for, bit N for resource N.
@@ -125,6 +127,7 @@ impl<'a> Job<'a> {
             channel: None,
             refused: None,
             report: None,
+            gate: None,
             capabilities: capability::Sets::ours().and_then(capability::Sets::without_inheritable),
             lowered: 0,
             failure: None,

@@ -303,6 +303,16 @@ impl Env {
         }
     }
 
+    /// Until something may have happened.
+    pub fn pause(&self) {
+        self.facts.pause();
+    }
+
+    /// Whether the daemon has ended; [`Env::wait_exit`] says how.
+    pub fn has_ended(&self) -> bool {
+        process::is_over(self.pid())
+    }
+
     /// Everything that the daemon (and services with inherited streams) wrote so far.
     pub fn log(&self) -> String {
         self.facts.log()
