@@ -171,7 +171,8 @@ fn processes_that_end_just_then_are_reaped_with_their_status() {
     for round in 1..=8_u32 {
         let upgrade = env.ctl_start(&["upgrade"]);
         process::kill(env.main_pid("app"), Signal::SIGKILL);
-        assert_eq!(env.finish_child(upgrade).code, 0);
+        let upgrade = env.finish_child(upgrade);
+        assert_eq!(upgrade.code, 0, "{upgrade:?}");
         env.wait_unit("app", "its restart", |unit| {
             unit.generation == round + 1 && unit.state == UnitState::Running
         });
