@@ -36,7 +36,7 @@ pub(super) fn outcome(
     let mut events = next_one(target, watch)?;
     for name in units {
         let unit = loop {
-            let unit = status(target, &name)?;
+            let unit = status(target, &name, watch)?;
             if !unit.reloading {
                 break unit;
             }
@@ -47,6 +47,7 @@ pub(super) fn outcome(
             unit: name,
             file: None,
             outcome: Some(last.outcome),
+            took: Some(last.duration),
             reason: last.reason,
             last_lines: Vec::new(),
         });
@@ -60,8 +61,10 @@ fn begin(target: &Target) -> Option<Client> {
     let events =
         Client::ask(target, &Request::Events { unit: None, since: None, lines: None, follow: true }).ok()?;
     events.tick_every_second().ok()?;
-    // One that is just dying still takes connections.
-    match Client::ask(target, &Request::Version).ok()?.next().ok()? {
+    // One that is just dying, or that has died, still takes connections as long as anybody has its socket.
+    let mut version = Client::ask(target, &Request::Version).ok()?;
+    version.tick_every_second().ok()?;
+    match version.next().ok()? {
         Next::Line(_) => Some(events),
         Next::Tick | Next::End => None,
     }
@@ -86,13 +89,17 @@ fn next_one(target: &Target, watch: &Watch) -> Option<Client> {
     }
 }
 
-fn status(target: &Target, name: &str) -> Option<UnitStatus> {
+fn status(target: &Target, name: &str, watch: &Watch) -> Option<UnitStatus> {
     let mut client = Client::ask(target, &Request::Status { unit: Some(name.to_owned()) }).ok()?;
-    match client.next().ok()? {
-        Next::Line(Line::Result(Reply::Status(status))) => {
-            status.units.into_iter().find(|unit| unit.name == name)
+    client.tick_every_second().ok()?;
+    loop {
+        match client.next().ok()? {
+            Next::Line(Line::Result(Reply::Status(status))) => {
+                return status.units.into_iter().find(|unit| unit.name == name);
+            }
+            Next::Tick if watch.cause().is_none() => {}
+            Next::Line(_) | Next::Tick | Next::End => return None,
         }
-        _ => None,
     }
 }
 

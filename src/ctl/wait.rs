@@ -52,7 +52,8 @@ fn follow(
     // The time counts from the request: however short it is, what was asked for is under way.
     let watch = client.handle().and_then(|socket| Watch::start(interrupt, socket, task.timeout));
     let watch = watch.map_err(cannot_wait)?;
-    let mut waiting = Waiting { client, watch, glance: Glance::new(target, live), json, only: vec![], gone: false };
+    let mut waiting =
+        Waiting { client, watch, glance: Glance::new(target, live), json, only: vec![], gone: false };
     let ended = loop {
         match waiting.next(task, progress, output) {
             Ok(Some(reply)) => break Ok(reply),

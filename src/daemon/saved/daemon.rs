@@ -64,11 +64,15 @@ struct SavedUpgrades {
     under_way: Option<Done>,
 }
 
-/// Whether nothing is under way that cannot be stored.
-fn is_quiet(daemon: &Daemon) -> Result<(), String> {
+/// Whether nothing is under way that cannot be stored. Who only asks whether the state is understood does not need all of it:
+/// a start that takes its time is waited for later.
+fn is_quiet(daemon: &Daemon, is_asked: bool) -> Result<(), String> {
     let Daemon { stopping, exit, slows, queue, dry_runs, .. } = daemon;
     if *stopping || exit.is_some() {
         return Err("aeternad is stopping".into());
+    }
+    if is_asked {
+        return Ok(());
     }
     if !slows.is_empty() {
         return Err("a process is still on its way to its program".into());
@@ -84,7 +88,7 @@ fn is_quiet(daemon: &Daemon) -> Result<(), String> {
 /// # Errors
 /// What cannot be stored now, and why: for people.
 pub fn save(daemon: &Daemon, under_way: Option<Done>) -> Result<(SavedDaemon, Outgoing), String> {
-    is_quiet(daemon)?;
+    is_quiet(daemon, under_way.is_none())?;
     let Daemon {
         units,
         files,
