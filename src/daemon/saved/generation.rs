@@ -119,7 +119,8 @@ pub(super) fn save_children(
     out: &mut Outgoing,
 ) -> Result<Vec<SavedChild>, String> {
     let mut saved = Vec::with_capacity(children.len());
-    for (proc, Child { pid, role, generation, invocation, pidfd, started, watched, gone, killed, said }) in children
+    for (proc, Child { pid, role, generation, invocation, pidfd, started, watched, gone, killed, said }) in
+        children
     {
         let put = |pidfd: &std::os::fd::OwnedFd| out.put(format_args!("process.{}", proc.0), pidfd.as_fd());
         saved.push(SavedChild {
@@ -260,14 +261,17 @@ pub(super) fn restore_children(
     from: &mut Incoming,
 ) -> Result<HashMap<Proc, Child>, String> {
     let mut children = HashMap::new();
-    for SavedChild { proc, pid, role, generation, invocation, pidfd, started, watched, gone, killed, said } in saved
+    for SavedChild { proc, pid, role, generation, invocation, pidfd, started, watched, gone, killed, said } in
+        saved
     {
         let pidfd = match pidfd {
             Some(key) => from.take_if_there(&key)?,
             None => None,
         };
-        children
-            .insert(proc, Child { pid, role, generation, invocation, pidfd, started, watched, gone, killed, said });
+        children.insert(
+            proc,
+            Child { pid, role, generation, invocation, pidfd, started, watched, gone, killed, said },
+        );
     }
     Ok(children)
 }
