@@ -406,7 +406,9 @@ impl Checks {
         let Some(known) = self.generations.get(&generation) else {
             return Err(format!("{generation:?} is given up, but nothing of it was ever started"));
         };
-        if !self.proven.contains(&known.release) {
+        // What a start by hand has chosen is what serves, proven or not: a reload of the same refuses nothing else.
+        let serves = known.release == u64::from(self.content.0);
+        if !serves && !self.proven.contains(&known.release) {
             self.refused.insert(known.release);
         }
         Ok(())
