@@ -85,15 +85,15 @@ const fn with_value(long: &'static str, value: &'static str, help: &'static str)
 
 const GLOBAL: &[OptionSpec] = &[
     with_value("control", "PATH", "the daemon's control socket"),
-    with_value("runtime-dir", "DIR", "the daemon's runtime dir, where control.sock is"),
+    with_value("runtime-dir", "DIR", "the daemon's runtime directory, which holds control.sock"),
     OptionSpec {
         short: Some('H'),
         long: "host",
         value: Some("HOST"),
-        help: "do it on another machine, by ssh: [USER@]HOST",
+        help: "run the command on another machine, over ssh: [USER@]HOST",
     },
-    flag("no-pager", "show what is longer than the terminal without a pager"),
-    flag("json", "print JSON: one object, or one object a line"),
+    flag("no-pager", "do not use a pager for long output"),
+    flag("json", "print JSON: one object, or one object per line"),
     OptionSpec { short: Some('h'), long: "help", value: None, help: "print this help" },
     OptionSpec { short: Some('V'), long: "version", value: None, help: "print the version of aeternactl" },
 ];
@@ -104,7 +104,7 @@ pub fn global_options() -> &'static [OptionSpec] {
 }
 
 const STATUS: &[OptionSpec] =
-    &[flag("watch", "show it again whenever something happens; q leaves, arrows, j and k scroll")];
+    &[flag("watch", "update whenever something happens; q quits, arrows, j and k scroll")];
 
 const LIST: &[OptionSpec] = &[flag("failed", "only the units that have failed")];
 
@@ -112,43 +112,47 @@ const QUIET: &[OptionSpec] = &[OptionSpec {
     short: Some('q'),
     long: "quiet",
     value: None,
-    help: "print nothing: the exit status is the answer",
+    help: "print nothing; only the exit status tells",
 }];
 
 const RELOAD: &[OptionSpec] = &[
     flag("all", "reload every unit, and take in new and removed unit files"),
     flag("no-wait", "do not wait for the outcome"),
-    with_value("wait", "WHEN", "until it is \"promoted\" (the default), or the old one has \"drained\""),
-    flag("force", "first abandon a reload that is under way"),
+    with_value(
+        "wait",
+        "WHEN",
+        "wait until it is \"promoted\" (the default) or the old generation has \"drained\"",
+    ),
+    flag("force", "first abort a reload that is under way"),
     flag("dry-run", "print what would change, and do nothing"),
-    with_value("reason", "TEXT", "why, for the history"),
-    with_value("timeout", "TIME", "wait no longer than this (\"90s\", \"2min\"); the reload goes on"),
+    with_value("reason", "TEXT", "the reason, for the history"),
+    with_value("timeout", "TIME", "wait no longer than this (\"90s\", \"2min\"); the reload continues"),
 ];
 
 const ROLLBACK: &[OptionSpec] = &[
-    with_value("to", "N", "to what this generation ran, as \"releases\" shows it"),
-    flag("dry-run", "print what it leads to, and do nothing"),
+    with_value("to", "N", "go back to what generation N ran, as listed by \"releases\""),
+    flag("dry-run", "print what would change, and do nothing"),
 ];
 
-const RELEASES: &[OptionSpec] = &[with_value("drop", "N", "no longer keep what this generation ran")];
+const RELEASES: &[OptionSpec] = &[with_value("drop", "N", "stop keeping what generation N ran")];
 
 const LOAD: &[OptionSpec] = &[
     flag("no-wait", "do not wait for the outcome"),
     flag("dry-run", "print what would be done, and do nothing"),
-    with_value("timeout", "TIME", "wait no longer than this (\"90s\", \"2min\"); everything goes on"),
+    with_value("timeout", "TIME", "wait no longer than this (\"90s\", \"2min\"); everything continues"),
 ];
 
 const LINES: OptionSpec =
-    OptionSpec { short: Some('n'), long: "lines", value: Some("N"), help: "only the last N of the past" };
+    OptionSpec { short: Some('n'), long: "lines", value: Some("N"), help: "begin with the last N" };
 
-const SINCE: OptionSpec = with_value("since", "TIME", "only those of the last TIME (\"10min\", \"2h\")");
+const SINCE: OptionSpec = with_value("since", "TIME", "begin TIME ago (\"10min\", \"2h\")");
 
 const LOGS: &[OptionSpec] = &[
     OptionSpec {
         short: Some('f'),
         long: "follow",
         value: None,
-        help: "go on with what is written from now on",
+        help: "continue with new lines as they are written",
     },
     LINES,
     SINCE,
@@ -156,7 +160,7 @@ const LOGS: &[OptionSpec] = &[
 ];
 
 const EVENTS: &[OptionSpec] =
-    &[LINES, SINCE, flag("no-follow", "end after those of the past; all of them without -n and --since")];
+    &[LINES, SINCE, flag("no-follow", "exit after past events; print all of them without -n and --since")];
 
 const STOP: &[OptionSpec] = &[flag("close", "close the unit's sockets too")];
 
@@ -171,13 +175,13 @@ const KILL: &[OptionSpec] = &[
 ];
 
 const UPGRADE: &[OptionSpec] = &[
-    with_value("program", "PATH", "the new program, if it is not where the present one was started from"),
+    with_value("program", "PATH", "the new program, if it is not at the path of the running one"),
     flag("check", "only ask the new program whether it could take over"),
-    with_value("timeout", "TIME", "wait no longer than this for state on its way (default \"10s\")"),
+    with_value("timeout", "TIME", "how long to wait for a state transfer under way (default \"10s\")"),
 ];
 
 const IMPORT: &[OptionSpec] =
-    &[with_value("process", "NAME", "which process of a Procfile (default \"web\", else the first)")];
+    &[with_value("process", "NAME", "the process of a Procfile to import (default \"web\", else the first)")];
 
 const fn command(
     name: &'static str,
@@ -194,9 +198,9 @@ const COMMANDS: &[CommandSpec] = &[
         "status",
         Operands::MaybeUnit,
         STATUS,
-        "show the units, or everything about one",
-        "Without UNIT a table of all units, those that have failed first. With UNIT its generations, sockets and last reload, and why it is\n\
-         in the state that it is in; exit status 3 if the unit does not run.",
+        "show all units, or the details of one",
+        "Without UNIT, show a table of all units, failed ones first. With UNIT, show its generations, sockets and last\n\
+         reload, and the reason for its current state. Exit status 3 if the unit is not running.",
     ),
     command(
         "list",
@@ -209,31 +213,32 @@ const COMMANDS: &[CommandSpec] = &[
         "is-active",
         Operands::Unit,
         QUIET,
-        "ask whether a unit runs",
-        "Prints active, reloading, activating, deactivating, inactive or failed. Exit status: 0 if it is one of\n\
-         the first two, else 3; 4 if there is no such unit. A unit that waits for its first connection is active.",
+        "check whether a unit is running",
+        "Prints active, reloading, activating, deactivating, inactive or failed. Exit status: 0 for the first two,\n\
+         otherwise 3; 4 if there is no such unit. A unit that waits for its first connection is active.",
     ),
     command(
         "is-failed",
         Operands::Unit,
         QUIET,
-        "ask whether a unit has failed",
-        "Prints what is-active prints. Exit status: 0 if the unit has failed, else 3; 4 if there is no such unit.",
+        "check whether a unit has failed",
+        "Prints the same words as is-active. Exit status: 0 if the unit has failed, otherwise 3; 4 if there is no\n\
+         such unit.",
     ),
     command(
         "is-ready",
         Operands::None,
         QUIET,
-        "ask whether every unit serves and no stop is under way",
-        "As /ready over HTTP, without HTTP: for the health check of a container. Prints ready, or what is\n\
-         missing. Exit status: 0 or 3.",
+        "check whether every unit serves and no stop is under way",
+        "The same check as /ready over HTTP, for the health check of a container. Prints ready, or what is missing.\n\
+         Exit status: 0 or 3.",
     ),
     command(
         "reload",
         Operands::Units,
         RELOAD,
         "replace the serving generation by a new one on the same sockets",
-        "Prints each phase as it begins, then the outcome. Interrupting aeternactl leaves the reload running.\n\
+        "Prints each phase as it begins, then the outcome. Interrupting aeternactl does not interrupt the reload.\n\
          Exit status: 0 promoted, 1 failed before anything was launched, 3 rolled back or ended by another\n\
          command, 4 refused because a reload is under way, 6 no such unit, 124 --timeout passed.",
     ),
@@ -242,83 +247,83 @@ const COMMANDS: &[CommandSpec] = &[
         Operands::None,
         LOAD,
         "take in new, changed and removed unit files",
-        "Looks through what --unit names. A new file is started as at boot, a changed one is reloaded; what is gone\n\
-         from a folder is stopped and dropped. A file that cannot be used shows as a failed unit, with its errors,\n\
-         and costs no other unit anything. \"reload --all\" does the same, and reloads what has not changed too.\n\
-         Exit status: as reload.",
+        "Looks through the files and directories of aeternad --unit again. A new file is started as at boot, a changed\n\
+         one is reloaded. A unit whose file is gone from a directory is stopped and dropped. A file that is not usable\n\
+         shows as a failed unit with its errors, and does not affect other units. \"reload --all\" does the same, and\n\
+         also reloads unchanged units. Exit status: as for reload.",
     ),
     command(
         "promote",
         Operands::Unit,
         &[],
-        "end the soak of a reload now, with success",
+        "end the soak now, with success",
         "The new generation gets all new connections and the old one drains.",
     ),
     command(
         "rollback",
         Operands::Unit,
         ROLLBACK,
-        "give up the reload, or go back to the release before",
-        "Outside a reload this is a reload itself, to the release that was promoted before the one that serves:\n\
-         its unit, programs, folder and environment. Another goes to the one before that, never forward. Files\n\
-         are not touched, and the next reload reads them. Nothing is started if the release is gone.",
+        "give up the reload, or go back to the previous release",
+        "Outside a reload, starts one to the release that was promoted before the serving one: its unit, programs,\n\
+         working directory and environment. Repeating the command goes back one release further, never forward.\n\
+         Files are not changed; the next reload reads them again. If the release is gone, nothing is started.",
     ),
     command(
         "releases",
         Operands::Unit,
         RELEASES,
-        "show what can be gone back to",
-        "The release that serves and those that are kept for a rollback: [Reload] KeepReleases says how many.\n\
-         What is kept holds its space on the disk, and its file system cannot be unmounted.",
+        "show the releases that rollback can return to",
+        "Shows the serving release and those that are kept for rollback; [Reload] KeepReleases sets how many.\n\
+         Kept releases use disk space, and their file systems cannot be unmounted.",
     ),
     command(
         "start",
         Operands::Unit,
         &[],
         "start a unit",
-        "Rereads the unit's file. A unit that runs is left alone.",
+        "Reads the unit's file again. A unit that is running is left alone.",
     ),
     command(
         "stop",
         Operands::Unit,
         STOP,
         "stop a unit; its sockets stay bound",
-        "Connections that arrive meanwhile wait in the queue, and start nothing until \"start\".",
+        "Connections wait in the queue and start nothing until \"start\".",
     ),
     command(
         "restart",
         Operands::Unit,
         &[],
         "stop and start a unit, without overlap",
-        "Rereads the unit's file. Connections that arrive meanwhile wait in the queue.",
+        "Reads the unit's file again. Connections that arrive meanwhile wait in the queue.",
     ),
     command(
         "kill",
         Operands::Unit,
         KILL,
         "send a signal to the main processes",
-        "What the unit does when they end, its Restart says.",
+        "If they end, the unit's Restart setting applies.",
     ),
     command(
         "history",
         Operands::Unit,
         &[],
         "show the last 32 reloads of a unit",
-        "Outcome, reason, time of each phase, and bytes of state.",
+        "Shows outcome, reason, duration of each phase, and bytes of state.",
     ),
     command(
         "show",
         Operands::Unit,
         &[],
-        "print the unit that serves, with every default",
-        "As TOML that reads back to the same unit. The file may be newer: \"reload --dry-run\" says what differs.",
+        "print the unit that is running, with every default",
+        "Prints TOML that parses back to the same unit. The file may be newer: \"reload --dry-run\" shows the difference.",
     ),
     command(
         "cat",
         Operands::Unit,
         &[],
-        "print the unit's file as it is now",
-        "Its path comes first, as a comment.",
+        "print the unit's current file",
+        "The file is preceded by its path in a comment.",
     ),
     command(
         "edit",
@@ -333,74 +338,80 @@ const COMMANDS: &[CommandSpec] = &[
         Operands::Unit,
         LOGS,
         "show the last lines that a unit has written",
-        "UNIT/3 or --generation 3: those of one generation. The last 1000 lines (128 KiB) of each unit are kept, if its\n\
-         StandardOutput or StandardError is \"log\"; hooks are among them. Times are UTC.",
+        "UNIT/3 or --generation 3 selects one generation. The last 1000 lines (128 KiB) of each unit are kept if its\n\
+         StandardOutput or StandardError is \"log\", including the output of hooks. Times are UTC.",
     ),
     command(
         "events",
         Operands::MaybeUnit,
         EVENTS,
-        "follow what happens, as it happens",
-        "One line an event, until interrupted. The last 512 events of all units are kept.",
+        "follow events as they happen",
+        "Prints one line per event, until interrupted. The last 512 events of all units are kept.",
     ),
     command(
         "check",
         Operands::Files,
         &[],
         "validate unit files, without a daemon",
-        "A folder stands for all its *.toml. Prints \"FILE: ok\", or every error; exit status 78 if there is one.",
+        "A directory stands for all *.toml files in it. Prints \"FILE: ok\", or every error; exit status 78 if there is one.",
     ),
     command(
         "import",
         Operands::Files,
         IMPORT,
-        "print systemd units, an aeterna.yaml or a Procfile as a unit",
+        "convert systemd units, an aeterna.yaml or a Procfile to a unit",
         "Takes a .service and the .socket files that start it, with their drop-ins (NAME.d/*.conf), or one\n\
-         aeterna.yaml, or one Procfile. The unit goes to standard output; every line that has no equivalent is\n\
-         named on standard error.",
+         aeterna.yaml, or one Procfile. Prints the unit on standard output, and reports every line that has no\n\
+         equivalent on standard error.",
     ),
     command(
         "page",
         Operands::None,
         &[],
-        "print the address of the page, with a token made for it",
-        "Whoever opens it may give orders, for twelve hours and while this aeternad runs: keep it to yourself.\n\
-         Needs --http or [Daemon] Http.",
+        "print the address of the HTTP page, with a token made for it",
+        "Anyone who has the address can control the daemon, for twelve hours and while this aeternad runs: keep it\n\
+         secret. Needs --http or [Daemon] Http.",
     ),
     command(
         "upgrade",
         Operands::None,
         UPGRADE,
         "replace aeternad's own program, in place",
-        "Sockets, services, connections, reloads under way and whoever waits for them notice nothing. The new program\n\
-         is asked first whether it understands everything; if anything is wrong, then or later, the one that is\n\
-         there goes on. Exit status: 0 done, 1 failed, 3 the new program gave back, 4 refused: try again.",
+        "Sockets, services, connections and reloads under way are not affected. The new program is first asked whether\n\
+         it understands the complete state; if anything goes wrong, then or later, the old program continues.\n\
+         Exit status: 0 done, 1 failed, 3 the new program gave back, 4 refused: try again.",
     ),
     command(
         "notify",
         Operands::Notices,
         &[],
-        "tell the supervisor of this process something, as a service",
-        "For services whose language has no datagram sockets, and for scripts: sends sd_notify(3) lines such as\n\
-         READY=1 or \"STATUS=warm\" to NOTIFY_SOCKET, all in one message. With - the messages come from standard\n\
-         input, each ended by a zero byte, until its end. The sender is aeternactl: NotifyAccess must be \"all\".",
+        "from within a service, send a notification to its supervisor",
+        "For scripts, and for languages without datagram sockets: sends sd_notify(3) assignments such as READY=1 or\n\
+         \"STATUS=warm\" to NOTIFY_SOCKET, all in one message. With -, reads messages from standard input until its end,\n\
+         each terminated by a zero byte. The sender is aeternactl, so NotifyAccess must be \"all\".",
     ),
     command(
         "doctor",
         Operands::None,
         &[],
-        "say what this machine or container allows",
-        "Needs no daemon: everything is tried with the rights of whoever asks. Says of each thing that is missing\n\
-         what it costs, and how to get it.",
+        "show what this machine or container allows",
+        "Needs no daemon: everything is tried with the permissions of the caller. For each missing feature, shows what\n\
+         it costs and how to get it.",
     ),
     command(
         "version",
         Operands::None,
         &[],
         "print the versions of aeternactl and of the daemon",
-        "The daemon's is missing if none is there.",
+        "Without a daemon, prints only that of aeternactl.",
     ),
-    command("help", Operands::MaybeCommand, &[], "print help, also about one command", "As COMMAND --help."),
+    command(
+        "help",
+        Operands::MaybeCommand,
+        &[],
+        "print help, optionally for one command",
+        "The same as COMMAND --help.",
+    ),
     command(
         "completions",
         Operands::Shell,
@@ -409,7 +420,7 @@ const COMMANDS: &[CommandSpec] = &[
         "bash:  aeternactl completions bash > /usr/share/bash-completion/completions/aeternactl\n\
          zsh:   aeternactl completions zsh > /usr/share/zsh/site-functions/_aeternactl\n\
          fish:  aeternactl completions fish > /usr/share/fish/vendor_completions.d/aeternactl.fish\n\
-         The scripts themselves ask \"aeternactl completions units\" for the names of the units.",
+         The scripts call \"aeternactl completions units\" for the names of the units.",
     ),
 ];
 

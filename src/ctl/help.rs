@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 /// What `aeternactl help` prints.
 pub(super) fn overview() -> String {
     let mut text = String::from(
-        "aeternactl talks to aeternad, which replaces running services without losing a connection.\n\n\
+        "aeternactl controls aeternad, which replaces running services without losing a connection.\n\n\
          Usage: aeternactl [options] COMMAND\n\nCommands:\n",
     );
     let rows: Vec<(String, &str)> = commands()
@@ -19,10 +19,10 @@ pub(super) fn overview() -> String {
     text.push_str(
         "\nThe daemon is found by --control, else --runtime-dir, else AETERNA_RUNTIME_DIR, else in /run/aeterna for\n\
          root and in $XDG_RUNTIME_DIR/aeterna or /tmp/aeterna-UID for others.\n\n\
-         Exit status: 0 done, 1 failed, 2 wrong command line, 3 rolled back, or it does not run (status UNIT,\n\
-         is-active) or is not so (is-failed, is-ready), 4 a reload is under way,\n\
-         5 no daemon there, 6 no such unit, 78 an invalid unit (check), 124 --timeout passed.\n\n\
-         \"aeternactl help COMMAND\" tells more about a command.\n",
+         Exit status: 0 done, 1 failed, 2 wrong command line, 3 rolled back, or the unit is not running (status\n\
+         UNIT, is-active), or the answer is no (is-failed, is-ready), 4 a reload is under way, 5 no daemon,\n\
+         6 no such unit, 78 an invalid unit (check), 124 --timeout expired.\n\n\
+         See \"aeternactl help COMMAND\" for more about a command.\n",
     );
     text
 }

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 
 /// `aeternad --help`.
 pub const HELP: &str = "\
-aeternad holds a service's sockets and replaces the service without losing a connection.
+aeternad supervises services and replaces them without losing a connection.
 
 Usage:
   aeternad --unit FILE... [options]                                supervise these units
@@ -17,26 +17,26 @@ Usage:
   aeternad --check --unit FILE...                                  validate only
 
 Options:
-  --unit FILE...         unit files, or folders (all their *.toml)
-  --listen [NAME=]ADDR   with COMMAND: bind ADDR and hand it to it, called NAME; repeatable
-  --intercept            with COMMAND: hold what it binds by itself, so that it can be replaced
+  --unit FILE...         unit files, or directories (all *.toml files in them)
+  --listen [NAME=]ADDR   with COMMAND: bind ADDR and pass the socket to it, called NAME; repeatable
+  --intercept            with COMMAND: hold the sockets that it binds itself, so that it can be replaced
   --check                print \"FILE: ok\" or every error (exit status 78), start nothing
   --show                 print the unit with every default filled in, start nothing
-  --runtime-dir DIR      folder for the control socket, the lock and the services' sockets
-  --control PATH         the control socket, if it is to be elsewhere
+  --runtime-dir DIR      directory for the control socket, the lock and the services' sockets
+  --control PATH         path of the control socket
   --http ADDR            serve metrics, status and a live page over HTTP: IP:PORT, PORT or /path
   --log-level LEVEL      error, warn, info, debug or trace
   --log-format FORMAT    text or json
   --version              print the version
   --help                 print this text
 
-Environment: AETERNA_LOG (log filter, as \"debug\" or \"aeterna=trace\"), AETERNA_RUNTIME_DIR.
-Signals: HUP reload, TERM stop (after StopDelaySec), INT stop at once, a second one kill, USR1 status to the log,
-         USR2 replace aeternad's own program in place.
-More: aeternad(8), aeternactl(1), aeterna.unit(5).
+Environment: AETERNA_LOG (log filter, such as \"debug\" or \"aeterna=trace\"), AETERNA_RUNTIME_DIR.
+Signals: HUP reload, TERM stop (after StopDelaySec), INT stop at once, a second TERM or INT kill,
+         USR1 status to the log, USR2 replace aeternad's own program in place.
+See also: aeternad(8), aeternactl(1), aeterna.unit(5).
 ";
 
-/// What is to be done.
+/// What this invocation does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
     /// Supervise.
@@ -51,10 +51,10 @@ pub enum Mode {
     Version,
 }
 
-/// A command line that makes sense.
+/// A valid command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Args {
-    /// What is to be done.
+    /// What this invocation does.
     pub mode: Mode,
     /// `--unit`: files and folders, in order.
     pub units: Vec<OsString>,
@@ -62,7 +62,7 @@ pub struct Args {
     pub listen: Vec<String>,
     /// `--intercept`.
     pub intercept: bool,
-    /// What stands behind `--`.
+    /// The words after `--`.
     pub command: Vec<String>,
     /// `--runtime-dir`.
     pub runtime_dir: Option<String>,
@@ -96,7 +96,7 @@ impl Args {
 /// Reads a command line without the program's name.
 ///
 /// # Errors
-/// Exit status 2, with what is wrong and where to read on.
+/// Exit status 2, with what is wrong and a pointer to `--help`.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, Fatal> {
     let mut list: Vec<OsString> = arguments.into_iter().collect();
     let mut args = Args::new();
@@ -106,7 +106,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, Fata
             args.command.push(word.into_string().map_err(|word| usage(format!("{word:?} is not UTF-8")))?);
         }
         if args.command.is_empty() {
-            return Err(usage("no command behind \"--\""));
+            return Err(usage("no command after \"--\""));
         }
     }
     let mut parser = Parser::from_args(list);
@@ -201,16 +201,16 @@ fn consistent(args: Args) -> Result<Args, Fatal> {
         return Ok(args);
     }
     if !args.listen.is_empty() && args.command.is_empty() {
-        return Err(usage("--listen needs a command behind --; a unit file has its own ListenStream"));
+        return Err(usage("--listen needs a command after --; a unit file has its own ListenStream"));
     }
     if args.units.is_empty() && args.command.is_empty() {
-        return Err(usage("nothing to do: give --unit FILE, or a command behind --"));
+        return Err(usage("nothing to do: give --unit FILE, or a command after --"));
     }
     if !args.units.is_empty() && !args.command.is_empty() {
-        return Err(usage("--unit and a command behind -- exclude each other"));
+        return Err(usage("--unit and a command after -- exclude each other"));
     }
     if args.intercept && args.command.is_empty() {
-        return Err(usage("--intercept needs a command behind --; a unit file has InterceptBind"));
+        return Err(usage("--intercept needs a command after --; a unit file has InterceptBind"));
     }
     Ok(args)
 }
