@@ -278,6 +278,9 @@ impl Daemon {
         if beside == Beside::OutOfMemory {
             self.units[index].used.killed();
         }
+        if matches!(beside, Beside::OutOfMemory | Beside::MemoryShort) {
+            self.newcomers_die_first(index, generation);
+        }
         self.deliver(index, Event::Exited { proc, exit, beside });
         if let Some(number) = last {
             self.check_empty(index, number);

@@ -15,6 +15,10 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// How often is looked.
 const EVERY: Span = Span::from_secs(1);
+/// How often, where less than this part of a limit is left.
+const TIGHT_EVERY: Span = Span::from_millis(100);
+/// A fifth.
+const TIGHT: u64 = 5;
 /// The stack of the thread that looks, bytes.
 const STACK: usize = 256 * 1024;
 /// How often processes are looked for that were forked while the others were put back.
@@ -161,9 +165,20 @@ impl Daemon {
         }
     }
 
-    /// The thread has looked.
+    /// The thread has looked. Where little is left, it looks again soon: what leaks fast is there within a second.
     pub fn newcomers_seen(&mut self, seen: Vec<(usize, Event)>) {
         self.memory.busy = false;
+        let is_tight = |event: &Event| match event {
+            Event::Memory(_, seen) => seen.levels.iter().any(|level| {
+                let left = level.limit.saturating_sub(level.used);
+                left < level.limit / TIGHT
+            }),
+            _ => false,
+        };
+        if seen.iter().any(|(_, event)| is_tight(event)) {
+            let soon = clock::now().after(TIGHT_EVERY);
+            self.memory.next = self.memory.next.min(soon).or(soon);
+        }
         for (unit, event) in seen {
             self.deliver(unit, event);
         }

@@ -3,9 +3,9 @@
 
 use crate::daemon::core::Daemon;
 use crate::daemon::token::Owner;
-use crate::machine::event::{Beside, Event, Gen};
-use crate::sys::clock;
+use crate::machine::event::{Beside, Event, Gen, Role};
 use crate::sys::oom::{GroupKills, OomCount, machine_kills};
+use crate::sys::{clock, process};
 
 /// What has been counted, and what of it no death has been found for yet.
 #[derive(Debug, Default)]
@@ -90,6 +90,22 @@ impl Daemon {
         let count = kills.map_or(0, |kills| kills.take(clock::now()));
         if count > 0 {
             self.deliver(index, Event::OomKilled(number, count));
+        }
+    }
+
+    /// A process has died for memory. If one of a new generation that is tried beside it is dying too, that one comes first:
+    /// the larger it is the longer it takes to die, and nobody may take it for the one that is left.
+    pub fn newcomers_die_first(&mut self, index: usize, died: Option<Gen>) {
+        let unit = &self.units[index];
+        let tried = |number: Gen| {
+            Some(number) != died && unit.generations.get(&number).is_some_and(|shell| shell.goes_first)
+        };
+        let dying = unit.children.values().find_map(|child| {
+            let number = child.generation.filter(|number| !child.gone && tried(*number))?;
+            (matches!(child.role, Role::Main { .. }) && process::is_dying(child.pid)).then_some(number)
+        });
+        if let Some(number) = dying {
+            self.deliver(index, Event::OomKilled(number, 1));
         }
     }
 

@@ -259,6 +259,26 @@ fn the_table_of_the_design_is_what_this_code_does() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The exposure of each look is its own: steps of the weight are no evidence.
+#[test]
+fn steps_of_the_weight_are_no_evidence() {
+    for seed in 0..300 {
+        let mut random = Random::new(seed);
+        let mut evidence = Evidence::new(LIMIT);
+        for look in 0..30 {
+            // An outage behind both comes with the second step.
+            let (part, share) = [(0.01, 0.001), (0.1, 0.05), (0.5, 0.001)][look / 10];
+            let mut count = |rate: f64| {
+                let all = random.poisson(rate);
+                Count { all, bad: random.binomial(all, share) }
+            };
+            let new = count(1000.0 * part);
+            evidence.add(new, count(1000.0 * (1.0 - part)));
+        }
+        assert!(!evidence.fails(), "{seed}: {evidence:?}");
+    }
+}
+
 #[test]
 fn one_look_never_decides() {
     let mut evidence = Evidence::new(LIMIT);

@@ -302,3 +302,40 @@ pub(super) fn seconds(bound: f64) -> String {
 pub(super) fn figure(value: f64) -> String {
     if value.fract() == 0.0 && value.abs() < 1e15 { format!("{value}") } else { format!("{value:.4}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn histogram(buckets: &[(f64, f64)]) -> Sum {
+        Sum { series: 1, buckets: buckets.to_vec(), ..Sum::default() }
+    }
+
+    /// Both generations may have other buckets: judged is where both end, or it is said what there is.
+    #[test]
+    fn a_histogram_is_judged_at_a_bound_that_both_have() {
+        const INF: f64 = f64::INFINITY;
+        let name = Selector::parse("lat").unwrap();
+        let old = histogram(&[(0.1, 90.0), (0.25, 995.0), (0.5, 1000.0), (INF, 1000.0)]);
+        let with = |new: &Sum, wanted| {
+            bound(&name, wanted, std::slice::from_ref(new), Some(std::slice::from_ref(&old)))
+        };
+        assert_eq!(with(&old, None), Ok(0.25));
+        let coarser = histogram(&[(0.1, 1.0), (0.5, 1.0), (INF, 1.0)]);
+        assert_eq!(with(&coarser, None), Ok(0.5));
+        assert_eq!(
+            with(&coarser, Some(0.3)).unwrap_err(),
+            "no bucket of lat ends at 300ms: there are 100ms and 500ms"
+        );
+        let other = histogram(&[(0.2, 1.0), (1.0, 1.0), (INF, 1.0)]);
+        assert!(with(&other, None).unwrap_err().contains("other buckets in the new generation"));
+        let slow = histogram(&[(0.1, 1.0), (INF, 1000.0)]);
+        let of_slow = bound(&name, None, std::slice::from_ref(&slow), Some(std::slice::from_ref(&slow)));
+        assert!(of_slow.unwrap_err().starts_with("more than 1 %"));
+        let idle = histogram(&[(0.1, 0.0), (INF, 0.0)]);
+        let of_idle = bound(&name, None, std::slice::from_ref(&idle), Some(std::slice::from_ref(&idle)));
+        assert_eq!(of_idle.unwrap_err(), "the old generation has counted nothing in lat yet");
+        let odd = Sum { odd: Some("lat_bucket{le=\"+Inf\"} is NaN".into()), ..histogram(&[]) };
+        assert!(with(&odd, None).unwrap_err().contains("is NaN"));
+    }
+}

@@ -120,6 +120,32 @@ fn parse_stat(line: &[u8]) -> Option<Stat> {
     Some(Stat { parent, session, start_time })
 }
 
+/// PF_EXITING of the kernel: a process on its way to be a zombie. Nothing brings it back.
+const EXITING: u32 = 0x4;
+
+/// Whether a process has ended and was not reaped yet, or is about to end: it exits, or has got SIGKILL.
+pub fn is_dying(pid: i32) -> bool {
+    let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    ends(&read("stat")) || killed(&String::from_utf8_lossy(&read("status")))
+}
+
+fn ends(stat: &[u8]) -> bool {
+    let end = stat.iter().rposition(|byte| *byte == b')').map_or(0, |end| end + 1);
+    let rest = String::from_utf8_lossy(stat.get(end..).unwrap_or_default());
+    let mut fields = rest.split_ascii_whitespace();
+    let is_zombie = matches!(fields.next(), Some("Z" | "X"));
+    let flags = fields.nth(5).and_then(|flags| flags.parse::<u32>().ok()).unwrap_or(0);
+    is_zombie || flags & EXITING != 0
+}
+
+/// Of its `status`: whether a SIGKILL waits for it.
+fn killed(status: &str) -> bool {
+    let pending =
+        status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+    let bit = 1_u64 << (libc::SIGKILL - 1);
+    pending.filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok()).any(|mask| mask & bit != 0)
+}
+
 /// When a process was started, in clock ticks since the machine has started: with the pid it names one process for ever.
 /// `None` if it is gone.
 pub fn start_time(pid: i32) -> Option<u64> {
@@ -206,6 +232,24 @@ mod tests {
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
         child
+    }
+
+    #[test]
+    fn who_ends_is_told_from_who_lives() {
+        assert!(!is_dying(pid()));
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let number = child.id().cast_signed();
+        assert!(!is_dying(number));
+        child.kill().unwrap();
+        // It has got SIGKILL, exits, or is a zombie: one of them from now on.
+        assert!(is_dying(number));
+        child.wait().unwrap();
+        assert!(!is_dying(number), "nobody is there any more");
+        assert!(ends(b"7 (a) b) R 1 7 7 0 -1 4194308 1 2"), "PF_EXITING");
+        assert!(!ends(b"7 (a) b) R 1 7 7 0 -1 4194304 1 2") && !ends(b""));
+        assert!(ends(b"7 (a) Z 1 7 7 0 -1 4194304"));
+        assert!(killed("SigPnd:\t0000000000000000\nShdPnd:\t0000000000000100\n"));
+        assert!(!killed("SigPnd:\t0000000000000000\nShdPnd:\t0000000000000200\n"));
     }
 
     #[test]

@@ -677,3 +677,129 @@ fn a_kill_of_who_drains_or_is_gone_changes_nothing() {
     assert_eq!(rig.event(Event::OomKilled(Gen(9), 1)), [""; 0]);
     assert_eq!(rig.state(), UnitState::Draining);
 }
+
+#[test]
+fn one_request_less_than_it_needs_leaves_a_check_open() {
+    for (all, passes) in [(99, false), (100, true)] {
+        let mut rig = soaking(&judged());
+        for _ in 0..30 {
+            rig.event(looked((0, 0), (0, 0)));
+            rig.after(1_000, &["look g2 Some(1)"]);
+        }
+        rig.event(looked((0, all), (0, 5)));
+        let reason = if passes { "" } else { "not judged: errors (99 of 100 requests that it needs)" };
+        rig.outcome(Outcome::Promoted, reason);
+        let verdict = if passes { CheckVerdict::Pass } else { CheckVerdict::Inconclusive };
+        assert_eq!(rig.records()[0].checks[0].verdict, verdict);
+    }
+}
+
+/// What comes of a look after its reload was given up, or is over, is nobody's: the next soak begins with nothing.
+#[test]
+fn an_answer_of_a_reload_that_is_over_counts_for_no_other() {
+    let mut rig = soaking(&judged());
+    let late = rig.ticket(&blind());
+    let bad = || Box::new(Looked { new: seen(900, 1000), old: Some(seen(0, 1000)) });
+    rig.command(Command::Rollback { to: None });
+    assert_eq!(rig.event(Event::Answered(late, Answer::Looked(bad()))), [""; 0]);
+    rig.exits(2, Exit::Signal { signal: 15, core: false });
+    rig.empty(2);
+    rig.reload_to(3, judged());
+    rig.spawned(3);
+    assert_eq!(rig.ready(3, 0), ["look g3 Some(1)", "=SOAKING"]);
+    assert_eq!(rig.event(Event::Answered(late, Answer::Looked(bad()))), [""; 0]);
+    assert_eq!(rig.m.status(rig.now).analysis[0].looks, 0);
+}
+
+/// Whoever ends a soak by hand ends it, whatever the check says and whether or not a look is under way.
+#[test]
+fn every_command_ends_a_soak_at_every_verdict() {
+    let force = Command::Reload { force: true, remember: false, reason: String::new() };
+    for blocks in [true, false] {
+        for bad in [0, 50] {
+            if blocks && bad > 0 {
+                continue;
+            }
+            for waits in [true, false] {
+                for (command, outcome) in [
+                    (Command::Promote, Outcome::Promoted),
+                    (Command::Rollback { to: None }, Outcome::RolledBack),
+                    (force.clone(), Outcome::Aborted),
+                    (Command::Stop { close: false }, Outcome::Aborted),
+                ] {
+                    let mut unit = judged();
+                    unit.analysis.as_mut().unwrap().checks[0].block_on_fail = blocks;
+                    let mut rig = soaking(&unit);
+                    assert_eq!(look_on(&mut rig, 5, bad), [""; 0]);
+                    if !waits {
+                        rig.event(looked((5 * bad, 500), (5, 4500)));
+                    }
+                    rig.command(command.clone());
+                    for generation in [2, 1] {
+                        rig.exits(generation, Exit::Signal { signal: 15, core: false });
+                        rig.empty(generation);
+                    }
+                    let record = rig.records()[0].clone();
+                    let why = format!("{command:?} {blocks} {bad} {waits}: {record:?}");
+                    assert!(record.outcome == outcome || record.outcome == Outcome::RolledBack, "{why}");
+                    assert_eq!(record.outcome == Outcome::Promoted, outcome == Outcome::Promoted, "{why}");
+                    let failed = record.checks[0].verdict == CheckVerdict::Fail;
+                    assert_eq!(failed, bad > 0, "{why}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_old_ones_death_in_the_middle_of_a_look_promotes_unjudged() {
+    let mut rig = soaking(&judged());
+    look_on(&mut rig, 3, 0);
+    let lines = rig.exits(1, Exit::Code(9));
+    assert!(lines.contains(&"promoted g2".to_string()), "{lines:?}");
+    assert_eq!(rig.event(looked((900, 1000), (0, 0))), [""; 0]);
+    assert_eq!(rig.records()[0].checks[0].verdict, CheckVerdict::Pass);
+}
+
+#[test]
+fn a_soak_without_end_ends_when_a_check_fails() {
+    let mut unit = judged();
+    unit.reload.soak_time = Span::INFINITY;
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit);
+    rig.spawned(2);
+    rig.ready(2, 0);
+    let lines = look_on(&mut rig, 60, 20);
+    assert!(lines.contains(&"=ROLLING_BACK".to_string()), "{lines:?}");
+}
+
+/// Both are killed for memory in the same moment. The old one's death alone would promote the other; known to be dying, that
+/// one is given up, and what served before is started again.
+#[test]
+fn a_newcomer_that_dies_with_the_old_one_is_not_promoted() {
+    let mut unit = oom_unit(OomPolicy::Continue);
+    unit.service.exec_stop.clear();
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit);
+    rig.spawned(2);
+    rig.ready(2, 0);
+    let kill = Exit::Signal { signal: 9, core: false };
+    rig.event(Event::OomKilled(Gen(2), 1));
+    rig.event(Event::Exited { proc: Proc(1), exit: kill, beside: Beside::OutOfMemory });
+    rig.event(Event::Exited { proc: Proc(2), exit: kill, beside: Beside::OutOfMemory });
+    for generation in [1, 2] {
+        rig.empty(generation);
+    }
+    let record = rig.records()[0].clone();
+    assert_eq!(record.outcome, Outcome::RolledBack, "{record:?}");
+    assert!(!rig.all.iter().any(|action| matches!(action, Action::Promoted(Gen(2)))));
+    while rig.state() == UnitState::Backoff {
+        rig.now = rig.m.next_deadline().unwrap();
+        rig.event(Event::Tick);
+    }
+    let last = rig.all.iter().rev().find_map(|action| match action {
+        Action::Spawn(spawn) => Some((spawn.content.id, spawn.role)),
+        _ => None,
+    });
+    assert_eq!(last, Some((ContentId(1), Role::Main { worker: 0, command: 0 })));
+}

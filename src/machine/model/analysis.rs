@@ -263,6 +263,15 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_takes_anothers_place_begins_anew() {
+        let said = [(1, 100.0), (2, 50.0), (1, 110.0), (3, 7.0), (1, 115.0), (3, 9.0), (2, 1.0), (2, 3.0)];
+        let mut book = Book::default();
+        let grown = taken(&mut book, &said);
+        assert_eq!(grown.iter().flatten().sum::<f64>(), 10.0 + 5.0 + 2.0 + 2.0);
+        assert_eq!(book.fell, Some(2), "a pid that another process has by now");
+    }
+
+    #[test]
     fn a_process_that_is_always_met_is_the_only_one_that_counts() {
         let said: Vec<(i32, f64)> = (0..6).map(|n| (1, f64::from(n))).collect();
         assert_eq!(taken(&mut Book::default(), &said), [None, None, None, None, Some(4.0), Some(1.0)]);
