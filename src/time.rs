@@ -15,6 +15,10 @@ pub struct Monotime(pub u64);
 )]
 pub struct Span(pub u64);
 
+/// A deadline that is noticed later than this has passed while aeternad was not awake (stopped, frozen with its container,
+/// or starved), and whoever it is about may have been as little.
+pub const UNSEEN: Span = Span::from_secs(1);
+
 impl Span {
     /// No time at all.
     pub const ZERO: Span = Span(0);

@@ -10,7 +10,7 @@ mod pump;
 use crate::proto::srp::{Complaint, Decoder, Header, Totals};
 use crate::sys::aside::Foreign;
 use crate::sys::clock;
-use crate::time::{Monotime, Span};
+use crate::time::{Monotime, Span, UNSEEN};
 use pump::Pump;
 use serde::{Deserialize, Serialize};
 use std::io::{self, PipeWriter, Write};
@@ -65,6 +65,10 @@ pub enum Copying {
 
 /// What the bench found fastest: see benches/relay.rs.
 pub const FASTEST: Copying = Copying::Splice(256 * 1024);
+
+/// A time limit that is noticed later than this was over while aeternad was not awake, and the peers may have been as
+/// little: it counts once more. The machine's own limit, a second later, was passed unseen then too.
+pub const ASLEEP: Span = Span(2 * UNSEEN.0);
 
 /// A transfer.
 #[derive(Debug)]

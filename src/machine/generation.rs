@@ -155,14 +155,34 @@ impl Turn<'_> {
     }
 
     /// A first generation is up at its first listen, a later one when it listens on all that counts. A service
-    /// that tells by READY=1 when it is up is believed.
-    fn listens_enough(&self, number: Gen) -> bool {
+    /// that tells by READY=1 when it is up is believed, but for a while: many say so before they listen, and who connects
+    /// would wait where the one before answers.
+    fn listens_enough(&mut self, number: Gen) -> bool {
         let unit = self.unit_of(number);
-        let tells = !matches!(unit.service.service_type, ServiceType::Simple | ServiceType::Exec);
-        if !unit.service.intercept_bind || tells {
+        if !unit.service.intercept_bind {
             return true;
         }
-        self.s.generation(number).is_some_and(|g| g.listens == Listens::Everywhere)
+        let tells = !matches!(unit.service.service_type, ServiceType::Simple | ServiceType::Exec);
+        let before = self.s.serving().filter(|old| old.number != number);
+        let before = before.is_some_and(|old| old.listens == Listens::Everywhere);
+        let patience = self.now.after(LEARNED_PATIENCE);
+        let Some(generation) = self.s.generation_mut(number) else { return false };
+        match &mut generation.listens {
+            Listens::Everywhere => true,
+            Listens::Nowhere | Listens::Partly { .. } if tells && !before => true,
+            Listens::Nowhere if tells => {
+                let missing = Missing::Learned("anything".into());
+                generation.listens = Listens::Partly { missing, until: patience };
+                false
+            }
+            Listens::Partly { missing, until } if tells => {
+                if let Missing::Declared(names) = missing {
+                    (*missing, *until) = (Missing::Learned(std::mem::take(names)), patience);
+                }
+                false
+            }
+            Listens::Nowhere | Listens::Partly { .. } => false,
+        }
     }
 
     pub(super) fn listened(&mut self, number: Gen, missing: Missing) {

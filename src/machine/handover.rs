@@ -271,6 +271,9 @@ impl Turn<'_> {
         let Some(&Newcomer { generation: new, handover: Some(handover) }) = reload.stage.newcomer() else {
             return;
         };
+        if handover.deadline().is_some_and(|until| self.is_unseen(until)) && self.once_more(new) {
+            return self.handover_once_more(new, handover);
+        }
         match handover {
             Handover::Awaited { until: Some(until) } if until <= now => {
                 let old = self.predecessor().unwrap_or(new);
@@ -293,6 +296,22 @@ impl Turn<'_> {
             | Handover::Acknowledged
             | Handover::Cold => {}
         }
+    }
+
+    /// The relay gives itself its time again, too.
+    fn handover_once_more(&mut self, new: Gen, handover: Handover) {
+        let again = self.now.after(self.rules_of(new).timeout);
+        let of_relay = again.map(|until| until + SHELL_TIME);
+        self.set_handover(match handover {
+            Handover::Running { began, start_by, again, .. } => {
+                Handover::Running { until: of_relay, began, start_by, again }
+            }
+            Handover::GivingBack { .. } => Handover::GivingBack { until: of_relay },
+            Handover::Awaited { .. }
+            | Handover::Emptying { .. }
+            | Handover::Acknowledged
+            | Handover::Cold => Handover::Awaited { until: again },
+        });
     }
 
     fn tick_emptying(&mut self, mut wait: Quiesce, new: Gen) {

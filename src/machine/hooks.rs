@@ -3,7 +3,7 @@
 use super::event::{Announcement, Proc, Role};
 use super::model::{End, HookRun};
 use super::turn::Turn;
-use crate::time::Span;
+use crate::time::{Span, UNSEEN};
 use crate::unit::Command;
 
 /// Whether a command counts as successful.
@@ -32,6 +32,7 @@ impl Turn<'_> {
                 let deadline = self.now.after(hook.timeout);
                 if let Some(front) = self.s.hooks.front_mut() {
                     front.running = Some((proc, deadline));
+                    front.spared = false;
                 }
                 return;
             }
@@ -60,7 +61,33 @@ impl Turn<'_> {
         self.next_hook();
     }
 
+    /// Whether the command that runs gets its time again because nobody saw it pass.
+    fn hook_once_more(&mut self) -> bool {
+        let now = self.now;
+        let Some(run) = self.s.hooks.front().filter(|run| !run.spared).cloned() else { return false };
+        let unit = self.unit(run.content);
+        let hook = run.list(&unit).get(run.index as usize);
+        let Some((again, name)) = hook.and_then(|hook| Some((now.after(hook.timeout)?, hook.name.clone())))
+        else {
+            return false;
+        };
+        let Some(run) = self.s.hooks.front_mut() else { return false };
+        let Some((_, Some(deadline))) = &mut run.running else { return false };
+        if now.since(*deadline) <= UNSEEN {
+            return false;
+        }
+        *deadline = again;
+        run.spared = true;
+        self.warn(format!(
+            "aeternad itself was not awake in time: hook \"{name}\" gets its timeout once more"
+        ));
+        true
+    }
+
     pub(super) fn tick_hooks(&mut self) {
+        if self.hook_once_more() {
+            return;
+        }
         let now = self.now;
         let Some((proc, deadline)) = self.s.hooks.front_mut().and_then(|run| run.running.as_mut()) else {
             return;

@@ -6,7 +6,7 @@ use super::model::{Before, End, Kind, Newcomer, Reload, Rest, SIGKILL, Stage, St
 use super::pending::pending_keys;
 use super::rest::started;
 use super::turn::Turn;
-use crate::time::Monotime;
+use crate::time::{Monotime, UNSEEN};
 use crate::unit::{Strategy, Unit};
 
 impl Turn<'_> {
@@ -39,6 +39,7 @@ impl Turn<'_> {
             asked_for_state: None,
             relayed: None,
             stage: Stage::Before(before),
+            spared: false,
             judging: None,
         });
         if let Some(id) = to {
@@ -229,8 +230,38 @@ impl Turn<'_> {
         self.s.kept.promote(content, keep);
     }
 
+    /// Whether a step before the launch gets its time again because nobody saw it pass: once, so that every wait ends.
+    fn reload_once_more(&mut self) -> bool {
+        let now = self.now;
+        let Some(stage) = self.s.reload.as_ref().filter(|reload| !reload.spared).map(|r| &r.stage) else {
+            return false;
+        };
+        let Some(unit) = stage.content().map(|content| self.unit(content)) else { return false };
+        let hook = if let Stage::Before(Before::PreFlight { index, .. }) = stage {
+            unit.reload.pre_flight.get(*index as usize)
+        } else {
+            None
+        };
+        let again = now.after(hook.map_or(unit.service.timeout_start, |hook| hook.timeout));
+        let Some(reload) = self.s.reload.as_mut() else { return false };
+        let (Some(deadline), Some(again)) = (reload.stage.own_deadline(), again) else { return false };
+        if now.since(*deadline) <= UNSEEN {
+            return false;
+        }
+        *deadline = again;
+        reload.spared = true;
+        self.warn(
+            "aeternad itself was not awake in time: this step of the reload gets its timeout once more"
+                .into(),
+        );
+        true
+    }
+
     /// What is due in the reload itself.
     pub(super) fn tick_reload(&mut self) {
+        if self.reload_once_more() {
+            return;
+        }
         let Some(reload) = self.s.reload.as_mut() else { return };
         let now = self.now;
         let due = |deadline: &Option<Monotime>| deadline.is_some_and(|deadline| deadline <= now);

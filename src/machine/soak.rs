@@ -1,11 +1,11 @@
 //! A reload from readiness to its end: soak, promotion, rollback, and what is told to whom.
 
-use super::event::{Action, Announcement, CommandResult, Gen, Outcome, ReloadRecord, Req, UnitState};
-use super::model::{End, GivenUp, HookRun, Kind, Look, Place, Reload, Rest, Soak, Stage, Step, UNSEEN};
+use super::event::{Action, Announcement, CommandResult, Exit, Gen, Outcome, ReloadRecord, Req, UnitState};
+use super::model::{End, GivenUp, HookRun, Kind, Listens, Look, Place, Reload, Rest, Soak, Stage, Step};
 use super::table::{NewDies, row};
 use super::turn::{Follow, Turn};
 use crate::proto::status::PhaseTime;
-use crate::time::Span;
+use crate::time::{Span, UNSEEN};
 use crate::unit::Strategy;
 
 /// How often is looked, while a soak of this length lasts, whether anybody is awake to see it; `None` for one without end.
@@ -192,11 +192,27 @@ impl Turn<'_> {
         let since = soak.map(|soak| soak.began).or(launched).unwrap_or(self.now);
         let secs = self.now.since(since).as_secs_f64();
         let reason = if end.exit.is_some() || soak.is_some() {
-            format!("generation {} {} {when} (after {secs:.1}s)", number.0, end.text)
+            let hint = self.why_not_beside(number, end);
+            format!("generation {} {} {when} (after {secs:.1}s){hint}", number.0, end.text)
         } else {
             format!("generation {} {}", number.0, end.text)
         };
         self.roll_back(Outcome::RolledBack, reason);
+    }
+
+    /// A program that ends by itself before it binds anything has perhaps found the one that serves: nobody would know.
+    fn why_not_beside(&self, number: Gen, end: &End) -> String {
+        let bound_nothing =
+            self.s.generation(number).is_some_and(|g| g.is_starting() && g.listens == Listens::Nowhere);
+        let by_itself = matches!(end.exit, Some(Exit::Code(_)));
+        match self.s.serving().filter(|_| self.unit_of(number).service.intercept_bind) {
+            Some(old) if bound_nothing && by_itself => format!(
+                "; it had bound nothing yet: if it refuses to run beside generation {} (its own socket answers, a pid file, \
+                 a lock), switch that off, or use Strategy = \"replace\" without InterceptBind",
+                old.number.0
+            ),
+            Some(_) | None => String::new(),
+        }
     }
 
     /// Gives up the launched generation. The old one has noticed nothing.

@@ -4,8 +4,8 @@ use super::event::{
     Action, Announcement, Answer, Beside, ContentId, Event, Exit, Gen, IfGone, Proc, Question, Role, Spawn,
     SpawnFailure, Target, Ticket, UnitState,
 };
-use super::model::{Contents, End, Owned, Place, State, UNSEEN, Word, last_patience};
-use crate::time::Monotime;
+use super::model::{Contents, End, Owned, Place, State, Word, last_patience};
+use crate::time::{Monotime, UNSEEN};
 use crate::unit::Unit;
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -304,3 +304,76 @@ fn on_failure_is_told_the_pid_of_a_generation_that_was_never_ready() {
     let environment = rig.environment(Role::OnFailure(0));
     assert!(environment.contains(&("AETERNA_RELOAD_NEW_PID".into(), "102".into())), "{environment:?}");
 }
+
+#[test]
+fn steps_of_a_reload_before_the_launch_get_their_time_once_more_if_nobody_saw_it_pass() {
+    let mut unit = base();
+    unit.reload.pre_flight = vec![hook("check", 5)];
+    unit.reload.on_success = vec![hook("page", 5)];
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit.clone());
+    rig.spawned(2);
+    rig.late(20_000, &[]);
+    assert!(warnings(&rig)[0].contains("not awake"), "{:?}", warnings(&rig));
+    rig.exits(2, Exit::Code(0));
+    rig.spawned(3);
+    rig.ready(2, 0);
+    rig.command(Command::Promote);
+    rig.exits(1, TERM);
+    rig.empty(1);
+    // The hook too.
+    rig.spawned(4);
+    rig.late(20_000, &[]);
+    rig.after(5_000, &["signal 9 tree4"]);
+    // And there is no third time.
+    let mut rig = Rig::running(unit.clone());
+    rig.reload_to(2, unit);
+    rig.spawned(2);
+    rig.late(20_000, &[]);
+    rig.late(20_000, &["signal 9 tree2"]);
+}
+
+#[test]
+fn a_service_that_is_told_to_reload_gets_its_time_once_more_if_nobody_saw_it_pass() {
+    for by_command in [true, false] {
+        let mut unit = base();
+        unit.reload.strategy = Strategy::Signal;
+        if by_command {
+            unit.service.exec_reload = vec![command("tell")];
+        } else {
+            unit.service.service_type = ServiceType::NotifyReload;
+        }
+        let mut rig = Rig::running(unit.clone());
+        rig.reload_to(2, unit);
+        if by_command {
+            rig.spawned(2);
+        }
+        rig.late(20_000, &[]);
+        assert_eq!(rig.records(), [], "it goes on");
+        rig.now = rig.m.next_deadline().unwrap() + Span::from_secs(20);
+        rig.event(Event::Tick);
+        assert_eq!(rig.records().len(), 1, "and ends");
+    }
+}
+
+#[test]
+fn a_handover_gets_its_time_once_more_if_nobody_saw_it_pass() {
+    let mut unit = base();
+    unit.state = State { enabled: true, timeout: Span::from_secs(5), ..State::default() };
+    let waiting = || {
+        let mut rig = Rig::running(unit.clone());
+        rig.reload_to(2, unit.clone());
+        rig.spawned(2);
+        rig
+    };
+    // Nobody has asked for the state yet.
+    let mut rig = waiting();
+    rig.ready(2, 0);
+    rig.late(20_000, &[]);
+    rig.row(Event::SinkConnected(Gen(2)), &["relay g1 g2", "=HANDSHAKING"]);
+    // It is on its way.
+    let mut rig = waiting();
+    rig.row(Event::SinkConnected(Gen(2)), &["relay g1 g2", "=HANDSHAKING"]);
+    rig.late(20_000, &[]);
+    rig.after(6_000, &["cancel relay"]);
+}

@@ -8,7 +8,7 @@ use crate::proto::srp::{FrameType, HEADER, Header, Hello, MAX_DESCRIPTORS, Messa
 use crate::sys::aside::Foreign;
 use crate::sys::clock;
 use crate::sys::stream::{self, Moved, Watch};
-use crate::time::Monotime;
+use crate::time::{Monotime, Span};
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::AsFd;
 
@@ -71,6 +71,8 @@ pub(super) struct Pump<'a> {
     job: Job,
     cancel: &'a PipeReader,
     deadline: Option<Monotime>,
+    /// How long that was in the beginning, as long as it may be given again.
+    spare: Option<Span>,
     buffer: Vec<u8>,
     pipe: Option<(PipeReader, PipeWriter)>,
     frames: u64,
@@ -95,6 +97,7 @@ impl<'a> Pump<'a> {
     pub(super) fn new(job: Job, cancel: &'a PipeReader) -> Pump<'a> {
         Pump {
             deadline: job.deadline,
+            spare: job.deadline.map(|by| by.since(clock::now())),
             job,
             cancel,
             buffer: Vec::new(),
@@ -404,12 +407,26 @@ impl<'a> Pump<'a> {
             if there {
                 return Ok(());
             }
+            if self.once_more() {
+                continue;
+            }
             if self.deadline.is_some_and(|by| by <= clock::now()) {
                 let source_late = what == For::Source;
                 let late = if source_late { RelayResult::SourceTimedOut } else { RelayResult::SinkTimedOut };
                 return Err(Failure::plain(late));
             }
         }
+    }
+
+    /// Gives the transfer its time once more if that was over while aeternad was not awake; whether it has.
+    fn once_more(&mut self) -> bool {
+        let (Some(by), Some(length), now) = (self.deadline, self.spare, clock::now()) else { return false };
+        if now.since(by) <= super::ASLEEP {
+            return false;
+        }
+        self.spare = None;
+        self.deadline = Some(now + length);
+        true
     }
 
     /// Reads what the sink has to say.

@@ -75,10 +75,14 @@ pub(super) struct Active {
     resumed: bool,
     /// The relay was stopped because the source has a newer connection.
     swapped: bool,
+    /// When it began.
+    began: Monotime,
+    /// It got its time again, which nobody had seen pass: once.
+    spared: bool,
 }
 
 impl Active {
-    fn new(transfer: Transfer) -> Active {
+    fn new(transfer: Transfer, began: Monotime) -> Active {
         Active {
             transfer,
             pair: None,
@@ -87,7 +91,19 @@ impl Active {
             cancelled: false,
             resumed: false,
             swapped: false,
+            began,
+            spared: false,
         }
+    }
+
+    /// Gives it its time once more if that was over while aeternad was not awake; whether it has.
+    fn once_more(&mut self, now: Monotime) -> bool {
+        let Some(by) = self.deadline().filter(|by| !self.spared && now.since(*by) > relay::ASLEEP) else {
+            return false;
+        };
+        self.spared = true;
+        self.transfer.deadline = Some(now + by.since(self.began));
+        true
     }
 
     /// The relay minds the deadline itself.
@@ -106,7 +122,7 @@ impl Endpoint {
             self.queued = Some(transfer);
             return;
         }
-        self.active = Some(Active::new(transfer));
+        self.active = Some(Active::new(transfer, now));
         self.progress(now);
     }
 
@@ -225,7 +241,8 @@ impl Endpoint {
         let comes = active.swapped && self.has(from, Role::Source);
         let waits = returns && !gone && !active.cancelled;
         if outcome.untouched && (comes || waits) {
-            self.active = Some(Active::new(active.transfer));
+            let Active { transfer, began, spared, .. } = active;
+            self.active = Some(Active { spared, ..Active::new(transfer, began) });
             self.drop_lost();
             return self.progress(now);
         }
@@ -292,6 +309,9 @@ impl Endpoint {
 
     /// The deadline of a transfer that waits for its source or for room.
     pub(super) fn expire_transfer(&mut self, now: Monotime) {
+        if self.active.as_mut().is_some_and(|active| active.once_more(now)) {
+            return;
+        }
         if self.active.as_ref().and_then(Active::deadline).is_some_and(|by| by <= now) {
             self.abandon(RelayResult::SourceTimedOut);
         }

@@ -118,8 +118,9 @@ impl End {
             // A program that becomes a daemon leaves its parent so, and nobody would know why it did not work.
             Beside::Others if self.exit == Some(Exit::Code(0)) => {
                 let text = format!(
-                    "{} and left processes behind: a program that puts itself into the background cannot be \
-                     supervised; give it its option to stay in the foreground",
+                    "{} and left processes behind: a program that puts itself into the background, or starts its own \
+                     successor at a signal, cannot be supervised; give it its option to stay in the foreground, and leave \
+                     its replacement to aeternactl reload",
                     self.text
                 );
                 End { text, forked: true, ..self }

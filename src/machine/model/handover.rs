@@ -28,6 +28,16 @@ pub(crate) enum Handover {
 }
 
 impl Handover {
+    /// Until when somebody is waited for.
+    pub(crate) fn deadline(&self) -> Option<Monotime> {
+        match self {
+            Handover::Awaited { until }
+            | Handover::Running { until, .. }
+            | Handover::GivingBack { until } => *until,
+            Handover::Emptying { .. } | Handover::Acknowledged | Handover::Cold => None,
+        }
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Monotime> {
         match self {
             Handover::Awaited { until }

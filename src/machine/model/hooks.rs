@@ -15,6 +15,9 @@ pub(crate) struct HookRun {
     pub(crate) environment: Vec<(String, String)>,
     /// `None` until its first command runs.
     pub(crate) running: Option<(Proc, Option<Monotime>)>,
+    /// The command that runs got its time again, which nobody had seen pass: once.
+    #[serde(default)]
+    pub(crate) spared: bool,
 }
 
 impl HookRun {
@@ -27,7 +30,14 @@ impl HookRun {
             ("AETERNA_RELOAD_NEW_PID".into(), pid(reload.new_pid)),
         ];
         let content = reload.stage.content().unwrap_or(current);
-        HookRun { content, success: outcome == Outcome::Promoted, index: 0, environment, running: None }
+        HookRun {
+            content,
+            success: outcome == Outcome::Promoted,
+            index: 0,
+            environment,
+            running: None,
+            spared: false,
+        }
     }
 
     pub(crate) fn list<'a>(&self, unit: &'a Unit) -> &'a [Hook] {

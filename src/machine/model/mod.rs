@@ -26,7 +26,7 @@ pub(super) use quiesce::Quiesce;
 pub(super) use reload::{Before, GivenUp, Newcomer, Queued, Reload, Soak, Stage, Step, Telling, Told};
 pub(super) use state::{
     Asked, Contents, Course, DirtySlot, Down, Idle, Job, JobKind, JobPhase, Look, Owned, Place, Rest,
-    SIGCONT, SIGHUP, SIGKILL, State, Then, UNSEEN, Watch,
+    SIGCONT, SIGHUP, SIGKILL, State, Then, Watch,
 };
 pub(super) use stop::{AfterKill, Clock, StopPlan, StopStep, last_patience};
 pub(super) use window::Window;

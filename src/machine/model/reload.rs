@@ -32,6 +32,9 @@ pub(crate) struct Reload {
     /// How the handover ended.
     pub(crate) relayed: Option<Relayed>,
     pub(crate) stage: Stage,
+    /// It got the time of a step again that nobody had seen pass: once.
+    #[serde(default)]
+    pub(crate) spared: bool,
     /// The analysis of the soak.
     #[serde(default)]
     pub(crate) judging: Option<Box<Judging>>,
@@ -200,6 +203,22 @@ impl Stage {
             | Stage::Told { step: Telling::Command { proc, .. }, .. } => Some(*proc),
             Stage::Before(Before::Loading(_) | Before::Opening { .. } | Before::Binary { .. })
             | Stage::Told { step: Telling::AwaitReady { .. }, .. }
+            | Stage::StoppingOld { .. }
+            | Stage::Beside { .. }
+            | Stage::GivingUp { .. }
+            | Stage::Restoring { .. } => None,
+        }
+    }
+
+    /// The deadline of a step that no generation has a part in.
+    pub(crate) fn own_deadline(&mut self) -> Option<&mut Monotime> {
+        match self {
+            Stage::Before(Before::Binary { deadline, .. } | Before::PreFlight { deadline, .. })
+            | Stage::Told {
+                step: Telling::Command { deadline, .. } | Telling::AwaitReady { deadline },
+                ..
+            } => deadline.as_mut(),
+            Stage::Before(Before::Loading(_) | Before::Opening { .. })
             | Stage::StoppingOld { .. }
             | Stage::Beside { .. }
             | Stage::GivingUp { .. }

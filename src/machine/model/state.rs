@@ -4,7 +4,7 @@ use super::{Generation, HookRun, Kept, Kind, Phase, Queued, Reload, Window};
 use crate::machine::event::{
     Content, ContentId, Gen, Proc, Relayed, ReloadRecord, Req, Role, SteerBy, Steering, Ticket, UnitState,
 };
-use crate::time::{Monotime, Span};
+use crate::time::Monotime;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -12,10 +12,6 @@ use std::collections::VecDeque;
 pub(crate) const SIGHUP: i32 = 1;
 pub(crate) const SIGKILL: i32 = 9;
 pub(crate) const SIGCONT: i32 = 18;
-
-/// A deadline that is noticed later than this has passed while aeternad was not awake (stopped, frozen with its container,
-/// or starved), and whoever it is about may have been as little.
-pub(crate) const UNSEEN: Span = Span::from_secs(1);
 
 /// Every parsed version of the unit that something still refers to. Never empty.
 #[derive(Debug, Clone)]

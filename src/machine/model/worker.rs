@@ -1,8 +1,8 @@
 //! One main process of a generation.
 
-use super::{End, UNSEEN, Word};
+use super::{End, Word};
 use crate::machine::event::Proc;
-use crate::time::{Monotime, Span};
+use crate::time::{Monotime, Span, UNSEEN};
 use serde::{Deserialize, Serialize};
 
 /// One main process of a generation, or its place.
