@@ -80,8 +80,15 @@ impl Daemon {
         {
             record.last_lines = unit.last_lines(Gen(number));
         }
+        let moved = unit.sockets.settle_moved(record.outcome == crate::proto::status::Outcome::Promoted);
+        for text in &moved {
+            log::warn!("{}: {text}", unit.name);
+        }
         self.web.recorded(&unit.name, &record);
         unit.remember(record);
+        if !moved.is_empty() {
+            self.follow_sockets(index);
+        }
     }
 }
 

@@ -142,11 +142,10 @@ impl Daemon {
         let held = unit.sockets.count();
         let added = unit.sockets.add(&content.unit);
         let grown = unit.sockets.count() != held;
-        let result = added.map(|warnings| {
-            for warning in warnings {
-                log::warn!("{}: {warning}", unit.name);
-            }
-        });
+        let (result, warnings) = match added {
+            Ok(warnings) => (Ok(()), warnings),
+            Err(why) => (Err(why), Vec::new()),
+        };
         let steered = unit.sockets.steered(&content.unit);
         // A rollback brings a content back that nothing has used since it was dropped from the list.
         if unit.content(content.id).is_none() {
@@ -158,8 +157,9 @@ impl Daemon {
         }
         // Also what is where its path leads now.
         self.rewatch_sockets(index);
-        for stranger in strangers {
-            let text = format!("{stranger}: stop it, or run aeternad as root, which keeps others out");
+        let of_stranger =
+            |stranger| format!("{stranger}: stop it, or run aeternad as root, which keeps others out");
+        for text in warnings.into_iter().chain(strangers.into_iter().map(of_stranger)) {
             self.announce(index, Announcement::Warning { text });
         }
         self.queue.push_back((index, Event::Sockets { steered }));

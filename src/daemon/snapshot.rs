@@ -105,8 +105,11 @@ impl Daemon {
     ) -> (String, UnitChanges) {
         let unit = &self.units[index];
         let mut text = String::new();
-        // What [Daemon] says counts from the start of aeternad, whatever was read since.
-        let in_effect = Unit { daemon: unit.started_with.clone(), ..(*unit.current.unit).clone() };
+        // What [Daemon] says counts from the start of aeternad, whatever was read since; and a socket keeps some of what it
+        // was made with.
+        let current = &unit.current.unit;
+        let sockets = unit.sockets.in_effect(current);
+        let in_effect = Unit { daemon: unit.started_with.clone(), sockets, ..(**current).clone() };
         let found = unit::differences(&in_effect, loaded);
         let mut changes = UnitChanges { unit: unit.name.clone(), ..UnitChanges::default() };
         for difference in &found {
@@ -191,6 +194,7 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
     status.file = unit.source.file();
     let waiting = unit::daemon_keys_that_differ(&unit.started_with, &unit.current.unit.daemon);
     status.pending.extend(waiting.into_iter().map(|key| format!("[Daemon] {key}")));
+    status.pending.extend(unit.sockets.waiting(&unit.current.unit));
     if let Some(last) = &mut status.last_handover {
         // The machine knows how long ago it was, not the date.
         last.timestamp = clock::unix_time() - last.timestamp;

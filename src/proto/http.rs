@@ -20,7 +20,8 @@ const MAX_FIELDS: usize = 128;
 /// It is complete only with its last byte: a caller who holds that byte back has a connection that the
 /// server accepts but cannot answer yet (contract section 6, probes).
 pub fn request(target: &HttpTarget) -> Vec<u8> {
-    let (path, host, version) = (&target.path, &target.host, env!("CARGO_PKG_VERSION"));
+    let (path, version) = (&target.path, env!("CARGO_PKG_VERSION"));
+    let host = target.named.as_ref().unwrap_or(&target.host);
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: aeterna/{version}\r\nAccept: */*\r\n\
          Connection: close\r\n\r\n"
@@ -30,7 +31,8 @@ pub fn request(target: &HttpTarget) -> Vec<u8> {
 
 /// The request for a page of figures in the Prometheus text format; complete only with its last byte, as [`request()`].
 pub fn page_request(target: &HttpTarget) -> Vec<u8> {
-    let (path, host, version) = (&target.path, &target.host, env!("CARGO_PKG_VERSION"));
+    let (path, version) = (&target.path, env!("CARGO_PKG_VERSION"));
+    let host = target.named.as_ref().unwrap_or(&target.host);
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: aeterna/{version}\r\n\
          Accept: text/plain;version=0.0.4\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n"
@@ -77,8 +79,11 @@ mod tests {
             url: "http://127.0.0.1:8080/health?full=1".into(),
             to: Address::Port(8080),
             host: "127.0.0.1:8080".into(),
+            named: None,
             path: "/health?full=1".into(),
         };
+        let named = request(&HttpTarget { named: Some("shop.example".into()), ..target.clone() });
+        assert!(String::from_utf8(named).unwrap().contains("\r\nHost: shop.example\r\n"));
         let bytes = request(&target);
         let text = std::str::from_utf8(&bytes).unwrap();
         assert!(

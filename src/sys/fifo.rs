@@ -85,14 +85,20 @@ pub fn owner(options: &SocketOptions, address: &str) -> Result<(Option<u32>, Opt
     Ok(found)
 }
 
-/// Sets the mode and owner of a name again, as the options say now; of nothing but our own inode. The error is a
-/// sentence.
-pub fn set_access(name: &BoundPath, options: &SocketOptions) -> Result<(), SocketError> {
+/// Sets the mode and owner of a name again, as the options say now and no longer as they did (`was`); of nothing but our own
+/// inode. The error is a sentence.
+pub fn set_access(name: &BoundPath, options: &SocketOptions, was: &SocketOptions) -> Result<(), SocketError> {
     let address = name.path.display().to_string();
     if !name.is_ours() {
         return Ok(());
     }
-    let owner = owner(options, &address)?;
+    let mut owner = owner(options, &address)?;
+    if was.socket_user.is_some() {
+        owner.0.get_or_insert(nix::unistd::geteuid().as_raw());
+    }
+    if was.socket_user.is_some() || was.socket_group.is_some() {
+        owner.1.get_or_insert(nix::unistd::getegid().as_raw());
+    }
     name.set_access(owner, options.socket_mode).map_err(|error| SocketError {
         text: format!("cannot set the mode or owner of {address}: {}", errno_text(&error)),
     })

@@ -11,7 +11,7 @@ use super::holder;
 use super::sockopt::{self, Family};
 use super::unixpath::{self, Birth, BoundPath, Occupant, Site};
 use crate::proto::harmless::{LONGEST, harmless};
-use crate::unit::{Address, Listen, ListenKind, SocketOptions};
+use crate::unit::{Address, Listen, ListenKind, SocketOptions, SocketProtocol};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
@@ -193,6 +193,14 @@ fn new_socket(family: Family, kind: SockType, protocol: c_int) -> io::Result<Own
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
+fn protocol_number(protocol: Option<SocketProtocol>) -> c_int {
+    match protocol {
+        None => 0,
+        Some(SocketProtocol::Mptcp) => libc::IPPROTO_MPTCP,
+        Some(SocketProtocol::Sctp) => libc::IPPROTO_SCTP,
+    }
+}
+
 fn sock_type(kind: ListenKind) -> SockType {
     match kind {
         ListenKind::Stream => SockType::Stream,
@@ -259,8 +267,15 @@ fn open_ip(
         Place::Alone | Place::FirstSlot | Place::Beside { .. } => at,
     };
     let family = if at.is_ipv6() { Family::Inet6 } else { Family::Inet };
+    let protocol = options.protocol.filter(|_| kind == ListenKind::Stream);
     let make = || {
-        new_socket(family, sock_type(kind), 0).map_err(|error| fail("make a socket for", address, &error, ""))
+        new_socket(family, sock_type(kind), protocol_number(protocol)).map_err(|error| {
+            let hint = protocol.map_or("", |protocol| match protocol {
+                SocketProtocol::Mptcp => "this kernel has no MPTCP, or net.mptcp.enabled is 0",
+                SocketProtocol::Sctp => "this kernel has no SCTP: modprobe sctp",
+            });
+            fail("make a socket for", address, &error, hint)
+        })
     };
     let fd = make()?;
     let warnings = prepare(fd.as_fd(), address, family, kind, options)?;
@@ -473,7 +488,8 @@ pub fn make_way(site: &Site, address: &str) -> Result<(), SocketError> {
             Err(fail("bind", address, &taken, &hint.unwrap_or_else(|| "somebody serves it".to_owned())))
         }
         Occupant::NotASocket => {
-            Err(fail("bind", address, &taken, "what is there is no socket; it is left alone"))
+            let hint = "what is there is no socket, and is left alone: remove it, or use another path";
+            Err(fail("bind", address, &taken, hint))
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! See socket(7), ip(7), ipv6(7), tcp(7), unix(7). Nothing here blocks; any thread may call it.
 
-use crate::unit::{ListenKind, SocketOptions};
+use crate::unit::{ListenKind, SocketOptions, SocketProtocol};
 use nix::libc;
 use std::ffi::c_int;
 use std::io;
@@ -323,7 +323,7 @@ pub fn before_bind(options: &SocketOptions, family: Family, kind: ListenKind) ->
 /// needs CAP_NET_ADMIN.
 pub fn any_time(options: &SocketOptions, family: Family, kind: ListenKind) -> Vec<Setting> {
     let mut out = Vec::new();
-    if family.is_ip() && kind == ListenKind::Stream {
+    if family.is_ip() && kind == ListenKind::Stream && options.protocol != Some(SocketProtocol::Sctp) {
         tcp(options, &mut out);
     }
     if family.is_ip() {
@@ -408,34 +408,4 @@ pub fn apply(fd: BorrowedFd<'_>, settings: &[Setting]) -> Vec<(&'static str, io:
         }
     }
     failed
-}
-
-/// Why the keys that `old` and `new` differ in cannot be changed on a socket that is bound: their names.
-pub fn fixed_differences(old: &SocketOptions, new: &SocketOptions) -> Vec<&'static str> {
-    let dropped = |a: bool, b: bool| a && !b;
-    [
-        ("BindIPv6Only", old.bind_ipv6_only != new.bind_ipv6_only),
-        ("ReusePort", old.reuse_port != new.reuse_port),
-        ("FreeBind", old.free_bind != new.free_bind),
-        ("Transparent", old.transparent != new.transparent),
-        ("BindToDevice", old.bind_to_device != new.bind_to_device),
-        ("PipeSize", dropped(old.pipe_size.is_some(), new.pipe_size.is_some())),
-        ("PassCredentials", dropped(old.pass_credentials, new.pass_credentials)),
-        ("KeepAliveTimeSec", dropped(old.keep_alive_time.is_some(), new.keep_alive_time.is_some())),
-        (
-            "KeepAliveIntervalSec",
-            dropped(old.keep_alive_interval.is_some(), new.keep_alive_interval.is_some()),
-        ),
-        ("KeepAliveProbes", dropped(old.keep_alive_probes.is_some(), new.keep_alive_probes.is_some())),
-        ("Priority", dropped(old.priority.is_some(), new.priority.is_some())),
-        ("Mark", dropped(old.mark.is_some(), new.mark.is_some())),
-        ("IPTOS", dropped(old.ip_tos.is_some(), new.ip_tos.is_some())),
-        ("IPTTL", dropped(old.ip_ttl.is_some(), new.ip_ttl.is_some())),
-        ("ReceiveBuffer", dropped(old.receive_buffer.is_some(), new.receive_buffer.is_some())),
-        ("SendBuffer", dropped(old.send_buffer.is_some(), new.send_buffer.is_some())),
-        ("TCPCongestion", dropped(old.tcp_congestion.is_some(), new.tcp_congestion.is_some())),
-    ]
-    .into_iter()
-    .filter_map(|(key, differs)| differs.then_some(key))
-    .collect()
 }

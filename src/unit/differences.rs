@@ -2,7 +2,7 @@
 
 use super::print::{Entry, Section, Shown, sections};
 use super::tables::label;
-use super::{Listen, Socket, Strategy, Unit, same_endpoint};
+use super::{Listen, Socket, Strategy, Unit, same_endpoint, sharing, waiting_keys};
 
 /// One thing in which two versions of a unit differ, or an address that they share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,7 @@ pub fn differences(old: &Unit, new: &Unit) -> Vec<Difference> {
     for (socket, listen) in new.listens() {
         if let Some((earlier, _)) = old.listens().find(|(_, known)| same_endpoint(known, listen)) {
             let table = format!("{} {}", label::SOCKET, listen.address);
+            let first = found.len();
             compare(
                 &table,
                 &entries_of(old, earlier, &old_sections),
@@ -98,6 +99,17 @@ pub fn differences(old: &Unit, new: &Unit) -> Vec<Difference> {
                 new,
                 &mut found,
             );
+            let mut waiting = waiting_keys(&earlier.options, &socket.options);
+            if sharing(old, earlier, listen).0 != sharing(new, socket, listen).0 {
+                waiting.push("Sharing");
+            }
+            for difference in &mut found[first..] {
+                if let Difference::Key { key, needs, .. } = difference
+                    && waiting.contains(key)
+                {
+                    *needs = Needs::Restart;
+                }
+            }
         }
     }
     for label in [

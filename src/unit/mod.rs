@@ -29,6 +29,7 @@ mod differences;
 mod environment_file;
 mod expand;
 mod file;
+mod fixed;
 mod import;
 mod inline;
 mod keepable;
@@ -51,6 +52,7 @@ pub use differences::{Difference, Needs, SocketChange, differences};
 pub use environment_file::{EnvironmentText, parse_environment_file};
 pub use expand::{expand_command, expand_text};
 pub use file::{Context, MAX_FILE, Parsed, keys, parse};
+pub use fixed::{in_effect, waiting_keys};
 pub use import::{Imported, Source, import};
 pub use inline::{Sockets, inline, undeclared_socket};
 pub use keepable::{Found, What};
@@ -63,7 +65,7 @@ pub use types::{
     DaemonSettings, EnvironmentFile, ExitStatusSet, FlowBy, FlowOptions, GroupLimits, HealthCheck, Hook,
     HttpTarget, Inconclusive, Input, KillMode, Limit, Listen, ListenKind, NotifyAccess, OomPolicy, Output,
     Reload, Resource, Restart, Service, ServiceType, Sharing, Socket, SocketEnvironment, SocketOptions,
-    StartOn, State, Strategy, WorkingDirectory, same_endpoint,
+    SocketProtocol, StartOn, State, Strategy, WorkingDirectory, same_endpoint,
 };
 pub use value::check_http_address;
 pub use value::limit_key;

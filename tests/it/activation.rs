@@ -641,3 +641,44 @@ fn without_privileges_everything_is_handed_over_too() {
     env.wait_unit("app", "generation 2", |u| u.generation == 2 && u.state == UnitState::Running);
     assert_eq!(env.get("app", "/").status, 200);
 }
+
+#[test]
+fn a_listener_of_another_protocol_is_lent_and_replaced() {
+    for (protocol, number) in [("mptcp", 262), ("sctp", 132)] {
+        let python = |env: &Env, script: &str| {
+            let mut command = env.command("python3");
+            command.args(["-c", script]);
+            env.finish(command)
+        };
+        let there = python(&Env::new(), &format!("import socket; socket.socket(2, 1, {number})")).code == 0;
+        let sockets = format!(
+            "[[Socket]]\nListenStream = \"127.0.0.1:0\"\nNoDelay = true\nSocketProtocol = \"{protocol}\""
+        );
+        if !there {
+            // It is said what is missing.
+            let env = Env::new();
+            let unit = env.unit("app", &format!("{sockets}\n[Service]\nExecStart = \"{{probe}}\"\n"));
+            let run = env.runtime_dir().display().to_string();
+            let ended = env.daemon(&["--runtime-dir", &run, "--unit", &unit.display().to_string()]);
+            let words = format!("this kernel has no {}", protocol.to_uppercase());
+            assert!(ended.code == 69 && ended.stderr.contains(&words), "{ended:?}");
+            continue;
+        }
+        let env = app(&sockets, "");
+        env.wait_state("app", UnitState::Running);
+        let status = env.unit_status("app");
+        assert_eq!(status.sockets[0].sharing, "shared");
+        assert!(status.sockets[0].why.contains(&protocol.to_uppercase()), "{}", status.sockets[0].why);
+        if protocol == "mptcp" {
+            // Who knows nothing of it is served as ever.
+            assert_eq!(env.get("app", "/").status, 200);
+            assert_eq!(env.ctl(&["reload", "app"]).code, 0, "{}", env.log());
+            assert_eq!(env.get("app", "/").status, 200);
+        }
+        let name = format!(
+            "import os; print(os.getxattr('/proc/{}/fd/3', 'system.sockprotoname'))",
+            env.main_pid("app")
+        );
+        assert!(python(&env, &name).stdout.contains(&protocol.to_uppercase()));
+    }
+}

@@ -213,3 +213,74 @@ fn a_service_that_closes_at_once_passes_a_tcp_check() {
     env.wait_state("app", UnitState::Running);
     env.reload_well();
 }
+
+#[test]
+fn a_check_names_the_host_that_it_is_told_to() {
+    let mut env = Env::new();
+    let port = free_port();
+    let script = env.file(
+        "app.py",
+        "import http.server, socket\nclass H(http.server.BaseHTTPRequestHandler):\n\
+         \x20 def do_GET(self):\n\
+         \x20   self.send_response(200 if self.headers['Host'] == 'shop.example' else 421); self.end_headers()\n\
+         s = http.server.HTTPServer(('', 0), H, False); s.socket = socket.socket(fileno=3); s.serve_forever()\n",
+    );
+    let unit = |host: &str| {
+        format!(
+            "[Socket]\nListenStream = \"127.0.0.1:{port}\"\n[Service]\nExecStart = [\"python3\", \"{}\"]\n\
+             TimeoutStartSec = \"3s\"\n[Reload]\nSoakTime = \"50ms\"\n[HealthCheck]\n\
+             HttpGet = \"http://127.0.0.1:{port}/\"\nInterval = \"50ms\"\nTimeout = \"20s\"\n{host}\n",
+            script.display()
+        )
+    };
+    env.unit("app", &unit("HttpHost = \"shop.example\""));
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    env.unit("app", &unit(""));
+    let done = env.ctl(&["reload", "app"]);
+    assert!(done.code == 3 && done.stdout.contains("status 421"), "{done:?}");
+    env.unit("app", &unit("HttpHost = \"shop.example\""));
+    assert_eq!(env.ctl(&["reload", "app"]).code, 0, "{}", env.log());
+}
+
+#[test]
+fn a_check_for_which_aeternad_has_no_thread_counts_for_nothing() {
+    let port = free_port();
+    let mut env = Env::new();
+    if !env.as_nobody() {
+        return;
+    }
+    let health = format!(
+        "[HealthCheck]\nTcpConnect = \"127.0.0.1:{port}\"\nInterval = \"50ms\"\nFailureThreshold = 1\nAlways = true\n"
+    );
+    let socket = format!("ListenStream = \"127.0.0.1:{port}\"");
+    App { socket: &socket, more: &health, service: "Type = \"notify\"\nRestart = \"no\"", ..APP }.write(&env);
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    let main = env.main_pid("app");
+    // As its own user: another one's limits are a matter of CAP_SYS_RESOURCE. The soft limit only.
+    let limit = |number: &str| {
+        let mut command = env.command("prlimit");
+        std::os::unix::process::CommandExt::uid(&mut command, 65534);
+        std::os::unix::process::CommandExt::gid(&mut command, 65534);
+        command.args([format!("--pid={}", env.pid()), format!("--nproc={number}:")]);
+        let done = env.finish(command);
+        assert_eq!(done.code, 0, "{done:?}");
+    };
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", env.pid())).unwrap();
+    let before = limits.lines().find_map(|line| line.strip_prefix("Max processes")).unwrap();
+    let before = before.split_whitespace().next().unwrap();
+    let mark = env.mark();
+    limit("1");
+    env.wait_event(mark, "a check that was not made", |event| {
+        event.kind == "health" && event.text.contains("cannot start a thread")
+    });
+    // Nor does an order hang, or end it.
+    let refused = env.ctl(&["reload", "app"]);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    limit(before);
+    let mark = env.mark();
+    env.wait_event(mark, "a check that passes", |e| e.kind == "health" && e.text.contains("pass"));
+    assert_eq!((env.main_pid("app"), env.unit_status("app").restarts), (main, 0), "{}", env.log());
+    env.reload_well();
+}

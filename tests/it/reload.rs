@@ -269,6 +269,64 @@ fn what_waits_for_a_restart_of_aeternad_is_said_until_then() {
 }
 
 #[test]
+fn what_a_socket_keeps_from_its_making_is_said_until_it_is_made_anew() {
+    let made = "ListenStream = \"127.0.0.1:0\"\nFileDescriptorName = \"http\"\nIPTTL = 7\nNoDelay = true";
+    let read = "ListenStream = \"127.0.0.1:0\"\nFileDescriptorName = \"http\"\nSharing = \"shared\"";
+    let env = App { socket: made, ..APP }.start();
+    App { socket: read, ..APP }.write(&env);
+    let keys = ["IPTTL", "Sharing"];
+    for round in 0..2 {
+        let told = env.ctl(&["reload", "app", "--dry-run"]).stdout;
+        for key in keys {
+            let line = told.lines().find(|line| line.contains(&format!("[[Socket]] 127.0.0.1:0 {key}: ")));
+            assert!(line.is_some_and(|line| line.ends_with("(waits for a restart of aeternad)")), "{told}");
+        }
+        // What can be set at once is no news any more.
+        assert_eq!(told.contains("NoDelay: true → false"), round == 0, "{told}");
+        let done = env.reload();
+        assert_eq!(done.code, 0, "{done:?}");
+        let said = |key: &str| done.stdout.contains(&format!("{key} of 127.0.0.1:"));
+        assert!(said("Sharing") && said("IPTTL") == (round == 0), "{}", done.stdout);
+    }
+    let pending = keys.map(|key| format!("[[Socket]] 127.0.0.1:0 {key}"));
+    assert_eq!(env.unit_status("app").pending, pending);
+    assert_eq!(env.ctl(&["upgrade"]).code, 0);
+    assert_eq!(env.unit_status("app").pending, pending);
+    // It is as it was made: nothing waits.
+    App { socket: made, ..APP }.write(&env);
+    let done = env.reload();
+    assert!(done.code == 0 && !done.stdout.contains("takes effect"), "{done:?}");
+    assert_eq!(env.unit_status("app").pending, [""; 0]);
+}
+
+#[test]
+fn mode_and_owner_of_a_path_follow_the_unit() {
+    use std::os::unix::fs::MetadataExt;
+    let mut env = Env::new();
+    if !nix::unistd::geteuid().is_root() {
+        return common::skip("only root can give a socket away");
+    }
+    let socket = |more: &str| format!("ListenStream = \"{{dir}}/app.sock\"\n{more}");
+    App { socket: &socket("SocketMode = \"0600\""), ..APP }.write(&env);
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    let access = || {
+        let found = std::fs::metadata(env.path("app.sock")).unwrap();
+        (found.mode() & 0o777, found.uid(), found.gid())
+    };
+    assert_eq!(access(), (0o600, 0, 0));
+    for (more, wanted) in [
+        ("SocketMode = \"0660\"\nSocketGroup = 65534", (0o660, 0, 65534)),
+        ("SocketUser = 65534\nSocketGroup = 12", (0o666, 65534, 12)),
+        ("SocketMode = \"0640\"", (0o640, 0, 0)),
+    ] {
+        App { socket: &socket(more), ..APP }.write(&env);
+        env.reload_well();
+        assert_eq!(access(), wanted, "{more}");
+    }
+}
+
+#[test]
 fn sockets_are_compared_added_dropped_and_kept_with_their_open_file_description() {
     let shared = "Sharing = \"shared\"\nListenStream = [\"127.0.0.1:0\", \"{dir}/dropped.sock\"]";
     let env = App { socket: shared, ..APP }.start();

@@ -171,3 +171,60 @@ fn a_path_is_where_it_leads_at_a_reload() {
         assert_eq!(http::get(&old, "/").unwrap().status, 200, "{sharing}");
     }
 }
+
+#[test]
+fn a_path_on_another_file_system_is_given_back_when_the_reload_fails() {
+    use std::os::unix::fs::MetadataExt;
+    let other = tempfile::Builder::new().prefix("ae").tempdir_in("/dev/shm");
+    let Ok(other) = other else { return common::skip("there is no second file system to write to") };
+    for sharing in ["shared", "steered"] {
+        let socket = format!("ListenStream = \"{{dir}}/current/run/app.sock\"\nSharing = \"{sharing}\"");
+        let mut env = Env::new();
+        if std::fs::metadata(other.path()).unwrap().dev() == std::fs::metadata(env.dir()).unwrap().dev() {
+            return common::skip("/dev/shm is no file system of its own");
+        }
+        let far = other.path().join(sharing);
+        for folder in [env.path("r1"), far.clone()] {
+            std::fs::create_dir_all(folder.join("run")).unwrap();
+        }
+        let near = env.path("r1");
+        let (next, current) = (env.path("next"), env.path("current"));
+        let switch = |to: &std::path::Path| {
+            std::os::unix::fs::symlink(to, &next).unwrap();
+            std::fs::rename(&next, &current).unwrap();
+        };
+        switch(&near);
+        App { socket: &socket, reload: "SoakTime = \"50ms\"\nDrainTimeout = \"10s\"", ..APP }.write(&env);
+        env.start();
+        env.wait_state("app", UnitState::Running);
+        let path = env.path("current/run/app.sock").display().to_string();
+        let old = near.join("run/app.sock").display().to_string();
+        let names = |folder: &std::path::Path| std::fs::read_dir(folder.join("run")).unwrap().count();
+        let before = names(&near);
+        assert_eq!(http::get(&path, "/").unwrap().status, 200);
+        // One that is rolled back, and one that is over before anything is launched.
+        for orders in ["exit=3", ""] {
+            switch(&far);
+            let broken = format!("{socket}\n[[Socket]]\nListenStream = \"203.0.113.7:1\"");
+            let fails = App { socket: if orders.is_empty() { &broken } else { &socket }, ..APP };
+            fails.write(&env);
+            env.next_start(orders);
+            assert_ne!(env.ctl(&["reload", "app"]).code, 0);
+            env.wait_state("app", UnitState::Running);
+            assert!(std::os::unix::net::UnixStream::connect(&path).is_err(), "nobody waits there for ever");
+            assert_eq!(http::get(&old, "/").unwrap().status, 200, "{sharing}\n{}", env.log());
+            assert_eq!((names(&near), names(&far)), (before, 0), "{sharing}");
+            switch(&near);
+            assert_eq!(http::get(&path, "/").unwrap().status, 200, "{sharing}");
+        }
+        env.next_start("");
+        App { socket: &socket, ..APP }.write(&env);
+        switch(&far);
+        env.reload_well();
+        assert_eq!(http::get(&path, "/").unwrap().status, 200, "{sharing}");
+        env.wait_unit("app", "the old one is gone", |unit| unit.generations.len() == 1);
+        assert_eq!(names(&near), 0, "nothing of ours stays where it leads no more");
+        env.reload_well();
+        assert_eq!(http::get(&path, "/").unwrap().status, 200, "{sharing}");
+    }
+}

@@ -37,6 +37,7 @@ fn options() -> SocketOptions {
         send_buffer: None,
         pipe_size: None,
         tcp_congestion: None,
+        protocol: None,
         pass_credentials: false,
         socket_user: None,
         socket_group: None,

@@ -1,11 +1,12 @@
 //! One address of a unit: its sockets, one or a slot each, and how they share its traffic.
 
 use super::SocketId;
+use super::moved::Former;
 use crate::sys::aside::Lent;
 use crate::sys::flows::{Flows, Keeper};
 use crate::sys::unixpath::{self, BoundPath, Site};
 use crate::sys::{socket, sockopt, steer};
-use crate::unit::{self, Address, Listen, ListenKind, Sharing, Socket, SocketOptions, Unit};
+use crate::unit::{self, Address, Listen, ListenKind, Sharing, Socket, SocketOptions, Unit, waiting_keys};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -62,6 +63,8 @@ pub(super) struct Endpoint {
     pub(super) listen: Listen,
     pub(super) name: String,
     pub(super) options: Arc<SocketOptions>,
+    /// What its sockets were made with, as far as that cannot be changed.
+    pub(super) born: Arc<SocketOptions>,
     /// With its real port.
     pub(super) address: String,
     pub(super) at: Option<SocketAddr>,
@@ -100,6 +103,8 @@ pub(super) struct Endpoint {
     pub(super) inherited: bool,
     /// Nobody can connect any more; the interface that it was bound to.
     pub(super) hidden: Option<i32>,
+    /// What it was before the reload that is under way, where that has made it anew.
+    pub(super) former: Option<Former>,
     /// Sockets that others have taken the place of: closed when they have left the poll set.
     pub(super) retired: Vec<Lent>,
 }
@@ -208,6 +213,7 @@ impl Endpoint {
             listen: listen.clone(),
             name: socket.name.clone(),
             options: Arc::clone(&socket.options),
+            born: Arc::clone(&socket.options),
             address: String::new(),
             at: None,
             way,
@@ -229,6 +235,7 @@ impl Endpoint {
             repairs: 0,
             inherited: false,
             hidden: None,
+            former: None,
             retired: Vec::new(),
         }
     }
@@ -354,6 +361,7 @@ impl Endpoint {
                     format!("cannot bind {}: {}", self.address, socket::errno_text(&error))
                 })?);
         }
+        self.born = Arc::clone(&self.options);
         let Some(old) = self.slots.get_mut(slot) else { return Ok(()) };
         self.retired.push(std::mem::replace(&mut old.fd, new.fd.into()));
         old.watched = false;
@@ -382,6 +390,7 @@ impl Endpoint {
             slot.anew |= !slot.fresh;
             slot.fresh = true;
         }
+        self.born = Arc::clone(&self.options);
         self.path = opened.path;
         self.keep = self.path.as_ref().and_then(keep);
         Ok(())
@@ -398,6 +407,16 @@ impl Endpoint {
             (None, _) => sockopt::Family::Unix,
         };
         socket::adjust(fd, &self.address, family, self.listen.kind, options)
+    }
+
+    /// The keys of which the sockets that are there keep an older value than `unit` has.
+    pub(super) fn waiting(&self, unit: &Unit, socket: &Socket, listen: &Listen) -> Vec<&'static str> {
+        let mut keys = waiting_keys(&self.born, &socket.options);
+        let (way, _) = decide(unit, socket, listen);
+        if way != self.way && self.wanted != way {
+            keys.push("Sharing");
+        }
+        keys
     }
 
     /// Whether generations have sockets of their own here.

@@ -20,6 +20,7 @@ mod endpoint;
 #[cfg(test)]
 mod exact_tests;
 mod flowing;
+mod moved;
 mod names;
 mod repair;
 mod saved;
@@ -36,7 +37,7 @@ pub use saved::{SavedSet, SavedWatcher};
 use super::inherit::Inherited;
 use crate::sys::inotify::Watcher;
 use crate::sys::{socket, sockopt, unixpath};
-use crate::unit::{Listen, Unit, same_endpoint};
+use crate::unit::{Listen, Unit, same_endpoint, waiting_keys};
 use drain::Drain;
 use endpoint::{Endpoint, Ids};
 use flowing::Tags;
@@ -328,13 +329,16 @@ fn update(
     endpoint.name.clone_from(&socket.name);
     endpoint.listen = listen.clone();
     endpoint.learned = false;
-    let (way, _) = endpoint::decide(unit, socket, listen);
-    let mut waiting = sockopt::fixed_differences(&endpoint.options, &socket.options);
-    if way != endpoint.way && endpoint.wanted != way {
-        waiting.push("Sharing");
-    }
-    for key in waiting {
-        warnings.push(format!("{key} of {} takes effect when the socket is made anew", endpoint.address));
+    let changed = waiting_keys(&endpoint.options, &socket.options);
+    for key in endpoint.waiting(unit, socket, listen) {
+        // What was read before and waits since then is in the status.
+        if key == "Sharing" || changed.contains(&key) {
+            warnings.push(format!(
+                "{key} of {} takes effect when the socket is made anew: with a restart of aeternad, or if a reload drops \
+                 the address and another one adds it",
+                endpoint.address
+            ));
+        }
     }
     if endpoint.options == socket.options {
         return warnings;
@@ -362,7 +366,7 @@ fn update_names(endpoint: &Endpoint, options: &crate::unit::SocketOptions) -> Ve
     warnings.extend(unixpath::make_aliases(&path.path, &options.symlinks, options.directory_mode));
     let names = endpoint.slots.iter().filter_map(|slot| slot.path.as_ref()).chain([path]);
     for name in names {
-        if let Err(error) = crate::sys::fifo::set_access(name, options) {
+        if let Err(error) = crate::sys::fifo::set_access(name, options, &endpoint.options) {
             warnings.push(error.text);
         }
     }

@@ -3,6 +3,7 @@
 
 use super::ListenSet;
 use super::endpoint::{Endpoint, Way, keep};
+use super::moved::Former;
 use super::steering::Steered;
 use crate::sys::socket;
 use crate::sys::unixpath::{self, BoundPath, Occupant, Site};
@@ -85,7 +86,12 @@ fn follow(endpoint: &mut Endpoint, steered: &Steered) -> Result<Option<String>, 
         }
         // Another file system, or the old folder was removed.
         Err(why) => {
-            super::repair::renew_all(endpoint, steered)?;
+            let former = Former::of(endpoint, &path);
+            if let Err(error) = super::repair::renew_all(endpoint, steered) {
+                former.into_iter().for_each(|former| former.restore(endpoint, steered));
+                return Err(error);
+            }
+            endpoint.former = former;
             let why = socket::errno_text(&why);
             format!("{} leads to another folder now: it was made anew there ({why})", endpoint.address)
         }

@@ -77,6 +77,7 @@ fn reopen(endpoint: &mut Endpoint, slot: usize) -> Result<(), String> {
     let opened =
         socket::open(&listen, &endpoint.options, socket::Place::Alone).map_err(|error| error.text)?;
     member.fd = opened.fd.into();
+    endpoint.born = std::sync::Arc::clone(&endpoint.options);
     Ok(())
 }
 
@@ -229,6 +230,11 @@ fn check(endpoint: &mut Endpoint, steered: &Steered) -> Option<String> {
             return Some(format!(
                 "{address} is not ours any more: something else has taken the name, and is left alone"
             ));
+        }
+        // It is where it was, and the path leads elsewhere: that counts at the next reload.
+        None if path.is_ours() => {
+            endpoint.displaced = None;
+            return None;
         }
         None => endpoint.displaced = None,
     }

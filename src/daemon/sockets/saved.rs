@@ -38,6 +38,9 @@ struct SavedEndpoint {
     listen: Listen,
     name: String,
     options: SocketOptions,
+    /// Where that is not what they were made with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    born: Option<SocketOptions>,
     address: String,
     at: Option<SocketAddr>,
     way: Way,
@@ -182,6 +185,7 @@ impl Endpoint {
             listen,
             name,
             options,
+            born,
             address,
             at,
             way,
@@ -206,12 +210,14 @@ impl Endpoint {
             hidden,
             inherited,
             // What only waits to be closed is closed.
+            former: _,
             retired: _,
         } = self;
         Ok(SavedEndpoint {
             listen: listen.clone(),
             name: name.clone(),
             options: options.as_ref().clone(),
+            born: (born != options).then(|| born.as_ref().clone()),
             address: address.clone(),
             at: *at,
             way: *way,
@@ -240,10 +246,12 @@ impl Endpoint {
         if count == 0 || !saved.order.iter().chain(&saved.lent).chain([&saved.target]).all(is_slot) {
             return Err(format!("the slots of {} do not fit together", saved.address));
         }
+        let options = Arc::new(saved.options);
         Ok(Endpoint {
             listen: saved.listen,
             name: saved.name,
-            options: Arc::new(saved.options),
+            born: saved.born.map_or_else(|| Arc::clone(&options), Arc::new),
+            options,
             address: saved.address,
             at: saved.at,
             way: saved.way,
@@ -265,6 +273,7 @@ impl Endpoint {
             repairs: saved.repairs,
             hidden: saved.hidden,
             inherited: saved.inherited,
+            former: None,
             retired: Vec::new(),
         })
     }

@@ -6,9 +6,10 @@ use super::endpoint::{Endpoint, Way};
 use crate::proto::status::SocketStatus;
 use crate::sys::sockdiag::{self, state};
 use crate::sys::{holder, sockopt};
-use crate::unit::ListenKind;
+use crate::unit::{ListenKind, Sharing, Socket, Unit, in_effect};
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 impl ListenSet {
     /// A row for each address, in the order in which they were bound.
@@ -25,6 +26,38 @@ impl ListenSet {
                 row.why.push_str(&stranger);
             }
         }
+    }
+
+    /// Keys that were read and wait until their sockets are made anew, as people know them.
+    pub fn waiting(&self, unit: &Unit) -> Vec<String> {
+        let plan = self.plan(unit);
+        let keys = unit.listens().zip(plan).flat_map(|((socket, listen), found)| {
+            let endpoint = found.and_then(|index| self.endpoints.get(index));
+            let keys = endpoint.map(|endpoint| endpoint.waiting(unit, socket, listen)).unwrap_or_default();
+            keys.into_iter().map(|key| format!("[[Socket]] {} {key}", listen.address))
+        });
+        keys.collect()
+    }
+
+    /// The tables of a unit as its sockets really are: what waits has the value that they were made with.
+    pub fn in_effect(&self, unit: &Unit) -> Vec<Socket> {
+        let mut tables = unit.sockets.clone();
+        let plan = self.plan(unit);
+        for ((table, listen), found) in unit.listens().zip(plan) {
+            let at = unit.sockets.iter().position(|known| std::ptr::eq(known, table));
+            let endpoint = found.and_then(|index| self.endpoints.get(index));
+            let (Some(endpoint), Some(now)) = (endpoint, at.and_then(|at| tables.get_mut(at))) else {
+                continue;
+            };
+            let waiting = endpoint.waiting(unit, table, listen);
+            if !waiting.is_empty() {
+                now.options = Arc::new(in_effect(&endpoint.born, &now.options));
+            }
+            if waiting.contains(&"Sharing") {
+                now.sharing = if endpoint.steered() { Sharing::Steered } else { Sharing::Shared };
+            }
+        }
+        tables
     }
 
     /// Where each address of a unit is really bound, in its order: with the port that the kernel chose. `None`

@@ -74,7 +74,8 @@ fn steered(socket: &Socket, table: &Table<'_>, places: &[usize]) {
     for (listen, place) in socket.listen.iter().zip(places) {
         let possible = match listen.address {
             Address::Port(_) | Address::Inet(_) | Address::Scoped(..) => {
-                listen.kind == ListenKind::Stream || listen.is_unicast_udp()
+                let tcp = listen.kind == ListenKind::Stream && socket.options.protocol.is_none();
+                tcp || listen.is_unicast_udp()
             }
             Address::Path(_) => has_connections(listen),
             Address::Abstract(_) | Address::Vsock { .. } | Address::Netlink { .. } => false,
@@ -193,7 +194,7 @@ fn effects(socket: &Socket, table: &Table<'_>) {
     let fifo = any(|listen| listen.kind == ListenKind::Fifo);
     let queue = any(has_connections);
     let flows = socket.sharing == Sharing::Steered && any(Listen::is_unicast_udp);
-    let rows: [(&'static str, bool, bool, &str); 28] = [
+    let rows: [(&'static str, bool, bool, &str); 29] = [
         ("FlowBy", set.flows.by != unset.flows.by, flows, NOT_FLOWS),
         ("FlowTimeoutSec", set.flows.timeout != unset.flows.timeout, flows, NOT_FLOWS),
         ("FlowsMax", set.flows.max != unset.flows.max, flows, NOT_FLOWS),
@@ -203,6 +204,12 @@ fn effects(socket: &Socket, table: &Table<'_>) {
         ("FreeBind", set.free_bind, ip, NOT_IP),
         ("Transparent", set.transparent, ip, NOT_IP),
         ("BindToDevice", set.bind_to_device.is_some(), ip, NOT_IP),
+        (
+            "SocketProtocol",
+            set.protocol.is_some(),
+            tcp,
+            "sockets that are not ListenStream with an IP address",
+        ),
         ("IPTOS", set.ip_tos.is_some(), ip, NOT_IP),
         ("IPTTL", set.ip_ttl.is_some(), ip, NOT_IP),
         ("NoDelay", set.no_delay, tcp, NOT_TCP),

@@ -174,6 +174,7 @@ pub(super) fn of_socket(key: &str) -> Rule {
         | "DeferAcceptSec"
         | "KeepAliveTimeSec"
         | "KeepAliveIntervalSec"
+        | "SocketProtocol"
         | "TCPCongestion"
         | "SocketUser"
         | "SocketGroup"

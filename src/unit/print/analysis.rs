@@ -10,6 +10,8 @@ use super::toml::{command, quote};
 pub(super) fn analysis(analysis: &Analysis) -> Vec<Section> {
     let mut table = section(label::ANALYSIS);
     table.optional("HttpGet", analysis.http_get.as_ref().map(|target| quote(&target.url)));
+    let named = analysis.http_get.as_ref().and_then(|target| target.named.as_deref());
+    table.optional("HttpHost", named.map(quote));
     table.time("Interval", analysis.interval);
     table.time("Timeout", analysis.timeout);
     table.number("FailureThreshold", analysis.failure_threshold);

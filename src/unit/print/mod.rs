@@ -143,6 +143,11 @@ fn health(health: &HealthCheck) -> Section {
         }
         Check::Exec(command) => section.put("Exec", toml::command(command)),
     }
+    let named = match &health.check {
+        Check::HttpGet(target) => target.named.as_deref(),
+        Check::TcpConnect(_) | Check::Exec(_) => None,
+    };
+    section.optional_text("HttpHost", named);
     section.time("Interval", health.interval);
     section.time("Timeout", health.timeout);
     section.time("InitialDelay", health.initial_delay);

@@ -1,7 +1,7 @@
 //! `[[Socket]]` as TOML.
 
 use super::super::tables::label;
-use super::super::value::{BIND_IPV6_ONLY, FLOWS_BY, SHARINGS, print_address, word_of};
+use super::super::value::{BIND_IPV6_ONLY, FLOWS_BY, SHARINGS, SOCKET_PROTOCOLS, print_address, word_of};
 use super::super::{Listen, ListenKind, Socket, SocketOptions};
 use super::entries::{Section, section};
 use super::toml::{array, quote};
@@ -53,6 +53,8 @@ fn bind_options(section: &mut Section, options: &SocketOptions) {
     section.flag("FreeBind", options.free_bind);
     section.flag("Transparent", options.transparent);
     section.optional_text("BindToDevice", options.bind_to_device.as_deref());
+    let protocol = options.protocol.map(|protocol| quote(word_of(SOCKET_PROTOCOLS, &protocol)));
+    section.optional("SocketProtocol", protocol);
 }
 
 fn traffic_options(section: &mut Section, options: &SocketOptions) {

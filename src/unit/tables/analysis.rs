@@ -4,6 +4,7 @@ use super::super::read::{Table, Value, choice, flag, integer, list, positive_tim
 use super::super::value::{INCONCLUSIVE, parse_http_target};
 use super::super::{Analysis, AnalysisCheck, AnalysisKind, HttpTarget, Inconclusive};
 use super::commands::command;
+use super::health::with_host;
 use super::label::ANALYSIS_CHECK;
 use crate::proto::exposition::Selector;
 use crate::time::Span;
@@ -18,6 +19,7 @@ const KINDS: [&str; 4] = ["Bad", "Histogram", "Value", "Exec"];
 /// Reads `[Analysis]`; `None` if it is not there.
 pub(crate) fn read_analysis(table: &Table<'_>) -> Option<Analysis> {
     let http_get = table.take("HttpGet", page);
+    let http_get = with_host(table, http_get);
     let interval = table.take("Interval", interval).unwrap_or(Span::from_secs(1));
     let timeout = table.take("Timeout", positive_time).unwrap_or(Span::from_secs(2));
     let threshold = |v: &Value<'_>| integer(v, 1..=i64::from(u32::MAX));

@@ -34,6 +34,9 @@ fn instead(label: &str, key: &str) -> Option<&'static str> {
         (label::SOCKET, "user") => "did you mean \"SocketUser\"? [Service] has the service's User",
         (label::SOCKET, "group") => "did you mean \"SocketGroup\"? [Service] has the service's Group",
         (label::HEALTH, "http" | "url" | "path" | "get") => "did you mean \"HttpGet\"?",
+        (label::HEALTH | label::ANALYSIS, "host" | "header" | "headers" | "httpheaders" | "hostheader") => {
+            "did you mean \"HttpHost\"?"
+        }
         (label::HEALTH, "tcp" | "port") => "did you mean \"TcpConnect\"?",
         (label::HEALTH, "command" | "cmd" | "execstart") => "did you mean \"Exec\"?",
         (label::SERVICE, "command" | "cmd" | "exec" | "run" | "start") => "did you mean \"ExecStart\"?",

@@ -1,6 +1,6 @@
 //! `[HealthCheck]`.
 
-use super::super::read::{Table, Value, flag, integer, limited, list, positive_time, raw_text, time};
+use super::super::read::{Table, Value, flag, integer, limited, list, positive_time, raw_text, text, time};
 use super::super::value::{parse_address, parse_http_target, parse_status_ranges};
 use super::super::{Address, Check, HealthCheck, HttpTarget, ListenKind};
 use super::commands::command;
@@ -11,7 +11,8 @@ const KINDS: [&str; 3] = ["HttpGet", "TcpConnect", "Exec"];
 
 /// Reads `[HealthCheck]`; `None` if it is not there or says nothing that can be checked.
 pub(crate) fn read_health(table: &Table<'_>) -> Option<HealthCheck> {
-    let http = table.take("HttpGet", http_target).map(Check::HttpGet);
+    let http = table.take("HttpGet", http_target);
+    let http = with_host(table, http).map(Check::HttpGet);
     let tcp = table.take("TcpConnect", connect_target).map(Check::TcpConnect);
     let exec = table.take("Exec", command).map(Check::Exec);
     let threshold = |v: &Value<'_>| integer(v, 1..=i64::from(u32::MAX));
@@ -65,6 +66,26 @@ fn check_kinds(table: &Table<'_>) {
     if present.as_slice() != ["HttpGet"] && table.has("ExpectStatus") && !present.is_empty() {
         reader.warn(table.at("ExpectStatus"), "ExpectStatus has no effect without HttpGet");
     }
+}
+
+/// The target with `HttpHost`.
+pub(super) fn with_host(table: &Table<'_>, target: Option<HttpTarget>) -> Option<HttpTarget> {
+    let named = table.take("HttpHost", http_host);
+    if table.has("HttpHost") && !table.has("HttpGet") {
+        table.reader().warn(table.at("HttpHost"), "HttpHost has no effect without HttpGet");
+    }
+    target.map(|target| HttpTarget { named, ..target })
+}
+
+/// What stands in a Host header.
+fn http_host(value: &Value<'_>) -> Option<String> {
+    let host = text(value)?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    if host.is_empty() || host.len() > 255 || !host.bytes().all(fits) {
+        return value
+            .is_not("the name of a host", "write shop.example or shop.example:8080, without http://");
+    }
+    Some(host)
 }
 
 fn http_target(value: &Value<'_>) -> Option<HttpTarget> {

@@ -1,7 +1,7 @@
 //! `[[Socket]]`: what is set on the socket itself.
 
 use super::super::read::{Table, Value, bytes, choice, flag, integer, list, mode, positive_time, text, time};
-use super::super::value::{BIND_IPV6_ONLY, FLOWS_BY, IP_TOS};
+use super::super::value::{BIND_IPV6_ONLY, FLOWS_BY, IP_TOS, SOCKET_PROTOCOLS};
 use super::super::{BindIpv6Only, FlowOptions, SocketOptions};
 use super::process::user_or_group;
 use super::{set, set_some};
@@ -30,6 +30,7 @@ pub(crate) fn option_defaults() -> SocketOptions {
         send_buffer: None,
         pipe_size: None,
         tcp_congestion: None,
+        protocol: None,
         pass_credentials: false,
         socket_user: None,
         socket_group: None,
@@ -65,6 +66,10 @@ fn read_bind_options(table: &Table<'_>, options: &mut SocketOptions) {
     set(&mut options.free_bind, table.take("FreeBind", flag));
     set(&mut options.transparent, table.take("Transparent", flag));
     set_some(&mut options.bind_to_device, table.take("BindToDevice", device));
+    set_some(
+        &mut options.protocol,
+        table.take("SocketProtocol", |v| choice(v, "a SocketProtocol", SOCKET_PROTOCOLS)),
+    );
 }
 
 fn read_traffic_options(table: &Table<'_>, options: &mut SocketOptions) {

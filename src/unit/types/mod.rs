@@ -16,6 +16,6 @@ pub use service::{
 };
 pub use socket::{
     Address, BindIpv6Only, FlowBy, FlowOptions, Listen, ListenKind, Sharing, Socket, SocketOptions,
-    same_endpoint,
+    SocketProtocol, same_endpoint,
 };
 pub use state::State;

@@ -92,8 +92,10 @@ pub struct HttpTarget {
     pub url: String,
     /// Where to connect.
     pub to: Address,
-    /// The Host header.
+    /// The host of the URL.
     pub host: String,
+    /// `HttpHost`: the Host header, if it is another one.
+    pub named: Option<String>,
     /// Path and query, starts with `/`.
     pub path: String,
 }

@@ -140,6 +140,9 @@ pub struct SocketOptions {
     pub send_buffer: Option<u64>,
     /// `PipeSize`, bytes; FIFO only.
     pub pipe_size: Option<u64>,
+    /// `SocketProtocol`; without it TCP or UDP.
+    #[serde(default)]
+    pub protocol: Option<SocketProtocol>,
     /// `TCPCongestion`.
     pub tcp_congestion: Option<String>,
     /// `PassCredentials`.
@@ -159,6 +162,15 @@ pub struct SocketOptions {
     /// `FlowBy` and its like.
     #[serde(default)]
     pub flows: FlowOptions,
+}
+
+/// `SocketProtocol`: what a stream is carried by, instead of TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SocketProtocol {
+    /// TCP over several paths; clients that know nothing of it are served as with TCP.
+    Mptcp,
+    /// SCTP.
+    Sctp,
 }
 
 /// How the flows of a steered datagram address are told apart.

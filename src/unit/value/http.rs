@@ -54,7 +54,7 @@ pub(crate) fn parse_http_target(url: &str, specifiers: &Specifiers) -> Result<Ht
     let path = if path.starts_with('?') { format!("/{path}") } else { path.to_string() };
     check_path(&path)?;
     let to = Address::Inet(connect_to(host)?);
-    Ok(HttpTarget { url: url.to_string(), to, host: host.to_string(), path })
+    Ok(HttpTarget { url: url.to_string(), to, host: host.to_string(), named: None, path })
 }
 
 /// `unix:/PATH:/HTTP-PATH`; without the second half `/` is asked for.
@@ -65,7 +65,7 @@ fn unix(url: &str, rest: &str, specifiers: &Specifiers) -> Result<HttpTarget, St
         return Err(format!("\"{}\" is not a Unix socket's path; it starts with / or @", plain(socket)));
     }
     check_path(&path)?;
-    Ok(HttpTarget { url: url.to_string(), to, host: "localhost".into(), path })
+    Ok(HttpTarget { url: url.to_string(), to, host: "localhost".into(), named: None, path })
 }
 
 /// The address behind `HOST` or `HOST:PORT`; names are not looked up, but `localhost` is known.

@@ -2,7 +2,7 @@
 
 use super::super::{
     BindIpv6Only, CanaryBy, FlowBy, Inconclusive, Input, KillMode, NotifyAccess, OomPolicy, Output, Restart,
-    ServiceType, Sharing, SocketEnvironment, StartOn, Strategy,
+    ServiceType, Sharing, SocketEnvironment, SocketProtocol, StartOn, Strategy,
 };
 
 /// Words and what they mean.
@@ -18,6 +18,9 @@ pub(crate) const BIND_IPV6_ONLY: Words<BindIpv6Only> = &[
     ("both", BindIpv6Only::Both),
     ("ipv6-only", BindIpv6Only::Ipv6Only),
 ];
+
+pub(crate) const SOCKET_PROTOCOLS: Words<SocketProtocol> =
+    &[("mptcp", SocketProtocol::Mptcp), ("sctp", SocketProtocol::Sctp)];
 
 pub(crate) const SHARINGS: Words<Sharing> =
     &[("auto", Sharing::Auto), ("steered", Sharing::Steered), ("shared", Sharing::Shared)];
