@@ -269,6 +269,11 @@ impl Daemon {
                 last = Some(number);
             }
         }
+        let is_main =
+            self.units[index].children.get(&proc).is_some_and(|c| matches!(c.role, Role::Main { .. }));
+        if let (Exit::Code(_), Some(number), true) = (exit, generation, is_main) {
+            self.release_paths(index, number);
+        }
         // Its last words may still be in the pipe: they belong before its end in the log.
         self.drain_streams_of(index, pid);
         if let Some(line) = self.units[index].children.get_mut(&proc).and_then(|child| child.said.take()) {

@@ -42,13 +42,28 @@ const TRAPPED: [i64; 4] = [libc::SYS_bind, libc::SYS_listen, libc::SYS_unlinkat,
 #[cfg(not(target_arch = "x86_64"))]
 const TRAPPED: [i64; 3] = [libc::SYS_bind, libc::SYS_listen, libc::SYS_unlinkat];
 
-const INSTRUCTIONS: usize = TRAPPED.len() + 5;
+/// Options of setsockopt(2) by which a program steers between the members of a group: they are for us, too.
+const STEERING: [i32; 3] =
+    [libc::SO_ATTACH_REUSEPORT_CBPF, libc::SO_ATTACH_REUSEPORT_EBPF, SO_DETACH_REUSEPORT_BPF];
+/// asm-generic/socket.h, since Linux 5.3.
+const SO_DETACH_REUSEPORT_BPF: i32 = 68;
+/// The lower halves of the second and third argument, in `struct seccomp_data` of little-endian machines.
+const LEVEL: u32 = 24;
+const OPTION: u32 = 32;
 
-/// The filter: bind(2), listen(2), unlink(2) and unlinkat(2) of native programs are for us, all else goes on.
+const INSTRUCTIONS: usize = TRAPPED.len() + STEERING.len() + 9;
+
+/// The filter: bind(2), listen(2), unlink(2) and unlinkat(2) of native programs are for us, and setsockopt(2) with one of
+/// [`STEERING`]; all else goes on.
 static FILTER: [Instruction; INSTRUCTIONS] = filter();
 
 const fn plain(code: u16, k: u32) -> Instruction {
     Instruction { code, jt: 0, jf: 0, k }
+}
+
+/// Goes on with the next instruction if the value is this one.
+const fn or_allow(at: usize, k: u32) -> Instruction {
+    Instruction { code: IF_EQUAL, jt: 0, jf: (INSTRUCTIONS - 2 - at - 1) as u8, k }
 }
 
 const fn filter() -> [Instruction; INSTRUCTIONS] {
@@ -62,6 +77,18 @@ const fn filter() -> [Instruction; INSTRUCTIONS] {
         let skip = (INSTRUCTIONS - 1 - (3 + at) - 1) as u8;
         out[3 + at] = Instruction { code: IF_EQUAL, jt: skip, jf: 0, k: TRAPPED[at] as u32 };
         at += 1;
+    }
+    at += 3;
+    out[at] = or_allow(at, libc::SYS_setsockopt as u32);
+    out[at + 1] = plain(LOAD_WORD, LEVEL);
+    out[at + 2] = or_allow(at + 2, libc::SOL_SOCKET as u32);
+    out[at + 3] = plain(LOAD_WORD, OPTION);
+    at += 4;
+    let mut option = 0;
+    while option < STEERING.len() {
+        let skip = (INSTRUCTIONS - 1 - at - 1) as u8;
+        out[at] = Instruction { code: IF_EQUAL, jt: skip, jf: 0, k: STEERING[option] as u32 };
+        (at, option) = (at + 1, option + 1);
     }
     out[INSTRUCTIONS - 1] = plain(RETURN, libc::SECCOMP_RET_USER_NOTIF);
     out
@@ -132,6 +159,11 @@ pub enum What {
         folder: i32,
         /// Where the name is in its memory.
         name: u64,
+    },
+    /// setsockopt(2) with a program that steers between sockets of one address, or without one any more.
+    Steer {
+        /// The caller's descriptor.
+        fd: i32,
     },
     /// Something else.
     Other,
@@ -242,6 +274,7 @@ fn call(raw: &libc::seccomp_notif) -> Call {
     let what = match number {
         libc::SYS_bind => What::Bind { fd: a as i32, address: b, length: c as u32 },
         libc::SYS_listen => What::Listen { fd: a as i32, backlog: b as i32 },
+        libc::SYS_setsockopt => What::Steer { fd: a as i32 },
         libc::SYS_unlinkat if c as i32 & libc::AT_REMOVEDIR == 0 => {
             What::Unlink { folder: a as i32, name: b }
         }

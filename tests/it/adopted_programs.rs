@@ -48,6 +48,14 @@ fn nginx_that_waits_for_the_first_byte() {
 }
 
 #[test]
+fn nginx_with_a_socket_for_each_worker() {
+    let (files, port) = (Env::new(), free_port());
+    let Some(command) = nginx(&files, &format!("listen {port} reuseport;")) else { return };
+    let env = as_a_unit("nginx", &words(&command), "", &To::Port(port), HTTP);
+    assert_eq!(env.unit_status("nginx").sockets.len(), 1);
+}
+
+#[test]
 fn apache_as_it_comes() {
     let Some(apache) = find("apache2") else { return };
     let (files, port) = (Env::new(), free_port());

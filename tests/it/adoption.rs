@@ -9,6 +9,9 @@ use common::port::free_port;
 use common::{Env, skip};
 use std::net::{TcpStream, UdpSocket};
 
+/// How often each kind of program is replaced under load.
+const RELOADS: u32 = 10;
+
 /// A program whose log can be read.
 fn app(script: &str, head: &str) -> Env {
     let mut env = Env::new();
@@ -82,7 +85,7 @@ fn an_event_loop_that_has_its_socket_before_it_is_bound_hears_of_every_connectio
         let address = format!("127.0.0.1:{port}");
         let head = if head.is_empty() { String::new() } else { declared(&address) };
         let env = app(&epoll_first("tcp()", &format!("s.bind(('127.0.0.1', {port}))")), &head);
-        replaced(&env, &To::Port(port), 5);
+        replaced(&env, &To::Port(port), RELOADS);
         assert!(!env.log().contains("may never see"), "{}", env.log());
     }
 }
@@ -93,7 +96,7 @@ fn so_does_one_on_a_unix_path() {
     let path = folder.path("loop.sock");
     let bind = format!("p = '{0}'\nif os.path.exists(p): os.unlink(p)\ns.bind(p)", path.display());
     let env = app(&epoll_first("socket.socket(socket.AF_UNIX)", &bind), "");
-    replaced(&env, &To::Path(path), 5);
+    replaced(&env, &To::Path(path), RELOADS);
 }
 
 #[test]
@@ -180,24 +183,36 @@ while True:
     }
 }
 
-#[test]
-fn a_client_with_a_port_of_its_own_reads_its_own_answers_only() {
-    let (port, own) = (free_port(), free_port());
-    // It asks two servers in turn; each sends a second answer, which comes when nobody waits for it any more.
-    let script = format!(
+/// It asks two servers in turn, from a port of its own. With `late`, each sends a second answer, which comes when nobody waits
+/// for it any more.
+fn client(port: u16, own: u16, late: bool) -> String {
+    let late = if late { "; peer.sendto(b'late ' + want, a)" } else { "" };
+    format!(
         "p1 = socket.socket(2, 2); p1.bind(('127.0.0.1', 0)); p2 = socket.socket(2, 2); p2.bind(('127.0.0.1', 0))
 def question(peer, want):
-  u = socket.socket(2, 2); u.settimeout(9); u.bind(('127.0.0.1', {own})); u.sendto(b'?', peer.getsockname())
-  a = peer.recvfrom(9)[1]; peer.sendto(want, a); got = u.recv(99); peer.sendto(b'late ' + want, a); u.close(); return got
-s = tcp(); s.bind(('127.0.0.1', {port})); s.listen(64)
+  u = socket.socket(2, 2); u.settimeout(9)
+  while True:
+    try: u.bind(('127.0.0.1', {own})); break
+    except OSError: time.sleep(0.001)
+  u.sendto(b'?', peer.getsockname())
+  a = peer.recvfrom(9)[1]; peer.sendto(want, a); got = u.recv(99){late}; u.close(); return got
+import select
+s = tcp(); s.bind(('127.0.0.1', {port})); s.listen(64); s.setblocking(False)
 while True:
-  c, _ = s.accept()
+  busy(False); select.select([s], [], []); busy(True)
+  try: c, _ = s.accept()
+  except BlockingIOError: continue
   for peer, want in [(p1, b'one'), (p2, b'two'), (p1, b'three')]:
     got = question(peer, want)
     if got != want: say('wrong answer', got)
   answer(c)"
-    );
-    let env = app(&script, "");
+    )
+}
+
+#[test]
+fn a_client_with_a_port_of_its_own_reads_its_own_answers_only() {
+    let (port, own) = (free_port(), free_port());
+    let env = app(&client(port, own, true), "");
     env.wait_state("app", UnitState::Running);
     for _ in 0..3 {
         ask(&To::Port(port), HTTP).unwrap();
@@ -206,6 +221,18 @@ while True:
     }
     assert!(!env.log().contains("wrong answer"), "{}", env.log());
     assert_eq!(env.unit_status("app").sockets.len(), 1);
+}
+
+#[test]
+fn two_generations_of_a_client_take_turns_at_a_port_of_their_own() {
+    let (port, own) = (free_port(), free_port());
+    let env = app(&client(port, own, false), "");
+    env.wait_state("app", UnitState::Running);
+    replaced(&env, &To::Port(port), RELOADS);
+    assert!(!env.log().contains("wrong answer"), "{}", env.log());
+    assert_eq!(env.unit_status("app").sockets.len(), 1);
+    // Whoever comes second is refused, and it is said why.
+    env.wait_log("two generations ask from one port of their own");
 }
 
 #[test]
@@ -220,7 +247,7 @@ while True:
     );
     let env = app(&script, "");
     env.wait_log(&format!("generation 1 listens on 127.0.0.1:{port}"));
-    replaced(&env, &To::Port(port), 3);
+    replaced(&env, &To::Port(port), RELOADS);
     let sockets: Vec<String> = env.unit_status("app").sockets.into_iter().map(|s| s.address).collect();
     assert_eq!(sockets, [format!("127.0.0.1:{port}")], "{}", env.log());
 }
@@ -412,4 +439,128 @@ while True: c, _ = s.accept(); answer(c)",
         let shown = env.unit_status("app").sockets;
         assert_eq!(shown.iter().map(|s| s.address.as_str()).collect::<Vec<_>>(), [path.to_str().unwrap()]);
     }
+}
+
+/// A program that has a socket for each of its workers, and a BPF program of its own that chooses between them.
+const SHARDS: &str = "import ctypes, select, struct
+def shard():
+  s = tcp(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s.bind(('127.0.0.1', @PORT@)); s.listen(64)
+  s.setblocking(False); return s
+L = [shard() for _ in range(3)]
+code = ctypes.create_string_buffer(struct.pack('HBBIHBBIHBBI', 0x20, 0, 0, 0xfffff038, 0x54, 0, 0, 1, 0x16, 0, 0, 0))
+@STEER@
+while True:
+  for s in select.select(L, [], [])[0]:
+    busy(True)
+    try: answer(s.accept()[0])
+    except BlockingIOError: pass
+    busy(False)";
+
+#[test]
+fn sockets_of_one_address_for_each_worker_are_one() {
+    let port = free_port();
+    let env = app(&SHARDS.replace("@PORT@", &port.to_string()).replace("@STEER@", ""), "");
+    replaced(&env, &To::Port(port), RELOADS);
+    assert_eq!(env.unit_status("app").sockets.len(), 1);
+}
+
+#[test]
+fn a_bpf_program_of_the_service_does_not_take_the_place_of_aeternads() {
+    let port = free_port();
+    let steer = "L[0].setsockopt(socket.SOL_SOCKET, 51, struct.pack('HxxxxxxP', 3, ctypes.addressof(code)))";
+    let script = SHARDS.replace("@PORT@", &port.to_string()).replace("@STEER@", steer);
+    for head in [String::new(), declared(&format!("127.0.0.1:{port}"))] {
+        let env = app(&script, &head);
+        env.wait_state("app", UnitState::Running);
+        env.wait_log("SO_ATTACH_REUSEPORT");
+        // The slot of the next generation is there already, and nobody accepts from it.
+        for _ in 0..32 {
+            ask(&To::Port(port), HTTP).unwrap();
+        }
+        replaced(&env, &To::Port(port), 3);
+    }
+}
+
+#[test]
+fn a_program_that_finds_another_one_at_its_own_path_is_told_what_to_do() {
+    let folder = Env::new();
+    let path = folder.path("own.sock");
+    let script = format!(
+        "p = '{}'; t = socket.socket(socket.AF_UNIX)
+try: t.connect(p); say('another one runs'); os._exit(3)
+except OSError: pass
+if os.path.exists(p): os.unlink(p)
+s = socket.socket(socket.AF_UNIX); s.bind(p); s.listen(64)
+while True:
+  c, _ = s.accept(); answer(c)",
+        path.display()
+    );
+    let mut env = Env::new();
+    let unit = intercepted(&python(&env, &format!("{ANSWER}{script}")));
+    env.unit("app", &unit.replace("[Reload]", "Restart = \"always\"\nRestartSec = \"1ms\"\n[Reload]"));
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    let done = env.ctl(&["reload", "app"]);
+    assert_eq!(done.code, 3, "{done:?}");
+    for words in ["exited with status 3", "beside generation 1", "Strategy = \"replace\""] {
+        assert!(done.stdout.contains(words), "{words}: {done:?}");
+    }
+    // One that dies comes back: what aeternad alone holds is no other one.
+    let main = env.main_pid("app");
+    common::process::kill(main, nix::sys::signal::Signal::SIGKILL);
+    env.wait_log("is not held any more, in case it has taken that for another one");
+    let comes_back = || {
+        env.wait_unit("app", "its restart", |unit| {
+            unit.state == UnitState::Running && unit.main_pids.first().is_some_and(|pid| *pid != main)
+        });
+        env.wait("an answer", || ask(&To::Path(path.clone()), HTTP).ok());
+    };
+    comes_back();
+    // What the reload was told is true.
+    let unit = std::fs::read_to_string(env.path("units/app.toml")).unwrap();
+    let plain = unit.replace("InterceptBind = true\n", "");
+    env.file("units/app.toml", &plain.replace("[Reload]", "[Reload]\nStrategy = \"replace\""));
+    // The first attempt may still find what is held.
+    env.ctl(&["restart", "app"]);
+    comes_back();
+    assert_eq!(env.ctl(&["reload", "app"]).code, 0, "{}", env.log());
+    comes_back();
+}
+
+#[test]
+fn ready_that_is_said_too_early_is_believed_only_for_a_while() {
+    let port = free_port();
+    let mut env = Env::new();
+    let go = env.path("go");
+    let script = format!(
+        "{ANSWER}n = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); n.sendto(b'READY=1', os.environ['NOTIFY_SOCKET'])
+if os.environ['AETERNA_GENERATION'] == '2': wait('{}')
+if os.environ['AETERNA_GENERATION'] == '3': time.sleep(1000)
+s = tcp(); s.bind(('127.0.0.1', {port})); s.listen(64)
+while True:
+  c, _ = s.accept(); answer(c)",
+        go.display()
+    );
+    let unit = intercepted(&python(&env, &script));
+    env.unit("app", &unit.replace("InterceptBind = true", "InterceptBind = true\nType = \"notify\""));
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    env.wait("its listener", || ask(&To::Port(port), HTTP).ok());
+    let hammer = Hammer::start(&To::Port(port), HTTP);
+    let mark = env.mark();
+    let reload = env.ctl_start(&["reload", "app"]);
+    env.wait_unit("app", "two generations", |unit| unit.generations.len() == 2);
+    // The one before answers meanwhile.
+    hammer.wait_answers(20);
+    assert_eq!(env.unit_status("app").state, UnitState::Starting, "{}", env.log());
+    env.file("go", "");
+    assert_eq!(env.wait_reloaded("app", mark).outcome, Some(Outcome::Promoted));
+    assert_eq!(env.finish_child(reload).code, 0);
+    hammer.wait_answers(20);
+    let (answered, failed) = hammer.finish();
+    assert!(failed.is_empty(), "{} of {answered} failed: {:?}", failed.len(), failed.first());
+    // One that does not listen at all any more may do so.
+    let done = env.ctl(&["reload", "app"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    env.wait_log("generation 3 does not listen on anything, as the one before did");
 }

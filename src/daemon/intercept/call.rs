@@ -65,6 +65,7 @@ pub(super) fn handle(
         What::Bind { fd, .. } => at.bind(fd, read),
         What::Listen { fd, .. } => read.seen.map_or(GO_ON, |seen| at.listen(fd, seen)),
         What::Unlink { .. } => at.unlink(read.target),
+        What::Steer { .. } => read.seen.map_or(GO_ON, |seen| at.steer(seen.inode)),
         What::Other => GO_ON,
     }
 }
@@ -158,7 +159,8 @@ impl Handler<'_> {
                 Found::Overlaps(other) => other,
                 Found::Held(_) | Found::Nothing => return found,
             };
-            let idle = self.unit.sockets.is_learned(address) && !super::anybody_has(self.unit, address);
+            let is_idle = || self.is_clients(address) || !super::anybody_has(self.unit, address);
+            let idle = self.unit.sockets.is_learned(address) && is_idle();
             if !idle || !self.unit.sockets.forget(address) {
                 return found;
             }
@@ -287,6 +289,25 @@ impl Handler<'_> {
                 GO_ON
             }
         }
+    }
+
+    /// A program steers between its own sockets of an address. All of them are one socket here, and the group's members are
+    /// the generations: its program would send connections to those that wait for the next one.
+    fn steer(&mut self, inode: u64) -> Outcome {
+        let shell = self.unit.generations.get(&self.number);
+        let own = || shell.and_then(|shell| shell.adopted.own.get(&inode).cloned());
+        let Some(held) = self.unit.sockets.address_of(inode).or_else(own) else { return GO_ON };
+        if !self.listener.is_valid(self.call) {
+            return GO_ON;
+        }
+        let text = format!(
+            "generation {} steers connections of {} between its own sockets (SO_ATTACH_REUSEPORT): that is left out, they \
+             are one socket under InterceptBind, and aeternad steers between generations",
+            self.number.0,
+            self.unit.sockets.spelt(&held)
+        );
+        self.say(Level::Info, &text);
+        Outcome::answer(Answer::Done)
     }
 
     /// A name that is held stays, and the caller believes that it is gone.

@@ -2,7 +2,7 @@
 
 use super::call::{Handler, Outcome};
 use super::reading::Seen;
-use super::{GO_ON, Level};
+use super::{GO_ON, Level, has_any};
 use crate::daemon::sockets::{Found, Wanted, is_wider};
 use crate::sys::aside::Foreign;
 use crate::sys::seccomp::{self, Answer};
@@ -21,7 +21,14 @@ impl Handler<'_> {
         if self.is_full() {
             return GO_ON;
         }
-        if datagram && let Some(held) = self.hold_datagram(&wanted) {
+        if datagram {
+            self.note_client(&wanted.listen);
+        }
+        let is_clients = datagram && self.is_clients(&wanted.listen);
+        if datagram
+            && !is_clients
+            && let Some(held) = self.hold_datagram(&wanted)
+        {
             return self.give(fd, &held, &seen);
         }
         if self.is_in_another("net") {
@@ -48,13 +55,16 @@ impl Handler<'_> {
         }
         if let Err(error) = socket::bind(own.as_fd(), at) {
             let why = socket::explain_bind(at, wanted.listen.kind, &error);
-            self.say(
-                Level::Error,
-                &format!(
-                    "{why}; generation {} is told so, aeternad does not hold this address",
-                    self.number.0
-                ),
-            );
+            let number = self.number.0;
+            let text = if is_clients {
+                format!(
+                    "{why}; generation {number} is told so: two generations ask from one port of their own, and one would \
+                     read the other's answers. Let the program ask from port 0, or use Strategy = \"replace\""
+                )
+            } else {
+                format!("{why}; generation {number} is told so, aeternad does not hold this address")
+            };
+            self.say(Level::Error, &text);
             return Outcome::answer(error.raw_os_error().map_or(Answer::Continue, Answer::Failed));
         }
         if !datagram {
@@ -68,6 +78,23 @@ impl Handler<'_> {
             shell.adopted.remember_datagram(seen.inode, wanted);
         }
         Outcome::listens(address)
+    }
+
+    /// Whether programs of this unit bind such an address for a question each time.
+    pub(super) fn is_clients(&self, listen: &Listen) -> bool {
+        self.unit.filters.clients.contains(listen)
+    }
+
+    /// A generation that has closed a datagram socket, and binds the same address again, is a client there.
+    fn note_client(&mut self, listen: &Listen) {
+        const KNOWN_MAX: usize = 64;
+        let Some(shell) = self.unit.generations.get(&self.number) else { return };
+        let mut earlier = shell.adopted.datagrams.iter().filter(|(_, known)| known.listen == *listen);
+        let again = earlier.any(|(inode, _)| !has_any(shell, &[*inode]));
+        let clients = &mut self.unit.filters.clients;
+        if again && clients.len() < KNOWN_MAX && !clients.contains(listen) {
+            clients.push(listen.clone());
+        }
     }
 
     /// Whether no more can be held of this unit; said once.

@@ -9,7 +9,7 @@ use crate::sys::aside::Foreign;
 use crate::sys::process::pid;
 use crate::sys::{clock, holder, registration, seccomp};
 use crate::time::Span;
-use crate::unit::Listen;
+use crate::unit::{Address, Listen};
 use std::sync::Arc;
 
 /// Whether a process of a generation has one of these sockets, or may have: one that nobody may look at.
@@ -109,6 +109,39 @@ impl Daemon {
         for text in unit.sockets.give_names_back(&unit.filters.expected) {
             log::info!("{}: {text}", unit.name);
         }
+    }
+
+    /// A program has ended by itself before it bound anything, and no other generation lives. Perhaps it has found somebody at
+    /// its own path, which only we hold: the next one shall not.
+    pub fn release_paths(&mut self, index: usize, number: Gen) {
+        let unit = &self.units[index];
+        let alone = unit.generations.iter().all(|(other, shell)| *other == number || shell.alive == 0);
+        let nothing = |shell: &GenerationShell| {
+            let Adopted { bound, own, listening, .. } = &shell.adopted;
+            bound.is_empty() && own.is_empty() && listening.is_empty()
+        };
+        if !alone || !unit.generations.get(&number).is_some_and(|shell| nothing(shell)) {
+            return;
+        }
+        let is_path = |address: &Listen| matches!(address.address, Address::Path(_));
+        let paths: Vec<Listen> = unit.sockets.learned_addresses().into_iter().filter(is_path).collect();
+        if paths.is_empty() {
+            return;
+        }
+        self.unwatch_sockets(index);
+        for address in paths {
+            let unit = &mut self.units[index];
+            let spelt = unit.sockets.spelt(&address);
+            if unit.sockets.forget(&address) {
+                log::warn!(
+                    "{}: generation {} has ended before it bound anything: {spelt} is not held any more, in case it has \
+                     taken that for another one that runs",
+                    unit.name,
+                    number.0
+                );
+            }
+        }
+        self.rewatch_sockets(index);
     }
 
     /// A generation is gone: what it alone has bound, for a trial or before it failed, is let go. What the promoted one

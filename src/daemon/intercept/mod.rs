@@ -83,6 +83,8 @@ pub struct Filters {
     given: Vec<(Monotime, Gen, Listen)>,
     /// When to look whether a generation listens without our having seen it.
     looks: Vec<(Monotime, Gen)>,
+    /// Datagram addresses that are bound again and again: a client's, for a question each time.
+    clients: Vec<Listen>,
     /// What was complained about, once each.
     said: Vec<String>,
     /// Why there is none, and what to do.
@@ -243,7 +245,8 @@ impl Daemon {
             !unit.sockets.is_learned(address) || has_any(shell, &unit.sockets.inodes_of(address))
         };
         let mut expected: Vec<Listen> = shell.adopted.listening.iter().filter(still).cloned().collect();
-        hold_datagrams(unit, |_| true);
+        let clients = unit.filters.clients.clone();
+        hold_datagrams(unit, |known| !clients.contains(&known.listen));
         expected.retain(|address| address.kind != ListenKind::Datagram || unit.sockets.is_held(address));
         unit.filters.expected.clone_from(&expected);
         self.follow_sockets(index);

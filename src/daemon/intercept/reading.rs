@@ -100,7 +100,7 @@ fn read(call: &Call) -> Read {
                 see(&mut read, call.tid, fd);
             }
         }
-        What::Listen { fd, .. } => see(&mut read, call.tid, fd),
+        What::Listen { fd, .. } | What::Steer { fd } => see(&mut read, call.tid, fd),
         What::Unlink { folder, name } => {
             const AT_FDCWD: i32 = -100;
             let from = (folder != AT_FDCWD).then_some(folder);

@@ -23,6 +23,8 @@ pub struct SavedFilters {
     expected: Vec<Listen>,
     given: Vec<(Monotime, Gen, Listen)>,
     looks: Vec<(Monotime, Gen)>,
+    #[serde(default)]
+    clients: Vec<Listen>,
     said: Vec<String>,
     refused: Option<String>,
 }
@@ -46,7 +48,7 @@ impl Filters {
     /// # Errors
     /// Those of [`Outgoing::put`].
     pub fn save(&self, out: &mut Outgoing) -> Result<SavedFilters, String> {
-        let Filters { live, last, promoted, expected, given, looks, said, refused } = self;
+        let Filters { live, last, promoted, expected, given, looks, clients, said, refused } = self;
         let mut saved = Vec::with_capacity(live.len());
         // Nothing is stored while a call has no answer; who was paused is heard again.
         for (id, Filter { listener, generation, pending: _, paused: _ }) in live {
@@ -60,6 +62,7 @@ impl Filters {
             expected: expected.clone(),
             given: given.clone(),
             looks: looks.clone(),
+            clients: clients.clone(),
             said: said.clone(),
             refused: refused.clone(),
         })
@@ -70,9 +73,9 @@ impl Filters {
     /// # Errors
     /// Those of [`Incoming::take`].
     pub fn restore(saved: SavedFilters, from: &mut Incoming) -> Result<Filters, String> {
-        let SavedFilters { live, last, promoted, expected, given, looks, said, refused } = saved;
+        let SavedFilters { live, last, promoted, expected, given, looks, clients, said, refused } = saved;
         let mut filters =
-            Filters { last, promoted, expected, given, looks, said, refused, live: HashMap::new() };
+            Filters { last, promoted, expected, given, looks, clients, said, refused, live: HashMap::new() };
         for (id, key, generation) in live {
             let listener = Listener::new(from.take(&key)?);
             filters.live.insert(id, Filter { listener, generation, pending: Vec::new(), paused: None });
