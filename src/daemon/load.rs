@@ -6,7 +6,7 @@ use crate::sys::textfile;
 use crate::unit::{self, Context, Unit};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// Where a unit comes from.
@@ -117,6 +117,23 @@ pub fn hash_of(text: &str) -> u64 {
         *to = from;
     }
     u64::from_be_bytes(start)
+}
+
+/// A path that can be read again whatever becomes of the working directory: what stands before it is taken off with the `..`
+/// in front. Links and `..` further on are followed whenever it is read.
+pub fn whole(path: &Path) -> PathBuf {
+    let Ok(mut base) = std::env::current_dir() else { return path.to_owned() };
+    let mut parts = path.components().peekable();
+    // getcwd(2) names no link: the folder above is called as it is without its last part.
+    while let Some(part @ (Component::CurDir | Component::ParentDir)) = parts.peek() {
+        if *part == Component::ParentDir {
+            base.pop();
+        }
+        parts.next();
+    }
+    // From the root, if it begins there.
+    base.extend(parts);
+    base
 }
 
 /// The unit files that `--unit` names: files as they are named, folders as their *.toml by name.

@@ -57,9 +57,8 @@ pub fn read_units(args: &Args) -> Result<Vec<Read>, Fatal> {
     let setting = setting();
     let sources: Vec<Source> = if args.command.is_empty() {
         let files = load::find(&args.units)?;
-        // The daemon goes on reading them: from wherever it was started.
-        let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-        files.into_iter().map(|path| Source::File { path: whole(path), setting: setting.clone() }).collect()
+        let file = |path: PathBuf| Source::File { path: load::whole(&path), setting: setting.clone() };
+        files.into_iter().map(file).collect()
     } else {
         vec![inline(args, &setting)?]
     };
@@ -119,10 +118,9 @@ fn none_left(code: u8, unusable: &[Unusable]) -> Fatal {
     Fatal::new(code, unusable.iter().map(|one| one.why.as_str()).collect::<Vec<_>>().join("\n"))
 }
 
-/// What `--unit` names. The daemon goes on reading it: from wherever it was started.
+/// What `--unit` names.
 fn roots(args: &Args) -> Vec<PathBuf> {
-    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    args.units.iter().map(|path| whole(Path::new(path))).collect()
+    args.units.iter().map(|path| load::whole(Path::new(path))).collect()
 }
 
 fn setting() -> Setting {

@@ -162,8 +162,11 @@ pub fn send(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Res
 
 fn bound(path: &Path, kind: SockType, owner: Option<(u32, u32)>, listen: bool) -> io::Result<Named> {
     let site = Site::of(path)?;
-    if site.folder().node(site.name())?.is_some_and(|found| found.kind() != Kind::Socket) {
-        return Err(io::Error::from_raw_os_error(libc::EEXIST));
+    let there = site.folder().node(site.name())?.map(|found| found.kind());
+    if let Some(other) = there.filter(|kind| *kind != Kind::Socket) {
+        let why =
+            format!("{} has this name, and is left alone: remove it, or use another path", other.noun());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
     }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, kind, flags, None)?;

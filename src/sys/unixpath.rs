@@ -173,10 +173,13 @@ impl BoundPath {
     /// Those of chown(2) and chmod(2).
     pub fn set_access(&self, owner: (Option<u32>, Option<u32>), mode: u32) -> io::Result<()> {
         let Ok(node) = self.node() else { return Ok(()) };
+        if node.mode() != mode & 0o7777 {
+            node.set_mode(mode)?;
+        }
         if owner != (None, None) {
             node.set_owner(owner.0, owner.1)?;
         }
-        node.set_mode(mode)
+        Ok(())
     }
 }
 
@@ -351,7 +354,8 @@ pub fn remove_stale(place: &Site) -> io::Result<()> {
 /// folder or the name meanwhile.
 pub fn bind(fd: BorrowedFd<'_>, place: &Site, birth: Birth) -> io::Result<BoundPath> {
     let has_owner = birth.owner != (None, None);
-    let first_mode = if birth.at_once && has_owner { 0 } else { birth.mode };
+    // Nobody but root gets more than that from it, and the owner's part stays: to change it afterwards takes CAP_FOWNER.
+    let first_mode = if birth.at_once && has_owner { birth.mode & 0o700 } else { birth.mode };
     match bind_short(fd, place, first_mode) {
         Err(error) if error.raw_os_error() == Some(nix::libc::ENAMETOOLONG) => {
             bind_and_link(fd, place, first_mode)?;

@@ -479,3 +479,27 @@ fn what_systemd_does_for_daemons_is_answered_with_what_to_do_instead() {
         assert!(checked.stderr.contains(part), "{part}: {}", checked.stderr);
     }
 }
+
+#[test]
+fn without_cap_fowner_a_service_of_another_user_starts_and_what_takes_it_is_named() {
+    if !is_root() {
+        return;
+    }
+    let mut env = Env::new();
+    let unit = |mode: &str| {
+        format!(
+            "[Socket]\nListenStream = \"{{dir}}/app.sock\"\nSocketUser = \"nobody\"\nSocketMode = \"{mode}\"\n[Service]\n\
+             ExecStart = \"{{probe}}\"\nType = \"notify\"\nUser = \"nobody\"\n[Reload]\nStrategy = \"immediate\"\n"
+        )
+    };
+    env.unit("app", &unit("0660"));
+    let mut command = env.command("setpriv");
+    command.args(["--bounding-set", "-fowner", "--inh-caps", "-fowner", AETERNAD]);
+    env.launch_by(command, &["--unit", &units(&env)]);
+    env.wait_control();
+    env.wait_state("app", UnitState::Running);
+    assert_eq!(env.ctl(&["reload", "app"]).code, 0, "{}", env.log());
+    env.unit("app", &unit("0600"));
+    let done = env.ctl(&["reload", "app"]);
+    assert!(done.code == 0 && done.stdout.contains("(this takes CAP_FOWNER)"), "{done:?}");
+}

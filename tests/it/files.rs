@@ -264,3 +264,19 @@ fn a_hundred_files_come_and_go_at_once() {
     ended(env.ctl(&["load"]), 0, &["m0: started", "m99: started"]);
     assert_eq!(env.status().units.len(), 101);
 }
+
+#[test]
+fn a_file_that_was_named_from_a_folder_that_is_gone_is_read_again() {
+    let mut env = Env::new();
+    env.file("app.toml", &env.fill(&unit("first")));
+    let folder = env.path("work/deep");
+    std::fs::create_dir_all(&folder).unwrap();
+    env.working_directory(&folder);
+    env.start_with(&["--unit", "./../../app.toml"]);
+    env.wait_state("app", UnitState::Running);
+    env.working_directory(&std::env::temp_dir());
+    std::fs::remove_dir_all(env.path("work")).unwrap();
+    env.file("app.toml", &env.fill(&unit("second")));
+    ended(env.ctl(&["reload", "app"]), 0, &[]);
+    assert_eq!(env.get("app", "/").body, "second");
+}

@@ -157,6 +157,24 @@ fn a_newcomer_is_rolled_back_before_the_kernel_has_to_choose() {
     assert_eq!(env.main_pid("app"), old);
 }
 
+#[test]
+fn a_service_that_the_kernel_has_killed_for_memory_is_told_so() {
+    let Some(group) = Group::new("result", 96 << 20) else {
+        return common::skip("no control group with a memory limit can be made here");
+    };
+    let mut env = Env::new();
+    env.file("app.py", SERVICE);
+    env.unit("bystander", "[Service]\nExecStart = [\"sleep\", \"1000\"]\n");
+    write(&env, "all", "ExecStopPost = [\"sh\", \"-c\", \"echo $SERVICE_RESULT >{dir}/result\"]");
+    let units = env.path("units");
+    let command = group.command(&env);
+    env.launch_by(command, &["--unit", units.to_str().unwrap()]);
+    env.wait_control();
+    let failed = env.wait_state("app", UnitState::Failed);
+    assert!(failed.why.contains("was killed by the kernel for memory"), "{}", failed.why);
+    assert_eq!(fs::read_to_string(env.path("result")).unwrap(), "oom-kill\n");
+}
+
 /// The badness of a process.
 fn badness(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap_or_default().trim().to_owned()

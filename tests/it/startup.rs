@@ -316,3 +316,35 @@ fn a_folder_is_all_its_toml_files_and_an_empty_one_is_an_error() {
     assert_eq!(ended.code, 78);
     assert!(ended.stderr.contains("no *.toml"), "{}", ended.stderr);
 }
+
+#[test]
+fn what_lies_in_the_place_of_the_control_socket_is_named_with_what_to_do() {
+    let mut env = Env::new();
+    env.unit("app", APP);
+    let place = env.runtime_dir().join("control.sock");
+    let lie = |what: &str| match what {
+        "a FIFO" => nix::unistd::mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        "a folder" => std::fs::create_dir(&place).unwrap(),
+        _ => std::os::unix::fs::symlink("/dev/null", &place).unwrap(),
+    };
+    std::fs::create_dir(env.runtime_dir()).unwrap();
+    std::fs::set_permissions(env.runtime_dir(), PermissionsExt::from_mode(0o711)).unwrap();
+    for what in ["a folder", "a link", "a FIFO"] {
+        lie(what);
+        let ended = refused(&env, &[]);
+        let told = format!("{}: {what} has this name, and is left alone: remove it", place.display());
+        assert!(ended.code == 1 && ended.stderr.contains(&told), "{}", ended.stderr);
+        let is_folder = place.is_dir();
+        if is_folder { std::fs::remove_dir(&place) } else { std::fs::remove_file(&place) }.unwrap();
+    }
+    // And one that comes while it runs.
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    env.signal(Signal::SIGSTOP);
+    std::fs::remove_file(&place).unwrap();
+    lie("a FIFO");
+    env.signal(Signal::SIGCONT);
+    env.wait_log("a FIFO has this name, and is left alone");
+    std::fs::remove_file(&place).unwrap();
+    env.wait("an answer", || (env.ctl(&["status"]).code == 0).then_some(()));
+}

@@ -34,6 +34,30 @@ pub enum Kind {
     Other,
 }
 
+impl Kind {
+    /// For people.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Kind::Socket => "a socket",
+            Kind::Fifo => "a FIFO",
+            Kind::Folder => "a folder",
+            Kind::Link => "a link",
+            Kind::Other => "a file or a device",
+        }
+    }
+}
+
+/// What an init of a container often lacks: the words of the kernel do not name it.
+fn lacks(error: Errno, capability: &str) -> io::Error {
+    match error {
+        Errno::EPERM => {
+            let why = format!("{} (this takes {capability})", error.desc());
+            io::Error::new(io::ErrorKind::PermissionDenied, why)
+        }
+        other => other.into(),
+    }
+}
+
 /// An inode that was opened without being used: what is done through it is done to this one.
 #[derive(Debug)]
 pub struct Node {
@@ -171,7 +195,7 @@ impl Folder {
     /// Those of chown(2).
     pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
         let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-        Ok(fchownat(&self.fd, "", uid, gid, AtFlags::AT_EMPTY_PATH)?)
+        fchownat(&self.fd, "", uid, gid, AtFlags::AT_EMPTY_PATH).map_err(|error| lacks(error, "CAP_CHOWN"))
     }
 
     /// Sets its permissions.
@@ -181,7 +205,13 @@ impl Folder {
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         // As seen from inside: this works without /proc too.
         let mode = Mode::from_bits_truncate(mode & 0o7777);
-        Ok(fchmodat(&self.fd, ".", mode, FchmodatFlags::FollowSymlink)?)
+        fchmodat(&self.fd, ".", mode, FchmodatFlags::FollowSymlink)
+            .map_err(|error| lacks(error, "CAP_FOWNER"))
+    }
+
+    /// Its permissions.
+    pub fn mode(&self) -> u32 {
+        fstat(&self.fd).map_or(0, |stat| stat.st_mode & 0o7777)
     }
 
     /// Opens what stands at a name, a link as itself; `None` if there is nothing.
@@ -343,7 +373,7 @@ impl Node {
     /// Those of chown(2).
     pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
         let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-        Ok(fchownat(&self.fd, "", uid, gid, AtFlags::AT_EMPTY_PATH)?)
+        fchownat(&self.fd, "", uid, gid, AtFlags::AT_EMPTY_PATH).map_err(|error| lacks(error, "CAP_CHOWN"))
     }
 
     /// Sets its permissions. Not a link's, which has none.
@@ -362,7 +392,8 @@ impl Node {
         let mode = Mode::from_bits_truncate(mode & 0o7777);
         // fchmod(2) takes no such descriptor; this way leads to the very inode, whatever its names are.
         let through = through_proc(self.fd.as_fd());
-        Ok(fchmodat(AT_FDCWD, &through, mode, FchmodatFlags::FollowSymlink)?)
+        fchmodat(AT_FDCWD, &through, mode, FchmodatFlags::FollowSymlink)
+            .map_err(|error| lacks(error, "CAP_FOWNER"))
     }
 
     /// A path that leads to this inode, for as long as it is open.

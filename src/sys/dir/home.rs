@@ -179,10 +179,11 @@ pub fn make_for_service(root: &Path, name: &Path, owner: Option<(u32, u32)>) -> 
     if is_open && !folder.owner().is_some_and(is_known) {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    if let Some((uid, gid)) = owner {
-        folder.set_owner(Some(uid), Some(gid))?;
+    // While it is ours: afterwards that takes CAP_FOWNER.
+    if folder.mode() != 0o755 {
+        folder.set_mode(0o755)?;
     }
-    folder.set_mode(0o755)
+    owner.map_or(Ok(()), |(uid, gid)| folder.set_owner(Some(uid), Some(gid)))
 }
 
 /// Frees a name and removes what stood there on another thread.
