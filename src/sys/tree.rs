@@ -222,7 +222,8 @@ fn mark_of(pid: i32, invocation: &str) -> Option<bool> {
     found.filter(|_| !invocation.is_empty())
 }
 
-/// [`mark_of`], if that is known in time.
+/// Whether a process was started with this `INVOCATION_ID`; `None` if we may not look, if it has written over that, or if it
+/// is not known in time.
 pub fn mark_in_time(pid: i32, invocation: &str) -> Option<bool> {
     let invocation = invocation.to_owned();
     aside::within(ANSWER, move || mark_of(pid, &invocation))?
