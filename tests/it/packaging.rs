@@ -235,3 +235,26 @@ fn the_kubernetes_files_fit_together() {
 fn names(list: &Value) -> Vec<String> {
     list.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_string()).collect()
 }
+
+#[test]
+fn the_long_form_names_what_there_is() {
+    let text = read(&repository().join(".ci/long"));
+    let sources = |file: &str| read(&repository().join("tests").join(file));
+    let mut named = 0;
+    for word in text.split_whitespace() {
+        if let Some((module, test)) = word.split_once("::") {
+            assert!(sources(&format!("it/{module}.rs")).contains(&format!("fn {test}")), "{word}");
+            named += 1;
+        } else if let Some((variable, _)) = word.split_once("=$") {
+            let files = ["it/doors.rs", "it/neighbours.rs", "simulation/main.rs"].map(sources).concat();
+            assert!(variable.chars().any(char::is_lowercase) || files.contains(variable), "{variable}");
+            named += 1;
+        }
+    }
+    assert!(named >= 6 && sources("simulation/main.rs").contains("fn a_million_schedules()"), "{named}");
+    match Command::new("shellcheck").args(["--severity=warning"]).arg(repository().join(".ci/long")).output()
+    {
+        Ok(found) => assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stdout)),
+        Err(_) => skip("shellcheck is not installed"),
+    }
+}
