@@ -1,5 +1,6 @@
 //! The daemon's state, and how an event goes through a unit's machine and becomes effects.
 
+use crate::daemon::ahead::Ahead;
 use crate::daemon::control::Clients;
 use crate::daemon::dry::DryRun;
 use crate::daemon::files::Files;
@@ -17,7 +18,7 @@ use crate::daemon::survival::Survival;
 use crate::daemon::upgrade::Upgrades;
 use crate::daemon::upstream::Upstream;
 use crate::machine::daemon::DaemonMachine;
-use crate::machine::event::{Action, Command, Event, Proc, Req, Seen};
+use crate::machine::event::{Action, Command, Event, Gen, Proc, Req, Seen};
 use crate::machine::owed::Owed;
 use crate::proto::status::UnitState;
 use crate::sys::poll::Poller;
@@ -55,6 +56,10 @@ pub enum News {
     Relayed(Box<RelayOutcome>),
     /// The caller of a trapped call was read.
     Called(Box<Called>),
+    /// What a generation of an `InterceptBind` unit listens on without our having seen it.
+    Unseen(Gen, Option<String>),
+    /// The files of a process that waits for them are open.
+    Opened(Proc, Box<Ahead>),
 }
 
 /// The whole daemon. Lives on the main thread.
@@ -290,6 +295,7 @@ impl Daemon {
         }
         if due(self.slows.deadline()) {
             self.end_slow_starts(now);
+            self.end_late_files(now);
         }
         if due(self.clients.deadline()) {
             self.clients.on_deadline(now);

@@ -1,14 +1,15 @@
 //! Actions of a unit's machine become system calls: one function per action. A failure is no error here, it
 //! goes back to the machine as an event.
 
+use crate::daemon::ahead::{Ahead, Asking};
 use crate::daemon::core::Daemon;
-use crate::daemon::launch::Begun;
+use crate::daemon::launch::{Begun, Launch, Launched};
 use crate::daemon::spare::Spare;
 use crate::daemon::supervised::{Child, LastWords, NotifySocket, Traffic};
 use crate::daemon::token::Owner;
 use crate::daemon::{home, launch, load, looks, probes};
 use crate::machine::event::{
-    Action, Announcement, Answer, Content, ContentId, Event, Gen, Question, Role, Spawn, SpawnFailure,
+    Action, Announcement, Answer, Content, ContentId, Event, Gen, Proc, Question, Role, Spawn, SpawnFailure,
     Steering, Ticket,
 };
 use crate::sys::poll::Interest;
@@ -63,6 +64,7 @@ impl Daemon {
             Action::Content(_) => self.follow_content(index),
             Action::Promoted(generation) => self.promoted(index, generation),
             Action::GiveUp(what) => self.give_up(index, what),
+            Action::Lingers(what) => self.lingers(index, what),
             Action::Forget(generation) => self.forget(index, generation),
             Action::DropStore => self.drop_store(index),
             Action::Announce(fact) => self.announce(index, fact),
@@ -188,20 +190,39 @@ impl Daemon {
     }
 
     fn spawn(&mut self, index: usize, spawn: Spawn) {
-        let event = match self.try_spawn(index, &spawn) {
-            Ok(Some(pid)) => Event::Spawned { proc: spawn.proc, pid },
+        let newcomer = spawn
+            .generation
+            .filter(|number| spawn.goes_first && !self.units[index].generations.contains_key(number));
+        let begun = match self.need_generation(index, &spawn) {
+            Ok(()) => self.try_spawn(index, &spawn, newcomer, None),
+            Err(failure) => Err(failure),
+        };
+        self.spawned(index, spawn.proc, begun);
+    }
+
+    /// The files that a start has waited for are there.
+    pub fn start_with_files(&mut self, index: usize, spawn: Spawn, newcomer: Option<Gen>, ahead: Ahead) {
+        let begun = self.try_spawn(index, &spawn, newcomer, Some(ahead));
+        self.spawned(index, spawn.proc, begun);
+    }
+
+    fn spawned(&mut self, index: usize, proc: Proc, begun: Result<Option<i32>, SpawnFailure>) {
+        let event = match begun {
+            Ok(Some(pid)) => Event::Spawned { proc, pid },
             // It is on its way.
             Ok(None) => return,
-            Err(failure) => Event::SpawnFailed { proc: spawn.proc, failure },
+            Err(failure) => Event::SpawnFailed { proc, failure },
         };
         self.queue.push_back((index, event));
     }
 
-    fn try_spawn(&mut self, index: usize, spawn: &Spawn) -> Result<Option<i32>, SpawnFailure> {
-        let newcomer = spawn
-            .generation
-            .filter(|number| spawn.goes_first && !self.units[index].generations.contains_key(number));
-        self.need_generation(index, spawn)?;
+    fn try_spawn(
+        &mut self,
+        index: usize,
+        spawn: &Spawn,
+        newcomer: Option<Gen>,
+        ahead: Option<Ahead>,
+    ) -> Result<Option<i32>, SpawnFailure> {
         if matches!(spawn.role, Role::Main { .. }) {
             self.take_slot(index, spawn.slot);
             self.mend_sockets(index);
@@ -209,19 +230,33 @@ impl Daemon {
         self.write_now(index);
         let begun = clock::now();
         let patience = self.slows.patience(index, begun);
+        let later = self.tell_later(index, spawn.proc);
+        let unanswered = self.slows.unanswered.get(&index).copied().unwrap_or(0);
+        let asking = Asking { patience, unanswered, ahead, later: &later };
         let unit = &mut self.units[index];
         let register = self.survival.registrar(&unit.name, spawn.proc);
-        let launched = launch::launch(unit, &self.shared, spawn, patience, register.as_ref());
+        let launched = launch::launch(unit, &self.shared, spawn, asking, register.as_ref());
         killpoint::here();
         self.slows.waited(clock::now().since(begun));
         self.tell_losses(index);
         // A slot that was made for it, or a socket that was made anew, is watched from now on.
         self.follow_sockets(index);
-        let launched = launched?;
-        let pid = launched.pid;
+        let launched = match launched? {
+            Launch::Begun(launched) => launched,
+            Launch::Awaits(names) => {
+                self.await_files(index, spawn, newcomer, names);
+                return Ok(None);
+            }
+        };
         if let Some(number) = newcomer {
             self.memory.watch(index, number);
         }
+        Ok(self.begun(index, spawn, launched))
+    }
+
+    /// There is a process; its pid, if it has come to its program.
+    fn begun(&mut self, index: usize, spawn: &Spawn, launched: Launched) -> Option<i32> {
+        let pid = launched.pid;
         self.pids.insert(pid, (index, spawn.proc));
         let child = Child {
             pid,
@@ -253,13 +288,13 @@ impl Daemon {
             Begun::Running(listener) => listener,
             Begun::Slow(beginning) => {
                 self.await_start(index, (spawn.proc, spawn.generation), watched_empty, *beginning);
-                return Ok(None);
+                return None;
             }
         };
         if let (Some(number), Some(listener)) = (spawn.generation, listener) {
             self.adopt_filter(index, number, listener);
         }
-        Ok(Some(pid))
+        Some(pid)
     }
 
     /// Makes what a generation needs at its first process.

@@ -2,6 +2,7 @@
 
 use crate::daemon::launch::describe;
 use crate::sys::dir;
+use crate::sys::near;
 use crate::sys::pin::{self, Identity};
 use crate::sys::spawn::Credentials;
 use crate::unit::{self, EnvironmentFile};
@@ -34,7 +35,8 @@ impl Text {
         let path = file.path.clone();
         match pin::identity(Path::new(&path)) {
             Ok(was) => {
-                let variables = read(file, who).ok()?;
+                let (named, owner) = (file.clone(), who.cloned());
+                let variables = near::asked(move || read(&named, owner.as_ref()))?.ok()?;
                 Some(Text { path, was: Some(was), variables })
             }
             Err(error) if file.optional && error.kind() == std::io::ErrorKind::NotFound => {
@@ -58,7 +60,7 @@ impl Text {
     }
 }
 
-/// What an `EnvironmentFile` says, read with the rights that its path deserves.
+/// What an `EnvironmentFile` says, read with the rights that its path deserves. Not on the main thread.
 ///
 /// # Errors
 /// That it cannot be read, and why.

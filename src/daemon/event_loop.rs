@@ -174,6 +174,8 @@ impl Daemon {
                 News::Memory(seen) => self.newcomers_seen(seen),
                 News::Relayed(outcome) => self.state_relayed(unit, *outcome),
                 News::Called(called) => self.called(unit, *called),
+                News::Unseen(number, address) => self.unseen(unit, number, address),
+                News::Opened(proc, ahead) => self.files_opened(unit, proc, *ahead),
                 News::Probed(event, from) => {
                     self.end_probes(unit, from);
                     self.deliver(unit, event);

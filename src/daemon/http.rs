@@ -26,14 +26,15 @@ use crate::proto::http::guard::{Holder, Reach};
 use crate::proto::http::response::{After, Content, Response};
 use crate::proto::http::route::Call;
 use crate::proto::status::EventLine;
-use crate::sys::clock;
 use crate::sys::wake::Waker;
+use crate::sys::{clock, limits};
 use bind::Listener;
 use followers::Followers;
 use outside::Outside;
 use page_tokens::PageTokens;
 use registry::{Registry, Slot};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
@@ -260,6 +261,9 @@ fn accept(shared: &Arc<Shared>, listener: &Listener) {
 }
 
 fn welcome(shared: &Arc<Shared>, stream: Stream) {
+    if limits::is_scarce(stream.as_fd()) {
+        return turn_away(&stream, "aeternad has hardly any descriptors left");
+    }
     let stream = Arc::new(stream);
     let Some(slot) = Registry::enter(&shared.registry, &stream) else {
         let text = format!("aeternad serves {MAX_CONNECTIONS} connections already");

@@ -2,6 +2,7 @@
 //!
 //! Main thread only: it is the one that forks.
 
+use crate::daemon::ahead::{Ahead, Asking, Files, Wanted};
 use crate::daemon::checked::Demand;
 use crate::daemon::environment::{self, Facts, Handed};
 use crate::daemon::limits as group_limits;
@@ -24,7 +25,6 @@ use crate::sys::seccomp::Listener;
 use crate::sys::spawn::{self, Credentials, Plan, Register, Stage, Started, Traps};
 use crate::sys::textfile;
 use crate::sys::user::{self, Account};
-use crate::time::Span;
 use crate::unit::{self, Command, Input, Service, Unit};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -56,7 +56,16 @@ pub enum Begun {
     Slow(Box<Beginning>),
 }
 
-/// Starts a process, and waits at most about `patience` for it to get to its program. It is
+/// What came of a start.
+#[derive(Debug)]
+pub enum Launch {
+    /// There is a process.
+    Begun(Launched),
+    /// It waits for these files, and is to be tried again when they are there.
+    Awaits(String),
+}
+
+/// Starts a process, and waits at most about as long as `asking` says for its files, and for it to get to its program. It is
 /// written down before it does anything.
 ///
 /// # Errors
@@ -65,9 +74,9 @@ pub fn launch(
     unit: &mut Supervised,
     shared: &Shared,
     spawn: &Spawn,
-    patience: Span,
+    asking: Asking<'_>,
     register: Option<&Registrar<'_>>,
-) -> Result<Launched, SpawnFailure> {
+) -> Result<Launch, SpawnFailure> {
     let release = unit.release_for(shared, spawn)?;
     let (content, name) = (Arc::clone(&release.unit), unit.name.clone());
     let service = &content.service;
@@ -75,8 +84,14 @@ pub fn launch(
     let command = command_of(&content, spawn.role)
         .ok_or_else(|| fail("find the command", "the unit does not have it any more"))?;
     let account = account_of(service).map_err(|why| fail("find its user", &why))?;
-    let facts =
-        facts(unit, shared, spawn, &release, account.as_ref()).map_err(|why| fail("prepare it", &why))?;
+    let who = credentials(service, account.as_ref()).map_err(|why| fail("find its groups", &why))?;
+    let (patience, wanted) = (asking.patience, Wanted::of(&release, spawn.role, who.as_ref()));
+    let mut ahead = match asking.for_files(&content, wanted)? {
+        Files::There(ahead) => ahead,
+        Files::Awaited(names) => return Ok(Launch::Awaits(names)),
+    };
+    let facts = facts(unit, shared, spawn, &release, account.as_ref(), &mut ahead)
+        .map_err(|why| fail("prepare it", &why))?;
     let env = environment::build(service, &facts);
     let directory = release.base();
     let program = program_of(&name, &release, spawn.role, command, &env, directory.as_deref())?;
@@ -84,16 +99,10 @@ pub fn launch(
     let demand = Demand::of(&release, shared, spawn.role, program.pin.as_ref())?.map(Arc::new);
     let handed = hand_over(unit, spawn).map_err(|why| fail("hand it its sockets", &why))?;
     let group = spawn.generation.and_then(|number| handed.generations.get(&number)?.kit.cgroup.as_ref());
-    let who = credentials(service, account.as_ref()).map_err(|why| fail("find its groups", &why))?;
-    let streams = match spawn.role {
-        Role::Analysis(_) => Streams::heard(who.as_ref()),
-        _ => Streams::open(service, handed.first, who.as_ref()),
-    };
-    let streams = streams.map_err(|why| fail("open its streams", &why))?;
+    let streams = streams(spawn.role, service, handed.first, who.as_ref(), &mut ahead)
+        .map_err(|why| fail("open its streams", &why))?;
     let enter = |pid: i32, pidfd: Option<BorrowedFd<'_>>| {
-        if let Some(register) = register {
-            register.enter(&facts.invocation, pid, pidfd);
-        }
+        register.into_iter().for_each(|register| register.enter(&facts.invocation, pid, pidfd));
     };
     let plan = Plan {
         program: c_string(program.name.as_os_str().as_encoded_bytes())
@@ -127,7 +136,21 @@ pub fn launch(
     };
     let started = spawn::start(&plan, patience).map_err(|error| refused(&name, &plan, &error))?;
     let (pid, pidfd, begun) = begun(started, &plan, &content, demand.clone());
-    Ok(Launched { pid, pidfd, invocation: facts.invocation, logs: streams.into_logs(), begun })
+    Ok(Launch::Begun(Launched { pid, pidfd, invocation: facts.invocation, logs: streams.into_logs(), begun }))
+}
+
+/// Its streams. What a command of the analysis says is heard by us.
+fn streams(
+    role: Role,
+    service: &Service,
+    first: Option<BorrowedFd<'_>>,
+    who: Option<&Credentials>,
+    ahead: &mut Ahead,
+) -> Result<Streams, String> {
+    match role {
+        Role::Analysis(_) => Streams::heard(who),
+        _ => Streams::open(service, first, who, ahead),
+    }
 }
 
 /// The process as far as it has come: its pid, its pidfd and what it still needs.
@@ -289,6 +312,7 @@ fn facts(
     spawn: &Spawn,
     release: &Release,
     account: Option<&Account>,
+    ahead: &mut Ahead,
 ) -> Result<Facts, String> {
     let content = &release.unit;
     let service = &content.service;
@@ -301,7 +325,7 @@ fn facts(
     let mut facts = Facts {
         own: shared.environment.clone(),
         account: account.map(account_variables).unwrap_or_default(),
-        from_files: release.variables(credentials(service, account)?.as_ref())?,
+        from_files: release.variables(ahead)?,
         release: release.name(),
         unit: unit.name.clone(),
         generation: spawn.generation.map_or(0, |Gen(number)| number),

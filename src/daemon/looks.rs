@@ -9,6 +9,7 @@ use crate::proto::http::body::{BodyError, BodyReader};
 use crate::proto::http::page_request;
 use crate::proto::status::Usage;
 use crate::sys::cgroup::Cgroup;
+use crate::sys::clock::Effort;
 use crate::sys::probe::{self, Answerer, Connection, Stream};
 use crate::sys::tree::{self, Main, TreeKey};
 use crate::sys::{clock, fd, usage};
@@ -194,7 +195,7 @@ fn look(mut task: Task) -> Seen {
     let end = clock::now() + task.timeout;
     let key = TreeKey { mains: &task.started, invocation: &task.invocation, strayed: task.strayed };
     let pids = task.members.take().unwrap_or_else(|| tree::tree(&key, task.us));
-    let mut kernel = usage::of(task.group.as_ref().map(AsFd::as_fd), &pids);
+    let mut kernel = usage::of(task.group.as_ref().map(AsFd::as_fd), &pids, Effort::whatever());
     if pids.len() > 1 && !usage::counts_memory(task.group.as_ref().map(AsFd::as_fd)) {
         // What forked processes share would count for each of them.
         kernel.memory = usage::exact_memory(&pids, clock::now() + EXACT).or(kernel.memory);

@@ -5,6 +5,7 @@ use crate::daemon::core::{Daemon, News, Report};
 use crate::machine::event::{Announcement, Event, Gen, MemoryLevel, MemorySeen};
 use crate::proto::amount::Bytes;
 use crate::sys::cgroup::Cgroup;
+use crate::sys::clock::Effort;
 use crate::sys::memory::{Level, Limits};
 use crate::sys::tree::{self, Main, TreeKey};
 use crate::sys::{clock, fd, oom_score, usage};
@@ -102,7 +103,10 @@ impl Daemon {
         let unit = &self.units[index];
         let Some(serving) = unit.promoted.and_then(|number| unit.generations.get(&number)) else { return };
         let group = serving.kit.cgroup.as_ref().map(|group| group.dir_fd());
-        let Some(has) = usage::of(group, &serving.members(self.shared.pid)).memory else { return };
+        let Some(has) = usage::brief(group, &serving.members(self.shared.pid), Effort::glance()).memory
+        else {
+            return;
+        };
         let levels = self.memory.limits().levels();
         let tight = levels.iter().find(|level| level.limit.saturating_sub(level.used) < has);
         if let Some(level) = tight {
@@ -221,7 +225,7 @@ fn look(one: &Newcomer, us: i32, levels: &[Level], near: Option<u64>) -> Event {
     let key = TreeKey { mains: &one.started, invocation: &one.invocation, strayed: one.strayed };
     let group = one.group.as_ref().map(AsFd::as_fd);
     let pids = one.members.clone().unwrap_or_else(|| tree::tree(&key, us));
-    let mut usage = usage::brief(group, &pids);
+    let mut usage = usage::brief(group, &pids, Effort::of(EVERY));
     if one.most.is_some_and(|most| usage.memory > Some(most)) && !usage::counts_memory(group) {
         // What forked processes share was counted for each of them.
         usage.memory = usage::exact_memory(&pids, clock::now() + EVERY);

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ahead;
 pub mod aim;
 pub mod announce;
 pub mod args;

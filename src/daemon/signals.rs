@@ -7,7 +7,7 @@ use crate::daemon::core::Daemon;
 use crate::daemon::supervised::{Child, GenerationShell, Supervised};
 use crate::machine::event::{Announcement, Gen, Proc, Role, Target};
 use crate::sys::tree::{self, Main, Member, TreeKey};
-use crate::sys::{process, procfs, spawn};
+use crate::sys::{hung, process, procfs, spawn};
 use crate::unit::{Input, Strategy, Unit, signal_name};
 use std::collections::HashSet;
 use std::os::fd::AsFd;
@@ -23,6 +23,9 @@ const NO_SUCH_PROCESS: i32 = 3;
 
 /// EPERM.
 const NOT_PERMITTED: i32 = 1;
+
+/// How many processes that do not end are named.
+const SHOWN: usize = 8;
 
 /// Whom a signal is sent to.
 #[derive(Debug, Default)]
@@ -44,6 +47,19 @@ impl<'a> Reach<'a> {
         self.pids.iter().copied().chain(members).chain(self.groups.iter().copied()).chain(adopted)
     }
 
+    /// Who they are, for people; `None` if nobody is left.
+    fn names(&self) -> Option<String> {
+        let shown: Vec<String> = self.everybody().take(SHOWN).map(process::portrait).collect();
+        let more = self.everybody().skip(SHOWN).count();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        (!shown.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
+    }
+
+    /// What holds one of them up that does not end, where that can be seen.
+    fn why(&self) -> Option<String> {
+        self.everybody().take(SHOWN).find_map(hung::explain)
+    }
+
     /// Adds children that are not among what was seen.
     fn add_unseen(&mut self, children: impl Iterator<Item = &'a Child>) {
         let seen: HashSet<i32> = self.everybody().collect();
@@ -63,6 +79,7 @@ impl Daemon {
         if signal == SIGKILL {
             self.note_killed(index, to);
         }
+        self.end_awaited(index, to, signal);
         let unit = &self.units[index];
         match to {
             Target::Proc(proc) => {
@@ -263,10 +280,9 @@ impl Daemon {
         })
     }
 
-    /// Says what could not be killed: nobody waits for it any more.
-    pub fn give_up(&mut self, index: usize, what: Target) {
-        let unit = &self.units[index];
-        let (who, reach) = match what {
+    /// Who is meant, for people, and the processes of it that are left.
+    fn left_of<'a>(&self, unit: &'a Supervised, what: Target) -> (String, Reach<'a>) {
+        match what {
             Target::Everyone(number) | Target::Mains(number) => {
                 (format!("generation {}", number.0), self.reach_of_generation(unit, number))
             }
@@ -275,16 +291,31 @@ impl Daemon {
                 let alone = unit.children.get(&proc).filter(|child| !child.gone).map(|child| child.pid);
                 (name_of(unit, proc).into(), Reach { pids: alone.into_iter().collect(), ..Reach::default() })
             }
-        };
-        let left: Vec<String> = reach.everybody().map(process::portrait).collect();
-        if left.is_empty() {
+        }
+    }
+
+    /// Says what was killed and has not ended yet, and what may help: the stop waits for it, for as long as it may.
+    pub fn lingers(&mut self, index: usize, what: Target) {
+        let (who, reach) = self.left_of(&self.units[index], what);
+        let Some(left) = reach.names() else { return };
+        let why = reach.why().map_or_else(String::new, |why| format!("; {why}"));
+        let text = format!("{who} was killed and has not ended yet: {left}{why}");
+        self.announce(index, Announcement::Warning { text });
+    }
+
+    /// Says what could not be killed: nobody waits for it any more.
+    pub fn give_up(&mut self, index: usize, what: Target) {
+        let (who, reach) = self.left_of(&self.units[index], what);
+        let Some(left) = reach.names() else {
             // It has ended meanwhile, and we have not heard of it yet.
             return;
-        }
+        };
+        let why = reach.why();
         let text = format!(
-            "{who} was killed and does not end: {}; it is left alone, and nothing waits for it any more. \
-             A process in state D hangs in the kernel or is frozen with its control group",
-            left.join(", ")
+            "{who} was killed and does not end: {}; it is left alone, and nothing waits for it any more. {}",
+            left,
+            why.as_deref()
+                .unwrap_or("A process in state D hangs in the kernel or is frozen with its control group")
         );
         self.announce(index, Announcement::Warning { text });
     }

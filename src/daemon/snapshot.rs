@@ -8,7 +8,8 @@ use crate::proto::metrics::Total;
 use crate::proto::status::{
     KeyChangeLine, SingleStatus, SocketChangeLine, Status, UnitChanges, UnitState, UnitStatus,
 };
-use crate::sys::{clock, host};
+use crate::sys::clock::{self, Effort};
+use crate::sys::host;
 use crate::unit::{self, Difference, Needs, SocketChange, Unit};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -21,11 +22,12 @@ impl Daemon {
     pub fn status(&self, only: Option<usize>) -> Status {
         let stopped = |unit: &Supervised| unit.summary.is_some_and(|now| now.state == UnitState::Stopped);
         let strays = if self.units.iter().any(stopped) { self.about_strays() } else { None };
+        let end = Effort::glance();
         let mut units: Vec<UnitStatus> = self
             .units_here()
             .filter(|(index, _)| only.is_none_or(|wanted| wanted == *index))
             .map(|(_, unit)| {
-                let mut status = in_full(unit, unit_status(unit));
+                let mut status = in_full(unit, unit_status(unit, end), end);
                 if only.is_some() || self.units_here().count() == 1 {
                     status.releases = unit.releases_status();
                     status.notes.extend(unit.newer_on_disk(&self.shared));
@@ -64,10 +66,11 @@ impl Daemon {
     /// As [`Daemon::status`], without what metrics do not show and what takes time to find out.
     pub fn figures(&self) -> Status {
         let (version, pid) = (env!("CARGO_PKG_VERSION").into(), self.shared.pid);
+        let end = Effort::glance();
         let with_usage = |unit: &Supervised| {
-            let mut status = unit_status(unit);
+            let mut status = unit_status(unit, end);
             for generation in &mut status.generations {
-                generation.usage = used::brief(unit, generation);
+                generation.usage = used::brief(unit, generation, end);
             }
             status
         };
@@ -188,7 +191,8 @@ fn waits(needs: Needs) -> &'static str {
     }
 }
 
-fn unit_status(unit: &Supervised) -> UnitStatus {
+/// What takes time because a service has much of it is left out when it is not had until `end`.
+fn unit_status(unit: &Supervised, end: Effort) -> UnitStatus {
     let mut status = unit.machine.status(clock::now());
     status.description.clone_from(&unit.current.unit.description);
     status.file = unit.source.file();
@@ -223,20 +227,20 @@ fn unit_status(unit: &Supervised) -> UnitStatus {
             _ => None,
         };
         if matches!(generation.phase.as_str(), "draining" | "stopping" | "rolling_back") {
-            generation.connections = unit.sockets.established_of(&generation.pids);
+            generation.connections = unit.sockets.established_of(&generation.pids, end);
         }
     }
     status
 }
 
 /// What takes time to find out: strangers beside our sockets, and programs on disk that are newer than those that run.
-fn in_full(unit: &Supervised, mut status: UnitStatus) -> UnitStatus {
-    unit.sockets.tell_strangers(&mut status.sockets);
+fn in_full(unit: &Supervised, mut status: UnitStatus, end: Effort) -> UnitStatus {
+    unit.sockets.tell_strangers(&mut status.sockets, end);
     let measured = unit.sockets.measured();
     let to_new = measured.and_then(|share| share.to_new);
     let to_old = measured.and_then(|share| Some(share.connections?.saturating_sub(share.to_new?)));
     for generation in &mut status.generations {
-        generation.usage = used::of(unit, generation);
+        generation.usage = used::of(unit, generation, end);
         generation.usage.connections = match generation.phase.as_str() {
             "soaking" => to_new,
             "serving" => to_old,

@@ -5,6 +5,7 @@
 //! Every start is waited for a little, which is where it ends nearly always. How long is a matter of a budget: whoever makes
 //! starts late again and again, in one unit or in many, does not get more of the main thread's time by that.
 
+use crate::daemon::ahead::Awaited;
 use crate::daemon::checked::Demand;
 use crate::daemon::core::Daemon;
 use crate::daemon::launch;
@@ -56,6 +57,10 @@ pub struct Slow {
 #[derive(Debug)]
 pub struct Slows {
     waiting: HashMap<i32, Slow>,
+    /// Starts that wait for their files: there is no process yet.
+    pub files: HashMap<(usize, Proc), Awaited>,
+    /// How many questions for files of each unit have no answer yet.
+    pub unanswered: HashMap<usize, u32>,
     /// Units that were late, and until when that counts.
     late: HashMap<usize, Monotime>,
     patience: Patience,
@@ -64,14 +69,21 @@ pub struct Slows {
 impl Default for Slows {
     fn default() -> Slows {
         let (waiting, late) = (HashMap::new(), HashMap::new());
-        Slows { waiting, late, patience: Patience::new(ALWAYS, BUDGET) }
+        let (files, unanswered) = (HashMap::new(), HashMap::new());
+        Slows { waiting, files, unanswered, late, patience: Patience::new(ALWAYS, BUDGET) }
     }
 }
 
 impl Slows {
     /// Whether every process that was started has come to its program, or to nothing.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && self.files.is_empty()
+    }
+
+    /// A start of this unit is not waited for any more: until when it may take.
+    pub fn is_late(&mut self, unit: usize, now: Monotime, limit: Span) -> Monotime {
+        self.late.insert(unit, now + MEMORY);
+        now + if limit.is_zero() || limit.is_infinite() { LIMIT } else { limit }
     }
 
     /// How long a start of this unit may be waited for.
@@ -87,7 +99,8 @@ impl Slows {
 
     /// When the next one has taken too long.
     pub fn deadline(&self) -> Option<Monotime> {
-        self.waiting.values().map(|slow| slow.deadline).min()
+        let files = self.files.values().map(Awaited::deadline);
+        self.waiting.values().map(|slow| slow.deadline).chain(files).min()
     }
 }
 
@@ -115,10 +128,9 @@ impl Daemon {
     ) {
         let now = clock::now();
         let Beginning { starting, plan, limit, demand } = beginning;
-        self.slows.late.insert(index, now + MEMORY);
+        let deadline = self.slows.is_late(index, now, limit);
         let pid = starting.pid();
         log::debug!("{}: pid {pid} has not got to its program yet", self.units[index].name);
-        let limit = if limit.is_zero() || limit.is_infinite() { LIMIT } else { limit };
         let slow = Slow {
             unit: index,
             proc,
@@ -128,7 +140,7 @@ impl Daemon {
             demand,
             watched_empty,
             since: now,
-            deadline: now + limit,
+            deadline,
             ended: false,
         };
         self.watch_start(pid, slow);

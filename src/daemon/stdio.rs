@@ -1,13 +1,12 @@
 //! Standard input, output and error of a process that is about to be started.
 
+use crate::daemon::ahead::Ahead;
 use crate::daemon::launch::describe;
 use crate::sys::aside::Foreign;
-use crate::sys::dir::{self, Access};
 use crate::sys::fd;
 use crate::sys::spawn::Credentials;
 use crate::unit::{Input, Output, Service};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 /// Standard input, output and error of a process, and the read ends of its log pipes.
 #[derive(Debug)]
@@ -25,20 +24,22 @@ enum End {
     Own(OwnedFd),
     /// A copy of a socket that the service has too.
     Socket(Foreign),
+    /// A file, whose file system is asked when it is closed.
+    File(Foreign),
 }
 
 impl AsFd for End {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             End::Own(fd) => fd.as_fd(),
-            End::Socket(fd) => fd.as_fd(),
+            End::Socket(fd) | End::File(fd) => fd.as_fd(),
         }
     }
 }
 
 impl Streams {
-    /// Hooks have no socket: what would be it is /dev/null for them. Files are opened as `who`, the service's user, unless
-    /// nobody but us could have changed where their paths lead.
+    /// Hooks have no socket: what would be it is /dev/null for them. Files were opened `ahead`; log pipes are the service's
+    /// user's, `who`.
     ///
     /// # Errors
     /// What cannot be opened, and why.
@@ -46,6 +47,7 @@ impl Streams {
         service: &Service,
         socket: Option<BorrowedFd<'_>>,
         who: Option<&Credentials>,
+        ahead: &mut Ahead,
     ) -> Result<Streams, String> {
         let owner = who.map(|who| (who.uid, who.gid));
         let say = |what: &str, error: &std::io::Error| format!("{what}: {}", describe(error));
@@ -58,14 +60,14 @@ impl Streams {
         let input = match &service.standard_input {
             Input::Null => null()?,
             Input::Inherit => copy(std::io::stdin().as_fd())?,
-            Input::File(path) => file(path, Access::Read, who)?,
+            Input::File(path) => file(path, 0, ahead)?,
             Input::Socket => socket.map_or_else(null, shared)?,
         };
         let mut logs = [None, None];
         let output = match &service.standard_output {
             Output::Inherit => ours(std::io::stdout().as_fd())?,
             Output::Log => End::Own(log_pipe(&mut logs[0], owner)?),
-            other => opened(other, socket, who)?.map_or_else(null, Ok)?,
+            other => opened(other, socket, 1, ahead)?.map_or_else(null, Ok)?,
         };
         let error = match &service.standard_error {
             // As systemd: what standard output got, unless that is ours too.
@@ -73,7 +75,7 @@ impl Streams {
             Output::Inherit if matches!(output, End::Socket(_)) => shared(output.as_fd())?,
             Output::Inherit => copy(output.as_fd())?,
             Output::Log => End::Own(log_pipe(&mut logs[1], owner)?),
-            other => opened(other, socket, who)?.map_or_else(null, Ok)?,
+            other => opened(other, socket, 2, ahead)?.map_or_else(null, Ok)?,
         };
         Ok(Streams { input, output, error, logs })
     }
@@ -117,22 +119,21 @@ fn log_pipe(keep: &mut Option<OwnedFd>, owner: Option<(u32, u32)>) -> Result<Own
     Ok(sink)
 }
 
-/// Opens a file for output, or copies the socket; `None` for /dev/null.
+/// A file for output, or a copy of the socket; `None` for /dev/null.
 fn opened(
     output: &Output,
     socket: Option<BorrowedFd<'_>>,
-    who: Option<&Credentials>,
+    number: usize,
+    ahead: &mut Ahead,
 ) -> Result<Option<End>, String> {
     match output {
-        // Also `file:`: two generations, or both streams of one, would write over each other otherwise.
-        Output::File(path) | Output::Append(path) => file(path, Access::Append, who).map(Some),
+        Output::File(path) | Output::Append(path) => file(path, number, ahead).map(Some),
         Output::Socket => socket.map(copy_of).transpose().map(|copy| copy.map(End::Socket)),
         Output::Null | Output::Inherit | Output::Log => Ok(None),
     }
 }
 
-fn file(path: &str, access: Access, who: Option<&Credentials>) -> Result<End, String> {
-    let path = Path::new(path);
-    let opened = dir::open_stream(path, access, who);
-    opened.map(End::Own).map_err(|error| dir::explain(path, who, &describe(&error)))
+fn file(path: &str, number: usize, ahead: &mut Ahead) -> Result<End, String> {
+    let opened = ahead.stream(number).unwrap_or_else(|| Err(format!("{path}: it was not opened")));
+    opened.map(End::File)
 }

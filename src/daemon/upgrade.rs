@@ -23,7 +23,7 @@ use crate::daemon::token::Owner;
 use crate::machine::upgrade::{UpgradeAction, UpgradeAnswer, UpgradeEvent, UpgradeMachine};
 use crate::proto::control::{Reply, UpgradeOutcome, UpgradeReply};
 use crate::sys::fd::CloseOnExec;
-use crate::sys::{aside, borrowed, capability, clock, fd, replace, user};
+use crate::sys::{aside, capability, clock, fd, later, replace, user};
 use crate::time::{Monotime, Span};
 use check::{Check, Verdict};
 use serde::{Deserialize, Serialize};
@@ -383,7 +383,8 @@ impl Daemon {
 /// Whether a thread may wait for a file system that does not answer. The kernel cannot end it as long as that is so, and
 /// execve(2) would wait for it, with all of us.
 fn may_hang(patience: Span) -> Option<String> {
-    let is_quiet = intercept::is_quiet() && borrowed::is_quiet() && aside::is_quiet_within(patience);
+    let at_work = !intercept::is_quiet() || !later::is_quiet();
+    let is_quiet = !at_work && aside::is_quiet_within(patience);
     let text = "something that a service has shown or given us is being looked at or closed: if trying again does not help, \
                 its file system (FUSE, NFS) does not answer";
     (!is_quiet).then(|| text.to_owned())

@@ -5,6 +5,7 @@ use crate::daemon::supervised::{GenerationShell, Supervised};
 use crate::machine::event::Gen;
 use crate::proto::metrics::Total;
 use crate::proto::status::{GenerationStatus, Usage, UsageOfBoth};
+use crate::sys::clock::Effort;
 use crate::sys::usage;
 use serde::{Deserialize, Serialize};
 
@@ -31,36 +32,38 @@ impl Used {
     /// A generation is about to be forgotten.
     pub fn gone(&mut self, shell: &GenerationShell) {
         let Some(group) = &shell.kit.cgroup else { return };
-        let used = usage::brief(Some(group.dir_fd()), &[]);
+        let used = usage::brief(Some(group.dir_fd()), &[], Effort::glance());
         self.cpu_seconds += used.cpu_seconds.unwrap_or(0.0);
         self.group_kills += used.oom_kills.unwrap_or(0);
     }
 }
 
-/// What the kernel says of a generation. Asks its control group; its main processes where there is none.
-pub fn of(unit: &Supervised, generation: &GenerationStatus) -> Usage {
+/// What the kernel says of a generation, as far as that can be had until `end`. Asks its control group; its main processes
+/// where there is none.
+pub fn of(unit: &Supervised, generation: &GenerationStatus, end: Effort) -> Usage {
     let number = Gen(generation.number);
     let mut used = match unit.generations.get(&number).and_then(|shell| shell.kit.cgroup.as_ref()) {
-        Some(group) => usage::of(Some(group.dir_fd()), &group.pids()),
-        None => usage::of(None, &generation.pids),
+        Some(group) => usage::of(Some(group.dir_fd()), &group.pids(), end),
+        None => usage::of(None, &generation.pids, end),
     };
     used.accept_queue = unit.generations.get(&number).map(|shell| u64::from(unit.sockets.queued(shell.slot)));
     used
 }
 
 /// As [`of`], for metrics: without what takes time.
-pub fn brief(unit: &Supervised, generation: &GenerationStatus) -> Usage {
+pub fn brief(unit: &Supervised, generation: &GenerationStatus, end: Effort) -> Usage {
     match unit.generations.get(&Gen(generation.number)).and_then(|shell| shell.kit.cgroup.as_ref()) {
-        Some(group) => usage::brief(Some(group.dir_fd()), &group.pids()),
-        None => usage::brief(None, &generation.pids),
+        Some(group) => usage::brief(Some(group.dir_fd()), &group.pids(), end),
+        None => usage::brief(None, &generation.pids, end),
     }
 }
 
 /// All of a unit's generations together.
 pub fn total(unit: &Supervised) -> Total {
+    let now = Effort::glance();
     let groups = unit.generations.values().map(|shell| shell.kit.cgroup.as_ref());
     let there: Option<Vec<Usage>> =
-        groups.map(|group| group.map(|group| usage::brief(Some(group.dir_fd()), &[]))).collect();
+        groups.map(|group| group.map(|group| usage::brief(Some(group.dir_fd()), &[], now))).collect();
     let cpu = there.as_ref().and_then(|there| there.iter().map(|used| used.cpu_seconds).sum::<Option<f64>>());
     let serving = unit.machine.content().id;
     let kills: u64 = there.iter().flatten().filter_map(|used| used.oom_kills).sum();
@@ -80,7 +83,7 @@ impl Daemon {
         let of = |number: Gen| {
             let shell = unit.generations.get(&number)?;
             let group = shell.kit.cgroup.as_ref().map(|group| group.dir_fd());
-            Some(usage::of(group, &shell.members(us)))
+            Some(usage::of(group, &shell.members(us), Effort::glance()))
         };
         let mut both = UsageOfBoth { new: of(new)?, old: old.and_then(of) };
         if let Some(share) = unit.sockets.measured() {

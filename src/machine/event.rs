@@ -534,6 +534,8 @@ pub enum Action {
     /// What is left there cannot be killed: say which processes these are, and in which state. Nobody waits for them any
     /// more.
     GiveUp(Target),
+    /// What is left there was killed a while ago and is waited for: say which processes these are, and what may help.
+    Lingers(Target),
     /// A generation has ended and everything of it is gone, or was given up: drop what belongs to it.
     Forget(Gen),
     /// The unit was stopped on purpose: the descriptor store is emptied.

@@ -93,6 +93,7 @@ impl Owed {
             | Action::Relay(_)
             | Action::CancelRelay
             | Action::GiveUp(_)
+            | Action::Lingers(_)
             | Action::Announce(_)
             | Action::Reply { .. } => return None,
         })

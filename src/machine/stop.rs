@@ -8,6 +8,9 @@ use super::turn::{Follow, Turn};
 use crate::time::Span;
 use crate::unit::KillMode;
 
+/// It is said that what was killed does not end when the final signal is sent for the third time: after 3 s.
+const TELL_AFTER: Span = Span::from_secs(2);
+
 impl Turn<'_> {
     pub(super) fn stop_timeout(&self, number: Gen) -> Clock {
         Clock::Each(self.unit_of(number).service.timeout_stop)
@@ -325,6 +328,9 @@ impl Turn<'_> {
                 self.give_up(number, plan, then);
             }
             StopStep::Killed { pause, until, then, .. } => {
+                if pause == TELL_AFTER {
+                    self.push(Action::Lingers(Target::Everyone(number)));
+                }
                 let pause = Span(pause.0.saturating_mul(2)).min(Span::from_secs(30));
                 let again = self.now + pause;
                 self.set_stop(number, StopStep::Killed { again, pause, until, then }, plan);

@@ -7,22 +7,14 @@ use super::spawn::Credentials;
 use super::user::{effective_gid, effective_uid};
 use nix::sys::prctl;
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 /// Who is to be.
 pub type Identity = Credentials;
 
-/// How long the file system may take.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How many threads may hang in file systems that do not answer.
-const HANGING_MAX: u32 = 16;
-
-/// How many do.
-static HANGING: AtomicU32 = AtomicU32::new(0);
+/// The stack of a thread, bytes.
+const STACK: usize = 256 * 1024;
 
 impl Credentials {
     /// Whether it is another user or group than ours.
@@ -38,40 +30,24 @@ use libc::{
     SYS_setfsgid32 as SYS_setfsgid, SYS_setfsuid32 as SYS_setfsuid, SYS_setgroups32 as SYS_setgroups,
 };
 
-/// Whether nobody hangs in a file system, or is just in one.
-pub fn is_quiet() -> bool {
-    HANGING.load(Ordering::Relaxed) == 0
-}
-
-/// Runs `work` as `who`, as far as files go, and waits for it, two seconds at most: then it goes on by itself, and what it
-/// opens is closed.
+/// Runs `work` as `who`, as far as files go, and waits for it, however long the file system takes: not for the main thread.
 ///
 /// # Errors
-/// `PermissionDenied` if we may not become that; `TimedOut`; no thread.
+/// `PermissionDenied` if we may not become that; no thread.
 pub fn run<T: Send + 'static>(who: &Identity, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    if HANGING.load(Ordering::Relaxed) >= HANGING_MAX {
-        return Err(io::Error::new(io::ErrorKind::TimedOut, "too many file systems do not answer"));
-    }
     let who = who.clone();
     let (send, receive) = mpsc::channel();
     // The kernel keeps with the memory whether we may be dumped: our own entries in /proc would be closed to us.
     let was_dumpable = prctl::get_dumpable().unwrap_or(false);
-    HANGING.fetch_add(1, Ordering::Relaxed);
-    let started = thread::Builder::new().name("borrowed".into()).spawn(move || {
-        let done = become_somebody(&who).map(|()| work());
-        HANGING.fetch_sub(1, Ordering::Relaxed);
-        // Nobody listens any more after the time is up.
-        let _ = send.send(done);
-    });
-    if let Err(error) = started {
-        HANGING.fetch_sub(1, Ordering::Relaxed);
-        return Err(error);
-    }
-    let done = receive.recv_timeout(PATIENCE);
-    if was_dumpable {
-        let _ = prctl::set_dumpable(true);
-    }
-    done.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the file system does not answer"))?
+    thread::Builder::new().name("borrowed".into()).stack_size(STACK).spawn(move || {
+        let became = become_somebody(&who);
+        if was_dumpable {
+            let _ = prctl::set_dumpable(true);
+        }
+        // Somebody waits for it.
+        let _ = send.send(became.map(|()| work()));
+    })?;
+    receive.recv().map_err(io::Error::other)?
 }
 
 /// The calling thread's identity for files, until it ends.

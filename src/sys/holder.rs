@@ -1,17 +1,121 @@
 //! Who holds an address: /proc/net (proc_net(5)) gives the socket's inode, /proc/PID/fd the process.
 //!
-//! Only for error messages: a whole scan of /proc, as far as we may look.
+//! Whoever asks on the main thread makes a limited [`Effort`] for it: services choose how many processes and descriptors
+//! there are to be looked at.
 
+use super::clock::Effort;
 use super::process;
 use crate::proto::harmless::harmless;
 use crate::proto::http::guard::{Holder, Holders};
+use crate::time::Span;
 use crate::unit::ListenKind;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::ControlFlow;
+
+/// How much a search through all processes may cost, for the words of an error that is rare.
+const SEARCH: Span = Span::from_millis(80);
+
+/// After how many descriptors the clock is looked at.
+const STRIDE: u32 = 64;
+
+/// Where processes have sockets, as far as there was time to look.
+#[derive(Debug, Default)]
+pub struct Glance {
+    /// By inode number: the first process that has it, and the descriptor.
+    at: HashMap<u64, (i32, i32)>,
+    /// Not everything was seen: there was no time, or a process may not be looked at.
+    partly: bool,
+}
+
+impl Glance {
+    /// A process that has the socket with this inode number, and its descriptor there.
+    pub fn at(&self, inode: u64) -> Option<(i32, i32)> {
+        self.at.get(&inode).copied()
+    }
+
+    /// Whether one of them has one of these sockets, or may have, as not everything was seen.
+    pub fn may_have(&self, inodes: &[u64]) -> bool {
+        self.partly || inodes.iter().any(|inode| self.at.contains_key(inode))
+    }
+
+    /// How many of those that were wanted they have; `None` if not everything was seen.
+    pub fn count(&self) -> Option<usize> {
+        (!self.partly).then_some(self.at.len())
+    }
+}
+
+/// Looks which of the `wanted` sockets, by their inode numbers, these processes have; until `end` at most, and no longer than
+/// it takes to find them all.
+pub fn glance(pids: &[i32], wanted: &BTreeSet<u64>, end: Effort) -> Glance {
+    let mut glance = Glance::default();
+    let mut looked = 0_u32;
+    let mut look = |task: i32, glance: &mut Glance| {
+        let seen = each_descriptor(task, |number, inode| {
+            looked += 1;
+            if let Some(inode) = inode.filter(|inode| wanted.contains(inode)) {
+                glance.at.entry(inode).or_insert((task, number));
+            }
+            let is_over = glance.at.len() >= wanted.len();
+            glance.partly |= !is_over && looked.is_multiple_of(STRIDE) && end.is_spent();
+            if is_over || glance.partly { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        // One that is gone has none.
+        glance.partly |= seen.is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
+    };
+    let goes_on = |glance: &Glance| glance.at.len() < wanted.len() && !glance.partly;
+    for pid in pids {
+        if goes_on(&glance) {
+            look(*pid, &mut glance);
+        }
+    }
+    for thread in pids.iter().flat_map(|pid| apart(*pid)) {
+        if !goes_on(&glance) {
+            break;
+        }
+        look(thread, &mut glance);
+    }
+    glance
+}
+
+/// How many threads of a process are looked at.
+const THREADS: usize = 64;
+
+/// Threads of a process that have a table of descriptors of their own (CLONE_FILES), where the kernel tells (kcmp(2)).
+fn apart(pid: i32) -> Vec<i32> {
+    const KCMP_FILES: i32 = 2;
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(THREADS);
+    let threads = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
+    threads
+        .filter(|thread: &i32| {
+            // SAFETY: takes numbers only.
+            *thread != pid && unsafe { libc::syscall(libc::SYS_kcmp, pid, *thread, KCMP_FILES, 0, 0) } > 0
+        })
+        .collect()
+}
+
+/// Looks at the descriptors of a process, the lowest first, with the inode number of each that is a socket.
+fn each_descriptor(pid: i32, mut look: impl FnMut(i32, Option<u64>) -> ControlFlow<()>) -> io::Result<()> {
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let target = fs::read_link(entry.path()).ok();
+        let name = target.as_ref().and_then(|target| target.to_str());
+        let inode = name.and_then(|name| name.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+        if look(number, inode).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
 
 /// The process that holds an IP address, as "nginx, pid 812"; `None` if nobody can be seen to.
 pub fn of_port(at: SocketAddr, kind: ListenKind) -> Option<String> {
+    of_port_until(at, kind, Effort::of(SEARCH))
+}
+
+fn of_port_until(at: SocketAddr, kind: ListenKind, end: Effort) -> Option<String> {
     let (tables, state): (_, &[&str]) = match kind {
         ListenKind::Stream => (["tcp6", "tcp"], &["0A", "07"]),
         ListenKind::Datagram | ListenKind::SequentialPacket | ListenKind::Fifo | ListenKind::Netlink => {
@@ -25,7 +129,7 @@ pub fn of_port(at: SocketAddr, kind: ListenKind) -> Option<String> {
             let clashes = row.local.port() == at.port()
                 && (row.local.ip() == at.ip() || row.local.ip().is_unspecified() || at.ip().is_unspecified());
             if clashes && state.contains(&row.state) && row.inode != 0 {
-                best = best.or_else(|| process_with(row.inode));
+                best = best.or_else(|| process_with(row.inode, end));
             }
         }
     }
@@ -35,12 +139,13 @@ pub fn of_port(at: SocketAddr, kind: ListenKind) -> Option<String> {
 /// The process that holds a Unix address, spelt as a path or `@name`.
 pub fn of_unix(address: &str) -> Option<String> {
     let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let end = Effort::of(SEARCH);
     for line in text.lines().skip(1) {
         let mut fields = line.split_ascii_whitespace();
         let inode = fields.nth(6).and_then(|inode| inode.parse().ok());
         let name = fields.next();
         if name == Some(address)
-            && let Some(who) = inode.and_then(process_with)
+            && let Some(who) = inode.and_then(|inode| process_with(inode, end))
         {
             return Some(who);
         }
@@ -88,23 +193,22 @@ fn endpoint(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// The process that has a socket, by its inode, as "nginx, pid 812"; `None` if nobody can be seen to.
-pub fn of_inode(inode: u64) -> Option<String> {
-    process_with(inode)
+/// The process that has a socket, by its inode, as "nginx, pid 812"; `None` if nobody can be seen to until `end`.
+pub fn of_inode(inode: u64, end: Effort) -> Option<String> {
+    process_with(inode, end)
 }
 
-/// The first process with that socket among its descriptors.
-fn process_with(inode: u64) -> Option<String> {
-    let wanted = format!("socket:[{inode}]");
+/// The first process with that socket among its descriptors that is found until `end`.
+fn process_with(inode: u64, end: Effort) -> Option<String> {
+    let wanted = BTreeSet::from([inode]);
     for entry in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        let Ok(descriptors) = fs::read_dir(entry.path().join("fd")) else { continue };
-        let has = descriptors
-            .flatten()
-            .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == wanted.as_str()));
-        if has {
+        if end.is_spent() {
+            return None;
+        }
+        if glance(&[pid], &wanted, end).at(inode).is_some() {
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             // Whoever holds it has chosen its name.
             return Some(format!("{}, pid {pid}", harmless(name.trim_end(), 64)));
@@ -152,28 +256,19 @@ fn uids_of(pid: i32) -> Option<[u32; 4]> {
     uids.try_into().ok()
 }
 
-/// The inodes of every socket among a process's descriptors; empty if nobody may look.
+/// The inodes of every socket among a process's descriptors; empty if nobody may look. Not for the main thread.
 pub fn sockets_of(pid: i32) -> Vec<u64> {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-    descriptors
-        .flatten()
-        .filter_map(|fd| {
-            let to = fs::read_link(fd.path()).ok()?;
-            to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-        })
-        .collect()
-}
-
-/// Whether a process has one of these sockets; `None` if nobody may look. One that is gone has none.
-pub fn has_socket(pid: i32, inodes: &[u64]) -> Option<bool> {
-    match fs::read_dir(format!("/proc/{pid}/fd")) {
-        Ok(_) => Some(sockets_of(pid).iter().any(|inode| inodes.contains(inode))),
-        Err(error) => (error.kind() == std::io::ErrorKind::NotFound).then_some(false),
-    }
+    let mut found = Vec::new();
+    // Nobody may look, or it is gone.
+    let _ = each_descriptor(pid, |_, inode| {
+        found.extend(inode);
+        ControlFlow::Continue(())
+    });
+    found
 }
 
 /// An address that one of these processes listens on, or receives datagrams at, as people spell it. In the network that
-/// they see.
+/// they see. Not for the main thread.
 pub fn listening(pids: &[i32]) -> Option<String> {
     pids.iter().find_map(|pid| {
         let theirs = sockets_of(*pid);
@@ -218,6 +313,26 @@ mod tests {
     }
 
     #[test]
+    fn a_glance_costs_so_much_and_no_more_however_many_descriptors_there_are() {
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let inode = nix::sys::stat::fstat(&ours).unwrap().st_ino;
+        let copies: Vec<_> = (0..4 * STRIDE).map(|_| ours.try_clone().unwrap()).collect();
+        let (me, far) = (process::pid(), Effort::whatever());
+        let none = Effort::of(Span::ZERO);
+        let wanted = BTreeSet::from([inode]);
+        let seen = glance(&[i32::MAX, me], &wanted, far);
+        assert_eq!((seen.at(inode).map(|(pid, _)| pid), seen.count()), (Some(me), Some(1)));
+        assert!(seen.may_have(&[inode]) && !seen.may_have(&[1]));
+        assert!(!glance(&[i32::MAX], &wanted, far).may_have(&[inode]), "who is gone has none");
+        // What was not looked at may be anything: one look at the clock is one stride of descriptors.
+        let unseen = glance(&[me], &BTreeSet::from([1, inode]), none);
+        assert_eq!(unseen.count(), None);
+        assert!(unseen.may_have(&[1]) && copies.len() > STRIDE as usize);
+        assert_eq!(of_inode(inode, none), None);
+        assert!(of_inode(inode, far).is_some());
+    }
+
+    #[test]
     fn everybody_who_holds_a_socket_is_found_with_all_of_its_users() {
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let inode = nix::sys::stat::fstat(&ours).unwrap().st_ino;
@@ -245,13 +360,13 @@ mod tests {
         let _listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let us = std::process::id().cast_signed();
         assert!(listening(&[us]).is_some());
-        assert_eq!(has_socket(us, &[u64::MAX]), Some(false));
     }
 
     #[test]
     fn we_find_ourselves() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let who = of_port(listener.local_addr().unwrap(), ListenKind::Stream).unwrap();
+        let at = listener.local_addr().unwrap();
+        let who = of_port_until(at, ListenKind::Stream, Effort::whatever()).unwrap();
         assert!(who.ends_with(&format!("pid {}", std::process::id())), "{who}");
     }
 }

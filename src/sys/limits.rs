@@ -2,7 +2,7 @@
 
 use crate::unit::Resource;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// What the kernel calls `struct rlimit64`, the same on every machine.
 #[repr(C)]
@@ -72,6 +72,11 @@ pub fn is_scarce(fd: BorrowedFd<'_>) -> bool {
     number >= soft.saturating_sub(RESERVE.min(soft / 4))
 }
 
+/// Whether the next descriptor would be one of the last: for who had better not take it at all. `like`: one that is open.
+pub fn would_be_scarce(like: BorrowedFd<'_>) -> bool {
+    super::fd::dup(like).map_or(true, |next| is_scarce(next.as_fd()))
+}
+
 /// The first port that everybody may bind: below it CAP_NET_BIND_SERVICE is needed.
 pub fn first_free_port() -> u16 {
     first_number("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or(1024)
@@ -112,6 +117,43 @@ mod tests {
         ] {
             assert_eq!(limit(rlimit_number(resource)).unwrap().0, soft_of(title), "{title}");
         }
+    }
+
+    #[test]
+    fn the_last_descriptors_are_kept() {
+        isolated("sys::limits::tests::the_last_descriptors_are_kept", || {
+            use nix::fcntl::{FcntlArg, fcntl};
+            use std::os::fd::{FromRawFd, OwnedFd};
+            let nofile = rlimit_number(Resource::Nofile);
+            let input = std::io::stdin();
+            for (limit, first) in [(1024, 1024 - 64), (100, 75)] {
+                set_limit(nofile, limit, limit_of(nofile)).unwrap();
+                let numbered = |number: i32| {
+                    let raw = fcntl(input.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(number)).unwrap();
+                    assert_eq!(raw, number);
+                    // SAFETY: the kernel has just made it for us.
+                    unsafe { OwnedFd::from_raw_fd(raw) }
+                };
+                assert!(!is_scarce(numbered(first - 1).as_fd()));
+                assert!(is_scarce(numbered(first).as_fd()) && is_scarce(numbered(limit as i32 - 1).as_fd()));
+                assert!(!would_be_scarce(input.as_fd()));
+                let mut all = Vec::new();
+                while !would_be_scarce(input.as_fd()) {
+                    all.push(super::super::fd::dup(input.as_fd()).unwrap());
+                    assert!(all.len() < limit as usize);
+                }
+                // None is left at all.
+                while let Ok(more) = super::super::fd::dup(input.as_fd()) {
+                    all.push(more);
+                }
+                assert!(would_be_scarce(input.as_fd()));
+            }
+        });
+    }
+
+    /// The hard limit.
+    fn limit_of(resource: i32) -> u64 {
+        limit(resource).unwrap().1
     }
 
     #[test]

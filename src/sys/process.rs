@@ -1,6 +1,6 @@
 //! Processes: who we are, who another one is, signals to it. Only the main thread signals, and only what is not reaped.
 
-use super::procfs;
+use super::{hung, procfs};
 use nix::sys::signal::Signal;
 use std::ffi::c_long;
 use std::fs;
@@ -55,8 +55,21 @@ pub fn kill_group(group: i32, signal: i32) -> io::Result<()> {
 /// # Errors
 /// `ESRCH`; `ENOSYS` before Linux 5.3.
 pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    pidfd(pid, 0)
+}
+
+/// The same of one thread.
+///
+/// # Errors
+/// `ESRCH`; `EINVAL` before Linux 6.9; `ENOSYS` before Linux 5.3.
+pub(super) fn pidfd_of_thread(tid: i32) -> io::Result<OwnedFd> {
+    const PIDFD_THREAD: i32 = libc::O_EXCL;
+    pidfd(tid, PIDFD_THREAD)
+}
+
+fn pidfd(pid: i32, flags: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) };
     done(fd)?;
     // SAFETY: the kernel has just made it, close-on-exec, for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
@@ -169,10 +182,9 @@ pub fn portrait(pid: i32) -> String {
     if !procfs::shows_us() {
         return format!("process {pid}");
     }
-    let state = fs::read(format!("/proc/{pid}/stat")).ok().and_then(|line| {
-        let end = line.iter().rposition(|byte| *byte == b')')?;
-        line.get(end + 2).map(|state| char::from(*state))
-    });
+    let state = fs::read(format!("/proc/{pid}/stat")).ok().and_then(|line| hung::state_of(&line));
+    // The first thread may be over long before the others.
+    let state = state.map(|state| if state == 'Z' && hung::hangs(pid) { 'D' } else { state });
     match (name_of(pid), state) {
         (Some(name), Some(state)) => format!("process {pid} ({name}, state {state})"),
         _ => format!("process {pid}"),

@@ -35,7 +35,7 @@ pub struct References {
     pub in_ring: bool,
 }
 
-/// Looks for what a process has of the socket with this inode number.
+/// Looks for what a process, or a thread with descriptors of its own, has of the socket with this inode number.
 ///
 /// # Errors
 /// What reading /proc says: `EACCES` where we may not look.
@@ -102,7 +102,7 @@ fn ring_refers(info: &str) -> bool {
     has_files || waits
 }
 
-/// Adds `socket`, which by now stands in place of the old one, to a poll set of the process, as the old one was.
+/// Adds `socket`, which by now stands in place of the old one, to a poll set of the process or thread, as the old one was.
 ///
 /// The kernel knows it by the number that it has where it is added. That number may be something else's here, so it is
 /// done by a thread with a table of descriptors of its own; this waits for it, for as long as three system calls take.

@@ -366,12 +366,18 @@ fn status_field(tid: i32, name: &str) -> io::Result<String> {
     field.map(|value| value.trim().to_owned()).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// A copy of another process's descriptor, close-on-exec: the same open file description.
+/// A copy of a thread's descriptor, close-on-exec: the same open file description. Before Linux 6.9 it is one of the
+/// thread's process, whose table of descriptors a thread need not share (CLONE_FILES).
 ///
 /// # Errors
 /// `EPERM` where ptrace(2) would not be allowed or a container's filter forbids it; `ENOSYS` before Linux 5.6.
-pub fn copy_fd(process: i32, fd: i32) -> io::Result<Foreign> {
-    let pidfd = super::process::pidfd_open(process)?;
+pub fn copy_fd(tid: i32, fd: i32) -> io::Result<Foreign> {
+    let pidfd = match super::process::pidfd_of_thread(tid) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            super::process::pidfd_open(process_of(tid).unwrap_or(tid))?
+        }
+        opened => opened?,
+    };
     // SAFETY: takes numbers only.
     let raw = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
     if raw < 0 {

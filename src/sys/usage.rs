@@ -1,6 +1,6 @@
 //! What the kernel says of a group of processes: its control group's files, else their /proc entries.
 
-use super::clock;
+use super::clock::{self, Effort};
 use crate::proto::status::{Pressure, Usage};
 use crate::time::Monotime;
 use nix::fcntl::OFlag;
@@ -12,12 +12,27 @@ use std::os::fd::BorrowedFd;
 /// A control group's file is never longer than this, bytes.
 const MAX_FILE: u64 = 64 * 1024;
 
-/// A group's figures from its control group's folder, and those of its processes where the group does not say. Takes
-/// a few reads for each process, and no lock that a service could hold: any thread may ask.
-pub fn of(group: Option<BorrowedFd<'_>>, pids: &[i32]) -> Usage {
+/// Of so many processes something is read whatever the time is.
+const ALWAYS: usize = 16;
+
+/// What `read` says of each process that is there; nothing if that takes longer than until `end`: a part of a sum is none.
+fn of_each<T>(pids: &[i32], end: Effort, read: impl Fn(i32) -> Option<T>) -> Vec<T> {
+    let mut all = Vec::new();
+    for (at, pid) in pids.iter().enumerate() {
+        if at >= ALWAYS && at.is_multiple_of(ALWAYS) && end.is_spent() {
+            return Vec::new();
+        }
+        all.extend(read(*pid));
+    }
+    all
+}
+
+/// A group's figures from its control group's folder, and those of its processes where the group does not say, as far as they
+/// can be had until `end`. Takes a few reads for each process, and no lock that a service could hold: any thread may ask.
+pub fn of(group: Option<BorrowedFd<'_>>, pids: &[i32], end: Effort) -> Usage {
     let file = |name: &str| group.and_then(|group| read(group, name));
     let pressure = |name: &str| file(name).as_deref().and_then(stalled);
-    let descriptors: Vec<u64> = pids.iter().filter_map(|pid| descriptors(*pid)).collect();
+    let descriptors = of_each(pids, end, descriptors);
     Usage {
         descriptors: (!descriptors.is_empty()).then(|| descriptors.iter().sum()),
         memory_peak: number(file("memory.peak")),
@@ -26,7 +41,7 @@ pub fn of(group: Option<BorrowedFd<'_>>, pids: &[i32]) -> Usage {
             memory: pressure("memory.pressure"),
             io: pressure("io.pressure"),
         },
-        ..brief(group, pids)
+        ..brief(group, pids, end)
     }
 }
 
@@ -36,18 +51,15 @@ pub fn counts_memory(group: Option<BorrowedFd<'_>>) -> bool {
 }
 
 /// As [`of`], without what takes most of the time: processor, memory, tasks, kills.
-pub fn brief(group: Option<BorrowedFd<'_>>, pids: &[i32]) -> Usage {
+pub fn brief(group: Option<BorrowedFd<'_>>, pids: &[i32], end: Effort) -> Usage {
     let file = |name: &str| group.and_then(|group| read(group, name));
     let cpu = file("cpu.stat").as_deref().and_then(|text| field(text, "usage_usec"));
     let (memory, tasks) = (memory_of_group(&file), number(file("pids.current")));
-    let each: Vec<(u64, u64)> = if memory.is_some() && tasks.is_some() {
-        Vec::new()
-    } else {
-        pids.iter().filter_map(|pid| memory_and_threads(*pid)).collect()
-    };
+    let each: Vec<(u64, u64)> =
+        if memory.is_some() && tasks.is_some() { Vec::new() } else { of_each(pids, end, memory_and_threads) };
     let sum = |of: fn(&(u64, u64)) -> u64| (!each.is_empty()).then(|| each.iter().map(of).sum());
     Usage {
-        cpu_seconds: cpu.map(|usec| usec as f64 / 1e6).or_else(|| cpu_of(pids)),
+        cpu_seconds: cpu.map(|usec| usec as f64 / 1e6).or_else(|| cpu_of(pids, end)),
         memory: memory.or_else(|| sum(|(memory, _)| *memory)),
         tasks: tasks.or_else(|| sum(|(_, threads)| *threads)),
         oom_kills: file("memory.events").as_deref().and_then(|text| field(text, "oom_kill")),
@@ -129,9 +141,9 @@ fn descriptors(pid: i32) -> Option<u64> {
 }
 
 /// Processor time of those that live, and of children that they have reaped, seconds.
-fn cpu_of(pids: &[i32]) -> Option<f64> {
+fn cpu_of(pids: &[i32], end: Effort) -> Option<f64> {
     let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
-    let one = |pid: &i32| {
+    let one = |pid: i32| {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let (_, rest) = text.rsplit_once(')')?;
         // utime, stime, cutime, cstime: the 14th to the 17th field.
@@ -139,7 +151,7 @@ fn cpu_of(pids: &[i32]) -> Option<f64> {
             rest.split_whitespace().skip(11).take(4).filter_map(|time| time.parse().ok()).collect();
         (times.len() == 4).then(|| times.iter().sum::<u64>())
     };
-    let all: Vec<u64> = pids.iter().filter_map(one).collect();
+    let all: Vec<u64> = of_each(pids, end, one);
     (!all.is_empty()).then(|| all.iter().sum::<u64>() as f64 / ticks as f64)
 }
 
@@ -149,7 +161,7 @@ mod tests {
 
     #[test]
     fn our_own_figures_are_known_without_a_group() {
-        let usage = of(None, &[super::super::process::pid()]);
+        let usage = of(None, &[super::super::process::pid()], Effort::whatever());
         assert!(usage.cpu_seconds.is_some_and(|seconds| seconds >= 0.0), "{usage:?}");
         assert!(usage.memory.is_some_and(|bytes| bytes > 10_000), "{usage:?}");
         assert!(usage.tasks.is_some_and(|tasks| tasks >= 1), "{usage:?}");
@@ -176,8 +188,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_known_is_absent() {
-        assert_eq!(of(None, &[]), Usage::default());
-        assert_eq!(of(None, &[i32::MAX]), Usage::default());
+        let now = Effort::of(crate::time::Span::ZERO);
+        assert_eq!(of(None, &[], now), Usage::default());
+        assert_eq!(of(None, &[i32::MAX], now), Usage::default());
+        // So many that there is no time for them.
+        let many = vec![super::super::process::pid(); 2 * ALWAYS];
+        assert_eq!(of(None, &many, now), Usage::default());
+        assert!(of(None, &many, Effort::whatever()).memory.is_some());
     }
 
     #[test]

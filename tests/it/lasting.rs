@@ -274,3 +274,147 @@ fn a_file_that_does_not_close_holds_nobody_up_and_no_upgrade_hangs_on_it() {
     assert_eq!(env.ctl(&["stop", "bad"]).code, 0, "{}", env.log());
     assert_eq!(env.ctl(&["upgrade"]).code, 0, "{}", env.log());
 }
+
+#[test]
+fn streams_and_environment_files_that_do_not_answer_hold_up_their_own_unit_only() {
+    let mut env = Env::new();
+    let folder = env.path("silent");
+    let Some(server) = silent(&folder) else {
+        return common::skip("no FUSE, or not root");
+    };
+    let sleeps = "[Service]\nExecStart = [\"/bin/sleep\", \"1000\"]\nRestart = \"no\"\n";
+    let output = "StandardOutput = \"append:{dir}/silent/log\"\n";
+    env.unit("stopped", &format!("{sleeps}{output}"));
+    env.unit("failed", &format!("{sleeps}{output}"));
+    env.unit("timed", &format!("{sleeps}{output}TimeoutStartSec = \"1s\"\n"));
+    env.unit("file", &format!("{sleeps}EnvironmentFile = \"{{dir}}/silent/env\"\n"));
+    env.unit("input", &format!("{sleeps}StandardInput = \"file:{{dir}}/silent/in\"\nWorkers = 2\n"));
+    // Others than these have the time that one may take.
+    env.unit("good", &format!("{sleeps}StandardOutput = \"append:{{dir}}/log\"\n"));
+    env.start();
+    env.wait_state("good", UnitState::Running);
+    for unit in ["stopped", "failed", "file", "input"] {
+        assert_eq!(env.unit_status(unit).state, UnitState::Starting, "{unit}");
+    }
+    assert_eq!(env.ctl(&["restart", "good"]).code, 0);
+    env.wait_log("cannot start timed: open its files: ");
+    let told = env.wait_log("/silent/log: the file system had not answered when it was told to end, after ");
+    assert!(told.contains("cannot start timed"), "{told}");
+    // What has not begun can be stopped, and then nothing of it comes.
+    assert_eq!(env.ctl(&["stop", "stopped"]).code, 0);
+    env.wait_state("stopped", UnitState::Stopped);
+    let refused = env.ctl(&["upgrade", "--timeout", "1s"]);
+    assert!(refused.code != 0 && refused.stdout.contains("still on its way"), "{refused:?}");
+    // The kernel knows a reason as soon as the server is gone.
+    drop(server);
+    env.wait_log("cannot start failed: open its streams: ");
+    env.wait_log("cannot start file: prepare it: EnvironmentFile ");
+    for unit in ["failed", "file", "input"] {
+        env.wait_state(unit, UnitState::Failed);
+    }
+    assert!(std::process::Command::new("umount").arg(&folder).status().unwrap().success());
+    std::fs::write(env.path("silent/env"), "A=b\n").unwrap();
+    std::fs::write(env.path("silent/in"), "").unwrap();
+    for unit in ["stopped", "failed", "file", "input"] {
+        assert_eq!(env.ctl(&["start", unit]).code, 0, "{unit}: {}", env.log());
+        env.wait_state(unit, UnitState::Running);
+    }
+    assert_eq!(env.ctl(&["upgrade"]).code, 0, "{}", env.log());
+}
+
+/// With [`UNSHOWN`]'s file system, served by a thread of its own process, and a file that it waits for: only the end of the
+/// file system can end it.
+const BOTH_ENDS: &str = "
+threading.Thread(target=server, daemon=True).start()
+fd = os.open(sys.argv[2] + '/file', os.O_RDONLY)
+threading.Thread(target=lambda: os.read(fd, 1), daemon=True).start()
+while not os.path.exists(sys.argv[1]): time.sleep(0.01)
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); notify.connect(os.environ['NOTIFY_SOCKET'])
+notify.send(b'READY=1')
+while True: time.sleep(1000)
+";
+
+#[test]
+fn whoever_holds_both_ends_of_what_he_waits_for_is_told_of_with_what_ends_him() {
+    if !nix::unistd::geteuid().is_root() || std::fs::File::open("/dev/fuse").is_err() {
+        return common::skip("no FUSE, or not root");
+    }
+    let mut env = Env::new();
+    std::fs::create_dir(env.path("unshown")).unwrap();
+    let control = env.path("control");
+    std::fs::create_dir(&control).unwrap();
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "fusectl", "none"]).arg(&control).status().unwrap();
+    if !mounted.success() {
+        return common::skip("no fusectl");
+    }
+    let (server, _) = UNSHOWN.split_once("# Not in this memory").unwrap();
+    let command = python(&env, &format!("{server}{BOTH_ENDS}"));
+    env.unit(
+        "bad",
+        &format!(
+            "[Service]\nExecStart = \"{command} {{dir}}/wanted {{dir}}/unshown\"\nType = \"notify\"\nTimeoutStopSec = \"20s\"\n\
+             FinalKillSignal = \"KILL\"\nKillSignal = \"KILL\"\n"
+        ),
+    );
+    env.start();
+    env.wait_state("bad", UnitState::Running);
+    let stopping = env.ctl_start(&["stop", "bad"]);
+    // Long before it is given up, with what to do.
+    let told = env.wait_log("was killed and has not ended yet: process ");
+    let (_, which) = told.split_once("/sys/fs/fuse/connections/").unwrap_or_else(|| panic!("{told}"));
+    let (number, _) = which.split_once("/abort").unwrap();
+    assert!(told.contains("state D") && !number.contains(|c: char| !c.is_ascii_digit()), "{told}");
+    std::fs::write(control.join(number).join("abort"), "1").unwrap();
+    let stopped = env.finish_child(stopping);
+    assert_eq!(stopped.code, 0, "{stopped:?}");
+    assert!(
+        stopped.stdout.contains("has not ended yet") || stopped.stderr.contains("has not ended yet"),
+        "{stopped:?}"
+    );
+    env.wait_state("bad", UnitState::Stopped);
+    assert!(!env.log().contains("is left alone"), "{}", env.log());
+    assert!(std::process::Command::new("umount").arg(&control).status().unwrap().success());
+}
+
+/// Fills its pipe with a mebibyte of lines when it is told to, and says so.
+const FILLS: &str = "
+import fcntl, os, signal, socket, sys
+fcntl.fcntl(1, 1031, 1 << 20)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); notify.connect(os.environ['NOTIFY_SOCKET'])
+notify.send(b'READY=1')
+signal.sigwait([signal.SIGUSR1])
+os.write(1, b'a line\\n' * 140000 + b'the last line\\n')
+open(sys.argv[1], 'w').close()
+signal.pause()
+";
+
+#[test]
+fn a_turn_of_reading_is_bounded_and_who_asks_is_answered_between_two() {
+    use std::io::{BufRead, Write};
+    let mut env = Env::new();
+    env.arguments(&["--log-level", "info"]);
+    let file = env.file("fills.py", FILLS);
+    env.unit(
+        "app",
+        &format!(
+            "[Service]\nExecStart = \"/usr/bin/python3 {} {{dir}}/written\"\nType = \"notify\"\nStandardOutput = \"log\"\n",
+            file.display()
+        ),
+    );
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    let app = env.main_pid("app");
+    // All of it is there before aeternad looks at anything, and so is the question.
+    env.signal(nix::sys::signal::Signal::SIGSTOP);
+    common::process::kill(app, nix::sys::signal::Signal::SIGUSR1);
+    env.wait("a full pipe", || env.path("written").exists().then_some(()));
+    let mut stream = std::os::unix::net::UnixStream::connect(env.runtime_dir().join("control.sock")).unwrap();
+    stream.write_all(b"{\"command\":\"status\",\"unit\":\"app\"}\n").unwrap();
+    env.signal(nix::sys::signal::Signal::SIGCONT);
+    let mut answer = String::new();
+    std::io::BufReader::new(stream).read_line(&mut answer).unwrap();
+    assert!(answer.contains("a line") && !answer.contains("the last line"), "{answer}");
+    env.wait_log("the last line");
+}

@@ -53,6 +53,7 @@ mod releases_flows;
 mod releases_languages;
 mod reload;
 mod repair;
+mod reserve;
 mod rollback;
 mod scale;
 mod sdk;

@@ -2,7 +2,9 @@
 //! in `neighbours.rs`.
 
 use crate::common::http::{Client, Response};
+use crate::common::port::free_port;
 use crate::common::{Env, process, skip};
+use crate::intercept::{intercepted, python};
 use aeterna::proto::status::UnitState;
 
 /// A daemon that listens for HTTP, with a unit `app` that others would like to move; and where it listens.
@@ -133,4 +135,80 @@ fn without_control_groups_a_stop_says_who_may_have_outlived_it() {
     assert!(notes.iter().any(|note| note.contains(&said)), "{notes:?}");
     process::kill(stray, nix::sys::signal::Signal::SIGKILL);
     env.wait("its end", || env.unit_status("app").notes.is_empty().then_some(()));
+}
+
+#[test]
+fn what_a_service_inherits_of_our_log_is_a_way_of_its_own_into_it() {
+    let mut env = Env::new();
+    let script = "import fcntl, os, socket\nfor number in (1, 2):\n fcntl.fcntl(number, fcntl.F_SETFL, os.O_NONBLOCK | os.O_DIRECT)\n\
+                  n = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); n.connect(os.environ['NOTIFY_SOCKET']); n.send(b'READY=1')\n\
+                  while True: os.read(os.pipe()[0], 1)\n";
+    let file = env.file("changes.py", script);
+    env.unit(
+        "app",
+        &format!("[Service]\nExecStart = \"/usr/bin/python3 {}\"\nType = \"notify\"\n", file.display()),
+    );
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    let flags = |pid: i32, number: u32| {
+        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap();
+        let line = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim().to_owned();
+        u32::from_str_radix(&line, 8).unwrap()
+    };
+    let (nonblock, direct) = (0o4000, 0o40000);
+    for number in [1, 2] {
+        assert_eq!(flags(env.main_pid("app"), number) & (nonblock | direct), nonblock | direct);
+        assert_eq!(flags(env.pid(), number) & direct, 0, "aeternad's own has changed");
+    }
+}
+
+#[test]
+fn nothing_of_our_own_supervisor_reaches_a_service() {
+    let mut env = Env::new();
+    let names = ["JOURNAL_STREAM", "CREDENTIALS_DIRECTORY", "MANAGERPID", "SYSTEMD_EXEC_PID", "FDSTORE"];
+    for name in names {
+        env.variable(name, "1:2");
+    }
+    env.variable("INVOCATION_ID", "not-this");
+    env.variable("OTHERS", "are handed on");
+    env.unit("app", "[Service]\nExecStart = [\"/bin/sh\", \"-c\", \"env >{dir}/new; mv {dir}/new {dir}/env; exec sleep 1000\"]\n");
+    env.start();
+    let found = env.wait("its environment", || std::fs::read_to_string(env.path("env")).ok());
+    for name in names {
+        assert!(!found.lines().any(|line| line.starts_with(&format!("{name}="))), "{name}\n{found}");
+    }
+    assert!(found.contains("OTHERS=are handed on") && !found.contains("not-this"), "{found}");
+}
+
+#[test]
+fn a_thread_with_descriptors_of_its_own_binds_its_own_socket() {
+    let mut env = Env::new();
+    let port = free_port();
+    let program = format!(
+        "
+import ctypes
+kept = [socket.socket() for _ in range(3)]
+number = kept[1].fileno()
+def work():
+  if ctypes.CDLL(None).unshare(0x400): os._exit(9)
+  os.close(number)
+  mine = socket.socket()
+  if mine.fileno() != number: os._exit(8)
+  mine.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+  mine.bind(('127.0.0.1', {port})); mine.listen(9)
+  while True: mine.accept()[0].send(b'it')
+threading.Thread(target=work).start()
+while True: time.sleep(1000)"
+    );
+    let command = python(&env, &format!("import threading\n{program}"));
+    env.unit("app", &intercepted(&command));
+    env.start();
+    env.wait_log("generation 1 listens on ");
+    for _ in 0..2 {
+        let mut client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let mut said = [0; 2];
+        std::io::Read::read_exact(&mut client, &mut said).unwrap();
+        assert_eq!(&said, b"it");
+        assert_eq!(env.ctl(&["reload", "app"]).code, 0, "{}", env.log());
+    }
 }

@@ -25,9 +25,9 @@ fn a_stop_gives_a_process_up_that_cannot_be_killed() {
     let mut rig = Rig::running(unit.clone());
     rig.command(Command::Stop { close: false });
     rig.after(7_000, &["signal 9 everyone g1"]);
-    for pause in [1_000, 2_000] {
-        rig.after(pause, &["signal 9 everyone g1"]);
-    }
+    rig.after(1_000, &["signal 9 everyone g1"]);
+    // It is said long before it is given up.
+    rig.after(2_000, &["lingers everyone g1", "signal 9 everyone g1"]);
     rig.after(4_000, &["give up everyone g1", "forget g1", "dropstore", "=STOPPED", "reply 1 done"]);
     assert!(!rig.m.summary().alive);
     // It ends after all: nobody is interested any more.

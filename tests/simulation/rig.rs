@@ -53,6 +53,7 @@ pub(crate) fn short(action: &Action) -> Option<String> {
         Action::Commit(g) => format!("commit g{}", g.0),
         Action::Promoted(g) => format!("promoted g{}", g.0),
         Action::Forget(g) => format!("forget g{}", g.0),
+        Action::Lingers(to) => format!("lingers {}", target(*to)),
         Action::GiveUp(to) => format!("give up {}", target(*to)),
         Action::DropStore => "dropstore".into(),
         Action::AdoptMain { proc, pid } => format!("adopt {} {pid}", proc.0),

@@ -258,6 +258,7 @@ impl<'a> World<'a> {
             | Action::Promoted(_)
             | Action::Forget(_)
             | Action::GiveUp(_)
+            | Action::Lingers(_)
             | Action::DropStore
             | Action::Announce(_)
             | Action::Record(_)

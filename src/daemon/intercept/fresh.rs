@@ -2,17 +2,18 @@
 
 use super::call::{Handler, Outcome};
 use super::reading::Seen;
-use super::{GO_ON, Level, has_any};
+use super::{GO_ON, Level, glance};
 use crate::daemon::sockets::{Found, Wanted, is_wider};
 use crate::sys::aside::Foreign;
 use crate::sys::seccomp::{self, Answer};
 use crate::sys::{limits, socket};
 use crate::unit::{Address, Listen, ListenKind};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 /// How many addresses a unit can teach us: a program that binds a new one for each request must not fill our table.
-const LEARNED_MAX: usize = 1024;
+pub(super) const LEARNED_MAX: usize = 1024;
 
 impl Handler<'_> {
     /// bind(2) to an IP address that nobody knows.
@@ -89,8 +90,10 @@ impl Handler<'_> {
     fn note_client(&mut self, listen: &Listen) {
         const KNOWN_MAX: usize = 64;
         let Some(shell) = self.unit.generations.get(&self.number) else { return };
-        let mut earlier = shell.adopted.datagrams.iter().filter(|(_, known)| known.listen == *listen);
-        let again = earlier.any(|(inode, _)| !has_any(shell, &[*inode]));
+        let earlier = shell.adopted.datagrams.iter().filter(|(_, known)| known.listen == *listen);
+        let inodes: BTreeSet<u64> = earlier.map(|(inode, _)| *inode).collect();
+        let seen = glance(std::iter::once(shell.as_ref()), &inodes);
+        let again = inodes.iter().any(|inode| !seen.may_have(&[*inode]));
         let clients = &mut self.unit.filters.clients;
         if again && clients.len() < KNOWN_MAX && !clients.contains(listen) {
             clients.push(listen.clone());

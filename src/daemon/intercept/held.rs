@@ -1,26 +1,42 @@
 //! Who has the sockets that programs have taught us, and what was bound without our seeing it.
 
+use super::fresh::LEARNED_MAX;
 use super::{Adopted, BOUND_MAX, FIRST_LOOK, Level};
-use crate::daemon::core::Daemon;
+use crate::daemon::core::{Daemon, News, Report};
 use crate::daemon::sockets::{Found, Wanted};
 use crate::daemon::supervised::{GenerationShell, Supervised};
 use crate::machine::event::{Event, Gen, Missing};
 use crate::sys::aside::Foreign;
+use crate::sys::clock::Effort;
+use crate::sys::holder::Glance;
 use crate::sys::process::pid;
-use crate::sys::{clock, holder, registration, seccomp};
+use crate::sys::{clock, holder, later, limits, seccomp, socket};
 use crate::time::Span;
 use crate::unit::{Address, Listen};
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-/// Whether a process of a generation has one of these sockets, or may have: one that nobody may look at.
-pub(super) fn has_any(shell: &GenerationShell, inodes: &[u64]) -> bool {
-    shell.members(pid()).into_iter().any(|member| holder::has_socket(member, inodes).unwrap_or(true))
+/// How many processes of a generation are looked at for what it listens on without our having seen it.
+const LOOKED_AT: usize = 64;
+
+/// Which of these sockets processes of some generations have, as far as there is time to look.
+pub(super) fn glance<'a>(
+    shells: impl Iterator<Item = &'a GenerationShell>,
+    wanted: &BTreeSet<u64>,
+) -> Glance {
+    if wanted.is_empty() {
+        return Glance::default();
+    }
+    let members: Vec<i32> = shells.flat_map(|shell| shell.members(pid())).collect();
+    holder::glance(&members, wanted, Effort::glance())
 }
 
-/// Whether any process of a unit has a socket of this address.
+/// Whether any process of a unit has a socket of this address, or may have.
 pub(super) fn anybody_has(unit: &Supervised, address: &Listen) -> bool {
     let inodes = unit.sockets.inodes_of(address);
-    unit.generations.values().any(|shell| has_any(shell, &inodes))
+    let wanted = inodes.iter().copied().collect();
+    glance(unit.generations.values().map(Box::as_ref), &wanted).may_have(&inodes)
 }
 
 /// Holds the datagram sockets that processes of a unit have, of those that are `wanted`, and forgets the others of them.
@@ -32,12 +48,19 @@ pub(super) fn hold_datagrams(unit: &mut Supervised, wanted: impl Fn(&Wanted) -> 
         if known.is_empty() {
             continue;
         }
-        let (members, slot, content) = (shell.members(pid()), shell.slot, shell.content);
+        // One look for all of them, however many there are.
+        let seen = glance(std::iter::once(&**shell), &known.iter().map(|(inode, _)| *inode).collect());
+        let (slot, content) = (shell.slot, shell.content);
         let content = content.and_then(|id| unit.content(id)).unwrap_or(&unit.current);
         let content = Arc::clone(&content.unit);
+        let end = Effort::of(HOLDING);
         for (inode, wanted) in known {
+            if end.is_spent() || unit.sockets.learned() >= LEARNED_MAX {
+                break;
+            }
             let held = matches!(unit.sockets.find(&wanted), Found::Held(_));
-            if let Some(own) = copy(&members, inode).filter(|_| !held) {
+            let has = seen.at(inode).filter(|_| !held);
+            if let Some(own) = has.and_then(|(process, number)| copy(process, number, inode)) {
                 // An address that cannot be held is the program's alone, as before.
                 let _ = unit.sockets.learn(&content, &wanted, slot, own);
             }
@@ -45,12 +68,15 @@ pub(super) fn hold_datagrams(unit: &mut Supervised, wanted: impl Fn(&Wanted) -> 
     }
 }
 
-/// The socket with this inode number, of the first of these processes that has it.
-fn copy(processes: &[i32], inode: u64) -> Option<Foreign> {
-    processes.iter().find_map(|process| {
-        let number = *registration::of(*process, inode).ok()?.numbers.first()?;
-        seccomp::copy_fd(*process, number).ok()
-    })
+/// How long holding the datagram sockets of a generation may take: what is not held until then stays the program's own.
+const HOLDING: Span = Span::from_millis(50);
+
+/// A process's socket, if its descriptor still is the one with this inode number, and a copy of it is none of the last that
+/// we can have.
+fn copy(process: i32, number: i32, inode: u64) -> Option<Foreign> {
+    let own = seccomp::copy_fd(process, number).ok()?;
+    let is_it = socket::inode(own.as_fd()).is_ok_and(|found| found == inode);
+    (is_it && !limits::is_scarce(own.as_fd())).then_some(own)
 }
 
 impl Adopted {
@@ -91,7 +117,22 @@ impl Daemon {
         if waits || !shell.adopted.listening.is_empty() {
             return;
         }
-        let Some(address) = holder::listening(&shell.members(pid())) else { return };
+        let members: Vec<i32> = shell.members(pid()).into_iter().take(LOOKED_AT).collect();
+        let (reports, waker) = (self.reports.clone(), self.waker.clone());
+        let tell = move |address: Option<String>| {
+            // The daemon is ending if nobody listens.
+            let _ = reports.send(Report { unit: index, news: News::Unseen(number, address) });
+            waker.wake();
+        };
+        // Tables of connections may be long, and there is one for each process. Where it cannot be asked, nobody is told.
+        let _ = later::ask(Span::ZERO, move || holder::listening(&members), tell);
+    }
+
+    /// What a generation listens on that has not listened on anything as far as we have seen, if it does.
+    pub fn unseen(&mut self, index: usize, number: Gen, address: Option<String>) {
+        let unit = &mut self.units[index];
+        let known = unit.generations.get(&number).is_none_or(|shell| !shell.adopted.listening.is_empty());
+        let Some(address) = address.filter(|_| !known) else { return };
         let text = format!(
             "generation {} listens on {address}, and aeternad did not see it bind: a 32-bit program, or one that binds by \
              io_uring. It is not held, and the next generation cannot be given it: let it take its sockets as LISTEN_FDS, \
@@ -100,7 +141,7 @@ impl Daemon {
         );
         let name = unit.name.clone();
         unit.filters.say(&name, Level::Warning, &text);
-        self.queue.push_back((index, Event::Listened { generation: number, missing: Missing::Nothing }));
+        self.deliver(index, Event::Listened { generation: number, missing: Missing::Nothing });
     }
 
     /// A newer generation is about to go, or has gone: what it has renamed over a path of the promoted one is undone.
@@ -153,11 +194,16 @@ impl Daemon {
         }
         self.give_names_back(index);
         let unit = &self.units[index];
-        let stray: Vec<Listen> = unit
-            .sockets
-            .learned_addresses()
+        let unexpected = |address: &Listen| !unit.filters.expected.contains(address);
+        let learned = unit.sockets.learned_addresses().into_iter().filter(unexpected);
+        let learned: Vec<(Listen, Vec<u64>)> =
+            learned.map(|address| (address.clone(), unit.sockets.inodes_of(&address))).collect();
+        let inodes = learned.iter().flat_map(|(_, inodes)| inodes).copied().collect();
+        let seen = glance(unit.generations.values().map(Box::as_ref), &inodes);
+        let stray: Vec<Listen> = learned
             .into_iter()
-            .filter(|address| !unit.filters.expected.contains(address) && !anybody_has(unit, address))
+            .filter(|(_, inodes)| !seen.may_have(inodes))
+            .map(|(address, _)| address)
             .collect();
         if stray.is_empty() {
             return;

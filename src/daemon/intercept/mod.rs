@@ -37,7 +37,7 @@ mod reading;
 mod replace;
 mod saved;
 
-use held::{anybody_has, has_any, hold_datagrams};
+use held::{anybody_has, glance, hold_datagrams};
 use reading::Read;
 pub use reading::{Called, is_quiet};
 pub use saved::{SavedAdopted, SavedFilters};
@@ -47,10 +47,11 @@ use crate::daemon::sockets::Wanted;
 use crate::daemon::supervised::Supervised;
 use crate::daemon::token::Owner;
 use crate::machine::event::{Event, Gen, Missing};
+use crate::sys::capability;
+use crate::sys::clock::{self, Effort};
 use crate::sys::poll::{Interest, Readiness};
 use crate::sys::seccomp::{Answer, Call, Listener};
 use crate::sys::unixpath::Site;
-use crate::sys::{capability, clock};
 use crate::time::{Monotime, Span};
 use crate::unit::{Listen, ListenKind, Unit};
 use std::collections::HashMap;
@@ -241,9 +242,12 @@ impl Daemon {
             return;
         }
         // What it has bound for a trial, or for one question, it has closed by now.
-        let still = |address: &&Listen| {
-            !unit.sockets.is_learned(address) || has_any(shell, &unit.sockets.inodes_of(address))
+        let inodes = |address: &Listen| {
+            if unit.sockets.is_learned(address) { unit.sockets.inodes_of(address) } else { Vec::new() }
         };
+        let seen =
+            glance(std::iter::once(&**shell), &shell.adopted.listening.iter().flat_map(inodes).collect());
+        let still = |address: &&Listen| !unit.sockets.is_learned(address) || seen.may_have(&inodes(address));
         let mut expected: Vec<Listen> = shell.adopted.listening.iter().filter(still).cloned().collect();
         let clients = unit.filters.clients.clone();
         hold_datagrams(unit, |known| !clients.contains(&known.listen));
@@ -290,7 +294,9 @@ impl Daemon {
         if until.is_none_or(|until| until <= clock::now()) {
             return 0;
         }
-        unit.sockets.established_of(&self.members(unit, number)).unwrap_or(0)
+        // Too many to be looked at are no reason to believe that there is none.
+        let end = Effort::glance();
+        unit.sockets.established_of(&self.members(unit, number), end).unwrap_or(1)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::sys::aside::Foreign;
 use crate::sys::poll::Interest;
 use crate::sys::registration::{self, References};
 use crate::sys::seccomp::{self, Answer, Call, What};
-use crate::sys::{clock, sockopt};
+use crate::sys::{clock, socket, sockopt};
 use crate::time::{Monotime, Span};
 use crate::unit::ListenKind;
 use std::ffi::OsString;
@@ -37,6 +37,9 @@ static READING: AtomicUsize = AtomicUsize::new(0);
 pub fn is_quiet() -> bool {
     READING.load(Ordering::Relaxed) == 0
 }
+
+/// EOPNOTSUPP.
+const NOT_SUPPORTED: i32 = 95;
 
 /// The stack of a thread, bytes.
 const STACK: usize = 128 * 1024;
@@ -116,8 +119,12 @@ fn read(call: &Call) -> Read {
 /// Looks at the caller's descriptor, if it is a socket that could be held.
 fn see(read: &mut Read, tid: i32, fd: i32) {
     let Some(inode) = registration::inode_of(tid, fd) else { return };
-    let process = seccomp::process_of(tid).unwrap_or(tid);
-    match seccomp::copy_fd(process, fd) {
+    let is_it = |own: &Foreign| socket::inode(own.as_fd()).is_ok_and(|found| found == inode);
+    let copied = seccomp::copy_fd(tid, fd).and_then(|own| {
+        // A thread may have descriptors of its own, which an old kernel does not copy.
+        if is_it(&own) { Ok(own) } else { Err(io::Error::from_raw_os_error(NOT_SUPPORTED)) }
+    });
+    match copied {
         Ok(own) => {
             let Some(nature) = sockopt::nature(own.as_fd()).ok().flatten() else { return };
             read.seen = Some(Seen { own: Some(own), kind: nature.kind, v6_only: nature.v6_only, inode });
@@ -129,7 +136,7 @@ fn see(read: &mut Read, tid: i32, fd: i32) {
             read.seen = Some(Seen { own: None, kind, v6_only: None, inode });
         }
     }
-    read.known = registration::of(process, inode).unwrap_or_default();
+    read.known = registration::of(tid, inode).unwrap_or_default();
 }
 
 impl Daemon {

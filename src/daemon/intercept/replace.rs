@@ -7,11 +7,13 @@
 use super::call::{Handler, Outcome};
 use super::reading::Seen;
 use super::{GO_ON, Level};
+use crate::sys::clock::Effort;
 use crate::sys::process::pid;
 use crate::sys::registration::{self, References};
 use crate::sys::seccomp::{self, Answer, FdFlags};
 use crate::sys::{holder, socket};
 use crate::unit::{Listen, ListenKind};
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
 impl Handler<'_> {
@@ -71,9 +73,8 @@ impl Handler<'_> {
                 self.say_deaf(held, &format!("its copy {number}: {}", socket::errno_text(&error)));
             }
         }
-        let process = seccomp::process_of(tid).unwrap_or(tid);
         for registration in &known.registrations {
-            if let Err(error) = registration::carry_over(process, socket.as_fd(), registration) {
+            if let Err(error) = registration::carry_over(tid, socket.as_fd(), registration) {
                 let why = socket::errno_text(&error);
                 self.say_deaf(held, &format!("it is in a poll set already, which cannot be told: {why}"));
             }
@@ -92,11 +93,13 @@ impl Handler<'_> {
         self.say(Level::Warning, &text);
     }
 
-    /// Whether another process of the unit has the caller's socket too: what is done for the caller does not reach it.
+    /// Whether another process of the unit has the caller's socket too, or may have, as there are too many to be looked at: what
+    /// is done for the caller does not reach it.
     fn is_elsewhere(&self, process: i32, inode: u64) -> bool {
-        let others =
+        let mut others =
             self.unit.generations.get(&self.number).map_or_else(Vec::new, |shell| shell.members(pid()));
-        others.into_iter().any(|other| other != process && holder::sockets_of(other).contains(&inode))
+        others.retain(|other| *other != process);
+        holder::glance(&others, &BTreeSet::from([inode]), Effort::glance()).may_have(&[inode])
     }
 
     fn remember_own(&mut self, inode: u64, held: &Listen) {

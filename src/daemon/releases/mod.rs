@@ -14,7 +14,8 @@ pub use gone::Gone;
 pub use program::program_of;
 pub use saved::{SavedRelease, SavedReleases};
 
-use crate::daemon::envfiles::{self, Text};
+use crate::daemon::ahead::Ahead;
+use crate::daemon::envfiles::Text;
 use crate::daemon::environment::{self, Facts};
 use crate::daemon::launch;
 use crate::daemon::shared::Shared;
@@ -23,7 +24,7 @@ use crate::machine::gone::AllGivenUp;
 use crate::sys::clock;
 use crate::sys::near;
 use crate::sys::pin::{self, Kind, Pin};
-use crate::sys::spawn::{self, ByDescriptor, Credentials, Pinned};
+use crate::sys::spawn::{self, ByDescriptor, Pinned};
 use crate::unit::{self, Command, Unit};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -216,16 +217,24 @@ impl Release {
         }
     }
 
+    /// Whether the text of an environment file was read and is held.
+    pub fn has_text(&self, path: &str) -> bool {
+        self.texts.iter().any(|text| text.path == path)
+    }
+
     /// The variables of its environment files: as they were, or where that could not be read, as they are.
     ///
     /// # Errors
     /// Which file cannot be read, and why.
-    pub fn variables(&self, who: Option<&Credentials>) -> Result<Vec<(String, String)>, String> {
+    pub fn variables(&self, ahead: &mut Ahead) -> Result<Vec<(String, String)>, String> {
         let mut all = Vec::new();
         for file in &self.unit.service.environment_file {
             match self.texts.iter().find(|text| text.path == file.path) {
                 Some(text) => all.extend(text.variables.iter().cloned()),
-                None => all.extend(envfiles::read(file, who)?),
+                None => {
+                    let unread = || Err(format!("EnvironmentFile {}: it was not read", file.path));
+                    all.extend(ahead.text(&file.path).unwrap_or_else(unread)?);
+                }
             }
         }
         Ok(all)

@@ -3,6 +3,7 @@
 use super::endpoint::Endpoint;
 use super::{ListenSet, SocketId};
 use crate::sys::aside::{self, Foreign};
+use crate::sys::limits;
 use crate::sys::peer::peer_credentials;
 use crate::sys::socket::{self, Remote};
 use crate::unit::ListenKind;
@@ -29,10 +30,14 @@ pub struct PeerName {
 impl ListenSet {
     /// Accepts one connection of an `Accept` unit: blocking, close-on-exec. With it the source that
     /// `MaxConnectionsPerSource` counts by (an IP address, `uid:N`, `cid:N`) and its name. `None` if nothing
-    /// waits. Errors: those of accept4(2), EMFILE among them.
+    /// waits. Errors: those of accept4(2), EMFILE among them; there are hardly any descriptors left.
     pub fn accept(&mut self, id: SocketId) -> io::Result<Option<(Foreign, String, PeerName)>> {
         let mut slots = self.endpoints.iter().flat_map(|endpoint| &endpoint.slots);
         let Some(slot) = slots.find(|slot| slot.id == id) else { return Ok(None) };
+        if limits::would_be_scarce(slot.fd.as_fd()) {
+            // It waits in its queue: the last ones are for orders and for starts.
+            return Err(io::Error::other("aeternad has hardly any descriptors left"));
+        }
         let Some(connection) = socket::accept(slot.fd.as_fd())?.map(Foreign::from) else { return Ok(None) };
         // It may have gone already: then nobody counts it.
         let Ok(remote) = socket::remote(connection.as_fd()) else { return Ok(None) };

@@ -3,6 +3,7 @@
 use super::endpoint::{Endpoint, Slot, Way};
 use super::{ListenSet, SocketId};
 use crate::machine::event::Flowing;
+use crate::sys::clock::Effort;
 use crate::sys::sockdiag::{self, Family, Queue, state};
 use crate::sys::{clock, holder, socket, steer};
 use crate::time::{Monotime, Span};
@@ -157,14 +158,11 @@ impl ListenSet {
         self.connections().len() as u32
     }
 
-    /// How many of them belong to these processes; `None` where nobody may look at their descriptors.
-    pub fn established_of(&self, pids: &[i32]) -> Option<u32> {
-        let theirs: BTreeSet<u64> = pids.iter().flat_map(|pid| holder::sockets_of(*pid)).collect();
-        if theirs.is_empty() && !pids.is_empty() {
-            return None;
-        }
-        let ours = self.connections();
-        Some(ours.iter().filter(|inode| **inode != 0 && theirs.contains(&u64::from(**inode))).count() as u32)
+    /// How many of them belong to these processes; `None` where nobody may look at their descriptors, or there are too many
+    /// to be looked at until `end`.
+    pub fn established_of(&self, pids: &[i32], end: Effort) -> Option<u32> {
+        let ours = self.connections().into_iter().filter(|inode| *inode != 0).map(u64::from).collect();
+        holder::glance(pids, &ours, end).count().map(|count| count as u32)
     }
 
     /// The inodes of established connections, 0 for each that waits to be accepted.

@@ -4,6 +4,7 @@ use super::ListenSet;
 use super::drain::queue;
 use super::endpoint::{Endpoint, Way};
 use crate::proto::status::SocketStatus;
+use crate::sys::clock::Effort;
 use crate::sys::sockdiag::{self, state};
 use crate::sys::{holder, sockopt};
 use crate::unit::{ListenKind, Sharing, Socket, Unit, in_effect};
@@ -17,11 +18,12 @@ impl ListenSet {
         self.endpoints.iter().map(row).collect()
     }
 
-    /// Says in the rows of [`ListenSet::status`] who else listens there: the kernel has to be asked for each address.
-    pub fn tell_strangers(&self, rows: &mut [SocketStatus]) {
+    /// Says in the rows of [`ListenSet::status`] who else listens there: the kernel has to be asked for each address. Who it is
+    /// is found out until `end`.
+    pub fn tell_strangers(&self, rows: &mut [SocketStatus], end: Effort) {
         let ours = self.cookies();
         for (endpoint, row) in self.endpoints.iter().zip(rows) {
-            for stranger in strangers_of(endpoint, &ours) {
+            for stranger in strangers_of(endpoint, &ours, end) {
                 row.why.push_str("; ");
                 row.why.push_str(&stranger);
             }
@@ -70,8 +72,8 @@ impl ListenSet {
     /// Listeners of somebody else beside our steered ones, who would take connections from us; sentences. Only
     /// a process of aeternad's own user can be that, and as root nobody: our sockets then have an owner of their own.
     pub fn strangers(&self) -> Vec<String> {
-        let ours = self.cookies();
-        self.endpoints.iter().flat_map(|endpoint| strangers_of(endpoint, &ours)).collect()
+        let (ours, end) = (self.cookies(), Effort::glance());
+        self.endpoints.iter().flat_map(|endpoint| strangers_of(endpoint, &ours, end)).collect()
     }
 
     /// Our own sockets, where strangers could be beside them.
@@ -87,7 +89,7 @@ fn is_exposed(endpoint: &Endpoint) -> bool {
 }
 
 /// Who else listens beside an address; `ours` are the cookies of our own sockets.
-fn strangers_of(endpoint: &Endpoint, ours: &BTreeSet<u64>) -> Vec<String> {
+fn strangers_of(endpoint: &Endpoint, ours: &BTreeSet<u64>, end: Effort) -> Vec<String> {
     let Some(at) = endpoint.at.filter(|_| is_exposed(endpoint)) else { return Vec::new() };
     let rows = sockdiag::tcp_rows(at.port(), &[state::LISTEN]).unwrap_or_default();
     let beside = rows.iter().filter(|row| {
@@ -96,7 +98,7 @@ fn strangers_of(endpoint: &Endpoint, ours: &BTreeSet<u64>) -> Vec<String> {
         meets && !ours.contains(&row.cookie)
     });
     let tell = |row: &sockdiag::TcpRow| {
-        let who = holder::of_inode(row.inode.into()).unwrap_or_else(|| "another process".into());
+        let who = holder::of_inode(row.inode.into(), end).unwrap_or_else(|| "another process".into());
         let (address, local, uid) = (&endpoint.address, row.local, row.uid);
         format!("{who} (uid {uid}) listens on {local} too, and may take connections from {address}")
     };

@@ -36,11 +36,11 @@ impl Access {
 const QUIET: OFlag = OFlag::O_NONBLOCK.union(OFlag::O_NOCTTY).union(OFlag::O_CLOEXEC);
 
 /// Opens a standard stream of a service that runs as `who` (`None`: as we do). Blocking for the service, but never here:
-/// a FIFO is opened for both directions if the user may, so that neither end needs the other to be there.
+/// a FIFO is opened for both directions if the user may, so that neither end needs the other to be there. As
+/// long as the file system likes: not on the main thread.
 ///
 /// # Errors
-/// Those of open(2), as the service's user would get them where the path is not ours alone; `TimedOut` for a file
-/// system that does not answer.
+/// Those of open(2), as the service's user would get them where the path is not ours alone.
 pub fn open_stream(path: &Path, access: Access, who: Option<&Identity>) -> io::Result<OwnedFd> {
     on_behalf(path, who, move |place| {
         let fd = open_quietly(place, access.flags())?;
@@ -53,7 +53,8 @@ pub fn open_stream(path: &Path, access: Access, who: Option<&Identity>) -> io::R
     })
 }
 
-/// Reads a regular file of at most `most` bytes on behalf of a service that runs as `who` (`None`: as we do).
+/// Reads a regular file of at most `most` bytes on behalf of a service that runs as `who` (`None`: as we do). As long as the
+/// file system likes: not on the main thread.
 ///
 /// # Errors
 /// Those of open(2) and read(2); a sentence for what is no regular file or too large.
