@@ -70,7 +70,7 @@ type Step<T> = Result<T, Failure>;
 pub(super) struct Pump<'a> {
     job: Job,
     cancel: &'a PipeReader,
-    deadline: Option<Monotime>,
+    pub(super) deadline: Option<Monotime>,
     /// How long that was in the beginning, as long as it may be given again.
     spare: Option<Span>,
     buffer: Vec<u8>,
@@ -419,7 +419,7 @@ impl<'a> Pump<'a> {
     }
 
     /// Gives the transfer its time once more if that was over while aeternad was not awake; whether it has.
-    fn once_more(&mut self) -> bool {
+    pub(super) fn once_more(&mut self) -> bool {
         let (Some(by), Some(length), now) = (self.deadline, self.spare, clock::now()) else { return false };
         if now.since(by) <= super::ASLEEP {
             return false;

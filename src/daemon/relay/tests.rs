@@ -313,6 +313,22 @@ fn a_silent_source_and_a_silent_sink_are_told_apart_at_the_deadline() {
 }
 
 #[test]
+fn a_time_limit_that_is_noticed_late_is_given_once_more() {
+    let (_source, _sink, job) = job((LONG, u64::MAX), FASTEST);
+    let (cancel, _ours) = io::pipe().unwrap();
+    let mut pump = Pump::new(job, &cancel);
+    assert!(!pump.once_more(), "there is time left");
+    let late = |span: Span| Some(Monotime(clock::now().0 - span.0));
+    pump.deadline = late(Span::from_millis(5));
+    assert!(!pump.once_more(), "it has passed while somebody looked");
+    pump.deadline = late(ASLEEP + Span::from_millis(1));
+    assert!(pump.once_more());
+    assert!(pump.deadline.unwrap().since(clock::now()) > ASLEEP, "its whole length");
+    pump.deadline = late(ASLEEP + Span::from_millis(1));
+    assert!(!pump.once_more(), "once");
+}
+
+#[test]
 fn a_sink_that_does_not_read_stops_the_source_and_costs_no_memory() {
     let header = Header { kind: FrameType::StateBytes, payload: u32::MAX - 8 }.to_bytes();
     let said = [&header[..], &[0; 100_000]].concat();

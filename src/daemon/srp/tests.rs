@@ -432,6 +432,30 @@ fn a_source_that_never_comes_is_waited_for_until_the_deadline() {
 }
 
 #[test]
+fn a_time_limit_that_passed_while_nobody_was_awake_counts_once_more() {
+    let mut world = World::new();
+    let mut sink = world.greet(NEW, Role::Sink);
+    let deadline = Some(world.now + Span::from_secs(5));
+    let transfer = Transfer {
+        from: OLD,
+        to: NEW,
+        direction: Direction::Handover,
+        deadline,
+        max_bytes: u64::MAX,
+        returns: false,
+    };
+    world.endpoint.begin(transfer, world.now);
+    // Frozen for a minute, as the peers may have been.
+    world.pass(Span::from_secs(60));
+    assert!(sink.is_silent());
+    assert_eq!(world.endpoint.deadline(), Some(world.now + Span::from_secs(5)));
+    // Not again.
+    world.pass(Span::from_secs(60));
+    assert_eq!(world.end().result, RelayResult::SourceTimedOut);
+    assert_eq!(sink.error_code(), "source_timeout");
+}
+
+#[test]
 fn a_source_that_comes_in_time_is_asked() {
     let mut world = World::new();
     let mut sink = world.greet(NEW, Role::Sink);
