@@ -57,3 +57,36 @@ fn ambiguous(unit: &Unit, tables: &Tables<'_>, names: &[&str]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::unit::{Context, parse};
+    use std::path::Path;
+
+    /// What is said of a unit with so many sockets, each with a name of 200 characters.
+    fn said(sockets: u32, more: &str) -> String {
+        let name = "n".repeat(200);
+        let mut text = format!("[Service]\nExecStart = \"/bin/app\"\n{more}\n");
+        for number in 0..sockets {
+            let address = format!("/run/{}/{number}", "a".repeat(80));
+            text.push_str(&format!(
+                "[[Socket]]\nListenStream = \"{address}\"\nFileDescriptorName = \"{name}{number}\"\n"
+            ));
+        }
+        match parse(&text, &Context::of_file(Path::new("app.toml"), "/run", false)) {
+            Ok(_) => String::new(),
+            Err(errors) => errors.iter().map(|error| format!("{}\n", error.message)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_variable_that_the_kernel_would_refuse_is_named_before_anything_is_started() {
+        assert_eq!(said(600, ""), "");
+        let text = said(700, "");
+        assert!(text.contains("LISTEN_FDNAMES would be") && text.contains("use shorter names"), "{text}");
+        // PHP-FPM's list is split into variables of its own; Server::Starter's is not.
+        assert_eq!(said(600, "SocketEnvironment = \"php-fpm\""), "");
+        let text = said(1500, "SocketEnvironment = \"server-starter\"");
+        assert!(text.contains("SERVER_STARTER_PORT would be"), "{text}");
+    }
+}
