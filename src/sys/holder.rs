@@ -112,28 +112,32 @@ fn each_descriptor(pid: i32, mut look: impl FnMut(i32, Option<u64>) -> ControlFl
 
 /// The process that holds an IP address, as "nginx, pid 812"; `None` if nobody can be seen to.
 pub fn of_port(at: SocketAddr, kind: ListenKind) -> Option<String> {
-    of_port_until(at, kind, Effort::of(SEARCH))
+    let inodes = inodes_at(at, kind);
+    // The tables may be long, and are not what the search is to be short for.
+    let end = Effort::of(SEARCH);
+    inodes.into_iter().find_map(|inode| process_with(inode, end))
 }
 
-fn of_port_until(at: SocketAddr, kind: ListenKind, end: Effort) -> Option<String> {
+/// The sockets that have an IP address, by their inode numbers.
+fn inodes_at(at: SocketAddr, kind: ListenKind) -> Vec<u64> {
     let (tables, state): (_, &[&str]) = match kind {
         ListenKind::Stream => (["tcp6", "tcp"], &["0A", "07"]),
         ListenKind::Datagram | ListenKind::SequentialPacket | ListenKind::Fifo | ListenKind::Netlink => {
             (["udp6", "udp"], &["07"])
         }
     };
-    let mut best = None;
+    let mut found = Vec::new();
     for table in tables {
         let text = fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
         for row in text.lines().skip(1).filter_map(row) {
             let clashes = row.local.port() == at.port()
                 && (row.local.ip() == at.ip() || row.local.ip().is_unspecified() || at.ip().is_unspecified());
             if clashes && state.contains(&row.state) && row.inode != 0 {
-                best = best.or_else(|| process_with(row.inode, end));
+                found.push(row.inode);
             }
         }
     }
-    best
+    found
 }
 
 /// The process that holds a Unix address, spelt as a path or `@name`.
@@ -366,7 +370,7 @@ mod tests {
     fn we_find_ourselves() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
-        let who = of_port_until(at, ListenKind::Stream, Effort::whatever()).unwrap();
+        let who = of_port(at, ListenKind::Stream).unwrap();
         assert!(who.ends_with(&format!("pid {}", std::process::id())), "{who}");
     }
 }

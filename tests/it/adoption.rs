@@ -366,7 +366,7 @@ fn what_cannot_be_seen_is_not_killed_for_it() {
         return skip("this kernel has no 32-bit system calls");
     }
     assert_eq!(unit.state, UnitState::Running, "{}", env.log());
-    assert!(env.log().contains(&format!("listens on 127.0.0.1:{port}, and aeternad did not see it bind")));
+    env.wait_log(&format!("listens on 127.0.0.1:{port}, and aeternad did not see it bind"));
     TcpStream::connect(("127.0.0.1", port)).unwrap();
 }
 

@@ -169,7 +169,7 @@ const WITH_NO_NEW_PRIVS: &str = "seccomp notification  limited  InterceptBind wo
 const NO_EBPF: &str = "eBPF steering         limited  Operation not permitted";
 const NO_GROUPS: &str = "cgroups               limited  none can be made here";
 const GROUPS: &str = "cgroups               ok       a group for each generation";
-const NO_LIMITS: &str = "control limits        limited  no control groups can be made here";
+const NO_LIMITS: &str = "control limits        limited  the control group cannot be seen here";
 
 /// Another user's process, of no group.
 const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];

@@ -5,7 +5,7 @@
 
 use super::address::{self, Name};
 use super::reading::{Read, Seen};
-use super::{BOUND_MAX, GO_ON, Level};
+use super::{BOUND_MAX, Filter, GO_ON, Level};
 use crate::daemon::sockets::{Found, Wanted};
 use crate::daemon::supervised::Supervised;
 use crate::machine::event::Gen;
@@ -49,15 +49,16 @@ impl Outcome {
 /// Decides about a call, and does what comes before its answer.
 pub(super) fn handle(
     unit: &mut Supervised,
-    listener: &Listener,
-    number: Gen,
+    filter: &Filter,
     call: &Call,
     mut read: Read,
+    free: &mut dyn FnMut(&Supervised),
 ) -> Outcome {
+    let (listener, number) = (&filter.listener, filter.generation);
     if !unit.generations.contains_key(&number) {
         return GO_ON;
     }
-    let mut at = Handler { unit, listener, number, call, known: std::mem::take(&mut read.known) };
+    let mut at = Handler { unit, listener, number, call, known: std::mem::take(&mut read.known), free };
     if let Some(error) = &read.not_copied {
         at.tell_not_copied(error);
     }
@@ -77,6 +78,8 @@ pub(super) struct Handler<'a> {
     pub(super) call: &'a Call,
     /// What else of the caller's process refers to its socket.
     pub(super) known: References,
+    /// Waits until what was let go of the unit's sockets is closed by whoever holds copies: its address is free.
+    free: &'a mut dyn FnMut(&Supervised),
 }
 
 impl Handler<'_> {
@@ -164,6 +167,7 @@ impl Handler<'_> {
             if !idle || !self.unit.sockets.forget(address) {
                 return found;
             }
+            (self.free)(self.unit);
         }
     }
 

@@ -213,5 +213,6 @@ impl Daemon {
             self.units[index].sockets.forget(&address);
         }
         self.rewatch_sockets(index);
+        self.free_soon(index);
     }
 }

@@ -184,7 +184,9 @@ impl Daemon {
         call: &Call,
         read: Read,
     ) -> (Answer, Option<(Gen, Listen)>) {
-        let outcome = call::handle(&mut self.units[index], &filter.listener, filter.generation, call, read);
+        let Daemon { units, survival, shared, .. } = self;
+        let mut free = |unit: &Supervised| survival.free(unit, shared);
+        let outcome = call::handle(&mut units[index], filter, call, read, &mut free);
         self.follow_sockets(index);
         if let Some(address) = outcome.given {
             let at = clock::now() + SILENT_LISTEN;

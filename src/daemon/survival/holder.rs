@@ -2,8 +2,9 @@
 
 use crate::daemon::launch::describe;
 use crate::daemon::saved::{Key, Outgoing};
-use crate::sys::fd;
 use crate::sys::keeper::{Link, News};
+use crate::sys::{fd, process};
+use crate::time::Span;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,6 +12,9 @@ use std::path::{Path, PathBuf};
 
 /// The keeper's socket in the runtime dir.
 const SOCKET: &str = "keeper.sock";
+
+/// How long a keeper may take to be gone.
+const GOING: Span = Span::from_secs(2);
 
 /// A descriptor that is held, or could not be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,8 +269,11 @@ impl Holder {
 
     /// Nobody comes after us: ends the keeper.
     pub fn end(&mut self) {
+        // It has let everything go when it answers, and is gone a moment later: nobody is to find it after us.
+        let ours = self.pid.take().and_then(|pid| process::pidfd_open(pid).ok());
         if let Some(link) = self.link.take() {
             link.quit();
+            ours.map(|pidfd| fd::readable(pidfd.as_fd(), GOING));
         }
         if let Some(path) = &self.path {
             let _ = crate::sys::dir::remove_file(path);

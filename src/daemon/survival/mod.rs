@@ -13,7 +13,8 @@ pub mod recover;
 
 use crate::daemon::core::Daemon;
 use crate::daemon::saved::{self, Incoming, Outgoing, StoredPath};
-use crate::daemon::supervised::Standing;
+use crate::daemon::shared::Shared;
+use crate::daemon::supervised::{Standing, Supervised};
 use crate::daemon::token::Owner;
 use crate::machine::event::Proc;
 use crate::sys::poll::Interest;
@@ -142,6 +143,42 @@ impl Survival {
             budget.spend(clock::now().since(began));
         }
     }
+
+    /// Writes a unit down, and has its descriptors held.
+    fn write(&mut self, unit: &Supervised, shared: &Shared) {
+        let mut out = Outgoing::for_journal();
+        let saved = saved::save_unit(unit, shared.pid1, &shared.runtime_root, &mut out);
+        let Survival { journal: Some(journal), holder, again, .. } = self else { return };
+        killpoint::here();
+        let (held, over) = holder.put(&unit.name, &out);
+        killpoint::here();
+        let written = saved.and_then(|saved| journal.write_unit(&unit.name, &held, &saved));
+        killpoint::here();
+        match written {
+            Ok(()) => {
+                if journal.is_well_again() {
+                    log::info!("the journal is written again: aeternad's own death would be survived");
+                }
+                holder.drop_keys(&over);
+            }
+            Err(why) => {
+                if journal.has_failed() {
+                    log::warn!(
+                        "the journal cannot be written: {why}; if aeternad were killed now, the next one would not find its services again"
+                    );
+                }
+                *again = clock::now().after(AGAIN);
+            }
+        }
+    }
+
+    /// Sockets of a unit were closed, and another one is about to be bound in their place: nobody may hold them any more.
+    pub fn free(&mut self, unit: &Supervised, shared: &Shared) {
+        if self.journal.as_ref().is_some_and(|journal| journal.names(&unit.name)) {
+            self.write(unit, shared);
+            self.holder.settle();
+        }
+    }
 }
 
 impl Daemon {
@@ -205,31 +242,7 @@ impl Daemon {
         {
             log::warn!("the journal cannot be written: {why}");
         }
-        let unit = &self.units[index];
-        let mut out = Outgoing::for_journal();
-        let saved = saved::save_unit(unit, self.shared.pid1, &self.shared.runtime_root, &mut out);
-        let Survival { journal: Some(journal), holder, again, .. } = &mut self.survival else { return };
-        killpoint::here();
-        let (held, over) = holder.put(&unit.name, &out);
-        killpoint::here();
-        let written = saved.and_then(|saved| journal.write_unit(&unit.name, &held, &saved));
-        killpoint::here();
-        match written {
-            Ok(()) => {
-                if journal.is_well_again() {
-                    log::info!("the journal is written again: aeternad's own death would be survived");
-                }
-                holder.drop_keys(&over);
-            }
-            Err(why) => {
-                if journal.has_failed() {
-                    log::warn!(
-                        "the journal cannot be written: {why}; if aeternad were killed now, the next one would not find its services again"
-                    );
-                }
-                *again = clock::now().after(AGAIN);
-            }
-        }
+        self.survival.write(&self.units[index], &self.shared);
     }
 
     /// Tries again what has failed.
