@@ -242,8 +242,8 @@ fn killed_everywhere(first: u32, step: u32) -> u32 {
 
 #[test]
 fn a_death_at_any_place_of_a_reload_loses_nobody_and_starts_nothing_twice() {
-    // CI looks at every place.
-    let step = if std::env::var_os("CI").is_some() { 1 } else { 7 };
+    // `.ci/long` looks at every place.
+    let step = if std::env::var_os("AETERNA_EVERY_PLACE").is_some() { 1 } else { 7 };
     let places = killed_everywhere(1, step);
     assert!(places > 30, "only {places} places were found");
 }
