@@ -86,10 +86,9 @@ const THREADS: usize = 64;
 /// Threads of a process that have a table of descriptors of their own (CLONE_FILES), where the kernel tells (kcmp(2)).
 fn apart(pid: i32) -> Vec<i32> {
     const KCMP_FILES: i32 = 2;
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(THREADS);
-    let threads = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
+    let threads = process::threads(pid).into_iter().flatten().take(THREADS);
     threads
-        .filter(|thread: &i32| {
+        .filter(|thread| {
             // SAFETY: takes numbers only.
             *thread != pid && unsafe { libc::syscall(libc::SYS_kcmp, pid, *thread, KCMP_FILES, 0, 0) } > 0
         })
@@ -115,7 +114,7 @@ pub fn of_port(at: SocketAddr, kind: ListenKind) -> Option<String> {
     let inodes = inodes_at(at, kind);
     // The tables may be long, and are not what the search is to be short for.
     let end = Effort::of(SEARCH);
-    inodes.into_iter().find_map(|inode| process_with(inode, end))
+    inodes.into_iter().find_map(|inode| of_inode(inode, end))
 }
 
 /// The sockets that have an IP address, by their inode numbers.
@@ -149,7 +148,7 @@ pub fn of_unix(address: &str) -> Option<String> {
         let inode = fields.nth(6).and_then(|inode| inode.parse().ok());
         let name = fields.next();
         if name == Some(address)
-            && let Some(who) = inode.and_then(|inode| process_with(inode, end))
+            && let Some(who) = inode.and_then(|inode| of_inode(inode, end))
         {
             return Some(who);
         }
@@ -197,28 +196,15 @@ fn endpoint(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// The process that has a socket, by its inode, as "nginx, pid 812"; `None` if nobody can be seen to until `end`.
+/// The first process with a socket of this inode among its descriptors, as "nginx, pid 812"; `None` if nobody can be seen to
+/// have it until `end`.
 pub fn of_inode(inode: u64, end: Effort) -> Option<String> {
-    process_with(inode, end)
-}
-
-/// The first process with that socket among its descriptors that is found until `end`.
-fn process_with(inode: u64, end: Effort) -> Option<String> {
     let wanted = BTreeSet::from([inode]);
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        if end.is_spent() {
-            return None;
-        }
-        if glance(&[pid], &wanted, end).at(inode).is_some() {
-            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            // Whoever holds it has chosen its name.
-            return Some(format!("{}, pid {pid}", harmless(name.trim_end(), 64)));
-        }
-    }
-    None
+    let mut looked_at = process::all().ok()?.take_while(|_| !end.is_spent());
+    let pid = looked_at.find(|pid| glance(&[*pid], &wanted, end).at(inode).is_some())?;
+    let name = process::name_of(pid).unwrap_or_default();
+    // Whoever holds it has chosen its name.
+    Some(format!("{}, pid {pid}", harmless(name.trim_end(), 64)))
 }
 
 /// Every process that holds a socket, by its inode. A scan of all of /proc: not for the main thread.
@@ -231,11 +217,8 @@ fn process_with(inode: u64, end: Effort) -> Option<String> {
 pub fn all_of_inode(inode: u64) -> io::Result<Holders> {
     let wanted = format!("socket:[{inode}]");
     let mut holders = Holders::default();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        let Ok(descriptors) = fs::read_dir(entry.path().join("fd")) else {
+    for pid in process::all()? {
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
             // It may be gone: then it has no user either.
             holders.hidden.extend(uids_of(pid));
             continue;

@@ -1,6 +1,7 @@
 //! Why a process that was killed does not end: a thread of it waits in the kernel for something that nobody can interrupt.
 //! proc_pid_stat(5), proc_pid_wchan(5). A few short reads in /proc for each thread, none of which asks anybody else.
 
+use super::process::{self, state_of};
 use crate::proto::harmless::harmless;
 use std::fs;
 
@@ -38,18 +39,10 @@ pub fn explain(pid: i32) -> Option<String> {
 
 /// The first thread in state D.
 fn hanging(pid: i32) -> Option<i32> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten().take(THREADS);
-    let mut threads = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
-    threads.find(|thread: &i32| {
+    process::threads(pid).ok()?.take(THREADS).find(|thread| {
         let line = fs::read(format!("/proc/{pid}/task/{thread}/stat")).unwrap_or_default();
         state_of(&line) == Some('D')
     })
-}
-
-/// The state in a line of `stat`.
-pub(super) fn state_of(line: &[u8]) -> Option<char> {
-    let end = line.iter().rposition(|byte| *byte == b')')?;
-    line.get(end + 2).map(|state| char::from(*state))
 }
 
 /// How many requests to a connection have no answer; `None` where fusectl is not mounted.

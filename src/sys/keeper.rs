@@ -254,21 +254,11 @@ fn start_keeper(listener: &OwnedFd, connection: &OwnedFd) -> io::Result<i32> {
     let option = CString::new(OPTION).unwrap_or_default();
     plan.argv = vec![c"aeterna-keeper".to_owned(), option];
     // Whoever looks for what belongs to aeternad by its environment finds it too.
-    plan.env = environment();
+    plan.env = spawn::own_environment();
     plan.directory = Some(c"/".to_owned());
     plan.fds = vec![listener.as_fd(), connection.as_fd()];
     let started = spawn::spawn(&plan).map_err(|error| io::Error::from_raw_os_error(error.errno))?;
     Ok(started.pid)
-}
-
-fn environment() -> Vec<CString> {
-    use std::os::unix::ffi::OsStringExt;
-    let entry = |(mut name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        name.push("=");
-        name.push(value);
-        CString::new(name.into_vec()).ok()
-    };
-    std::env::vars_os().filter_map(entry).collect()
 }
 
 /// The keeper itself: `aeternad --keeper`. Ends when it is told to, or when nobody has come for [`PATIENCE`]. Its exit

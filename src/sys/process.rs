@@ -6,6 +6,7 @@ use std::ffi::c_long;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::str::SplitAsciiWhitespace;
 
 /// Our own pid, in our own pid namespace.
 pub fn pid() -> i32 {
@@ -121,16 +122,45 @@ pub(super) fn stat(pid: i32) -> Option<Stat> {
 }
 
 fn parse_stat(line: &[u8]) -> Option<Stat> {
-    // The name in parentheses may contain anything, also parentheses, spaces and bytes that are no text.
-    let end = line.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(line.get(end + 1..)?).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
+    let mut fields = fields_of(line)?;
     let _state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let _group = fields.next()?;
     let session = fields.next()?.parse().ok()?;
     let start_time = fields.nth(15)?.parse().ok()?;
     Some(Stat { parent, session, start_time })
+}
+
+/// What comes after the name in a line of `stat`, from the state on. The name in parentheses may contain anything, also
+/// parentheses, spaces and bytes that are no text.
+fn fields_of(line: &[u8]) -> Option<SplitAsciiWhitespace<'_>> {
+    let end = line.iter().rposition(|byte| *byte == b')')?;
+    Some(std::str::from_utf8(line.get(end + 1..)?).ok()?.split_ascii_whitespace())
+}
+
+/// The state in a line of `stat`.
+pub(super) fn state_of(line: &[u8]) -> Option<char> {
+    fields_of(line)?.next()?.chars().next()
+}
+
+/// Every process that we see.
+///
+/// # Errors
+/// There is no /proc.
+pub(super) fn all() -> io::Result<impl Iterator<Item = i32>> {
+    Ok(numbers(fs::read_dir("/proc/")?))
+}
+
+/// The threads of a process, its own number among them.
+///
+/// # Errors
+/// It is gone.
+pub(super) fn threads(pid: i32) -> io::Result<impl Iterator<Item = i32>> {
+    Ok(numbers(fs::read_dir(format!("/proc/{pid}/task"))?))
+}
+
+fn numbers(folder: fs::ReadDir) -> impl Iterator<Item = i32> {
+    folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// PF_EXITING of the kernel: a process on its way to be a zombie. Nothing brings it back.
@@ -143,9 +173,7 @@ pub fn is_dying(pid: i32) -> bool {
 }
 
 fn ends(stat: &[u8]) -> bool {
-    let end = stat.iter().rposition(|byte| *byte == b')').map_or(0, |end| end + 1);
-    let rest = String::from_utf8_lossy(stat.get(end..).unwrap_or_default());
-    let mut fields = rest.split_ascii_whitespace();
+    let Some(mut fields) = fields_of(stat) else { return false };
     let is_zombie = matches!(fields.next(), Some("Z" | "X"));
     let flags = fields.nth(5).and_then(|flags| flags.parse::<u32>().ok()).unwrap_or(0);
     is_zombie || flags & EXITING != 0
@@ -182,7 +210,7 @@ pub fn portrait(pid: i32) -> String {
     if !procfs::shows_us() {
         return format!("process {pid}");
     }
-    let state = fs::read(format!("/proc/{pid}/stat")).ok().and_then(|line| hung::state_of(&line));
+    let state = fs::read(format!("/proc/{pid}/stat")).ok().and_then(|line| state_of(&line));
     // The first thread may be over long before the others.
     let state = state.map(|state| if state == 'Z' && hung::hangs(pid) { 'D' } else { state });
     match (name_of(pid), state) {

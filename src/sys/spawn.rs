@@ -31,9 +31,10 @@ use gate::Gate;
 pub use gate::Register;
 use job::Job;
 pub use reasons::why_not_executed;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 
 /// Everything about a process to start.
 ///
@@ -381,6 +382,16 @@ const BURIAL: Span = Span::from_millis(50);
 /// What a child with memory of its own says: stage and errno of its failure (0: none, it is about to execute), the limits
 /// that were lowered, and why there is no filter (0: there is).
 type Report = [u32; 4];
+
+/// Our own environment, for a child that is to have the same.
+pub fn own_environment() -> Vec<CString> {
+    let entry = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        CString::new(name.into_vec()).ok()
+    };
+    std::env::vars_os().filter_map(entry).collect()
+}
 
 /// Starts a process; returns when its program runs, or has failed to. A child that failed is reaped already; one SIGCHLD
 /// of it may still arrive.

@@ -74,7 +74,7 @@ impl Snapshot {
         if !procfs::shows_us() {
             return Snapshot(BTreeMap::new());
         }
-        Snapshot(pids().filter_map(|pid| Some((pid, stat(pid)?))).collect())
+        Snapshot(process::all().into_iter().flatten().filter_map(|pid| Some((pid, stat(pid)?))).collect())
     }
 
     /// [`members_of`], as it was then.
@@ -194,13 +194,8 @@ fn listed_children(parent: i32) -> Option<Vec<i32>> {
 }
 
 fn scanned_children(parent: i32) -> Vec<i32> {
-    pids().filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == parent)).collect()
-}
-
-/// Every process that we see.
-fn pids() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    let all = process::all().into_iter().flatten();
+    all.filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == parent)).collect()
 }
 
 /// Whether a process was started with this `INVOCATION_ID`. Not if we may not look, nor if that cannot be read at once: its

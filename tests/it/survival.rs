@@ -376,24 +376,7 @@ fn what_a_service_has_stored_and_said_is_there_for_the_next_one() {
 
 #[test]
 fn state_is_handed_over_after_a_death() {
-    let mut env = Env::new();
-    let program = common::repository().join("tests/srp/service.py");
-    env.unit(
-        "app",
-        &format!(
-            "[Service]\nExecStart = [\"python3\", \"{}\", \"{{dir}}\"]\nType = \"notify\"\nTimeoutStartSec = \"1min\"\n\
-             [Reload]\nSoakTime = \"100ms\"\nDrainTimeout = \"10s\"\n[State]\nEnabled = true\nTimeout = \"1min\"\n",
-            program.display()
-        ),
-    );
-    env.start();
-    env.wait_state("app", UnitState::Running);
-    for generation in 2..=3 {
-        env.die_and_come_back();
-        assert_eq!(env.ctl(&["reload", "app"]).code, 0);
-        let unit = env.wait_state("app", UnitState::Running);
-        assert_eq!((unit.generation, unit.last_handover.unwrap().status.as_str()), (generation, "success"));
-    }
+    common::app::state_is_handed_over_after_each(|env| env.die_and_come_back());
 }
 
 #[test]

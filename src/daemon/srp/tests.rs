@@ -106,6 +106,21 @@ impl World {
         self.turn();
     }
 
+    /// A handover that nobody can begin: its deadline.
+    fn waits_for_a_source(&mut self, limit: Span) -> Option<Monotime> {
+        let deadline = Some(self.now + limit);
+        let transfer = Transfer {
+            from: OLD,
+            to: NEW,
+            direction: Direction::Handover,
+            deadline,
+            max_bytes: u64::MAX,
+            returns: false,
+        };
+        self.endpoint.begin(transfer, self.now);
+        deadline
+    }
+
     /// Waits for the relay's thread.
     fn relay_ends(&mut self) -> RelayEnd {
         let outcome = self.outcomes.1.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
@@ -411,16 +426,7 @@ fn a_source_that_has_not_answered_is_not_asked_again() {
 fn a_source_that_never_comes_is_waited_for_until_the_deadline() {
     let mut world = World::new();
     let mut sink = world.greet(NEW, Role::Sink);
-    let deadline = Some(world.now + Span::from_secs(5));
-    let transfer = Transfer {
-        from: OLD,
-        to: NEW,
-        direction: Direction::Handover,
-        deadline,
-        max_bytes: u64::MAX,
-        returns: false,
-    };
-    world.endpoint.begin(transfer, world.now);
+    let deadline = world.waits_for_a_source(Span::from_secs(5));
     assert_eq!(world.endpoint.deadline(), deadline);
     world.pass(Span::from_secs(4));
     assert!(sink.is_silent());
@@ -435,16 +441,7 @@ fn a_source_that_never_comes_is_waited_for_until_the_deadline() {
 fn a_time_limit_that_passed_while_nobody_was_awake_counts_once_more() {
     let mut world = World::new();
     let mut sink = world.greet(NEW, Role::Sink);
-    let deadline = Some(world.now + Span::from_secs(5));
-    let transfer = Transfer {
-        from: OLD,
-        to: NEW,
-        direction: Direction::Handover,
-        deadline,
-        max_bytes: u64::MAX,
-        returns: false,
-    };
-    world.endpoint.begin(transfer, world.now);
+    world.waits_for_a_source(Span::from_secs(5));
     // Frozen for a minute, as the peers may have been.
     world.pass(Span::from_secs(60));
     assert!(sink.is_silent());

@@ -22,23 +22,23 @@ const REAPED: Span = Span::from_millis(200);
 pub fn look(unit: &mut Supervised, fds: &BTreeMap<Key, Held>) -> BTreeMap<Proc, Found> {
     let Supervised { name, children, generations, .. } = unit;
     let mut found = BTreeMap::new();
+    let tells_apart = pidfds_tell_apart();
     for (proc, child) in children {
         let shell = child.generation.and_then(|number| generations.get(&number));
         let group = shell.and_then(|shell| shell.kit.cgroup.as_ref());
         let was = fds.iter().find(|(key, _)| key.to_string() == format!("{name}/process.{}", proc.0));
-        let written =
-            Written { start_time: child.started, inode: was.and_then(|(_, held)| number_of(*held)) };
+        // The inode of its pidfd.
+        let inode = was.map(|(_, held)| held.file.1).filter(|_| tells_apart);
+        let written = Written { start_time: child.started, inode };
         let there = there(child, group);
         found.insert(*proc, judge(written, there));
     }
     found
 }
 
-/// The inode of a pidfd as it was written, if that is one process's only.
-fn number_of(held: Held) -> Option<u64> {
-    // Ours is of the same kind.
-    let own = process::pidfd_open(process::pid()).ok()?;
-    pidfd::inode(own.as_fd()).and(Some(held.file.1))
+/// Whether the inode of a pidfd is one process's only. Ours is of the same kind.
+fn pidfds_tell_apart() -> bool {
+    process::pidfd_open(process::pid()).is_ok_and(|own| pidfd::inode(own.as_fd()).is_some())
 }
 
 /// A process that was started and is not in what was written of its unit: one of its processes from then on, if it lives and

@@ -63,7 +63,7 @@ impl Check {
         let word = |text: String| CString::new(text).map_err(|_| "there is a NUL byte in it".to_owned());
         let mut plan = Plan::new(word(path)?, [null.as_fd(), sink.as_fd(), sink.as_fd()]);
         plan.argv = vec![word("aeternad".into())?, word(OPTION.into())?];
-        plan.env = environment();
+        plan.env = spawn::own_environment();
         plan.fds = vec![state, program];
         let process = spawn::spawn(&plan).map_err(|error| {
             let why = crate::sys::textfile::why(&std::io::Error::from_raw_os_error(error.errno));
@@ -194,17 +194,6 @@ fn verdict(shown: &str, status: WaitStatus, said: &[u8]) -> Result<Verdict, Stri
             ))
         }
     }
-}
-
-/// Our environment for the child: the one that the program will have.
-fn environment() -> Vec<CString> {
-    use std::os::unix::ffi::OsStringExt;
-    let entry = |(mut name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        name.push("=");
-        name.push(value);
-        CString::new(name.into_vec()).ok()
-    };
-    std::env::vars_os().filter_map(entry).collect()
 }
 
 /// The program that is asked: `aeternad --can-take-over`, with a state on descriptor 3.

@@ -56,6 +56,28 @@ impl App<'_> {
     }
 }
 
+/// A service hands its state over in two reloads, each after something has happened to aeternad.
+pub fn state_is_handed_over_after_each(mut happens: impl FnMut(&mut Env)) {
+    let mut env = Env::new();
+    let program = super::repository().join("tests/srp/service.py");
+    env.unit(
+        "app",
+        &format!(
+            "[Service]\nExecStart = [\"python3\", \"{}\", \"{{dir}}\"]\nType = \"notify\"\nTimeoutStartSec = \"1min\"\n\
+             [Reload]\nSoakTime = \"100ms\"\nDrainTimeout = \"10s\"\n[State]\nEnabled = true\nTimeout = \"1min\"\n",
+            program.display()
+        ),
+    );
+    env.start();
+    env.wait_state("app", UnitState::Running);
+    for generation in 2..=3 {
+        happens(&mut env);
+        assert_eq!(env.ctl(&["reload", "app"]).code, 0);
+        let unit = env.wait_state("app", UnitState::Running);
+        assert_eq!((unit.generation, unit.last_handover.unwrap().status.as_str()), (generation, "success"));
+    }
+}
+
 impl Env {
     /// What the next start of the probe does.
     pub fn next_start(&self, orders: &str) {
