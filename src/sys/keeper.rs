@@ -8,10 +8,10 @@
 //! ```text
 //! P keys    with descriptors: hold them         D keys   let them go; answered by `d`
 //! G         give everything: `H keys` with      Q        let everything go, and end
-//!           copies, then `E`                    F keys   (from the keeper) no room for these
+//!           copies, then `E` with its pid       F keys   (from the keeper) no room for these
 //! ```
 
-use super::{clock, fd, message, peer, user};
+use super::{clock, fd, message, peer, process, user};
 use crate::time::{Monotime, Span};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BTreeMap;
@@ -36,6 +36,9 @@ const BATCH: usize = 64;
 /// The longest message: its kind and the keys.
 const LONGEST: usize = 1 + 8 * BATCH;
 
+/// How long a killed one may take to be gone.
+const DYING: Span = Span::from_millis(200);
+
 /// How long an answer is waited for.
 const ANSWER: Span = Span::from_secs(2);
 
@@ -55,6 +58,8 @@ fn keys_of(bytes: &[u8]) -> Vec<u64> {
 #[derive(Debug)]
 pub struct Link {
     fd: OwnedFd,
+    /// A descriptor of its process, where there can be one and it is known.
+    process: Option<OwnedFd>,
     /// Messages `D` that are not answered yet.
     unanswered: u32,
 }
@@ -69,9 +74,9 @@ pub enum News {
 }
 
 impl Link {
-    /// One that a program before this one has had.
-    pub fn restored(fd: OwnedFd) -> Link {
-        Link { fd, unanswered: 0 }
+    /// One that a program before this one has had, with its pid if it is our child.
+    pub fn restored(fd: OwnedFd, pid: Option<i32>) -> Link {
+        Link { fd, process: pid.and_then(|pid| process::pidfd_open(pid).ok()), unanswered: 0 }
     }
 
     /// Starts a keeper that listens at `path`, in a folder that is ours alone. Returns its pid: it is our child.
@@ -83,7 +88,7 @@ impl Link {
         let (ours, theirs) = message::packet_pair()?;
         let started = start_keeper(&listener, &theirs);
         match started {
-            Ok(pid) => Ok((Link { fd: ours, unanswered: 0 }, pid)),
+            Ok(pid) => Ok((Link::restored(ours, Some(pid)), pid)),
             Err(error) => {
                 name.remove();
                 Err(error)
@@ -108,7 +113,7 @@ impl Link {
         if peer::peer_credentials(fd.as_fd())?.uid != user::effective_uid() {
             return Err(io::Error::other("it belongs to somebody else"));
         }
-        let mut link = Link { fd, unanswered: 0 };
+        let mut link = Link::restored(fd, None);
         match link.take_all() {
             Ok(all) => Ok(Some((link, all))),
             // It ended when we came: as if it had not been there.
@@ -130,7 +135,13 @@ impl Link {
                     }
                     all.extend(keys.into_iter().zip(fds));
                 }
-                (b'E', ..) => return Ok(all),
+                (b'E', who, _) => {
+                    let pid = who.first().and_then(|pid| i32::try_from(*pid).ok());
+                    // One on a thread of our own is none to end.
+                    let other = pid.filter(|pid| *pid != process::pid());
+                    self.process = other.and_then(|pid| process::pidfd_open(pid).ok());
+                    return Ok(all);
+                }
                 _ => {}
             }
         }
@@ -232,11 +243,24 @@ impl Link {
         }
     }
 
-    /// Ends it, and waits until it has let everything go.
+    /// Ends it, and waits until it has let everything go, and is gone: nobody is to find it after us.
     pub fn quit(mut self) {
+        let until = clock::now() + ANSWER;
         if message::send(self.fd.as_fd(), b"Q", &[]).is_ok() {
-            let until = clock::now() + ANSWER;
             while self.next(until).is_ok() {}
+        }
+        let is_over = |process: &OwnedFd| fd::readable(process.as_fd(), until.since(clock::now()));
+        if !self.process.as_ref().is_none_or(is_over) {
+            self.kill();
+        }
+    }
+
+    /// Ends one that does not answer, a stopped one perhaps: what it holds would be held for as long as it is there, and who
+    /// connects to that would wait for ever. Waits for a moment until that is closed.
+    pub fn kill(&self) {
+        let Some(process) = &self.process else { return };
+        if process::pidfd_signal(process.as_fd(), libc::SIGKILL).is_ok() {
+            fd::readable(process.as_fd(), DYING);
         }
     }
 }
@@ -385,7 +409,7 @@ impl Serving {
             let fds: Vec<BorrowedFd<'_>> = batch.iter().map(|(_, fd)| *fd).collect();
             self.say(&record(b'H', &keys), &fds);
         }
-        self.say(b"E", &[]);
+        self.say(&record(b'E', &[u64::from(process::pid().unsigned_abs())]), &[]);
     }
 
     /// Says something, and waits until there is room for it: who asks reads the answer.
@@ -418,7 +442,7 @@ mod tests {
             keeper.run(listener.as_fd());
             keeper.held.len()
         });
-        (Link { fd: ours, unanswered: 0 }, thread)
+        (Link::restored(ours, None), thread)
     }
 
     #[test]

@@ -150,6 +150,33 @@ fn a_stranger_gets_nothing_from_a_keeper() {
 }
 
 #[test]
+fn a_keeper_that_is_stopped_is_replaced_and_keeps_nothing() {
+    let mut env = APP.start();
+    let keeper = |env: &Env| {
+        let all = || env.processes().into_iter().find(|one| one.command.contains("--keeper"));
+        env.wait("a keeper", all).pid
+    };
+    // Our own child, and one that an aeternad before us has started.
+    for generation in 2..=3 {
+        if generation == 3 {
+            env.die_and_come_back();
+        }
+        let stopped = keeper(&env);
+        common::process::kill(stopped, Signal::SIGSTOP);
+        env.reload_well();
+        env.wait_log("another keeper has taken its place");
+        env.wait("its end", || common::process::is_over(stopped).then_some(()));
+        env.wait_unit("app", "the new one alone", |unit| {
+            unit.state == UnitState::Running && unit.generation == generation && unit.generations.len() == 1
+        });
+    }
+    common::process::kill(keeper(&env), Signal::SIGSTOP);
+    env.signal(Signal::SIGTERM);
+    // What is left is told by the bench.
+    assert!(env.wait_exit().success(), "{}", env.log());
+}
+
+#[test]
 fn a_keeper_that_is_killed_is_replaced() {
     let mut env = APP.start();
     let main = env.main_pid("app");

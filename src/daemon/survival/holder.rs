@@ -2,9 +2,8 @@
 
 use crate::daemon::launch::describe;
 use crate::daemon::saved::{Key, Outgoing};
+use crate::sys::fd;
 use crate::sys::keeper::{Link, News};
-use crate::sys::{fd, process};
-use crate::time::Span;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,9 +11,6 @@ use std::path::{Path, PathBuf};
 
 /// The keeper's socket in the runtime dir.
 const SOCKET: &str = "keeper.sock";
-
-/// How long a keeper may take to be gone.
-const GOING: Span = Span::from_secs(2);
 
 /// A descriptor that is held, or could not be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -242,6 +238,7 @@ impl Holder {
     fn lose(&mut self, why: &str) {
         let Some(link) = self.link.take() else { return };
         log::warn!("the keeper of our descriptors is lost: {why}");
+        link.kill();
         self.lost = Some(link);
         self.names.clear();
         self.why = format!("the keeper was lost: {why}");
@@ -269,11 +266,8 @@ impl Holder {
 
     /// Nobody comes after us: ends the keeper.
     pub fn end(&mut self) {
-        // It has let everything go when it answers, and is gone a moment later: nobody is to find it after us.
-        let ours = self.pid.take().and_then(|pid| process::pidfd_open(pid).ok());
         if let Some(link) = self.link.take() {
             link.quit();
-            ours.map(|pidfd| fd::readable(pidfd.as_fd(), GOING));
         }
         if let Some(path) = &self.path {
             let _ = crate::sys::dir::remove_file(path);
@@ -303,7 +297,7 @@ impl Holder {
     /// Those of [`crate::daemon::saved::Incoming::take`].
     pub fn restore(saved: SavedHolder, from: &mut crate::daemon::saved::Incoming) -> Result<Holder, String> {
         let SavedHolder { path, link, pid, last, names, full, why } = saved;
-        let link = link.map(|key| from.take(&key).map(Link::restored)).transpose()?;
+        let link = link.map(|key| from.take(&key).map(|fd| Link::restored(fd, pid))).transpose()?;
         Ok(Holder { path: path.map(|path| path.0), link, lost: None, pid, last, names, full, why })
     }
 }
